@@ -1,0 +1,64 @@
+"""The network's architecture as one immutable, self-checking object. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Balance = Annotated[float, Field(gt=0, lt=1)]
+
+
+class FrozenModel(BaseModel):
+    """Immutable, unknown keys refused, so that a mistyped field is an error and never silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class NetworkConfig(FrozenModel):
+    """Configuration G of the EDM2 U-Net and its preconditioner (Karras et al. 2024, Table 6).
+
+    `model_channels` times each entry of `channel_mult` is the width at each resolution, finest first;
+    every entry after the first halves the resolution.
+    """
+
+    config: Literal["G"] = "G"
+    img_resolution: PositiveInt
+    img_channels: PositiveInt
+    label_dim: Annotated[int, Field(ge=0)] = 0
+    """Number of classes; 0 is an unconditional network."""
+    model_channels: PositiveInt
+    channel_mult: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 3, 4)
+    num_blocks: PositiveInt = 3
+    attn_resolutions: tuple[PositiveInt, ...] = (16, 8)
+    channels_per_head: PositiveInt = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_balance: Balance = 0.5
+    concat_balance: Balance = 0.5
+    res_balance: Balance = 0.3
+    attn_balance: Balance = 0.3
+    clip_act: Annotated[float, Field(gt=0)] = 256.0
+    sigma_data: Annotated[float, Field(gt=0)] = 0.5
+    logvar_channels: PositiveInt = 128
+
+    @model_validator(mode="after")
+    def _resolutions_and_heads_fit(self) -> Self:
+        halvings = len(self.channel_mult) - 1
+        if self.img_resolution % (1 << halvings):
+            raise ValueError(
+                f"img_resolution {self.img_resolution} cannot be halved {halvings} times as the "
+                f"{halvings + 1} entries of channel_mult ask; use a multiple of {1 << halvings}"
+            )
+        for resolution, channels in self.levels:
+            if resolution in self.attn_resolutions and channels % self.channels_per_head:
+                raise ValueError(
+                    f"channels_per_head {self.channels_per_head} does not divide the {channels} channels "
+                    f"of the attention blocks at resolution {resolution}"
+                )
+        return self
+
+    @property
+    def levels(self) -> tuple[tuple[int, int], ...]:
+        """(resolution, channels) of each level, finest first."""
+        return tuple((self.img_resolution >> i, self.model_channels * mult) for i, mult in enumerate(self.channel_mult))

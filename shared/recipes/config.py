@@ -1,0 +1,125 @@
+"""A run's frozen, complete configuration. Torch-free, so that the API can validate it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from shared.edm2.config import FrozenModel, NetworkConfig
+
+SIGMA_REL_LIMIT = 12**-0.5
+"""Supremum of sigma_rel over power functions with gamma > 0 (about 0.2887)."""
+
+Images = Annotated[int, Field(ge=1)]
+SigmaRel = Annotated[float, Field(gt=0, lt=SIGMA_REL_LIMIT)]
+
+
+class DatasetConfig(FrozenModel):
+    name: Literal["digits"] = "digits"
+    """`digits`: the 1,797 UCI pictures of 8x8 handwritten digits that ship with scikit-learn."""
+    held_out: Annotated[int, Field(ge=1)] = 297
+    """Pictures kept from training, for the held-out denoising loss."""
+
+
+class RunConfig(FrozenModel):
+    """Everything that decides a run's weights. The clock of every `*_images` and `*_every` field is images seen."""
+
+    preset: str
+    network: NetworkConfig
+    dataset: DatasetConfig = DatasetConfig()
+    total_images: Images
+    batch_size: Images = 2048
+    max_batch_per_worker: Images | None = None
+    """Largest part of the batch a worker puts on its device at once; the rest follows by gradient accumulation."""
+    num_workers: Annotated[int, Field(ge=1)] = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    p_mean: float = -0.4
+    p_std: Annotated[float, Field(gt=0)] = 1.0
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    """alpha_ref of the schedule alpha_ref / sqrt(max(t / t_ref, 1))."""
+    lr_decay_iterations: Annotated[float, Field(gt=0)] = 70000.0
+    """t_ref, in iterations of `batch_size` images."""
+    lr_rampup_images: Annotated[int, Field(ge=0)] = 10_000_000
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    adam_eps: Annotated[float, Field(gt=0)] = 1e-8
+    loss_scaling: Annotated[float, Field(gt=0)] = 1.0
+    ema_sigma_rels: Annotated[tuple[SigmaRel, ...], Field(min_length=1)] = (0.05, 0.10)
+    snapshot_every: Images = 2**23
+    snapshot_dtype: Literal["float16", "float32"] = "float16"
+    checkpoint_every: Images = 2**27
+    status_every: Images = 2**17
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @field_validator("ema_sigma_rels")
+    @classmethod
+    def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError(f"{list(values)} names a sigma_rel twice; each may be tracked once")
+        return values
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> Self:
+        if self.batch_size % self.num_workers:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by num_workers {self.num_workers}; "
+                f"use a multiple of {self.num_workers}"
+            )
+        for field in ("total_images", "snapshot_every", "checkpoint_every", "status_every"):
+            value = getattr(self, field)
+            if value % self.batch_size:
+                raise ValueError(
+                    f"{field} {value} is not a multiple of batch_size {self.batch_size}; the nearest is "
+                    f"{max(1, round(value / self.batch_size)) * self.batch_size}"
+                )
+        return self
+
+    @property
+    def microbatch(self) -> int:
+        """Images a worker processes at once: the largest divisor of its share within `max_batch_per_worker`."""
+        share = self.batch_size // self.num_workers
+        limit = min(self.max_batch_per_worker or share, share)
+        return max(d for d in range(1, limit + 1) if share % d == 0)
+
+    @property
+    def accumulation_rounds(self) -> int:
+        return self.batch_size // self.num_workers // self.microbatch
+
+    def canonical_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def config_hash(self) -> str:
+        """SHA-256 of the canonical JSON: equal for equal configurations, whatever the order of their keys."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+class EvaluationRecipe(FrozenModel):
+    """How one set of weights is sampled and scored. Noise level and step fields are those of the Heun sampler."""
+
+    num_samples: Annotated[int, Field(ge=1, le=100_000)] = 1024
+    num_steps: Annotated[int, Field(ge=2, le=1000)] = 32
+    sigma_min: Annotated[float, Field(gt=0)] = 0.002
+    sigma_max: Annotated[float, Field(gt=0)] = 80.0
+    rho: Annotated[float, Field(gt=0)] = 7.0
+    guidance: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Guidance weight w; 1 is no guidance and needs no guide."""
+    guide_id: str | None = None
+    """Reconstruction whose weights guide the sampler."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the first picture; picture i uses seed + i."""
+    metrics: tuple[Literal["frechet", "held_out_loss"], ...] = ("frechet", "held_out_loss")
+    grid: Annotated[int, Field(ge=1, le=32)] = 10
+    """Rows and columns of the picture that is kept."""
+
+    @model_validator(mode="after")
+    def _guide_fits_guidance(self) -> Self:
+        if self.guidance != 1 and self.guide_id is None:
+            raise ValueError(f"guidance {self.guidance:g} needs guide_id; only guidance 1 samples without a guide")
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min:g} must be below sigma_max {self.sigma_max:g}")
+        return self
