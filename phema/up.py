@@ -24,9 +24,8 @@ import httpx
 
 from phema.processes import free_port, port_is_free, spawn, stop, tail
 from phema.ray_head import RayHead, start_ray_head
-from shared.catalog import Catalog
 from shared.settings import Settings
-from shared.snapshots.store import S3Options, open_store
+from shared.wiring import catalog_from, store_from
 
 SERVICES = {"api": "services.api", "trainer": "services.trainer", "worker": "services.phema_worker"}
 READY_SECONDS = 60.0
@@ -120,12 +119,12 @@ class Supervisor:
         self._service_file.unlink(missing_ok=True)
 
     def _prepare_storage(self) -> None:
-        catalog = Catalog(self._settings.catalog_url)
+        catalog = catalog_from(self._settings)
         try:
             catalog.upgrade()
         finally:
             catalog.close()
-        open_store(self._settings.object_store_url, s3=S3Options.from_settings(self._settings)).check()
+        store_from(self._settings).check()
 
     def _start_ray(self) -> None:
         cpus = os.cpu_count() or 1
