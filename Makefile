@@ -1,0 +1,50 @@
+# `make help` lists the verbs. Each makes .venv and installs what it needs.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+STATE ?= .phema
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up down test test-slow lint types format bench clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml requirements.lock
+	@deploy/install.sh $(PYTHON) $(VENV)
+	@touch $(STAMP)
+
+install: $(STAMP) ## make .venv with the locked versions
+
+demo: $(STAMP) ## train on the digits and choose the EMA length afterwards; writes demo/
+	@$(BIN)/phema demo
+
+up: $(STAMP) ## run every service on this machine (STATE=folder, default .phema)
+	@PHEMA_STATE_DIR=$(STATE) $(BIN)/phema up
+
+down: $(STAMP) ## end the services of STATE
+	@PHEMA_STATE_DIR=$(STATE) $(BIN)/phema down
+
+test: $(STAMP) ## all tests but the slow proofs
+	@$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(STAMP) ## the slow proofs: kill storms, long trainings
+	@$(BIN)/python -m pytest -m slow --timeout 1800
+
+lint: $(STAMP) ## ruff, and the arrows of the house
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --cache-dir .cache/import-linter
+
+types: $(STAMP) ## strict types
+	@$(BIN)/mypy
+
+format: $(STAMP) ## put the code in ruff's format
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## every benchmark, as a table
+	@for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+clean: ## remove what the verbs made, but neither .venv nor any state folder
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .cache build dist *.egg-info
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

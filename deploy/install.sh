@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Makes a virtual environment with phema, editable, at the locked versions: install.sh PYTHON VENV
+# The same by hand: python3 -m venv .venv && .venv/bin/pip install -e '.[test]'
+set -euo pipefail
+python=$1 venv=$2
+
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  echo "phema needs Python 3.11 or newer; '$python' is $("$python" -V 2>&1). Name another: make PYTHON=python3.12 …" >&2
+  exit 1
+fi
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+
+echo "installing phema into $venv (torch and ray: a few minutes the first time) …"
+if "$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv 2>/dev/null; then
+  # uv does not read pip's settings: hand over the folders of wheels that pip would look into.
+  links=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$("$venv/bin/python" -m pip config get global.find-links 2>/dev/null || true)}}
+  UV_FIND_LINKS=$(echo "$links" | tr -s ' \n' ',' | sed 's/,$//') \
+    "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --constraints requirements.lock --editable '.[test]'
+else
+  "$venv/bin/python" -m pip install --quiet --constraint requirements.lock --editable '.[test]'
+fi
