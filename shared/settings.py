@@ -27,10 +27,13 @@ class Settings(BaseSettings):
     s3_public_endpoint_url: str | None = None
     """S3 server as users reach it, for presigned URLs; unset is `s3_endpoint_url`."""
     s3_region: str = "us-east-1"
+    """Region that requests are signed for."""
     s3_access_key_id: str | None = None
     """Unset is boto3's own credential chain."""
     s3_secret_access_key: SecretStr | None = None
+    """Secret of `s3_access_key_id`."""
     api_host: str = "127.0.0.1"
+    """Address the API listens on."""
     api_port: Annotated[int, Field(ge=0, le=65535)] = 8400
     """Port of the API; 0 takes a free one."""
     api_token: SecretStr | None = None
@@ -44,6 +47,7 @@ class Settings(BaseSettings):
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
     """How often services look for work."""
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
+    """How often whoever works on a job says that it is alive."""
     lease_seconds: Annotated[float, Field(gt=0)] = 20.0
     """A worker silent for so long has lost its job to the next."""
     train_start_seconds: Annotated[float, Field(gt=0)] = 120.0
@@ -51,16 +55,21 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1)] = 5
     """Attempts without progress before a job fails."""
     max_running_trainings: Annotated[int, Field(ge=1)] = 1
+    """Training runs at a time; the others wait in the queue."""
     worker_actors: Annotated[int, Field(ge=1)] = 1
     """Ray actors per phema worker."""
     actor_cpus: Annotated[float, Field(gt=0)] = 1.0
+    """CPUs of one phema worker actor, and its torch threads."""
     actor_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs of one phema worker actor."""
     training_cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    """CPUs of one training worker, and its torch threads."""
     reconstruct_memory_bytes: Annotated[int, Field(ge=2**20)] = 2**30
     """Bound on the buffers of one reconstruction, whatever the number of snapshots and profiles."""
     download_url_seconds: Annotated[int, Field(ge=1, le=604800)] = 3600
     """Life of a presigned URL."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe line that the services log."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
