@@ -1,0 +1,82 @@
+"""The denoising loss and its uncertainty weighting (Karras et al. 2024, Eq. 14-28)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from shared.edm2.precond import Denoiser
+
+
+class LossOutput(NamedTuple):
+    """Per-picture figures, each [N]. The step's gradient is that of `loss.sum() * loss_scaling / batch_size`."""
+
+    loss: Tensor
+    """lambda(sigma) / e^u * squared error + u, summed over the picture's elements; carries the gradient."""
+    weighted_mse: Tensor
+    """lambda(sigma) * mean squared error, detached: 1 for a network that outputs zero, whatever the noise."""
+    sigma: Tensor
+    """Noise level that was drawn."""
+
+
+def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
+    """lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, the inverse square of c_out."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+def draw_sigma(
+    count: int, *, p_mean: float, p_std: float, generator: torch.Generator | None = None, like: Tensor
+) -> Tensor:
+    """[count] training noise levels, ln sigma ~ N(p_mean, p_std^2), with the device and dtype of `like`."""
+    z = torch.randn([count], generator=generator, device=like.device, dtype=like.dtype)
+    return torch.exp(z * p_std + p_mean)
+
+
+def uncertainty_loss(
+    denoiser: Denoiser,
+    images: Tensor,
+    class_labels: Tensor | None,
+    *,
+    p_mean: float,
+    p_std: float,
+    generator: torch.Generator | None = None,
+) -> LossOutput:
+    """Loss of denoising `images` [N, C, H, W] at noise levels drawn from the training distribution (Eq. 21).
+
+    `class_labels` is one-hot [N, label_dim] or None. Draws the N noise levels first, then the noise, from
+    `generator` (on the images' device; None is the global one).
+    """
+    sigma = draw_sigma(len(images), p_mean=p_mean, p_std=p_std, generator=generator, like=images)
+    noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+    denoised = denoiser(images + noise * sigma[:, None, None, None], sigma, class_labels)
+    squared_error = (denoised - images).square().flatten(1).sum(dim=1)
+    weighted = loss_weight(sigma, denoiser.sigma_data) * squared_error
+    elements = images[0].numel()
+    u = denoiser.logvar(sigma)
+    return LossOutput(
+        loss=weighted * torch.exp(-u) + u * elements,
+        weighted_mse=weighted.detach() / elements,
+        sigma=sigma,
+    )
+
+
+class TrainingLoss(nn.Module):
+    """`uncertainty_loss` as a module, for DistributedDataParallel to wrap.
+
+    The gradient of the uncertainty head must flow through the wrapped module's forward to be averaged over ranks.
+    """
+
+    def __init__(self, denoiser: Denoiser, *, p_mean: float, p_std: float) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.p_mean = p_mean
+        self.p_std = p_std
+
+    def forward(
+        self, images: Tensor, class_labels: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> LossOutput:
+        return uncertainty_loss(
+            self.denoiser, images, class_labels, p_mean=self.p_mean, p_std=self.p_std, generator=generator
+        )
