@@ -1,0 +1,48 @@
+"""Where objects lie in the store. Keys are unique, so that a write-once object never has a rival. Torch-free.
+
+What a key says is for people: nothing is parsed back from it but the SHA-256, and that only to verify bytes.
+"""
+
+from __future__ import annotations
+
+import re
+
+_KEY = re.compile(r"[A-Za-z0-9_=+\-][A-Za-z0-9_.=+\-]*(?:/[A-Za-z0-9_=+\-][A-Za-z0-9_.=+\-]*)*")
+_SHA256 = re.compile(r"(?<![0-9a-f])([0-9a-f]{64})\.[a-z]+$")
+MAX_KEY_BYTES = 1000
+
+
+def check_key(key: str) -> str:
+    """The key itself. Raises ValueError when it could leave the store's folder or be read differently by a server."""
+    if len(key) > MAX_KEY_BYTES or not _KEY.fullmatch(key):
+        raise ValueError(
+            f"object key {key[:200]!r} must be at most {MAX_KEY_BYTES} characters: parts of letters, digits and "
+            "-_.=+ that do not start with a dot, separated by /"
+        )
+    return key
+
+
+def run_key(run_id: str) -> str:
+    return check_key(f"runs/{run_id}/run.json")
+
+
+def snapshot_key(run_id: str, *, num_images: int, sigma_rel: float, sha256: str) -> str:
+    return check_key(f"runs/{run_id}/snapshots/{num_images:012d}-{sigma_rel:.3f}-{sha256}.safetensors")
+
+
+def checkpoint_key(run_id: str, *, num_images: int, sha256: str) -> str:
+    return check_key(f"runs/{run_id}/checkpoints/{num_images:012d}-{sha256}.pt")
+
+
+def reconstruction_key(run_id: str, reconstruction_id: str, token: str) -> str:
+    return check_key(f"runs/{run_id}/reconstructions/{reconstruction_id}-{token}.safetensors")
+
+
+def pictures_key(evaluation_id: str, token: str) -> str:
+    return check_key(f"evaluations/{evaluation_id}-{token}.png")
+
+
+def sha256_of_key(key: str) -> str | None:
+    """The SHA-256 that a content-addressed key carries, or None."""
+    match = _SHA256.search(key)
+    return match.group(1) if match else None
