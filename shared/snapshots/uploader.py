@@ -139,13 +139,15 @@ class BackgroundUploader:
                 self._changed.notify_all()
 
     def _process(self, produce: Produce, register: Register) -> None:
-        key, data = produce()
+        info = self._store_one(*produce())
+        self._retried(lambda: register(info))
+
+    def _store_one(self, key: str, data: Data) -> ObjectInfo:
         started = time.monotonic()
         info = self._retried(lambda: self._store.put(key, data))
         with self._changed:
             self._count(objects=1, bytes=info.size, seconds=time.monotonic() - started)
-        del data
-        self._retried(lambda: register(info))
+        return info
 
     def _retried(self, action: Callable[[], T]) -> T:
         delay = self._first_delay_s
