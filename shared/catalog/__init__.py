@@ -1,0 +1,69 @@
+"""Rows: the record of runs, snapshots, results and jobs, on SQLite or PostgreSQL.
+
+catalog = Catalog("sqlite:////path/catalog.db")
+catalog.upgrade()
+with catalog.transaction() as tx:
+    run = tx.runs.create("digits", config, config_hash, total_images=76_800)
+"""
+
+from shared.catalog.catalog import Catalog, Transaction
+from shared.catalog.content import content_key
+from shared.catalog.errors import (
+    BadCursor,
+    CatalogError,
+    CatalogUnreachable,
+    LeaseLost,
+    NameTaken,
+    NotFound,
+    SchemaOutOfDate,
+)
+from shared.catalog.jobs import QueueStats
+from shared.catalog.leases import retry_delay, submission_id
+from shared.catalog.models import (
+    PRIORITY,
+    Attempt,
+    AttemptOutcome,
+    Checkpoint,
+    Evaluation,
+    HistoryPoint,
+    IdempotencyRecord,
+    Job,
+    JobKind,
+    JobState,
+    Reconstruction,
+    Run,
+    Snapshot,
+    Target,
+)
+from shared.catalog.pages import Page
+
+__all__ = [
+    "PRIORITY",
+    "Attempt",
+    "AttemptOutcome",
+    "BadCursor",
+    "Catalog",
+    "CatalogError",
+    "CatalogUnreachable",
+    "Checkpoint",
+    "Evaluation",
+    "HistoryPoint",
+    "IdempotencyRecord",
+    "Job",
+    "JobKind",
+    "JobState",
+    "LeaseLost",
+    "NameTaken",
+    "NotFound",
+    "Page",
+    "QueueStats",
+    "Reconstruction",
+    "Run",
+    "SchemaOutOfDate",
+    "Snapshot",
+    "Target",
+    "Transaction",
+    "content_key",
+    "retry_delay",
+    "submission_id",
+]

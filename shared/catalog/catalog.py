@@ -1,0 +1,132 @@
+"""The catalog: one database, opened once per process, used in short transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from shared.catalog import schema
+from shared.catalog.checkpoints import CheckpointRepository
+from shared.catalog.engine import READ_ONLY, UPGRADE_HINT, describe, open_engine, parse_url, sqlite_path, translate
+from shared.catalog.errors import CatalogUnreachable, SchemaOutOfDate
+from shared.catalog.evaluations import EvaluationRepository
+from shared.catalog.history import HistoryRepository
+from shared.catalog.idempotency import IdempotencyRepository
+from shared.catalog.jobs import JobRepository
+from shared.catalog.reconstructions import ReconstructionRepository
+from shared.catalog.runs import RunRepository
+from shared.catalog.snapshots import SnapshotRepository
+from shared.catalog.targets import TargetRepository
+
+
+class Transaction:
+    """All that can be asked of the catalog, within one transaction of one thread."""
+
+    def __init__(self, session: Session) -> None:
+        self.jobs = JobRepository(session)
+        self.runs = RunRepository(session, self.jobs)
+        self.snapshots = SnapshotRepository(session)
+        self.checkpoints = CheckpointRepository(session)
+        self.history = HistoryRepository(session)
+        self.reconstructions = ReconstructionRepository(session, self.runs)
+        self.evaluations = EvaluationRepository(session, self.runs)
+        self.idempotency = IdempotencyRepository(session)
+        self.targets = TargetRepository(session)
+
+
+class Catalog:
+    """The database behind `sqlite:///PATH` or `postgresql://…`. Opening connects to nothing; threads may share it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = parse_url(url)
+        self._engine = open_engine(self._url)
+
+    def __repr__(self) -> str:
+        return f"Catalog({self.location!r})"
+
+    @property
+    def location(self) -> str:
+        """The URL without its password."""
+        return describe(self._url)
+
+    def upgrade(self) -> None:
+        """Bring the schema to this version of phema, creating SQLite's file and folder if need be.
+
+        Safe to call from several processes at once. Raises `CatalogUnreachable`.
+        """
+        path = sqlite_path(self._url)
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                reason = f"its folder cannot be created ({error.strerror})"
+                raise CatalogUnreachable(self.location, reason) from error
+        with self._translated(), self._engine.connect() as connection:
+            if self._engine.dialect.name == "sqlite":
+                # Both pragmas do nothing within a transaction. Rebuilding a table must not cascade; detached, the
+                # connection is closed afterwards and its setting with it.
+                driver = connection.connection.driver_connection
+                assert driver is not None
+                connection.detach()
+                driver.execute("PRAGMA journal_mode=WAL").close()
+                driver.execute("PRAGMA foreign_keys=OFF").close()
+            with connection.begin():
+                schema.upgrade(connection)
+
+    def check(self) -> None:
+        """Raise `CatalogUnreachable` or `SchemaOutOfDate` unless the catalog can be used as it is."""
+        path = sqlite_path(self._url)
+        if path is not None and not path.exists():
+            raise SchemaOutOfDate(f"There is no catalog at {self.location} yet: {UPGRADE_HINT}.")
+        # A SQLite transaction takes the write lock, so a read-only file is noticed here.
+        with self._translated(), self._engine.begin() as connection:
+            self._check_revision(connection)
+
+    @contextmanager
+    def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:
+        """Commit at the end, roll back on an exception. Rows stay usable afterwards.
+
+        `read_only` transactions do not wait for writers on SQLite, and may not write. Raises `CatalogUnreachable` and
+        `SchemaOutOfDate`.
+        """
+        engine = self._engine
+        if read_only:
+            engine = engine.execution_options(**{READ_ONLY: True})
+            if engine.dialect.name == "postgresql":
+                engine = engine.execution_options(postgresql_readonly=True)
+        with self._translated(), Session(engine, expire_on_commit=False) as session, session.begin():
+            yield Transaction(session)
+
+    def close(self) -> None:
+        """Close all connections; a later transaction opens new ones."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            translated = translate(error, self._url)
+            if translated is None:
+                raise
+            raise translated from error
+
+    def _check_revision(self, connection: Connection) -> None:
+        current = schema.current_revision(connection)
+        if current == schema.wanted_revision():
+            return
+        if current is None:
+            raise SchemaOutOfDate(f"The catalog at {self.location} has no tables yet: {UPGRADE_HINT}.")
+        if current not in schema.known_revisions():
+            raise SchemaOutOfDate(
+                f"The catalog at {self.location} was upgraded by a newer phema (schema {current}): "
+                f"use that version, or a newer one."
+            )
+        raise SchemaOutOfDate(
+            f"The catalog at {self.location} has schema {current}, this phema needs "
+            f"{schema.wanted_revision()}: {UPGRADE_HINT}."
+        )

@@ -1,0 +1,54 @@
+"""Column types and identifiers shared by the models."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Dialect, Enum, Integer
+from sqlalchemy.types import TypeDecorator
+
+# PostgreSQL keeps JSON as text (not JSONB), so that floats and the order of keys come back exactly as they went in.
+Json = JSON(none_as_null=True)
+Sequence = BigInteger().with_variant(Integer, "sqlite")
+"""Insertion order: the key of stable pagination and of first come, first served."""
+
+
+def new_id(prefix: str, num_bytes: int = 8) -> str:
+    """`prefix-` and 2 x `num_bytes` random hexadecimal digits."""
+    return f"{prefix}-{secrets.token_hex(num_bytes)}"
+
+
+def enum_column(kind: type[StrEnum], name: str) -> Enum:
+    """A text column restricted to the values of `kind`; no native type, so that adding a value is a small migration."""
+    return Enum(
+        kind,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=16,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Figures(TypeDecorator[dict[str, float]]):
+    """Name -> float, exact for every float: JSON has no NaN and no infinity, so these travel as strings."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: dict[str, float] | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        return {name: figure if math.isfinite(figure) else str(float(figure)) for name, figure in value.items()}
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> dict[str, float] | None:
+        return None if value is None else {name: float(figure) for name, figure in value.items()}
+
+
+def dump_json(value: Any) -> str:
+    """Serialiser of every JSON column: no NaN, no infinity, which PostgreSQL would refuse less clearly."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,13 @@
+"""Content keys: equal questions have equal keys, so that nothing finished is computed twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def content_key(kind: str, question: Any) -> str:
+    """`kind:` and the SHA-256 of the question's canonical JSON (floats by their shortest exact decimal)."""
+    canonical = json.dumps(question, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return f"{kind}:{hashlib.sha256(canonical.encode()).hexdigest()}"

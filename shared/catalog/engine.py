@@ -1,0 +1,109 @@
+"""Opening a database and saying in one sentence, without its password, what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from shared.catalog.columns import dump_json
+from shared.catalog.errors import CatalogError, CatalogUnreachable, SchemaOutOfDate
+
+BUSY_SECONDS = 30.0
+"""How long a SQLite transaction waits for the one that writes."""
+CONNECT_SECONDS = 10
+READ_ONLY = "phema_read_only"
+UPGRADE_HINT = "run `phema db upgrade`"
+
+_MISSING_TABLE_SQLSTATES = ("42P01", "42703")
+
+
+def parse_url(url: str) -> URL:
+    """The URL with its driver; `CatalogUnreachable` when it is of no supported kind."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # The original error may quote a piece of the password.
+        raise CatalogUnreachable("the configured URL", "it is not a database URL") from None
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            raise CatalogUnreachable(
+                describe(parsed), "processes cannot share a database in memory, give sqlite:///PATH instead"
+            )
+        return parsed.set(drivername="sqlite+pysqlite")
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    raise CatalogUnreachable(describe(parsed), "its URL must start with sqlite:/// or postgresql://")
+
+
+def describe(url: URL) -> str:
+    """The URL as users may see it: no password, no query (which could hold one)."""
+    bare = URL.create(
+        url.get_backend_name(), username=url.username, host=url.host, port=url.port, database=url.database
+    )
+    return bare.render_as_string(hide_password=True)
+
+
+def sqlite_path(url: URL) -> Path | None:
+    """The file behind a plain SQLite URL; None for PostgreSQL and for `file:` URIs."""
+    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith("file:"):
+        return None
+    return Path(url.database)
+
+
+def open_engine(url: URL) -> Engine:
+    """An engine whose transactions write safely beside other processes; nothing is connected yet."""
+    if url.get_backend_name() == "sqlite":
+        return _open_sqlite(url)
+    try:
+        return create_engine(
+            url,
+            json_serializer=dump_json,
+            pool_size=8,
+            max_overflow=32,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": CONNECT_SECONDS},
+        )
+    except ModuleNotFoundError as error:
+        reason = "the driver psycopg is not installed, run pip install 'phema[postgres]'"
+        raise CatalogUnreachable(describe(url), reason) from error
+
+
+def _open_sqlite(url: URL) -> Engine:
+    engine = create_engine(
+        url,
+        json_serializer=dump_json,
+        pool_size=8,
+        max_overflow=32,
+        # The driver's own transaction control begins too late; `_begin` below does it.
+        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, record: Any) -> None:
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later could fail with "database is locked" without waiting:
+        # writers take their lock at once, readers of a WAL database take none.
+        read_only = connection.get_execution_options().get(READ_ONLY, False)
+        connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def translate(error: DBAPIError, url: URL) -> CatalogError | None:
+    """The error as one sentence; None when it is a mistake of phema's own, which should be seen in full."""
+    reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate in _MISSING_TABLE_SQLSTATES or reason.startswith(("no such table", "no such column")):
+        return SchemaOutOfDate(f"The catalog at {describe(url)} lacks tables of this version of phema: {UPGRADE_HINT}.")
+    if type(error).__name__ in ("OperationalError", "InterfaceError", "DatabaseError", "InternalError"):
+        return CatalogUnreachable(describe(url), reason)
+    return None

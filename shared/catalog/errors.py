@@ -1,0 +1,64 @@
+"""What the catalog can refuse, and why.
+
+    CatalogError
+    ├── CatalogUnreachable    no database behind the URL, or it cannot be written now (down, locked, read-only, full)
+    ├── SchemaOutOfDate       the tables are not those of this version of phema
+    ├── NotFound              no such row (also a LookupError)
+    ├── NameTaken             another run has this name (also a ValueError)
+    ├── BadCursor             a pagination cursor that this catalog never gave out (also a ValueError)
+    └── LeaseLost             the caller's attempt no longer holds its job: its results must be dropped
+
+Every message is one sentence fit for a user; none holds a password.
+"""
+
+from __future__ import annotations
+
+
+class CatalogError(Exception):
+    """Root of the tree above."""
+
+
+class CatalogUnreachable(CatalogError):
+    """The database could not be reached or refuses writes for a reason outside phema."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"The catalog at {where} cannot be used: {reason.strip().rstrip('.')}.")
+        self.where = where
+
+
+class SchemaOutOfDate(CatalogError):
+    """The schema is older or newer than the code."""
+
+
+class NotFound(CatalogError, LookupError):
+    """No row of that kind has that id."""
+
+    def __init__(self, what: str, key: str) -> None:
+        super().__init__(f"There is no {what} {key!r}.")
+        self.what = what
+        self.key = key
+
+
+class NameTaken(CatalogError, ValueError):
+    """Run names are unique."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"name {name!r} is taken by another run; choose a name that is not in use.")
+        self.name = name
+
+
+class BadCursor(CatalogError, ValueError):
+    """Cursors are opaque: only those of an earlier page's `next_cursor` are accepted."""
+
+    def __init__(self, cursor: str) -> None:
+        super().__init__(f"cursor {cursor!r} is not one this service gave out; use next_cursor of the previous page.")
+        self.cursor = cursor
+
+
+class LeaseLost(CatalogError):
+    """Another attempt holds the job, or the job has ended; nothing was changed."""
+
+    def __init__(self, job_id: str, fence: int) -> None:
+        super().__init__(f"Attempt {fence} no longer holds job {job_id!r}; its results are dropped.")
+        self.job_id = job_id
+        self.fence = fence

@@ -1,0 +1,23 @@
+"""Answers already given to requests with an Idempotency-Key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, select
+
+from shared.catalog.models import IdempotencyRecord
+from shared.catalog.repository import Repository
+
+
+class IdempotencyRepository(Repository):
+    def get(self, key: str) -> IdempotencyRecord | None:
+        """The answer given to this key. Waits for a request that is using the key now: call it before anything else."""
+        if self._postgresql:
+            self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"idempotency:{key}", 0))))
+        return self._first(select(IdempotencyRecord).where(IdempotencyRecord.key == key))
+
+    def save(self, key: str, request_hash: str, status: int, body: Any) -> None:
+        """Keep the answer in the transaction that did the work; the first one kept stays."""
+        values = {"key": key, "request_hash": request_hash, "status": status, "body": body}
+        self._add(IdempotencyRecord, values, ["key"])

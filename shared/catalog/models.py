@@ -1,0 +1,287 @@
+"""Every table of the catalog. Times (`*_at`) are seconds since the epoch, UTC, by the database's clock."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import BigInteger, Double, ForeignKey, Index, MetaData, String, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from shared.catalog.clock import database_now
+from shared.catalog.columns import Figures, Json, Sequence, enum_column
+
+
+class JobState(StrEnum):
+    """queued -> running -> succeeded | failed | cancelled; running may go back to queued. The last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class JobKind(StrEnum):
+    """What a job does; its default priority is in `PRIORITY`."""
+
+    TRAIN = "train"
+    RECONSTRUCT = "reconstruct"
+    EVALUATE = "evaluate"
+
+
+PRIORITY = {JobKind.RECONSTRUCT: 10, JobKind.EVALUATE: 20, JobKind.TRAIN: 30}
+"""Lower is claimed first: somebody waits at the screen for a reconstruction."""
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended; `expired` means its worker fell silent."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RELEASED = "released"
+    EXPIRED = "expired"
+
+
+LIVE_CONTENT = "state IN ('queued', 'running', 'succeeded')"
+"""While one of these holds a content key, the same question is the same job; a failed one may be asked again."""
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {str: String(), int: BigInteger(), float: Double(), dict[str, Any]: Json}  # noqa: RUF012
+
+
+class Job(Base):
+    """A durable unit of work. `fence` counts claims: who shows an older fence has lost the job."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index(
+            "uq_jobs_content_key_live",
+            "content_key",
+            unique=True,
+            sqlite_where=text(LIVE_CONTENT),
+            postgresql_where=text(LIVE_CONTENT),
+        ),
+        Index("ix_jobs_state_priority_seq", "state", "priority", "seq"),
+    )
+
+    seq: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[JobKind] = mapped_column(enum_column(JobKind, "kind"))
+    state: Mapped[JobState] = mapped_column(enum_column(JobState, "state"), default=JobState.QUEUED)
+    priority: Mapped[int]
+    run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    payload: Mapped[dict[str, Any]]
+    content_key: Mapped[str]
+    fence: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Attempts begun since the last progress."""
+    max_attempts: Mapped[int]
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[float | None]
+    not_before: Mapped[float] = mapped_column(default=0.0)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    progress: Mapped[float] = mapped_column(default=0.0)
+    message: Mapped[str | None]
+    result: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    error: Mapped[str | None]
+    created_at: Mapped[float] = mapped_column(default=database_now())
+    started_at: Mapped[float | None]
+    """First claim."""
+    finished_at: Mapped[float | None]
+
+
+class Attempt(Base):
+    """One claim of a job, kept for ever as its history."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """The fence of this claim."""
+    submission_id: Mapped[str] = mapped_column(unique=True)
+    """Name under which the attempt is submitted to Ray: deterministic, so that submitting twice is harmless."""
+    owner: Mapped[str]
+    started_at: Mapped[float] = mapped_column(default=database_now())
+    ended_at: Mapped[float | None]
+    outcome: Mapped[AttemptOutcome | None] = mapped_column(enum_column(AttemptOutcome, "outcome"))
+    error: Mapped[str | None]
+
+
+class Run(Base):
+    """A training run with its frozen configuration. It has exactly one job, whose state is the run's."""
+
+    __tablename__ = "runs"
+
+    seq: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    config: Mapped[dict[str, Any]]
+    config_hash: Mapped[str]
+    total_images: Mapped[int]
+    num_images: Mapped[int] = mapped_column(default=0)
+    # No foreign key: jobs.run_id already points here, and both rows are written in one transaction.
+    job_id: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[float] = mapped_column(default=database_now())
+
+    job: Mapped[Job] = relationship(
+        primaryjoin="foreign(Run.job_id) == Job.id", lazy="joined", innerjoin=True, viewonly=True
+    )
+
+    @property
+    def state(self) -> JobState:
+        return self.job.state
+
+
+class Snapshot(Base):
+    """The weights of one EMA of a run at one time; exists only when its object is complete."""
+
+    __tablename__ = "snapshots"
+    __table_args__ = (UniqueConstraint("run_id", "num_images", "profile_kind", "sigma_rel"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    num_images: Mapped[int]
+    profile_kind: Mapped[str]
+    sigma_rel: Mapped[float]
+    gamma: Mapped[float]
+    dtype: Mapped[str]
+    key: Mapped[str]
+    size: Mapped[int]
+    sha256: Mapped[str]
+    created_at: Mapped[float] = mapped_column(default=database_now())
+
+
+class Checkpoint(Base):
+    """What a run resumes from; exists only when its object is complete."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (UniqueConstraint("run_id", "num_images"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    num_images: Mapped[int]
+    key: Mapped[str]
+    size: Mapped[int]
+    sha256: Mapped[str]
+    created_at: Mapped[float] = mapped_column(default=database_now())
+
+
+class HistoryPoint(Base):
+    """Figures of a run at one time: loss, learning rate, magnitudes, throughput. NaN and infinity are kept."""
+
+    __tablename__ = "history"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    num_images: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    values: Mapped[dict[str, float]] = mapped_column(Figures)
+    created_at: Mapped[float] = mapped_column(default=database_now())
+
+
+class Reconstruction(Base):
+    """One wanted profile of a run at one time; `key` is set once its weights are in the store."""
+
+    __tablename__ = "reconstructions"
+
+    seq: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
+    num_images: Mapped[int]
+    sigma_rel: Mapped[float]
+    gamma: Mapped[float]
+    dtype: Mapped[str]
+    content_key: Mapped[str] = mapped_column(unique=True)
+    plan: Mapped[dict[str, Any]]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    key: Mapped[str | None]
+    size: Mapped[int | None]
+    sha256: Mapped[str | None]
+    created_at: Mapped[float] = mapped_column(default=database_now())
+
+    job: Mapped[Job | None] = relationship(lazy="joined", viewonly=True)
+
+    @property
+    def state(self) -> JobState:
+        """`succeeded` once the weights exist, whatever became of later jobs; before that, the state of its job."""
+        return _state(self.key is not None, self.job)
+
+    @property
+    def needs_job(self) -> bool:
+        return _needs_job(self.key is not None, self.job)
+
+
+class Evaluation(Base):
+    """Figures and pictures of one reconstruction under one recipe; `figures` is set once they exist."""
+
+    __tablename__ = "evaluations"
+
+    seq: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
+    reconstruction_id: Mapped[str] = mapped_column(ForeignKey("reconstructions.id"), index=True)
+    recipe: Mapped[dict[str, Any]]
+    content_key: Mapped[str] = mapped_column(unique=True)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    figures: Mapped[dict[str, float] | None] = mapped_column(Figures(none_as_null=True))
+    pictures_key: Mapped[str | None]
+    created_at: Mapped[float] = mapped_column(default=database_now())
+
+    job: Mapped[Job | None] = relationship(lazy="joined", viewonly=True)
+    reconstruction: Mapped[Reconstruction] = relationship(lazy="joined", innerjoin=True, viewonly=True)
+
+    @property
+    def state(self) -> JobState:
+        """`succeeded` once the figures exist; before that, the state of its job."""
+        return _state(self.figures is not None, self.job)
+
+    @property
+    def needs_job(self) -> bool:
+        return _needs_job(self.figures is not None, self.job)
+
+
+class IdempotencyRecord(Base):
+    """The answer given to a request that carried an Idempotency-Key."""
+
+    __tablename__ = "idempotency"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[str]
+    status: Mapped[int]
+    body: Mapped[Any] = mapped_column(Json)
+    created_at: Mapped[float] = mapped_column(default=database_now())
+
+
+class Target(Base):
+    """A process that serves Prometheus metrics at `address` (host:port)."""
+
+    __tablename__ = "targets"
+
+    address: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    labels: Mapped[dict[str, Any]]
+    seen_at: Mapped[float] = mapped_column(default=database_now())
+
+
+def _state(done: bool, job: Job | None) -> JobState:
+    if done:
+        return JobState.SUCCEEDED
+    return JobState.QUEUED if job is None else job.state
+
+
+def _needs_job(done: bool, job: Job | None) -> bool:
+    return not done and (job is None or job.state.terminal)

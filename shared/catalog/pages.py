@@ -1,0 +1,43 @@
+"""Cursor pagination: a page continues after the last row seen, so that rows inserted meanwhile shift nothing."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from shared.catalog.errors import BadCursor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """Some rows, and the cursor of those that follow (None: no more for now)."""
+
+    items: list[T]
+    next_cursor: str | None
+
+
+def encode_cursor(*position: int | float | str) -> str:
+    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, *kinds: type) -> list[Any]:
+    """The position in a cursor of `encode_cursor`; `BadCursor` unless its parts are of these types."""
+    try:
+        position = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (binascii.Error, ValueError):
+        raise BadCursor(cursor) from None
+    if not isinstance(position, list) or [type(part) for part in position] != list(kinds):
+        raise BadCursor(cursor)
+    return position
+
+
+def cut(rows: Sequence[T], limit: int, cursor: Callable[[T], str]) -> Page[T]:
+    """A page of `limit` from `limit + 1` fetched rows: the extra one only tells that there are more."""
+    items = list(rows[:limit])
+    return Page(items, cursor(items[-1]) if len(rows) > limit else None)

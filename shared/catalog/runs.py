@@ -1,0 +1,73 @@
+"""Training runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import case, or_, select, update
+from sqlalchemy.orm import Session
+
+from shared.catalog.columns import new_id
+from shared.catalog.errors import NameTaken, NotFound
+from shared.catalog.jobs import JobRepository
+from shared.catalog.models import Job, JobKind, JobState, Run
+from shared.catalog.pages import Page
+from shared.catalog.repository import Repository
+
+
+class RunRepository(Repository):
+    def __init__(self, session: Session, jobs: JobRepository) -> None:
+        super().__init__(session)
+        self._jobs = jobs
+
+    def create(
+        self, name: str, config: dict[str, Any], config_hash: str, total_images: int, max_attempts: int = 5
+    ) -> Run:
+        """A run and its queued `train` job; `NameTaken` when another run has the name."""
+        run_id, job_id = new_id("run", 6), new_id("job")
+        values = {
+            "id": run_id,
+            "name": name,
+            "config": config,
+            "config_hash": config_hash,
+            "total_images": total_images,
+            "job_id": job_id,
+        }
+        if not self._add(Run, values, ["name"]):
+            raise NameTaken(name)
+        self._jobs.enqueue(
+            JobKind.TRAIN,
+            payload={"run_id": run_id},
+            content_key=f"train:{run_id}",
+            run_id=run_id,
+            max_attempts=max_attempts,
+            job_id=job_id,
+        )
+        return self.get(run_id)
+
+    def get(self, id_or_name: str) -> Run:
+        """`NotFound` when neither an id nor a name matches; an id goes before a name."""
+        by_id_first = case((Run.id == id_or_name, 0), else_=1)
+        run = self._first(select(Run).where(or_(Run.id == id_or_name, Run.name == id_or_name)).order_by(by_id_first))
+        if run is None:
+            raise NotFound("run", id_or_name)
+        return run
+
+    def list(self, *, state: JobState | None = None, after: str | None = None, limit: int = 50) -> Page[Run]:
+        """Newest first."""
+        query = select(Run)
+        if state is not None:
+            query = query.where(Run.job_id.in_(select(Job.id).where(Job.state == state)))
+        return self._newest_first(query, Run.seq, after, limit)
+
+    def set_progress(self, run_id: str, num_images: int) -> None:
+        """Images seen so far; a resume may set it back."""
+        statement = update(Run).where(Run.id == run_id).values(num_images=num_images).returning(Run.id)
+        if self._session.scalars(statement).one_or_none() is None:
+            raise NotFound("run", run_id)
+
+    def lock(self, run_id: str) -> None:
+        """Let one transaction at a time decide what of this run still needs a job."""
+        query = select(Run.id).where(Run.id == run_id).with_for_update(key_share=True)
+        if self._session.scalars(query).one_or_none() is None:
+            raise NotFound("run", run_id)

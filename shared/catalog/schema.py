@@ -1,0 +1,46 @@
+"""The version of the schema: which one this phema needs, which one a database has, and how to get there."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, func, select
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def migration_config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration without an ini file; `migrations/env.py` uses the connection given here."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+@cache
+def wanted_revision() -> str:
+    head = ScriptDirectory.from_config(migration_config()).get_current_head()
+    assert head is not None, "the package holds at least one migration"
+    return head
+
+
+@cache
+def known_revisions() -> frozenset[str]:
+    return frozenset(revision.revision for revision in ScriptDirectory.from_config(migration_config()).walk_revisions())
+
+
+def current_revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def upgrade(connection: Connection) -> None:
+    """Apply what is missing, all or nothing, within the caller's transaction; concurrent callers take turns."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("phema:migrations", 0))))
+    if current_revision(connection) != wanted_revision():
+        command.upgrade(migration_config(connection), "head")

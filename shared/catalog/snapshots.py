@@ -1,0 +1,77 @@
+"""Snapshots: register the bytes first, then the row."""
+
+from __future__ import annotations
+
+from sqlalchemy import select, tuple_
+
+from shared.catalog.columns import new_id
+from shared.catalog.errors import NotFound
+from shared.catalog.models import Snapshot
+from shared.catalog.pages import Page, cut, decode_cursor, encode_cursor
+from shared.catalog.repository import Repository, Rows
+
+_ORDER = (Snapshot.num_images, Snapshot.sigma_rel, Snapshot.id)
+
+
+class SnapshotRepository(Repository):
+    def add(
+        self,
+        *,
+        run_id: str,
+        num_images: int,
+        sigma_rel: float,
+        gamma: float,
+        dtype: str,
+        key: str,
+        size: int,
+        sha256: str,
+        profile_kind: str = "power",
+    ) -> tuple[Snapshot, bool]:
+        """The row of this time and profile, and whether it is new: a resumed run finds the one it had written."""
+        values = {
+            "id": new_id("snap"),
+            "run_id": run_id,
+            "num_images": num_images,
+            "profile_kind": profile_kind,
+            "sigma_rel": sigma_rel,
+            "gamma": gamma,
+            "dtype": dtype,
+            "key": key,
+            "size": size,
+            "sha256": sha256,
+        }
+        created = self._add(Snapshot, values, ["run_id", "num_images", "profile_kind", "sigma_rel"])
+        query = select(Snapshot).where(
+            Snapshot.run_id == run_id,
+            Snapshot.num_images == num_images,
+            Snapshot.profile_kind == profile_kind,
+            Snapshot.sigma_rel == sigma_rel,
+        )
+        return self._all(query)[0], created
+
+    def get(self, snapshot_id: str) -> Snapshot:
+        """`NotFound` when there is no such snapshot."""
+        snapshot = self._first(select(Snapshot).where(Snapshot.id == snapshot_id))
+        if snapshot is None:
+            raise NotFound("snapshot", snapshot_id)
+        return snapshot
+
+    def list(self, run_id: str, *, up_to: int | None = None) -> Rows[Snapshot]:
+        """All of a run in order of time, then profile; with `up_to`, those of at most so many images."""
+        query = select(Snapshot).where(Snapshot.run_id == run_id)
+        if up_to is not None:
+            query = query.where(Snapshot.num_images <= up_to)
+        return self._all(query.order_by(*_ORDER))
+
+    def page(self, run_id: str, *, after: str | None = None, limit: int = 50) -> Page[Snapshot]:
+        """In order of time, then profile."""
+        query = select(Snapshot).where(Snapshot.run_id == run_id)
+        if after is not None:
+            query = query.where(tuple_(*_ORDER) > tuple_(*decode_cursor(after, int, float, str)))
+        rows = self._all(query.order_by(*_ORDER).limit(limit + 1))
+        return cut(rows, limit, lambda row: encode_cursor(row.num_images, row.sigma_rel, row.id))
+
+    def times(self, run_id: str) -> Rows[int]:
+        """Ascending `num_images` at which the run has snapshots."""
+        query = select(Snapshot.num_images).where(Snapshot.run_id == run_id).distinct().order_by(Snapshot.num_images)
+        return list(self._session.scalars(query))
