@@ -98,8 +98,9 @@ class MPFourier(nn.Module):
         self.register_buffer("phases", 2 * math.pi * torch.rand(num_channels))
 
     def forward(self, a: Tensor) -> Tensor:
-        phases_NF = torch.outer(a.to(self.freqs.dtype), self.freqs) + self.phases
-        return torch.cos(phases_NF) * math.sqrt(2)
+        angles_NF = torch.outer(a.to(self.freqs.dtype), self.freqs) + self.phases
+        features_NF: Tensor = angles_NF.cos() * math.sqrt(2)
+        return features_NF
 
 
 @torch.no_grad()

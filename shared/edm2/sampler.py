@@ -106,7 +106,10 @@ def sample(
 
     Each picture has its own generator, which draws its noise and then, for `class_labels` "random", its class, so
     that a picture depends on its seed alone. Other labels: class indices or one-hot rows, one per seed, or None for
-    "no label". The network (and guide) runs in evaluation mode on `device`, where None is where it is.
+    "no label". The network (and guide) is moved to `device`, unless None, and runs in evaluation mode.
+
+    A GPU makes `batch_size` pictures at once. A CPU's kernels round differently for different batch sizes, so there
+    a number fixed by the resolution is made at once, and a picture is the same, bit for bit, in any company.
     Raises SamplerError.
     """
     batches = sample_batches(
@@ -142,17 +145,25 @@ def sample_batches(
     one_hot = _one_hot(class_labels, len(seeds), denoiser.config.label_dim)
     networks = [denoiser] if guide is None or guidance == 1 else [denoiser, guide]
     target = torch.device(device) if device is not None else next(denoiser.parameters()).device
-    for start in range(0, len(seeds), batch_size):
-        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds[start : start + batch_size]]
+    at_once = _cpu_batch(denoiser) if target.type == "cpu" else batch_size
+    for start in range(0, len(seeds), at_once):
+        part = range(start, min(start + at_once, len(seeds)))
+        rows = [*part, *[part[-1]] * (at_once - len(part))] if target.type == "cpu" else list(part)
+        generators = [torch.Generator().manual_seed(int(seeds[i])) for i in rows]
         noise = _randn(generators, denoiser).to(target)
-        labels = one_hot[start : start + batch_size] if one_hot is not None else None
+        labels = one_hot[rows] if one_hot is not None else None
         if isinstance(class_labels, str) and denoiser.config.label_dim:
             labels = _random_one_hot(generators, denoiser.config.label_dim)
         with _inference(networks, target):
             denoise = _denoise_by(networks, guidance, labels.to(target) if labels is not None else None)
             randn = _churn_noise(generators, denoiser, target) if churn > 0 else None
             pictures = heun(denoise, noise, sigmas, churn=churn, randn=randn)
-        yield pictures.to("cpu", torch.float32)
+        yield pictures[: len(part)].to("cpu", torch.float32)
+
+
+def _cpu_batch(denoiser: Denoiser) -> int:
+    """Pictures a CPU makes at once: enough that small ones share overheads, one from 64 x 64 on."""
+    return max(1, 2048 // denoiser.config.img_resolution**2)
 
 
 @contextmanager
