@@ -1,0 +1,36 @@
+"""phema: train EDM2 diffusion models on Ray and choose the EMA length after training.
+
+`import phema` is light: torch is loaded by `load`, `sample` and `save_grid` when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from phema.client import Client
+    from phema.errors import PhemaError
+    from phema.models import load, sample, save_grid
+
+_HOMES = {
+    "Client": "phema.client",
+    "PhemaError": "phema.errors",
+    "load": "phema.models",
+    "sample": "phema.models",
+    "save_grid": "phema.models",
+}
+
+__all__ = ["Client", "PhemaError", "load", "sample", "save_grid"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'phema' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

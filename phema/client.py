@@ -1,0 +1,265 @@
+"""`phema.Client`: everything the API does, from Python. Torch-free."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from phema import downloads
+from phema.discovery import find_url
+from phema.errors import InvalidArgument, JobFailed, ServiceError, ServiceUnreachable, WaitTimeout
+from phema.records import Evaluation, Job, Metrics, Plan, Reconstruction, Run, Snapshot
+from phema.transport import Transport
+
+POLL_SECONDS = 0.5
+OUTAGE_SECONDS = 60.0
+"""How long waiting bears a service that is away: longer than its restart."""
+
+Awaited = TypeVar("Awaited", Run, Job)
+
+
+class Client:
+    """A connection to one phema service.
+
+    `url` defaults to the environment's `PHEMA_URL`, else to the service that `phema up` runs from `PHEMA_STATE_DIR`
+    (or `./.phema`), else to http://127.0.0.1:8400. `token` defaults to `PHEMA_API_TOKEN`.
+
+    Every method raises `phema.PhemaError` (tree in `phema.errors`) with the service's own sentence.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None) -> None:
+        self._transport = Transport(url or find_url(), token or os.environ.get("PHEMA_API_TOKEN"))
+        self.url = self._transport.url
+        self.runs = Runs(self._transport)
+        self.jobs = Jobs(self._transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def presets(self) -> dict[str, dict[str, Any]]:
+        """The recipes this service knows: name -> complete configuration."""
+        return {item["name"]: item["config"] for item in self._transport.get("/v1/presets")["items"]}
+
+    def plan(
+        self, run: str, sigma_rel: float | Sequence[float], num_images: int | None = None, *, dtype: str = "float32"
+    ) -> Plan:
+        """What `reconstruct` would read and how good the result would be; reads no weights."""
+        body = _question(sigma_rel, num_images, dtype, plan_only=True)
+        return Plan.model_validate(self._transport.post(f"/v1/runs/{run}/reconstructions", body))
+
+    def reconstruct(
+        self,
+        run: str,
+        sigma_rel: float | Sequence[float],
+        num_images: int | None = None,
+        *,
+        dtype: str = "float32",
+        wait: bool = True,
+        on_progress: Callable[[Job], None] | None = None,
+    ) -> list[Reconstruction]:
+        """Weights of `run` with EMA lengths chosen after training: one reconstruction per sigma_rel, in order.
+
+        `num_images` is a time with a snapshot; None is the latest. `dtype` is float32, float16 or bfloat16.
+        Asking again for what exists costs nothing. With `wait`, returns when all are finished and raises JobFailed
+        if they cannot be; without, returns at once and `reconstruction(id)` tells the state.
+        """
+        body = _question(sigma_rel, num_images, dtype, plan_only=False)
+        answer = self._transport.post(f"/v1/runs/{run}/reconstructions", body)
+        items = [Reconstruction.model_validate(item) for item in answer["reconstructions"]]
+        if not wait:
+            return items
+        # Some of the outputs may be under way in jobs that others started.
+        for job in dict.fromkeys(item.job_id for item in items if not item.done and item.job_id):
+            self.wait(job, on_progress=on_progress)
+        return [self.reconstruction(item.id) for item in items]
+
+    def reconstruction(self, reconstruction_id: str) -> Reconstruction:
+        return Reconstruction.model_validate(self._transport.get(f"/v1/reconstructions/{reconstruction_id}"))
+
+    def reconstructions(self, run: str, limit: int | None = None) -> list[Reconstruction]:
+        """Every reconstruction of a run, or the first `limit`."""
+        pages = self._transport.pages(f"/v1/runs/{run}/reconstructions", limit)
+        return [Reconstruction.model_validate(item) for item in pages]
+
+    def evaluate(
+        self,
+        reconstruction: str | Reconstruction,
+        *,
+        wait: bool = True,
+        on_progress: Callable[[Job], None] | None = None,
+        **recipe: Any,
+    ) -> Evaluation:
+        """Sample from a reconstruction and score it.
+
+        `recipe` holds fields of the sampling recipe: num_samples, num_steps, guidance, guide_id, seed, metrics, grid, …
+        With `wait`, the answer carries `figures`; a job that fails raises JobFailed.
+        """
+        identity = reconstruction if isinstance(reconstruction, str) else reconstruction.id
+        answer = self._transport.post("/v1/evaluations", {"reconstruction_id": identity, **recipe})
+        evaluation = Evaluation.model_validate(answer)
+        if not wait:
+            return evaluation
+        if not evaluation.done and evaluation.job_id:
+            self.wait(evaluation.job_id, on_progress=on_progress)
+        return self.evaluation(evaluation.id)
+
+    def evaluation(self, evaluation_id: str) -> Evaluation:
+        return Evaluation.model_validate(self._transport.get(f"/v1/evaluations/{evaluation_id}"))
+
+    def evaluations(self, run: str | None = None, limit: int | None = None) -> list[Evaluation]:
+        """Evaluations of one run, or of all."""
+        return [Evaluation.model_validate(e) for e in self._transport.pages("/v1/evaluations", limit, run=run)]
+
+    def download(
+        self, identity: str, path: str | Path | None = None, *, on_progress: downloads.Progress | None = None
+    ) -> Path:
+        """Fetch the weights of a reconstruction or snapshot, or the pictures of an evaluation, by id.
+
+        `path` is a file or an existing folder; None is the working directory. A broken download resumes where it
+        stopped, also in a later process; the file appears only when it is whole and its SHA-256 is the recorded one.
+        """
+        routes = {
+            "rec": f"/v1/reconstructions/{identity}/download",
+            "snap": f"/v1/snapshots/{identity}/download",
+            "eval": f"/v1/evaluations/{identity}/pictures",
+        }
+        route = routes.get(identity.partition("-")[0])
+        if route is None:
+            raise InvalidArgument(f"{identity!r} cannot be downloaded; ids that can start with rec-, snap- or eval-")
+        return downloads.fetch(self._transport, route, Path(path or "."), on_progress=on_progress)
+
+    def wait(
+        self,
+        job: str | Job,
+        *,
+        on_progress: Callable[[Job], None] | None = None,
+        timeout: float | None = None,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> Job:
+        """Poll a job until it ends; `on_progress` sees every state on the way.
+
+        Outlives restarts of the service of up to a minute. Raises JobFailed when the job fails or is cancelled,
+        WaitTimeout after `timeout` seconds.
+        """
+        identity = job if isinstance(job, str) else job.id
+        finished = _poll(lambda: self.jobs.get(identity), on_progress, timeout, poll_seconds, identity)
+        if finished.state == "succeeded":
+            return finished
+        reason = finished.error or f"{identity} was {finished.state}"
+        raise JobFailed(f"{finished.kind} job {identity} {finished.state}: {reason}", identity, finished.state)
+
+
+class Runs:
+    """`client.runs`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, name: str, preset: str = "digits-tiny", config: Mapping[str, Any] | None = None) -> Run:
+        """Start a training run: `preset` with the fields of `config` (nested mappings) replaced."""
+        body = {"name": name, "preset": preset, "config": dict(config or {})}
+        # A fresh key: a repeat of this very request cannot start a second run.
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        return Run.model_validate(self._transport.post("/v1/runs", body, headers))
+
+    def list(self, state: str | None = None, limit: int | None = None) -> list[Run]:
+        """All runs, newest first; those in `state`; the first `limit`."""
+        return [Run.model_validate(item) for item in self._transport.pages("/v1/runs", limit, state=state)]
+
+    def get(self, run: str) -> Run:
+        """A run by id or name."""
+        return Run.model_validate(self._transport.get(f"/v1/runs/{run}"))
+
+    def watch(
+        self,
+        run: str,
+        on_progress: Callable[[Run], None] | None = None,
+        *,
+        timeout: float | None = None,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> Run:
+        """Poll a run until it ends, whatever the end; `on_progress` sees every state on the way."""
+        return _poll(lambda: self.get(run), on_progress, timeout, poll_seconds, run)
+
+    def cancel(self, run: str) -> Run:
+        return Run.model_validate(self._transport.post(f"/v1/runs/{run}/cancel"))
+
+    def snapshots(self, run: str, limit: int | None = None) -> builtins.list[Snapshot]:
+        return [Snapshot.model_validate(item) for item in self._transport.pages(f"/v1/runs/{run}/snapshots", limit)]
+
+    def metrics(self, run: str, after: int | None = None, limit: int | None = None) -> builtins.list[Metrics]:
+        """The run's history (loss, learning rate, throughput, magnitudes), later than `after` images seen."""
+        pages = self._transport.pages(f"/v1/runs/{run}/metrics", limit, after=after)
+        return [Metrics.model_validate(item) for item in pages]
+
+
+class Jobs:
+    """`client.jobs`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(
+        self, kind: str | None = None, state: str | None = None, run: str | None = None, limit: int | None = None
+    ) -> list[Job]:
+        pages = self._transport.pages("/v1/jobs", limit, kind=kind, state=state, run=run)
+        return [Job.model_validate(item) for item in pages]
+
+    def get(self, job: str) -> Job:
+        return Job.model_validate(self._transport.get(f"/v1/jobs/{job}"))
+
+    def cancel(self, job: str) -> Job:
+        """Ask a job to stop: a queued one is cancelled at once, a running one at its next step."""
+        return Job.model_validate(self._transport.post(f"/v1/jobs/{job}/cancel"))
+
+
+def _question(
+    sigma_rel: float | Sequence[float], num_images: int | None, dtype: str, *, plan_only: bool
+) -> dict[str, Any]:
+    wanted = [sigma_rel] if isinstance(sigma_rel, int | float) else list(sigma_rel)
+    if not wanted:
+        raise InvalidArgument("sigma_rel is empty; name at least one")
+    body: dict[str, Any] = {"sigma_rel": wanted, "dtype": dtype, "plan_only": plan_only}
+    return body if num_images is None else body | {"num_images": num_images}
+
+
+def _poll(
+    look: Callable[[], Awaited],
+    on_progress: Callable[[Awaited], None] | None,
+    timeout: float | None,
+    poll_seconds: float,
+    name: str,
+) -> Awaited:
+    start = last_seen = time.monotonic()
+    seen = False
+    while True:
+        now = time.monotonic()
+        try:
+            found = look()
+        except (ServiceUnreachable, ServiceError):
+            # The work goes on without the API; only a service that was never there is an error at once.
+            if not seen or now - last_seen > OUTAGE_SECONDS:
+                raise
+        else:
+            seen, last_seen = True, now
+            if on_progress is not None:
+                on_progress(found)
+            if found.done:
+                return found
+        if timeout is not None and now - start > timeout:
+            raise WaitTimeout(f"{name} is not finished after {timeout:g} s; it goes on", name)
+        time.sleep(poll_seconds)

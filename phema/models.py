@@ -1,0 +1,89 @@
+"""Reconstructed weights in the user's own process: load them, draw pictures with them, save the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from phema.errors import InvalidArgument
+from shared.edm2 import sampler
+from shared.edm2.precond import Denoiser
+from shared.snapshots.model import load_denoiser
+
+SMALLEST = 48
+"""Pictures of fewer pixels are enlarged to about so many, or an 8x8 digit would be a speck."""
+GAP = 2
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> Denoiser:
+    """The network of a downloaded reconstruction or snapshot, ready to use, on `device`.
+
+    `denoiser(x, sigma, class_labels)` is D(x; sigma): x float32 [N, C, H, W], sigma [N] or one number, class_labels
+    one-hot [N, label_dim] or None. `denoiser.config` describes the network.
+
+    Raises FileNotFoundError, or shared.snapshots.CorruptObject when the file is cut off or no snapshot file.
+    """
+    return load_denoiser(Path(path)).to(device).eval()
+
+
+def sample(
+    denoiser: Denoiser,
+    *,
+    seeds: int | Sequence[int] = 16,
+    class_labels: int | Sequence[int] | Tensor | Literal["random"] | None = "random",
+    num_steps: int = 32,
+    guide: Denoiser | None = None,
+    guidance: float = 1.0,
+    batch_size: int = 64,
+) -> Tensor:
+    """Pictures drawn with Heun's sampler: float32 [N, C, H, W], about -1 to 1, on the CPU.
+
+    `seeds` gives one picture per seed, or a number N for the seeds 0 to N - 1; a picture depends on its seed alone.
+    `class_labels` is one class for all, one per picture (indices or one-hot rows), "random", or None for no label.
+    `guide` with `guidance` above 1 steers away from a worse network (autoguidance) or an unconditional one.
+
+    Raises ValueError for labels, guide or steps that do not fit.
+    """
+    chosen = range(seeds) if isinstance(seeds, int) else list(seeds)
+    labels = [class_labels] * len(chosen) if isinstance(class_labels, int) else class_labels
+    return sampler.sample(
+        denoiser,
+        seeds=chosen,
+        class_labels=labels,
+        num_steps=num_steps,
+        guide=guide,
+        guidance=guidance,
+        batch_size=batch_size,
+    )
+
+
+def save_grid(pictures: Tensor, path: str | Path, columns: int | None = None) -> Path:
+    """Write pictures [N, C, H, W] with values from -1 to 1 as one picture, in rows of `columns` (default: square).
+
+    C is 1 (grey) or 3 (RGB). Returns the path. Raises InvalidArgument for other shapes, such as latents, which must
+    be decoded first.
+    """
+    if pictures.ndim != 4 or not len(pictures) or pictures.shape[1] not in (1, 3):
+        raise InvalidArgument(
+            f"pictures have the shape {tuple(pictures.shape)}; a grid needs [N, C, H, W] with N > 0 and C 1 or 3"
+        )
+    count, channels, height, width = pictures.shape
+    columns = columns or max(1, round(count**0.5))
+    rows = -(-count // columns)
+    scale = max(1, SMALLEST // max(height, width))
+    levels = ((pictures.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    levels = levels.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
+    step_h, step_w = height * scale + GAP, width * scale + GAP
+    canvas = torch.full((channels, rows * step_h + GAP, columns * step_w + GAP), 255, dtype=torch.uint8)
+    for index, picture in enumerate(levels):
+        top, left = index // columns * step_h + GAP, index % columns * step_w + GAP
+        canvas[:, top : top + height * scale, left : left + width * scale] = picture
+    image = canvas[0] if channels == 1 else canvas.permute(1, 2, 0)
+    path = Path(path)
+    Image.fromarray(image.contiguous().numpy()).save(path)
+    return path

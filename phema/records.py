@@ -1,0 +1,146 @@
+"""What the API answers, as immutable objects. Fields a newer API adds are kept and readable too."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Record(BaseModel):
+    """Base of all answers. `to_json()` is the API's own document."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+class Job(Record):
+    """A durable unit of work. `state` is queued, running, succeeded, failed or cancelled."""
+
+    id: str
+    kind: str
+    state: str
+    run_id: str | None = None
+    progress: float = 0.0
+    """0 to 1."""
+    message: str | None = None
+    error: str | None = None
+    attempts: int = 0
+    """Attempts since the last progress."""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.state in TERMINAL
+
+
+class Run(Record):
+    """One training run. Its clock is `num_images`, the images seen."""
+
+    id: str
+    name: str
+    state: str
+    preset: str = ""
+    num_images: int = 0
+    total_images: int
+    config: dict[str, Any] = {}
+    config_hash: str = ""
+    created_at: datetime | None = None
+    job: Job | None = None
+    error: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.state in TERMINAL
+
+
+class Snapshot(Record):
+    """The weights of one EMA of a run at one time."""
+
+    id: str
+    num_images: int
+    sigma_rel: float
+    size: int | None = None
+    sha256: str | None = None
+    created_at: datetime | None = None
+
+
+class Metrics(Record):
+    """One line of a run's history; `values` maps names such as `loss` or `weight/dec/4/mean` to figures."""
+
+    num_images: int
+    values: dict[str, float | None]
+
+
+class PlannedSnapshot(Record):
+    num_images: int
+    sigma_rel: float
+
+
+class PlannedOutput(Record):
+    """One profile of a plan: `coefficients` (one per snapshot) and what they promise."""
+
+    sigma_rel: float
+    coefficients: list[float]
+    predicted_error: float
+    """Relative L2 distance between the wanted and the reconstructed profile."""
+    noise_gain: float
+    """Euclidean norm of the coefficients: how much the snapshots' rounding is amplified."""
+
+
+class Plan(Record):
+    """What a reconstruction would read and how well it would do, computed without reading any weights."""
+
+    num_images: int
+    snapshots: list[PlannedSnapshot]
+    outputs: list[PlannedOutput]
+    bytes_to_read: int
+
+
+class Reconstruction(Record):
+    """One set of weights reconstructed from a run's snapshots."""
+
+    id: str
+    run_id: str
+    num_images: int
+    sigma_rel: float
+    state: str
+    dtype: str = "float32"
+    predicted_error: float | None = None
+    job_id: str | None = None
+    error: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    created_at: datetime | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.state in TERMINAL
+
+
+class Evaluation(Record):
+    """Figures and pictures of one reconstruction under one sampling recipe."""
+
+    id: str
+    run_id: str
+    reconstruction_id: str
+    num_images: int
+    sigma_rel: float
+    state: str
+    recipe: dict[str, Any] = {}
+    figures: dict[str, float | None] | None = None
+    """`frechet` and `held_out_loss`, as far as the recipe asked for them; None until the job is done."""
+    job_id: str | None = None
+    error: str | None = None
+    created_at: datetime | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.state in TERMINAL

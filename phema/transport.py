@@ -1,0 +1,90 @@
+"""One HTTP connection to the API: the token, the problem documents, the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from phema.errors import (
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    Refused,
+    ServiceError,
+    ServiceUnreachable,
+    Unauthorized,
+)
+
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+PAGE = 100
+
+
+class Transport:
+    """Requests to one API. Safe to share between threads. Every failure is one of `phema.errors`."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InvalidArgument(f"the service's address {url!r} must start with http:// or https://")
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT)
+
+    def close(self) -> None:
+        self.http.close()
+
+    def get(self, path: str, **params: Any) -> Any:
+        return self._answer("GET", path, params={k: v for k, v in params.items() if v is not None})
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None) -> Any:
+        return self._answer("POST", path, json=body, headers=headers)
+
+    def pages(self, path: str, limit: int | None = None, **params: Any) -> Iterator[Any]:
+        """Every item of a paginated collection, or the first `limit`."""
+        cursor, left = None, limit
+        while left is None or left > 0:
+            page = self.get(path, limit=min(PAGE, left or PAGE), cursor=cursor, **params)
+            items, cursor = page["items"], page.get("next_cursor")
+            yield from items if left is None else items[:left]
+            left = None if left is None else left - len(items)
+            if cursor is None:
+                return
+
+    def _answer(self, method: str, path: str, **arguments: Any) -> Any:
+        try:
+            response = self.http.request(method, path, **arguments)
+        except httpx.TimeoutException as error:
+            raise ServiceUnreachable(f"the service at {self.url} does not answer in time") from error
+        except httpx.TransportError as error:
+            raise unreachable(self.url) from error
+        check(response)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise ServiceError(
+                f"{self.url} answers {path} with something that is not JSON: is it phema?", 502
+            ) from error
+
+
+def unreachable(url: str) -> ServiceUnreachable:
+    return ServiceUnreachable(f"no service answers at {url}; start one with `phema up`, or give its address with --url")
+
+
+def check(response: httpx.Response) -> None:
+    """Raise the error that an answer with a 4xx or 5xx status stands for. Reads the body of such an answer."""
+    status = response.status_code
+    if status < 400:
+        return
+    response.read()
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        problem = {"title": response.reason_phrase, "detail": f"{response.request.url} answered {status}"}
+    text = str(problem.get("detail") or problem.get("title") or "the request was refused")
+    if status >= 500:
+        raise ServiceError(text, status)
+    kinds = {401: Unauthorized, 403: Unauthorized, 404: NotFound, 409: Conflict}
+    raise kinds.get(status, Refused)(text, status, problem)
