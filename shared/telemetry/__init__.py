@@ -1,0 +1,22 @@
+"""Every metric name and log field, once. Torch-free.
+
+`metrics` is the table, `Meters(source)` holds a process's values, `serve_metrics` offers them to Prometheus,
+`configure_logs` and `log_fields` write structured lines.
+"""
+
+from shared.telemetry.logs import LOG_FIELDS, configure_logs, log_fields
+from shared.telemetry.meters import MeterError, Meters, serve_metrics
+from shared.telemetry.metrics import METRICS, Metric, Source, metrics_of
+
+__all__ = [
+    "LOG_FIELDS",
+    "METRICS",
+    "MeterError",
+    "Meters",
+    "Metric",
+    "Source",
+    "configure_logs",
+    "log_fields",
+    "metrics_of",
+    "serve_metrics",
+]

@@ -1,0 +1,50 @@
+"""The endless order in which a run sees its pictures, as a pure function of the run's clock."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.datasets.errors import DatasetError
+
+
+class EpochSampler:
+    """Every picture once per epoch, each epoch in a permutation of its own drawn from (seed, epoch).
+
+    Nothing is remembered between calls, so a run resumes at any image. The pictures of one rank are those at
+    positions num_images + rank, + world_size, …: ranks never share one, and together they are what a single
+    worker would have seen.
+    """
+
+    def __init__(self, num_pictures: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        if num_pictures < 1:
+            raise DatasetError(f"num_pictures is {num_pictures}; a sampler needs at least 1")
+        if not 0 <= rank < world_size:
+            raise DatasetError(f"rank {rank} is not below world_size {world_size}")
+        self._num_pictures = num_pictures
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+        self._epoch = -1
+        self._order: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def take(self, num_images: int, count: int) -> NDArray[np.int64]:
+        """Indices [count] of this rank's share of the batch that starts when the run has seen `num_images`."""
+        positions = num_images + self._rank + self._world_size * np.arange(count, dtype=np.int64)
+        epochs, places = np.divmod(positions, self._num_pictures)
+        indices = np.empty(count, np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            indices[here] = self._permutation(int(epoch))[places[here]]
+        return indices
+
+    def _permutation(self, epoch: int) -> NDArray[np.int64]:
+        if epoch != self._epoch:
+            digest = hashlib.sha256(f"epoch:{self._seed}:{epoch}".encode()).digest()
+            # RandomState's stream is frozen by NumPy's policy; Generator's is not.
+            random = np.random.RandomState(int.from_bytes(digest[:4], "little"))
+            self._order = random.permutation(self._num_pictures).astype(np.int64)
+            self._epoch = epoch
+        return self._order

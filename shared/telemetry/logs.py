@@ -1,0 +1,93 @@
+"""Structured logs: one JSON object a line on standard error, with the same field names in every process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import IO
+
+LOG_FIELDS: dict[str, str] = {
+    "at": "time of the line, ISO 8601 in UTC",
+    "level": "debug, info, warning or error",
+    "service": "api, trainer, training or worker",
+    "logger": "module that wrote the line",
+    "message": "what happened, as one sentence",
+    "run_id": "run the line is about",
+    "job_id": "job the line is about",
+    "attempt": "attempt of the job (its fencing token)",
+    "rank": "rank of the training worker",
+    "num_images": "images the run had seen",
+    "key": "object of the store the line is about",
+    "size": "bytes of that object",
+    "seconds": "how long it took",
+    "address": "where metrics are served",
+    "method": "HTTP method",
+    "route": "HTTP route",
+    "status": "HTTP status",
+    "error": "traceback of the exception",
+}
+"""Every field a line may carry. `docs/metrics.md` lists them too."""
+
+_FIXED = ("at", "level", "service", "logger", "message", "error")
+_fields: ContextVar[dict[str, object] | None] = ContextVar("log_fields", default=None)
+
+
+class _JsonFormatter(logging.Formatter):
+    def __init__(self, service: str, fields: dict[str, object]) -> None:
+        super().__init__()
+        self._service = service
+        self._process_fields = fields
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "service": self._service,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **self._process_fields,
+            **(_fields.get() or {}),
+        }
+        line |= {name: value for name, value in vars(record).items() if name in LOG_FIELDS and name not in _FIXED}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure_logs(service: str, *, level: str = "info", stream: IO[str] | None = None, **fields: object) -> None:
+    """Send every log line of this process to `stream` (standard error) as JSON; `fields` go into each line.
+
+    Call it once, first thing in a process. Raises ValueError for a field that is not in LOG_FIELDS.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_JsonFormatter(service, _checked(fields)))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for chatty in ("httpx", "httpcore", "botocore", "boto3", "urllib3", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def log_fields(**fields: object) -> Iterator[None]:
+    """Add `fields` to every line written by this thread or task within the block.
+
+    Raises ValueError for a field that is not in LOG_FIELDS.
+    """
+    token = _fields.set({**(_fields.get() or {}), **_checked(fields)})
+    try:
+        yield
+    finally:
+        _fields.reset(token)
+
+
+def _checked(fields: dict[str, object]) -> dict[str, object]:
+    unknown = sorted(set(fields) - set(LOG_FIELDS))
+    if unknown:
+        raise ValueError(f"log field {unknown[0]!r} is unknown; allowed: {', '.join(LOG_FIELDS)}")
+    return fields

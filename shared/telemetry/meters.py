@@ -1,0 +1,85 @@
+"""Metrics of one process: a registry of its own, values set by metric, and an HTTP server that Prometheus scrapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from shared.telemetry.metrics import SECONDS, Metric, Source, metrics_of
+
+
+class MeterError(ValueError):
+    """A value was given to a metric that this process does not serve, of another kind, or with other labels."""
+
+
+class Meters:
+    """All metrics of one kind of process on a private registry.
+
+    Metrics without labels start at 0; labelled ones appear with their first value. Thread-safe.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.registry = CollectorRegistry()
+        self._collectors: dict[str, Counter | Gauge | Histogram] = {}
+        for metric in metrics_of(source):
+            self._collectors[metric.name] = self._collector(metric)
+
+    def _collector(self, metric: Metric) -> Counter | Gauge | Histogram:
+        if metric.kind == "histogram":
+            return Histogram(metric.name, metric.help, metric.labels, registry=self.registry, buckets=SECONDS)
+        kind = Counter if metric.kind == "counter" else Gauge
+        return kind(metric.name, metric.help, metric.labels, registry=self.registry)
+
+    def set(self, metric: Metric, value: float, **labels: str) -> None:
+        """Set a gauge. Raises MeterError."""
+        child = self._child(metric, labels)
+        if not isinstance(child, Gauge):
+            raise MeterError(f"{metric.name} is a {metric.kind}; only a gauge can be set")
+        child.set(value)
+
+    def add(self, metric: Metric, amount: float = 1.0, **labels: str) -> None:
+        """Raise a counter or a gauge by `amount`. Raises MeterError."""
+        child = self._child(metric, labels)
+        if isinstance(child, Histogram):
+            raise MeterError(f"{metric.name} is a histogram; use observe")
+        child.inc(amount)
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+        """Add one observation to a histogram. Raises MeterError."""
+        child = self._child(metric, labels)
+        if not isinstance(child, Histogram):
+            raise MeterError(f"{metric.name} is a {metric.kind}; only a histogram observes")
+        child.observe(value)
+
+    def clear(self, metric: Metric) -> None:
+        """Forget every labelled value of a metric, so that series which no longer exist are not served."""
+        self._collector_of(metric).clear()
+
+    def _collector_of(self, metric: Metric) -> Counter | Gauge | Histogram:
+        if metric.name not in self._collectors:
+            raise MeterError(f"{metric.name} is served by {', '.join(metric.sources)}, not by {self.source}")
+        return self._collectors[metric.name]
+
+    def _child(self, metric: Metric, labels: dict[str, str]) -> Counter | Gauge | Histogram:
+        collector = self._collector_of(metric)
+        if set(labels) != set(metric.labels):
+            raise MeterError(f"{metric.name} has the labels {list(metric.labels)}, got {sorted(labels)}")
+        return collector.labels(**labels) if labels else collector
+
+
+def serve_metrics(registry: CollectorRegistry, host: str) -> tuple[str, Callable[[], None]]:
+    """Serve `registry` on a free port of `host`. Returns ("host:port", a function that stops the server).
+
+    Raises OSError when the host is not an address of this machine.
+    """
+    server, thread = start_http_server(0, addr=host, registry=registry)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    name = f"[{host}]" if ":" in host else host
+    return f"{name}:{server.server_port}", stop

@@ -1,0 +1,192 @@
+"""Every Prometheus metric of phema, once: name, kind, unit, labels, and which process serves it.
+
+`docs/metrics.md` lists the same table. Targets found through the API's service discovery carry no label that a
+metric has, because Prometheus would rename the metric's own to `exported_…`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+Source = Literal["api", "trainer", "training", "worker"]
+"""`trainer` is the reconciler, `training` the first worker of a training run, `worker` a phema worker."""
+
+SOURCES: tuple[Source, ...] = ("api", "trainer", "training", "worker")
+SECONDS = (0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 43200.0)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One time series family. Counters' names end in `_total`; `unit` is what one of the value means."""
+
+    name: str
+    kind: Kind
+    unit: str
+    labels: tuple[str, ...]
+    sources: tuple[Source, ...]
+    help: str
+
+
+# Training: one series per run, served by the run's first worker.
+TRAINING_IMAGES = Metric(
+    "phema_training_images", "gauge", "images", ("run_id",), ("training",), "Images the run has seen."
+)
+TRAINING_TOTAL_IMAGES = Metric(
+    "phema_training_total_images", "gauge", "images", ("run_id",), ("training",), "Images after which the run ends."
+)
+TRAINING_SPEED = Metric(
+    "phema_training_images_per_second",
+    "gauge",
+    "images/s",
+    ("run_id",),
+    ("training",),
+    "Images per second of all workers since the last status.",
+)
+TRAINING_LOSS = Metric(
+    "phema_training_loss",
+    "gauge",
+    "1",
+    ("run_id",),
+    ("training",),
+    "Uncertainty-weighted loss per element, averaged since the last status.",
+)
+TRAINING_LEARNING_RATE = Metric(
+    "phema_training_learning_rate", "gauge", "1", ("run_id",), ("training",), "Learning rate of the last step."
+)
+NONFINITE_GRADIENTS = Metric(
+    "phema_training_nonfinite_gradients_total",
+    "counter",
+    "elements",
+    ("run_id",),
+    ("training",),
+    "Gradient elements that were NaN or infinite and were set to zero before Adam.",
+)
+ACTIVATION_MAGNITUDE = Metric(
+    "phema_activation_magnitude",
+    "gauge",
+    "1",
+    ("run_id", "side", "resolution", "statistic"),
+    ("training",),
+    "Activation magnitude by side of the network (enc, dec), resolution and statistic (max, mean) over features.",
+)
+WEIGHT_MAGNITUDE = Metric(
+    "phema_weight_magnitude",
+    "gauge",
+    "1",
+    ("run_id", "side", "resolution", "statistic"),
+    ("training",),
+    "Weight magnitude by side of the network (enc, dec), resolution and statistic (max, mean) over features.",
+)
+SNAPSHOTS_UPLOADED = Metric(
+    "phema_snapshots_uploaded_total",
+    "counter",
+    "snapshots",
+    ("run_id",),
+    ("training",),
+    "Snapshots that are durable and registered.",
+)
+SNAPSHOT_BYTES = Metric(
+    "phema_snapshot_bytes_total", "counter", "bytes", ("run_id",), ("training",), "Bytes of those snapshots."
+)
+CHECKPOINTS_UPLOADED = Metric(
+    "phema_checkpoints_uploaded_total",
+    "counter",
+    "checkpoints",
+    ("run_id",),
+    ("training",),
+    "Checkpoints that are durable and registered.",
+)
+CHECKPOINT_BYTES = Metric(
+    "phema_checkpoint_bytes_total", "counter", "bytes", ("run_id",), ("training",), "Bytes of those checkpoints."
+)
+UPLOAD_SECONDS = Metric(
+    "phema_upload_seconds",
+    "histogram",
+    "s",
+    ("run_id", "kind"),
+    ("training",),
+    "Time from taking up a snapshot or checkpoint in the background to its registered row.",
+)
+UPLOADS_PENDING = Metric(
+    "phema_uploads_pending",
+    "gauge",
+    "uploads",
+    ("run_id",),
+    ("training",),
+    "Snapshots and checkpoints copied off the device and not yet registered.",
+)
+UPLOAD_RETRIES = Metric(
+    "phema_upload_retries_total",
+    "counter",
+    "tries",
+    ("run_id",),
+    ("training",),
+    "Tries repeated because the store or the catalog did not answer.",
+)
+SNAPSHOT_STALL_SECONDS = Metric(
+    "phema_snapshot_stall_seconds_total",
+    "counter",
+    "s",
+    ("run_id",),
+    ("training",),
+    "Time the training loop stood still to copy weights or to wait for earlier uploads.",
+)
+
+# Trainer: the reconciler.
+TRAININGS_RUNNING = Metric(
+    "phema_trainings_running", "gauge", "runs", (), ("trainer",), "Training runs that hold a lease."
+)
+TRAINING_ATTEMPTS = Metric(
+    "phema_training_attempts_total",
+    "counter",
+    "attempts",
+    ("outcome",),
+    ("trainer",),
+    "Attempts by what the trainer did with them: submitted, lost, expired, cancelled.",
+)
+
+# Workers.
+JOB_SECONDS = Metric(
+    "phema_job_seconds",
+    "histogram",
+    "s",
+    ("kind", "state"),
+    ("trainer", "worker"),
+    "Time from the claim of a job to its terminal state.",
+)
+RECONSTRUCTIONS = Metric(
+    "phema_reconstructions_total", "counter", "reconstructions", (), ("worker",), "Reconstructions written."
+)
+RECONSTRUCTION_BYTES_READ = Metric(
+    "phema_reconstruction_read_bytes_total", "counter", "bytes", (), ("worker",), "Snapshot bytes read to reconstruct."
+)
+RECONSTRUCTION_BYTES_WRITTEN = Metric(
+    "phema_reconstruction_written_bytes_total", "counter", "bytes", (), ("worker",), "Bytes of reconstructions written."
+)
+EVALUATION_SAMPLES = Metric(
+    "phema_evaluation_samples_total", "counter", "pictures", (), ("worker",), "Pictures sampled by evaluations."
+)
+ACTOR_RESTARTS = Metric(
+    "phema_actor_restarts_total", "counter", "restarts", (), ("worker",), "Ray actors that died and were replaced."
+)
+
+# API.
+QUEUE_JOBS = Metric("phema_queue_jobs", "gauge", "jobs", ("kind", "state"), ("api",), "Jobs by kind and state.")
+QUEUE_OLDEST_SECONDS = Metric(
+    "phema_queue_oldest_seconds", "gauge", "s", ("kind",), ("api",), "Age of the oldest queued job."
+)
+HTTP_REQUESTS = Metric(
+    "phema_http_requests_total", "counter", "requests", ("method", "route", "status"), ("api",), "Requests answered."
+)
+HTTP_REQUEST_SECONDS = Metric(
+    "phema_http_request_seconds", "histogram", "s", ("method", "route"), ("api",), "Time to answer a request."
+)
+
+METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+
+
+def metrics_of(source: Source) -> tuple[Metric, ...]:
+    """The metrics that processes of this kind serve."""
+    return tuple(metric for metric in METRICS if source in metric.sources)

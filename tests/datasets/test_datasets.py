@@ -1,0 +1,78 @@
+"""The digits: real pictures, a fixed split, and clear words when a network does not fit."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from shared.datasets import DatasetError, open_dataset
+from shared.edm2.config import NetworkConfig
+from shared.recipes.config import DatasetConfig
+
+
+def network(**fields: object) -> NetworkConfig:
+    base = {"img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_channels": 16, "channel_mult": (1, 2)}
+    return NetworkConfig.model_validate({**base, "attn_resolutions": (), **fields})
+
+
+def test_the_digits_are_all_there_and_in_range() -> None:
+    dataset = open_dataset(DatasetConfig())
+    assert (len(dataset.train), len(dataset.held_out)) == (1500, 297)
+    assert (dataset.resolution, dataset.channels, dataset.num_classes) == (8, 1, 10)
+    for pictures in (dataset.train, dataset.held_out):
+        assert pictures.images.dtype == np.float32
+        assert pictures.labels.dtype == np.int64
+        assert pictures.images.min() == -1.0
+        assert pictures.images.max() == 1.0
+        assert set(pictures.labels) == set(range(10))
+
+
+def test_held_out_pictures_are_not_trained_on() -> None:
+    """The set has no duplicates, so equal bytes would be the same picture."""
+    dataset = open_dataset(DatasetConfig())
+    train = {image.tobytes() for image in dataset.train.images}
+    held_out = {image.tobytes() for image in dataset.held_out.images}
+    assert len(train | held_out) == 1797
+
+
+def test_the_split_is_the_same_each_time_and_grows_without_moving() -> None:
+    few, many = open_dataset(DatasetConfig(held_out=100)), open_dataset(DatasetConfig(held_out=300))
+    np.testing.assert_array_equal(few.held_out.images, open_dataset(DatasetConfig(held_out=100)).held_out.images)
+    np.testing.assert_array_equal(few.held_out.images, many.held_out.images[-100:])
+
+
+def test_a_batch_is_a_copy() -> None:
+    pictures = open_dataset(DatasetConfig()).train
+    images, labels = pictures.batch(np.array([3, 1]))
+    assert images.shape == (2, 1, 8, 8)
+    np.testing.assert_array_equal(labels, pictures.labels[[3, 1]])
+    images[:] = 9
+    assert pictures.images.max() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"img_resolution": 16}, "network.img_resolution is 16, but the pictures of digits need 8"),
+        ({"img_channels": 3}, "network.img_channels is 3, but the pictures of digits need 1"),
+        ({"label_dim": 7}, "network.label_dim is 7, but digits has 10 classes; use 10, or 0"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused(fields: dict[str, int], sentence: str) -> None:
+    with pytest.raises(DatasetError, match=sentence):
+        open_dataset(DatasetConfig()).check(network(**fields))
+
+
+def test_a_network_that_fits_passes_with_or_without_classes() -> None:
+    dataset = open_dataset(DatasetConfig())
+    dataset.check(network())
+    dataset.check(network(label_dim=0))
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(DatasetError, match=r"dataset\.held_out is 1797, but digits has 1797 pictures"):
+        open_dataset(DatasetConfig(held_out=1797))
+    with pytest.raises(DatasetError, match="dataset 'letters' is unknown; allowed: digits"):
+        open_dataset(SimpleNamespace(name="letters", held_out=1))
