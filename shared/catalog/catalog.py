@@ -11,7 +11,16 @@ from sqlalchemy.orm import Session
 
 from shared.catalog import schema
 from shared.catalog.checkpoints import CheckpointRepository
-from shared.catalog.engine import READ_ONLY, UPGRADE_HINT, describe, open_engine, parse_url, sqlite_path, translate
+from shared.catalog.engine import (
+    UPGRADE_HINT,
+    describe,
+    open_engine,
+    parse_url,
+    read_only,
+    refuses_writes,
+    sqlite_path,
+    translate,
+)
 from shared.catalog.errors import CatalogUnreachable, SchemaOutOfDate
 from shared.catalog.evaluations import EvaluationRepository
 from shared.catalog.history import HistoryRepository
@@ -44,6 +53,7 @@ class Catalog:
     def __init__(self, url: str) -> None:
         self._url = parse_url(url)
         self._engine = open_engine(self._url)
+        self._reader = read_only(self._engine)
 
     def __repr__(self) -> str:
         return f"Catalog({self.location!r})"
@@ -82,8 +92,9 @@ class Catalog:
         path = sqlite_path(self._url)
         if path is not None and not path.exists():
             raise SchemaOutOfDate(f"There is no catalog at {self.location} yet: {UPGRADE_HINT}.")
-        # A SQLite transaction takes the write lock, so a read-only file is noticed here.
         with self._translated(), self._engine.begin() as connection:
+            if refuses_writes(connection):
+                raise CatalogUnreachable(self.location, "it is read-only")
             self._check_revision(connection)
 
     @contextmanager
@@ -93,11 +104,7 @@ class Catalog:
         `read_only` transactions do not wait for writers on SQLite, and may not write. Raises `CatalogUnreachable` and
         `SchemaOutOfDate`.
         """
-        engine = self._engine
-        if read_only:
-            engine = engine.execution_options(**{READ_ONLY: True})
-            if engine.dialect.name == "postgresql":
-                engine = engine.execution_options(postgresql_readonly=True)
+        engine = self._reader if read_only else self._engine
         with self._translated(), Session(engine, expire_on_commit=False) as session, session.begin():
             yield Transaction(session)
 

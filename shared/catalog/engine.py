@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from shared.catalog.columns import dump_json
@@ -14,7 +14,7 @@ from shared.catalog.errors import CatalogError, CatalogUnreachable, SchemaOutOfD
 BUSY_SECONDS = 30.0
 """How long a SQLite transaction waits for the one that writes."""
 CONNECT_SECONDS = 10
-READ_ONLY = "phema_read_only"
+_READ_ONLY = "phema_read_only"
 UPGRADE_HINT = "run `phema db upgrade`"
 
 _MISSING_TABLE_SQLSTATES = ("42P01", "42703")
@@ -91,11 +91,25 @@ def _open_sqlite(url: URL) -> Engine:
     def _begin(connection: Connection) -> None:
         # A transaction that reads first and writes later could fail with "database is locked" without waiting:
         # writers take their lock at once, readers of a WAL database take none.
-        read_only = connection.get_execution_options().get(READ_ONLY, False)
+        read_only = connection.get_execution_options().get(_READ_ONLY, False)
         connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def read_only(engine: Engine) -> Engine:
+    """The same engine and pool for transactions that only read."""
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(postgresql_readonly=True)
+    return engine.execution_options(**{_READ_ONLY: True})
+
+
+def refuses_writes(connection: Connection) -> bool:
+    """Whether a PostgreSQL server is a standby or set to read only. SQLite said so when the transaction began."""
+    if connection.dialect.name != "postgresql":
+        return False
+    return str(connection.scalar(text("SHOW transaction_read_only"))) == "on"
 
 
 def translate(error: DBAPIError, url: URL) -> CatalogError | None:

@@ -64,10 +64,7 @@ class JobRepository(LeaseRepository):
 
     def get(self, job_id: str) -> Job:
         """`NotFound` when there is no such job."""
-        job = self._first(select(Job).where(Job.id == job_id))
-        if job is None:
-            raise NotFound("job", job_id)
-        return job
+        return self._one(select(Job).where(Job.id == job_id), "job", job_id)
 
     def list(
         self,

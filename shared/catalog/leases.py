@@ -106,13 +106,11 @@ class LeaseRepository(Repository):
         job, now = self._held(job_id, fence)
         job.result = result
         job.progress = 1.0
-        job.error = None
         return self._end(job, now, JobState.SUCCEEDED, AttemptOutcome.SUCCEEDED)
 
     def fail(self, job_id: str, fence: int, error: str, *, retry: bool) -> JobState:
         """End the attempt with one sentence; with `retry` the job is queued again while it has attempts left."""
         job, now = self._held(job_id, fence)
-        job.error = error
         if not retry:
             self._end(job, now, JobState.FAILED, AttemptOutcome.FAILED, error)
         elif job.cancel_requested:
@@ -156,8 +154,8 @@ class LeaseRepository(Repository):
             if job.cancel_requested:
                 self._end(job, now, JobState.CANCELLED, AttemptOutcome.EXPIRED, f"{silence}.")
             elif job.attempts >= job.max_attempts:
-                job.error = f"{silence}; all {job.max_attempts} attempts without progress are used up."
-                self._end(job, now, JobState.FAILED, AttemptOutcome.EXPIRED, job.error)
+                error = f"{silence}; all {job.max_attempts} attempts without progress are used up."
+                self._end(job, now, JobState.FAILED, AttemptOutcome.EXPIRED, error)
             else:
                 # No further pause: the lease that ran out was one.
                 self._requeue(job, now, AttemptOutcome.EXPIRED, f"{silence}.")
@@ -175,6 +173,8 @@ class LeaseRepository(Repository):
     def _end(self, job: Job, now: float, state: JobState, outcome: AttemptOutcome, error: str | None = None) -> Job:
         job.state = state
         job.finished_at = now
+        # What went wrong before an end that is no failure stays with its attempt.
+        job.error = error if state is JobState.FAILED else None
         return self._close_attempt(job, now, outcome, error)
 
     def _requeue(
@@ -182,6 +182,7 @@ class LeaseRepository(Repository):
     ) -> Job:
         job.state = JobState.QUEUED
         job.not_before = now + delay
+        job.error = error
         return self._close_attempt(job, now, outcome, error)
 
     def _close_attempt(self, job: Job, now: float, outcome: AttemptOutcome, error: str | None) -> Job:

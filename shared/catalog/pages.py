@@ -32,9 +32,18 @@ def decode_cursor(cursor: str, *kinds: type) -> list[Any]:
         position = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError):
         raise BadCursor(cursor) from None
-    if not isinstance(position, list) or [type(part) for part in position] != list(kinds):
+    if (
+        not isinstance(position, list)
+        or [type(part) for part in position] != list(kinds)
+        or not all(map(_storable, position))
+    ):
         raise BadCursor(cursor)
     return position
+
+
+def _storable(part: Any) -> bool:
+    """Whether a database can be asked about the value: integers have 64 bits, texts no NUL."""
+    return -(2**63) <= part < 2**63 if isinstance(part, int) else "\x00" not in str(part)
 
 
 def cut(rows: Sequence[T], limit: int, cursor: Callable[[T], str]) -> Page[T]:

@@ -8,6 +8,7 @@ from sqlalchemy import Insert, Select, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from shared.catalog.errors import NotFound
 from shared.catalog.models import Base
 from shared.catalog.pages import Page, cut, decode_cursor, encode_cursor
 
@@ -34,6 +35,14 @@ class Repository:
 
     def _first(self, query: Select[M]) -> M | None:
         return self._session.scalars(query.limit(1), execution_options=FRESH).unique().first()
+
+    def _one(self, query: Select[M], what: str, key: str) -> M:
+        """The row, or `NotFound`."""
+        # PostgreSQL cannot even be asked about a text with NUL, which a URL may hold.
+        row = None if "\x00" in key else self._first(query)
+        if row is None:
+            raise NotFound(what, key)
+        return row
 
     def _insert(self, model: type[M]) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that can say ON CONFLICT, which both databases spell alike."""

@@ -48,10 +48,8 @@ class RunRepository(Repository):
     def get(self, id_or_name: str) -> Run:
         """`NotFound` when neither an id nor a name matches; an id goes before a name."""
         by_id_first = case((Run.id == id_or_name, 0), else_=1)
-        run = self._first(select(Run).where(or_(Run.id == id_or_name, Run.name == id_or_name)).order_by(by_id_first))
-        if run is None:
-            raise NotFound("run", id_or_name)
-        return run
+        query = select(Run).where(or_(Run.id == id_or_name, Run.name == id_or_name)).order_by(by_id_first)
+        return self._one(query, "run", id_or_name)
 
     def list(self, *, state: JobState | None = None, after: str | None = None, limit: int = 50) -> Page[Run]:
         """Newest first."""

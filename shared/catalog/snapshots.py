@@ -5,7 +5,6 @@ from __future__ import annotations
 from sqlalchemy import select, tuple_
 
 from shared.catalog.columns import new_id
-from shared.catalog.errors import NotFound
 from shared.catalog.models import Snapshot
 from shared.catalog.pages import Page, cut, decode_cursor, encode_cursor
 from shared.catalog.repository import Repository, Rows
@@ -51,10 +50,7 @@ class SnapshotRepository(Repository):
 
     def get(self, snapshot_id: str) -> Snapshot:
         """`NotFound` when there is no such snapshot."""
-        snapshot = self._first(select(Snapshot).where(Snapshot.id == snapshot_id))
-        if snapshot is None:
-            raise NotFound("snapshot", snapshot_id)
-        return snapshot
+        return self._one(select(Snapshot).where(Snapshot.id == snapshot_id), "snapshot", snapshot_id)
 
     def list(self, run_id: str, *, up_to: int | None = None) -> Rows[Snapshot]:
         """All of a run in order of time, then profile; with `up_to`, those of at most so many images."""
