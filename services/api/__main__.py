@@ -1,0 +1,54 @@
+"""`python -m services.api`: check what the API stands on, then serve it."""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic import ValidationError
+
+from services.api.app import create_app
+from services.api.server import AddressTaken, serve
+from shared.catalog.errors import CatalogError
+from shared.settings import Settings
+from shared.snapshots.errors import SnapshotError
+from shared.telemetry import configure_logs
+from shared.wiring import catalog_from, store_from
+
+
+def main() -> int:
+    """Exit code 0 after SIGTERM or SIGINT; 1 with one sentence on standard error when the API cannot start."""
+    try:
+        settings = Settings()
+        configure_logs("api", level=settings.log_level)
+        _check(settings)
+        serve(create_app(settings), settings)
+    except ValidationError as error:
+        return _cannot_start("; ".join(_setting(record) for record in error.errors()))
+    except (CatalogError, SnapshotError, AddressTaken, ValueError) as error:
+        return _cannot_start(str(error))
+    return 0
+
+
+def _check(settings: Settings) -> None:
+    catalog = catalog_from(settings)
+    try:
+        catalog.check()
+    finally:
+        catalog.close()
+    store_from(settings).check()
+
+
+def _setting(record: object) -> str:
+    assert isinstance(record, dict)
+    message = str(record["msg"]).removeprefix("Value error, ")
+    name = "_".join(("PHEMA", *map(str, record["loc"]))).upper()
+    return f"{name} {record['input']!r}: {message}" if record["loc"] else message
+
+
+def _cannot_start(sentence: str) -> int:
+    print(f"phema api cannot start: {sentence}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

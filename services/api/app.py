@@ -1,0 +1,64 @@
+"""The application: routes, errors, and what wraps them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+
+from services.api import openapi, problems
+from services.api.auth import RequireToken, Token
+from services.api.body_limit import LimitBody
+from services.api.dependencies import Services
+from services.api.discovery.endpoints import router as discovery
+from services.api.evaluations.endpoints import router as evaluations
+from services.api.health.endpoints import router as health
+from services.api.jobs.endpoints import router as jobs
+from services.api.observe import Observe
+from services.api.presets.endpoints import router as presets
+from services.api.reconstructions.endpoints import router as reconstructions
+from services.api.runs.endpoints import router as runs
+from services.api.snapshots.endpoints import router as snapshots
+from services.api.validation import refuse_unknown_query
+from shared.settings import Settings
+from shared.telemetry import Meters
+from shared.wiring import catalog_from, store_from
+
+ROUTERS = (runs, snapshots, reconstructions, evaluations, jobs, presets, discovery, health)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API over the catalog and store that the settings name. Touches neither until the first request."""
+    secret = settings.api_token
+    token = Token(secret.get_secret_value() if secret else None)
+    services = Services(settings, catalog_from(settings), store_from(settings), token, Meters("api"))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        services.catalog.close()
+
+    app = FastAPI(
+        title="phema",
+        version=version("phema"),
+        description=openapi.DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_tags=openapi.TAGS,
+        redoc_url=None,
+        lifespan=lifespan,
+        dependencies=[Depends(refuse_unknown_query)],
+        generate_unique_id_function=lambda route: route.name,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    for router in ROUTERS:
+        app.include_router(router)
+    problems.install(app)
+    openapi.install(app)
+    # The last one added is the first to see a request.
+    app.add_middleware(LimitBody)
+    app.add_middleware(RequireToken, token=token)
+    app.add_middleware(Observe, meters=services.meters)
+    return app

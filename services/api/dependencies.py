@@ -1,0 +1,33 @@
+"""What endpoints are given: the catalog, the store and the settings of the application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from services.api.auth import Token
+from shared.catalog import Catalog
+from shared.settings import Settings
+from shared.snapshots.store import ObjectStore
+from shared.telemetry import Meters
+
+
+@dataclass(frozen=True)
+class Services:
+    """Opened once per process; both are safe to use from many threads."""
+
+    settings: Settings
+    catalog: Catalog
+    store: ObjectStore
+    token: Token
+    meters: Meters
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(_services)]

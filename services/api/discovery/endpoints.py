@@ -1,0 +1,33 @@
+"""Where Prometheus finds trainers and workers."""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import APIRouter
+
+from services.api.dependencies import ServicesDep
+from services.api.discovery.schemas import TargetGroup
+from shared.catalog import Target
+
+router = APIRouter(tags=["operations"])
+
+SILENT_LEASES = 3
+"""A process unseen for so many leases is gone."""
+
+
+@router.get("/v1/prometheus/targets", summary="Scrape targets for Prometheus")
+def list_prometheus_targets(services: ServicesDep) -> list[TargetGroup]:
+    """Every living trainer, training run and worker, for `http_sd_configs`.
+
+    All labels start with `__meta_phema_`: a plain label that a metric also has would rename the metric's own.
+    """
+    with services.catalog.transaction(read_only=True) as tx:
+        targets = tx.targets.live(SILENT_LEASES * services.settings.lease_seconds)
+    return [_group(target) for target in targets]
+
+
+def _group(target: Target) -> TargetGroup:
+    labels = {"kind": target.kind, **target.labels}
+    meta = {f"__meta_phema_{re.sub(r'[^A-Za-z0-9_]', '_', name)}": str(value) for name, value in labels.items()}
+    return TargetGroup(targets=[target.address], labels=meta)

@@ -1,0 +1,14 @@
+"""Prometheus's `http_sd` format."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from services.api.schema import Answer
+
+
+class TargetGroup(Answer):
+    """One process to scrape."""
+
+    targets: list[str] = Field(description="host:port")
+    labels: dict[str, str] = Field(description="`__meta_phema_*`: for relabelling; none stays on its own.")

@@ -1,0 +1,66 @@
+"""`/v1/evaluations`: figures and pictures of reconstructed weights."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from services.api import downloads
+from services.api.dependencies import ServicesDep
+from services.api.errors import Damaged, Invalid, KeyReused, NotFinished, NotFound, RangeNotSatisfiable
+from services.api.evaluations import service
+from services.api.evaluations.schemas import Evaluation, EvaluationCreate
+from services.api.idempotency import OnceDep
+from services.api.problems import documented
+from services.api.schema import CursorParameter, Id, Limit, Page, QueryRef
+
+router = APIRouter(tags=["evaluations"])
+
+PICTURES = {**downloads.documented("image/png"), **documented(NotFound, NotFinished, RangeNotSatisfiable, Damaged)}
+
+
+@router.post(
+    "/v1/evaluations",
+    status_code=202,
+    response_model=Evaluation,
+    summary="Evaluate a reconstruction",
+    responses={
+        200: {"model": Evaluation, "description": "It was evaluated under this recipe before."},
+        **documented(NotFinished, Invalid, KeyReused),
+    },
+)
+def create_evaluation(body: EvaluationCreate, services: ServicesDep, once: OnceDep) -> Response:
+    """Queue the sampling and scoring of finished weights. The same question is the same evaluation."""
+    attempts = services.settings.max_attempts
+    return once.run(body, lambda tx: service.create(tx, body, max_attempts=attempts))
+
+
+@router.get("/v1/evaluations", summary="List evaluations", responses=documented(Invalid))
+def list_evaluations(
+    services: ServicesDep, run: QueryRef = None, limit: Limit = 50, cursor: CursorParameter = None
+) -> Page[Evaluation]:
+    """Evaluations, newest first; of one run, or of all."""
+    with services.catalog.transaction(read_only=True) as tx:
+        return service.page(tx, run=run, cursor=cursor, limit=limit)
+
+
+@router.get("/v1/evaluations/{evaluation_id}", summary="One evaluation", responses=documented(NotFound))
+def get_evaluation(evaluation_id: Id, services: ServicesDep) -> Evaluation:
+    """An evaluation with its figures, once they are there."""
+    with services.catalog.transaction(read_only=True) as tx:
+        return service.to_evaluation(tx.evaluations.get(evaluation_id))
+
+
+@router.head("/v1/evaluations/{evaluation_id}/pictures", include_in_schema=False)
+@router.get(
+    "/v1/evaluations/{evaluation_id}/pictures",
+    summary="Pictures of an evaluation",
+    response_class=Response,
+    responses=PICTURES,
+)
+def get_evaluation_pictures(evaluation_id: Id, request: Request, services: ServicesDep) -> Response:
+    """A PNG grid of samples, one class per row when there are classes."""
+    with services.catalog.transaction(read_only=True) as tx:
+        key = service.pictures_key(tx, evaluation_id)
+    download = service.pictures(services.store, evaluation_id, key)
+    return downloads.respond(request, services.store, download, url_seconds=services.settings.download_url_seconds)

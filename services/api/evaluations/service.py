@@ -1,0 +1,97 @@
+"""Evaluations: one set of weights under one recipe."""
+
+from __future__ import annotations
+
+from services.api.downloads import Download
+from services.api.errors import Damaged, Invalid, NotFinished
+from services.api.evaluations.schemas import Evaluation, EvaluationCreate
+from services.api.filters import run_id_of
+from services.api.idempotency import Outcome
+from services.api.reconstructions.service import unfinished
+from services.api.runs.service import finite
+from services.api.schema import Page
+from shared import catalog
+from shared.catalog import JobKind, JobState, Transaction, content_key
+from shared.recipes.config import EvaluationRecipe, RunConfig
+from shared.snapshots.store import ObjectStore
+
+
+def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> Outcome:
+    """The row that answers the question, and its job unless there is an answer. Raises Invalid, NotFinished."""
+    subject = _finished(tx, "reconstruction_id", body.reconstruction_id)
+    if body.guide_id is not None:
+        _check_guide(tx, subject, _finished(tx, "guide_id", body.guide_id))
+    row, needs_job = tx.evaluations.find_or_create(
+        run_id=subject.run_id, reconstruction_id=subject.id, recipe=body.recipe.model_dump(mode="json")
+    )
+    if needs_job:
+        job, _ = tx.jobs.enqueue(
+            JobKind.EVALUATE,
+            payload={"evaluation_id": row.id},
+            content_key=content_key("evaluate", row.content_key),
+            run_id=subject.run_id,
+            max_attempts=max_attempts,
+        )
+        tx.evaluations.assign([row.id], job.id)
+        row = tx.evaluations.get(row.id)
+    return Outcome(200 if row.state is JobState.SUCCEEDED else 202, to_evaluation(row))
+
+
+def _finished(tx: Transaction, field: str, reconstruction_id: str) -> catalog.Reconstruction:
+    try:
+        row = tx.reconstructions.get(reconstruction_id)
+    except catalog.NotFound as error:
+        raise Invalid.of(field, f"{field} {reconstruction_id!r} is no reconstruction") from error
+    if row.state is not JobState.SUCCEEDED:
+        raise NotFinished(f"{field}: {unfinished(f'reconstruction {row.id}', row.state, row.job)}")
+    return row
+
+
+def _check_guide(tx: Transaction, subject: catalog.Reconstruction, guide: catalog.Reconstruction) -> None:
+    """Both networks must take the same pictures and classes; width and depth may differ. Raises Invalid."""
+    ours, theirs = (RunConfig.model_validate(tx.runs.get(row.run_id).config).network for row in (subject, guide))
+    for name in ("img_resolution", "img_channels", "label_dim"):
+        wanted, given = getattr(ours, name), getattr(theirs, name)
+        if wanted != given:
+            raise Invalid.of(
+                "guide_id", f"guide_id {guide.id} has {name} {given}; to guide {subject.id} it must have {wanted}"
+            )
+
+
+def to_evaluation(row: catalog.Evaluation) -> Evaluation:
+    done = row.state is JobState.SUCCEEDED
+    return Evaluation(
+        id=row.id,
+        run_id=row.run_id,
+        reconstruction_id=row.reconstruction_id,
+        num_images=row.reconstruction.num_images,
+        sigma_rel=row.reconstruction.sigma_rel,
+        state=row.state,
+        recipe=EvaluationRecipe.model_validate(row.recipe),
+        figures=finite(row.figures) if row.figures is not None else None,
+        job_id=row.job_id,
+        error=row.job.error if row.job and not done else None,
+        created_at=row.created_at,
+    )
+
+
+def page(tx: Transaction, *, run: str | None, cursor: str | None, limit: int) -> Page[Evaluation]:
+    """Newest first. Raises Invalid when `run` is no run, catalog.BadCursor."""
+    found = tx.evaluations.page(run_id_of(tx, run), after=cursor, limit=limit)
+    return Page(items=[to_evaluation(row) for row in found.items], next_cursor=found.next_cursor)
+
+
+def pictures_key(tx: Transaction, evaluation_id: str) -> str:
+    """Raises catalog.NotFound, NotFinished."""
+    row = tx.evaluations.get(evaluation_id)
+    if row.pictures_key is None:
+        raise NotFinished(unfinished(f"evaluation {row.id}", row.state, row.job))
+    return row.pictures_key
+
+
+def pictures(store: ObjectStore, evaluation_id: str, key: str) -> Download:
+    """The catalog does not keep a picture's size and hash; the store does. Raises Damaged."""
+    info = store.head(key)
+    if info is None:
+        raise Damaged(f"the pictures of evaluation {evaluation_id} are missing from the store")
+    return Download(key, info.size, info.sha256, f"{evaluation_id}.png", "image/png", inline=True)

@@ -1,0 +1,43 @@
+"""Probes and metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from services.api.dependencies import ServicesDep
+from services.api.health import service
+from services.api.health.schemas import Health, Readiness
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz", summary="Is the process alive?")
+def get_health() -> Health:
+    """Answers as long as the process does. Needs no token."""
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    summary="Can it work?",
+    responses={503: {"model": Readiness, "description": "Catalog or store cannot be used; the body says which."}},
+)
+def get_readiness(request: Request, response: Response, services: ServicesDep) -> Readiness:
+    """Checks catalog and store. Needs no token; with it, the answer says what is wrong."""
+    explain = services.token.accepts(request.headers)
+    answer = service.readiness(services.catalog, services.store, explain=explain)
+    response.status_code = 200 if answer.status == "ready" else 503
+    return answer
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Text format."}},
+)
+def get_metrics(services: ServicesDep) -> Response:
+    """Requests by route and status, and the queue by kind and state. Every metric is listed in docs/metrics.md."""
+    return Response(service.scrape(services.meters, services.catalog), media_type=CONTENT_TYPE_LATEST)

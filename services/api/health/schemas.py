@@ -1,0 +1,28 @@
+"""Probes as JSON."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from services.api.schema import Answer
+
+
+class Health(Answer):
+    status: Literal["ok"] = "ok"
+
+
+class Check(Answer):
+    """One thing the API stands on."""
+
+    ok: bool
+    detail: str | None = Field(default=None, description="What is wrong; only for callers with the token.")
+
+
+class Readiness(Answer):
+    """Whether the API can do its work now."""
+
+    status: Literal["ready", "not ready"]
+    catalog: Check
+    store: Check

@@ -1,0 +1,43 @@
+"""`/v1/jobs`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from services.api.dependencies import ServicesDep
+from services.api.errors import Invalid, NotFound
+from services.api.jobs import service
+from services.api.jobs.schemas import Job, JobDetail
+from services.api.problems import documented
+from services.api.schema import CursorParameter, Id, Limit, Page, QueryRef
+from shared.catalog import JobKind, JobState
+
+router = APIRouter(tags=["jobs"])
+
+
+@router.get("/v1/jobs", summary="List jobs", responses=documented(Invalid))
+def list_jobs(
+    services: ServicesDep,
+    kind: JobKind | None = None,
+    state: JobState | None = None,
+    run: QueryRef = None,
+    limit: Limit = 50,
+    cursor: CursorParameter = None,
+) -> Page[Job]:
+    """Jobs, newest first; of one kind, in one state, of one run."""
+    with services.catalog.transaction(read_only=True) as tx:
+        return service.page(tx, kind=kind, state=state, run=run, cursor=cursor, limit=limit)
+
+
+@router.get("/v1/jobs/{job_id}", summary="One job", responses=documented(NotFound))
+def get_job(job_id: Id, services: ServicesDep) -> JobDetail:
+    """A job with its progress and everything that was tried."""
+    with services.catalog.transaction(read_only=True) as tx:
+        return service.detail(tx, job_id)
+
+
+@router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=documented(NotFound))
+def cancel_job(job_id: Id, services: ServicesDep) -> Job:
+    """A queued job is cancelled at once, a running one as soon as its worker looks up, a finished one never."""
+    with services.catalog.transaction() as tx:
+        return service.to_job(tx.jobs.request_cancel(job_id))

@@ -1,0 +1,48 @@
+"""Jobs as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from services.api.schema import Answer, Timestamp
+from shared.catalog import JobKind, JobState
+
+
+class Job(Answer):
+    """A durable unit of work in the queue."""
+
+    id: str
+    kind: JobKind
+    state: JobState
+    run_id: str | None
+    priority: int = Field(description="Lower is claimed first.")
+    progress: float = Field(ge=0, le=1, description="Share of the work that is done.")
+    message: str | None = Field(description="What is being done now.")
+    attempts: int = Field(description="Attempts since the last lasting progress.")
+    max_attempts: int = Field(description="`attempts` at which the job fails for good.")
+    cancel_requested: bool
+    result: dict[str, Any] | None
+    error: str | None = Field(description="Why the job, or its last attempt, failed.")
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+
+
+class Attempt(Answer):
+    """One claim of a job by one process."""
+
+    number: int
+    submission_id: str = Field(description="Id under which Ray knows the attempt.")
+    owner: str
+    started_at: Timestamp
+    ended_at: Timestamp | None
+    outcome: str | None
+    error: str | None
+
+
+class JobDetail(Job):
+    """A job with everything that was tried."""
+
+    attempt_history: list[Attempt]

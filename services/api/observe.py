@@ -1,0 +1,60 @@
+"""Counts, times and logs every request; the last stop of an exception nobody expected."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.api.errors import Internal
+from services.api.problems import render
+from shared.telemetry import Meters
+from shared.telemetry.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+NO_ROUTE = "none"
+"""Route of requests that reached none: unknown path, or refused before. Paths themselves would be endless labels."""
+
+log = logging.getLogger(__name__)
+
+
+class Observe:
+    """ASGI middleware around everything else."""
+
+    def __init__(self, app: ASGIApp, meters: Meters) -> None:
+        self._app, self._meters = app, meters
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status: int | None = None
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            if status is not None:
+                # The answer is half sent; breaking the connection is the only way left to say so.
+                raise
+            await render(Internal("phema failed to answer; its log says why"), scope["path"])(scope, receive, watched)
+        finally:
+            self._record(scope, status or 500, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        route = getattr(scope.get("route"), "path", NO_ROUTE)
+        self._meters.add(HTTP_REQUESTS, method=method, route=route, status=str(status))
+        self._meters.observe(HTTP_REQUEST_SECONDS, seconds, method=method, route=route)
+        level = logging.DEBUG if route in _QUIET and status < 500 else logging.INFO
+        fields = {"method": method, "route": route, "status": status, "seconds": round(seconds, 6)}
+        log.log(level, "%s %s %d", method, scope["path"], status, extra=fields)

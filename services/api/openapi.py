@@ -1,0 +1,102 @@
+"""The OpenAPI document: what the framework derives, plus the token and the recorded examples."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from services.api.auth import OPEN_PATHS
+from services.api.errors import Unauthorized, Unavailable
+from services.api.problems import MEDIA_TYPE, documented
+
+DESCRIPTION = """Train diffusion models the EDM2 way and choose the EMA length after the training run.
+
+Every error is a problem document (RFC 9457). Lists are cut into pages: ask again with `cursor` set to `next_cursor`.
+A POST that creates something honours `Idempotency-Key`.
+"""
+
+TAGS = [
+    {"name": "runs", "description": "Training runs; their clock is `num_images`, images seen."},
+    {"name": "snapshots", "description": "Weights of tracked EMAs, stored while a run trains."},
+    {"name": "reconstructions", "description": "Any EMA length, from the snapshots, after training."},
+    {"name": "evaluations", "description": "Figures and pictures of reconstructed weights."},
+    {"name": "jobs", "description": "The durable queue behind all of them."},
+    {"name": "operations", "description": "Probes, metrics, service discovery."},
+]
+_PROBLEM = {"$ref": "#/components/schemas/ProblemDocument"}
+EXAMPLES = "examples.json"
+"""Recorded from a real service by `python -m tests.api.record`, never written by hand."""
+
+
+def install(app: FastAPI) -> None:
+    """Make `app.openapi()` give the complete document."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _complete(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def examples() -> dict[str, dict[str, Any]]:
+    """operationId -> {"request": body or absent, "status": int, "response": body}."""
+    recorded: dict[str, dict[str, Any]] = json.loads((files("services.api") / EXAMPLES).read_text())
+    return recorded
+
+
+def _complete(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        license_info=app.license_info,
+        tags=app.openapi_tags,
+        routes=app.routes,
+    )
+    document["components"]["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": "Needed when the service was given `api_token`."}
+    }
+    recorded = examples()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if path not in OPEN_PATHS:
+                operation["security"] = [{"token": []}]
+                _add_problems(operation["responses"], Unauthorized, Unavailable)
+            _use_one_error_shape(operation["responses"])
+            _add_problems(operation["responses"], Invalid)
+            _add_examples(operation, recorded.get(operation["operationId"], {}))
+    for framework_only in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(framework_only, None)
+    return document
+
+
+def _add_problems(responses: dict[str, Any], *problems: type[Problem]) -> None:
+    """What any operation may answer: a missing token, an absent database, an unknown query parameter."""
+    for status, response in documented(*problems).items():
+        responses.setdefault(
+            str(status), {"description": response["description"], "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
+        )
+
+
+def _use_one_error_shape(responses: dict[str, Any]) -> None:
+    """Errors are problem documents, not the framework's own kind and not plain JSON."""
+    for status, response in responses.items():
+        content = response.get("content", {})
+        if status == "422" and "HTTPValidationError" in json.dumps(content):
+            content = {"application/json": {"schema": _PROBLEM}}
+        if MEDIA_TYPE in content or status == "422":
+            plain = content.pop("application/json", {})
+            response["content"] = {MEDIA_TYPE: content.get(MEDIA_TYPE) or plain}
+
+
+def _add_examples(operation: dict[str, Any], example: dict[str, Any]) -> None:
+    if "request" in example:
+        operation["requestBody"]["content"]["application/json"]["example"] = example["request"]
+    if "response" in example:
+        content = operation["responses"][str(example["status"])]["content"]
+        next(iter(content.values()))["example"] = example["response"]

@@ -1,0 +1,81 @@
+"""Reconstructions: any EMA length of a run, chosen after training."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from services.api import downloads
+from services.api.dependencies import ServicesDep
+from services.api.errors import Damaged, Invalid, KeyReused, NoSnapshots, NotFinished, NotFound, RangeNotSatisfiable
+from services.api.idempotency import OnceDep
+from services.api.problems import documented
+from services.api.reconstructions import schemas, service
+from services.api.schema import CursorParameter, Id, Limit, Page, RunRef
+from services.api.snapshots.service import MEDIA_TYPE
+
+router = APIRouter(tags=["reconstructions"])
+
+FILE = {**downloads.documented(MEDIA_TYPE), **documented(NotFound, NotFinished, RangeNotSatisfiable, Damaged)}
+
+
+@router.post(
+    "/v1/runs/{run}/reconstructions",
+    status_code=202,
+    response_model=schemas.ReconstructionsAccepted,
+    summary="Reconstruct EMA lengths",
+    responses={
+        200: {
+            "model": schemas.Plan | schemas.ReconstructionsAccepted,
+            "description": "The plan, when `plan_only`; or everything asked for is already there.",
+        },
+        **documented(NotFound, NoSnapshots, Invalid, KeyReused),
+    },
+)
+def create_reconstructions(
+    run: RunRef, body: schemas.ReconstructionCreate, services: ServicesDep, once: OnceDep
+) -> Response:
+    """Plan from the stored snapshots and queue one job for all outputs that do not exist yet. With `plan_only`, answer
+    the plan and do nothing."""
+    if not body.plan_only and (given := once.replay(body)) is not None:
+        return given
+    with services.catalog.transaction(read_only=True) as tx:
+        held = service.stored(tx, run)
+    # Solved outside any transaction: on SQLite it would keep every writer waiting.
+    planned = service.plan(held, body)
+    if body.plan_only:
+        return JSONResponse(service.to_plan(planned).model_dump(mode="json"))
+    attempts = services.settings.max_attempts
+    return once.run(body, lambda tx: service.create(tx, held.run.id, planned, body.dtype, max_attempts=attempts))
+
+
+@router.get(
+    "/v1/runs/{run}/reconstructions", summary="List a run's reconstructions", responses=documented(NotFound, Invalid)
+)
+def list_reconstructions(
+    run: RunRef, services: ServicesDep, limit: Limit = 50, cursor: CursorParameter = None
+) -> Page[schemas.Reconstruction]:
+    """Reconstructions of a run, newest first."""
+    with services.catalog.transaction(read_only=True) as tx:
+        return service.page(tx, run, cursor=cursor, limit=limit)
+
+
+@router.get("/v1/reconstructions/{reconstruction_id}", summary="One reconstruction", responses=documented(NotFound))
+def get_reconstruction(reconstruction_id: Id, services: ServicesDep) -> schemas.ReconstructionDetail:
+    """A reconstruction with its state and lineage."""
+    with services.catalog.transaction(read_only=True) as tx:
+        return service.detail(tx, reconstruction_id)
+
+
+@router.head("/v1/reconstructions/{reconstruction_id}/download", include_in_schema=False)
+@router.get(
+    "/v1/reconstructions/{reconstruction_id}/download",
+    summary="Download a reconstruction",
+    response_class=Response,
+    responses=FILE,
+)
+def download_reconstruction(reconstruction_id: Id, request: Request, services: ServicesDep) -> Response:
+    """The safetensors file: streamed with ranges from a local store, redirected to a presigned URL on S3."""
+    with services.catalog.transaction(read_only=True) as tx:
+        download = service.download(tx, reconstruction_id)
+    return downloads.respond(request, services.store, download, url_seconds=services.settings.download_url_seconds)

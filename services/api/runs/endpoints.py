@@ -1,0 +1,74 @@
+"""`/v1/runs`: launch, list, look at and cancel training runs; their history."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from services.api.dependencies import ServicesDep
+from services.api.errors import Invalid, KeyReused, NameTaken, NotFound
+from services.api.idempotency import OnceDep, Outcome
+from services.api.problems import documented
+from services.api.runs import service
+from services.api.runs.schemas import HistoryRow, Run, RunCreate
+from services.api.schema import MAX_COUNT, CursorParameter, Limit, Page, RunRef
+from shared.catalog import JobState
+
+router = APIRouter(tags=["runs"])
+
+
+@router.post(
+    "/v1/runs",
+    status_code=201,
+    response_model=Run,
+    summary="Launch a training run",
+    responses=documented(NameTaken, Invalid, KeyReused),
+)
+def create_run(body: RunCreate, services: ServicesDep, once: OnceDep) -> Response:
+    """Check the complete configuration, freeze it, and queue the training."""
+    if (given := once.replay(body)) is not None:
+        return given
+    config = service.configure(body)
+    attempts = services.settings.max_attempts
+    return once.run(body, lambda tx: Outcome(201, service.create(tx, body, config, max_attempts=attempts)))
+
+
+@router.get("/v1/runs", summary="List runs", responses=documented(Invalid))
+def list_runs(
+    services: ServicesDep, state: JobState | None = None, limit: Limit = 50, cursor: CursorParameter = None
+) -> Page[Run]:
+    """Runs, newest first."""
+    with services.catalog.transaction(read_only=True) as tx:
+        return service.page(tx, state=state, cursor=cursor, limit=limit)
+
+
+@router.get("/v1/runs/{run}", summary="One run", responses=documented(NotFound))
+def get_run(run: RunRef, services: ServicesDep) -> Run:
+    """A run by id or name, with its configuration and progress."""
+    with services.catalog.transaction(read_only=True) as tx:
+        return service.to_run(tx.runs.get(run))
+
+
+@router.post("/v1/runs/{run}/cancel", summary="Cancel a run", responses=documented(NotFound))
+def cancel_run(run: RunRef, services: ServicesDep) -> Run:
+    """Stop training; what was stored stays. A queued run is cancelled at once, a finished one stays as it is."""
+    with services.catalog.transaction() as tx:
+        return service.cancel(tx, run)
+
+
+@router.get("/v1/runs/{run}/metrics", summary="A run's history", responses=documented(NotFound, Invalid))
+def list_run_metrics(
+    run: RunRef,
+    services: ServicesDep,
+    after: Annotated[
+        int | None, Query(ge=0, le=MAX_COUNT, description="Only rows after so many images; `cursor` goes before it.")
+    ] = None,
+    limit: Limit = 100,
+    cursor: CursorParameter = None,
+) -> Page[HistoryRow]:
+    """Loss, learning rate, throughput and magnitudes, in order of time. To follow a run, ask with the last `num_images`
+    as `after`."""
+    with services.catalog.transaction(read_only=True) as tx:
+        return service.history(tx, run, after=after, cursor=cursor, limit=limit)

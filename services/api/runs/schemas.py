@@ -1,0 +1,57 @@
+"""Runs and their history as JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from services.api.jobs.schemas import Job
+from services.api.schema import Answer, Body, Timestamp
+from shared.catalog import JobState
+
+
+class RunCreate(Body):
+    """A new training run: a preset and what differs from it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        description="Unique; letters, digits and `._-`."
+    )
+    preset: Annotated[str, Field(max_length=100)] = Field(description="One of GET /v1/presets.")
+    config: dict[str, Any] = Field(
+        default={}, description="Fields of the configuration that replace those of the preset, nested as it is."
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_no_id(cls, name: str) -> str:
+        # A run is found by id or name; a name that looks like an id could hide another run.
+        if name.startswith("run-"):
+            raise ValueError(f"{name!r} must not start with run-, as the ids of runs do")
+        return name
+
+
+class Run(Answer):
+    """One training run. Its clock is `num_images`, the images seen."""
+
+    id: str
+    name: str
+    state: JobState
+    preset: str
+    num_images: int = Field(description="Images seen so far.")
+    total_images: int
+    config: dict[str, Any] = Field(description="The complete, frozen configuration.")
+    config_hash: str = Field(description="SHA-256 of the configuration's canonical JSON.")
+    created_at: Timestamp
+    job: Job
+    error: str | None
+
+
+class HistoryRow(Answer):
+    """Measurements of a run at one time."""
+
+    num_images: int
+    values: dict[str, float | None] = Field(
+        description="By name: loss, learning_rate, images_per_second, grad_nonfinite, activation/…, weight/…; "
+        "null where the figure was not finite."
+    )

@@ -1,0 +1,56 @@
+"""What every request and answer of the API is made of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Generic, TypeVar
+
+from fastapi import Path, Query
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+MAX_COUNT = 2**53 - 1
+"""Largest integer that JSON, JavaScript and both databases carry exactly."""
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+RunRef = Annotated[str, Path(max_length=100, pattern=_NAME, description="Id or name of a run.")]
+Id = Annotated[str, Path(max_length=100, pattern=_NAME, description="Id as the API gave it.")]
+BodyId = Annotated[str, Field(max_length=100, pattern=_NAME)]
+QueryRef = Annotated[str | None, Query(max_length=100, pattern=_NAME)]
+Limit = Annotated[int, Query(ge=1, le=500, description="Most items in one answer.")]
+CursorParameter = Annotated[
+    str | None, Query(max_length=400, description="`next_cursor` of the page before; absent for the first page.")
+]
+
+Timestamp = Annotated[
+    float,
+    PlainSerializer(lambda at: _iso(at), return_type=str, when_used="json"),
+    Field(json_schema_extra={"type": "string", "format": "date-time"}),
+]
+"""Seconds since the epoch inside, ISO 8601 in UTC with microseconds outside."""
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class Body(BaseModel):
+    """A request: unknown keys are refused, so that a mistyped field is an error and never silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Answer(BaseModel):
+    """An answer. Built from catalog rows by the resources' services."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Item = TypeVar("Item", bound=Answer)
+
+
+class Page(Answer, Generic[Item]):
+    """A part of a list. `next_cursor` is null on the last page and opaque otherwise."""
+
+    items: list[Item]
+    next_cursor: str | None = None

@@ -1,0 +1,68 @@
+"""The HTTP server around the application: one socket, one line when it answers, one clean end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from shared.settings import Settings
+
+GRACE_SECONDS = 10
+"""What requests under way have to finish after a signal; downloads that take longer are resumed by their clients."""
+
+
+class AddressTaken(OSError):
+    """Nothing can listen on the configured address; the message is one sentence."""
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
+        super().__init__(config)
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(f"phema api listening on {self._url}", flush=True)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's own, but a signal that was obeyed is not raised again: the process ends with 0."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def serve(app: FastAPI, settings: Settings) -> None:
+    """Answer requests until SIGTERM or SIGINT; then finish those under way and return. Raises AddressTaken."""
+    with _listen(settings.api_host, settings.api_port) as listener:
+        port = listener.getsockname()[1]
+        host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_keep_alive=30,
+        )
+        _Server(config, f"http://{host}:{port}").run([listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=256
+        )
+    except OSError as error:
+        raise AddressTaken(
+            f"api_host {host}, api_port {port}: {error.strerror or error}; choose another port, or 0 for a free one"
+        ) from error

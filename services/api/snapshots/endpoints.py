@@ -1,0 +1,41 @@
+"""Stored EMA snapshots of a run, and their files."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from services.api import downloads
+from services.api.dependencies import ServicesDep
+from services.api.errors import Damaged, Invalid, NotFound, RangeNotSatisfiable
+from services.api.problems import documented
+from services.api.schema import CursorParameter, Id, Limit, Page, RunRef
+from services.api.snapshots import service
+from services.api.snapshots.schemas import Snapshot
+
+router = APIRouter(tags=["snapshots"])
+
+FILE = {**downloads.documented(service.MEDIA_TYPE), **documented(NotFound, RangeNotSatisfiable, Damaged)}
+
+
+@router.get("/v1/runs/{run}/snapshots", summary="List a run's snapshots", responses=documented(NotFound, Invalid))
+def list_snapshots(
+    run: RunRef, services: ServicesDep, limit: Limit = 50, cursor: CursorParameter = None
+) -> Page[Snapshot]:
+    """Every stored EMA snapshot, in order of time, then of σ_rel."""
+    with services.catalog.transaction(read_only=True) as tx:
+        return service.page(tx, run, cursor=cursor, limit=limit)
+
+
+@router.head("/v1/snapshots/{snapshot_id}/download", include_in_schema=False)
+@router.get(
+    "/v1/snapshots/{snapshot_id}/download",
+    summary="Download a snapshot",
+    response_class=Response,
+    responses=FILE,
+)
+def download_snapshot(snapshot_id: Id, request: Request, services: ServicesDep) -> Response:
+    """The safetensors file: streamed with ranges from a local store, redirected to a presigned URL on S3."""
+    with services.catalog.transaction(read_only=True) as tx:
+        download = service.download(tx, snapshot_id)
+    return downloads.respond(request, services.store, download, url_seconds=services.settings.download_url_seconds)

@@ -1,0 +1,45 @@
+"""Snapshots of the catalog as answers of the API."""
+
+from __future__ import annotations
+
+from services.api.downloads import Download
+from services.api.schema import Page
+from services.api.snapshots.schemas import Snapshot
+from shared import catalog
+from shared.catalog import Transaction
+
+MEDIA_TYPE = "application/octet-stream"
+"""Of safetensors, which have none of their own."""
+
+
+def page(tx: Transaction, run: str, *, cursor: str | None, limit: int) -> Page[Snapshot]:
+    """In order of time, then profile. Raises catalog.NotFound, catalog.BadCursor."""
+    found = tx.snapshots.page(tx.runs.get(run).id, after=cursor, limit=limit)
+    return Page(items=[_snapshot(row) for row in found.items], next_cursor=found.next_cursor)
+
+
+def download(tx: Transaction, snapshot_id: str) -> Download:
+    """Raises catalog.NotFound."""
+    row = tx.snapshots.get(snapshot_id)
+    name = tx.runs.get(row.run_id).name
+    return Download(row.key, row.size, row.sha256, weights_filename(name, row.num_images, row.sigma_rel), MEDIA_TYPE)
+
+
+def weights_filename(run: str, num_images: int, sigma_rel: float) -> str:
+    """For people; what a file is stands in its metadata."""
+    return f"{run}-{num_images}-{sigma_rel:g}.safetensors"
+
+
+def _snapshot(row: catalog.Snapshot) -> Snapshot:
+    return Snapshot(
+        id=row.id,
+        run_id=row.run_id,
+        num_images=row.num_images,
+        profile_kind=row.profile_kind,
+        sigma_rel=row.sigma_rel,
+        gamma=row.gamma,
+        dtype=row.dtype,
+        size=row.size,
+        sha256=row.sha256,
+        created_at=row.created_at,
+    )
