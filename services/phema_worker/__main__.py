@@ -1,0 +1,52 @@
+"""`python -m services.phema_worker`: claim reconstruction and evaluation jobs until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+
+import ray
+from pydantic import ValidationError
+
+from services.phema_worker.worker import Worker
+from shared.catalog import CatalogError
+from shared.settings import Settings
+from shared.snapshots.errors import SnapshotError
+from shared.telemetry import configure_logs
+from shared.wiring import catalog_from, store_from
+
+
+def main() -> int:
+    """0 after a signal; 1 when something the worker needs is missing, with one sentence on standard error."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        print(error.errors(include_url=False)[0]["msg"], file=sys.stderr)
+        return 1
+    # Actors live in other folders: a relative path would mean another place there.
+    settings = settings.model_copy(update={"state_dir": settings.state_dir.resolve()})
+    configure_logs("worker", level=settings.log_level)
+    catalog = catalog_from(settings)
+    try:
+        catalog.check()
+        store_from(settings).check()
+        ray.init(address=settings.ray_address, logging_level=logging.WARNING, configure_logging=False)
+    except (CatalogError, SnapshotError, ConnectionError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    stopping = threading.Event()
+    # After ray.init, which installs handlers of its own.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        Worker(settings, catalog).run(stopping)
+    finally:
+        ray.shutdown()
+        catalog.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

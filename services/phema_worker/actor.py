@@ -1,0 +1,65 @@
+"""The Ray actor: stays warm, does one task at a time, and answers for it from a second thread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+from services.phema_worker.tasks import Outcome, Stopped, Task
+from services.phema_worker.watch import Watch
+from shared.settings import Settings
+from shared.telemetry import configure_logs
+
+IDLE = (0.0, "")
+
+
+class Actor:
+    """Runs in a process of its own, which alone imports torch."""
+
+    def __init__(self, settings: Settings) -> None:
+        from services.phema_worker.workbench import Workbench
+
+        configure_logs("worker", level=settings.log_level)
+        self._bench = Workbench(settings)
+        self._cancelled = ""
+        self._current = ("", Watch())
+
+    def ready(self) -> str:
+        """The device that tasks run on; answering means that the actor has its resources and is warm."""
+        return str(self._bench.device)
+
+    def perform(self, task: Task) -> Outcome:
+        """Do a task. Failures are returned, not raised: raising is left to the death of the process."""
+        watch = Watch()
+        self._current = (task.token, watch)
+        if self._cancelled == task.token:  # the word came before the task
+            return Stopped()
+        return self._bench.do(task, watch)
+
+    def discard(self, keys: tuple[str, ...]) -> None:
+        """Remove objects that no row will ever name."""
+        self._bench.discard(keys)
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def status(self, token: str) -> tuple[float, str]:
+        """Fraction done of the task with that token, and what is being done."""
+        current, watch = self._current
+        return (watch.progress, watch.message) if current == token else IDLE
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def cancel(self, token: str) -> None:
+        """Make the task with that token return `Stopped` soon, or at once when it has not begun."""
+        self._cancelled = token
+        current, watch = self._current
+        if current == token:
+            watch.stop()
+
+
+def start_actor(settings: Settings) -> Any:
+    """A handle to a new actor with the resources the settings name. Returns at once; `ready` answers when it runs.
+
+    The actor belongs to this process and ends with it. Ray does not restart it: its slot does.
+    """
+    remote = ray.remote(concurrency_groups={"control": 1})(Actor)
+    return remote.options(num_cpus=settings.actor_cpus, num_gpus=settings.actor_gpus, max_restarts=0).remote(settings)

@@ -1,0 +1,175 @@
+"""Figures and pictures of one set of weights under one sampling recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from services.phema_worker.features import NUM_FEATURES, RandomConvFeatures
+from services.phema_worker.held_out import NUM_LEVELS, held_out_loss
+from services.phema_worker.pictures import grid_png
+from services.phema_worker.watch import Watch
+from shared.datasets import Dataset, Pictures, open_dataset
+from shared.edm2.frechet import Moments, frechet_distance
+from shared.edm2.precond import Denoiser
+from shared.edm2.sampler import Labels, sample_batches, sigma_steps
+from shared.recipes.config import DatasetConfig, EvaluationRecipe, RunConfig
+
+_BATCH_ACTIVATIONS = 2**24
+"""Activations of the widest map that a batch may hold: 21 pictures for EDM2-S, 256 for small networks."""
+_LARGEST_BATCH = 256
+
+
+class NotFinite(ValueError):
+    """The network's output holds values that no figure can be made of."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    figures: dict[str, float]
+    """One entry per metric asked for."""
+    png: bytes
+    """A grid of samples; with classes, one class per row."""
+    num_sampled: int
+
+
+@dataclass(frozen=True)
+class _Sampler:
+    """The recipe bound to its networks."""
+
+    denoiser: Denoiser
+    guide: Denoiser | None
+    recipe: EvaluationRecipe
+    batch_size: int
+
+    def draw(self, seeds: Sequence[int], class_labels: Labels) -> Iterator[Tensor]:
+        """Pictures in batches, float32 [n, C, H, W] on the CPU; picture i depends on seeds[i] and its class alone."""
+        recipe = self.recipe
+        return sample_batches(
+            self.denoiser,
+            seeds=seeds,
+            class_labels=class_labels,
+            sigmas=sigma_steps(recipe.num_steps, recipe.sigma_min, recipe.sigma_max, recipe.rho),
+            guide=self.guide,
+            guidance=recipe.guidance,
+            batch_size=self.batch_size,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the network per picture: two per Heun step, one for the last."""
+        return 2 * self.recipe.num_steps - 1
+
+
+def evaluate(
+    denoiser: Denoiser, guide: Denoiser | None, config: RunConfig, recipe: EvaluationRecipe, watch: Watch
+) -> Scores:
+    """Score a network trained by `config`. Equal arguments give equal figures on one machine.
+
+    Raises NotFinite, SamplerError (the guide does not fit), DatasetError, and Cancelled at the next evaluation of
+    the network.
+    """
+    sampler = _Sampler(denoiser, guide, recipe, batch_size(denoiser))
+    dataset = open_dataset(config.dataset)
+    dataset.check(denoiser.config)
+    figures: dict[str, float] = {}
+    with _counted(denoiser, watch):
+        watch.expect(_work(sampler, dataset))
+        if "held_out_loss" in recipe.metrics:
+            watch.message = "denoising held-out pictures"
+            figures["held_out_loss"] = _held_out(sampler, config, dataset.held_out)
+        watch.message = "sampling"
+        pictures = _finite("a sampled picture", torch.cat([*_grid(sampler)]))
+        if "frechet" in recipe.metrics:
+            figures["frechet"] = _frechet(sampler, config.dataset)
+    return Scores(figures, grid_png(pictures.numpy(), recipe.grid), _num_sampled(recipe))
+
+
+def batch_size(denoiser: Denoiser) -> int:
+    """Pictures per batch, so that memory depends neither on the recipe nor on the network."""
+    network = denoiser.config
+    widest = max(resolution * resolution * channels for resolution, channels in network.levels)
+    return max(1, min(_LARGEST_BATCH, _BATCH_ACTIVATIONS // widest))
+
+
+@contextmanager
+def _counted(denoiser: Denoiser, watch: Watch) -> Iterator[None]:
+    """Every evaluation of the network counts its pictures and is a chance to stop."""
+    handle = denoiser.register_forward_pre_hook(lambda _, inputs: watch.advance(len(inputs[0])))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _work(sampler: _Sampler, dataset: Dataset) -> int:
+    """Evaluations of the network, in pictures."""
+    held_out = len(dataset.held_out) * NUM_LEVELS if "held_out_loss" in sampler.recipe.metrics else 0
+    return _num_sampled(sampler.recipe) * sampler.evaluations + held_out
+
+
+def _num_sampled(recipe: EvaluationRecipe) -> int:
+    return recipe.grid**2 + (recipe.num_samples if "frechet" in recipe.metrics else 0)
+
+
+def _held_out(sampler: _Sampler, config: RunConfig, pictures: Pictures) -> float:
+    classes = sampler.denoiser.config.label_dim
+    labels = functional.one_hot(torch.from_numpy(pictures.labels), classes).float() if classes else None
+    loss = held_out_loss(
+        sampler.denoiser,
+        torch.from_numpy(pictures.images).to(sampler.device),
+        labels.to(sampler.device) if labels is not None else None,
+        p_mean=config.p_mean,
+        p_std=config.p_std,
+        batch_size=sampler.batch_size,
+    )
+    return _finite("the held-out loss", torch.tensor(loss, dtype=torch.float64)).item()
+
+
+def _grid(sampler: _Sampler) -> Iterator[Tensor]:
+    """The pictures that are kept: row r shows class r, starting again when there are more rows than classes."""
+    side, classes = sampler.recipe.grid, sampler.denoiser.config.label_dim
+    labels = [i // side % classes for i in range(side * side)] if classes else None
+    return sampler.draw(_seeds(sampler.recipe, side * side), labels)
+
+
+def _frechet(sampler: _Sampler, dataset: DatasetConfig) -> float:
+    """Fréchet distance between samples with classes drawn uniformly and all training pictures."""
+    network, device = sampler.denoiser.config, sampler.device
+    features = RandomConvFeatures(network.img_channels, network.img_resolution, device)
+    drawn = Moments(NUM_FEATURES)
+    for pictures in sampler.draw(_seeds(sampler.recipe, sampler.recipe.num_samples), "random"):
+        _finite("a sampled picture", pictures)
+        drawn.add(features(pictures.to(device)).cpu().numpy())
+    return frechet_distance(drawn, reference_moments(dataset))
+
+
+def _finite(what: str, values: Tensor) -> Tensor:
+    if not torch.isfinite(values).all():
+        raise NotFinite(f"{what} holds values that are not finite; these weights cannot be evaluated by this recipe")
+    return values
+
+
+def _seeds(recipe: EvaluationRecipe, count: int) -> range:
+    return range(recipe.seed, recipe.seed + count)
+
+
+@lru_cache(maxsize=8)
+def reference_moments(config: DatasetConfig) -> Moments:
+    """Moments of the features of all training pictures; computed once per process."""
+    dataset = open_dataset(config)
+    features = RandomConvFeatures(dataset.channels, dataset.resolution)
+    moments = Moments(NUM_FEATURES)
+    for images in torch.split(torch.from_numpy(dataset.train.images), _LARGEST_BATCH):
+        moments.add(features(images).numpy())
+    return moments

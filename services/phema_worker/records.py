@@ -1,0 +1,103 @@
+"""Between rows and tasks: what a job asks for, and what its end writes. Every function runs inside a transaction."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+from services.phema_worker.tasks import Done, EvaluateTask, Output, ReconstructTask, Task, Weights
+from shared.catalog import Evaluation, Job, JobKind, Reconstruction, Transaction, submission_id
+from shared.snapshots.header import Profile
+from shared.snapshots.layout import pictures_key, reconstruction_key
+from shared.snapshots.plan import StoredSnapshot
+
+_SWEPT_ATTEMPTS = 16
+
+
+class ImpossibleJob(ValueError):
+    """The job cannot be done, now or later; the message is one sentence."""
+
+
+def task_of(tx: Transaction, job: Job) -> Task | None:
+    """What is left to do of a claimed job; None when everything it asks for is finished.
+
+    Raises ImpossibleJob, and NotFound when a row it names is gone.
+    """
+    if job.kind is JobKind.RECONSTRUCT:
+        rows = tx.reconstructions.by_ids(job.payload["reconstruction_ids"])
+        pending = [row for row in rows if row.key is None]
+        return _reconstruct_task(job, pending) if pending else None
+    evaluation = tx.evaluations.get(job.payload["evaluation_id"])
+    return _evaluate_task(tx, job, evaluation) if evaluation.figures is None else None
+
+
+def record(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> Job:
+    """Write the results and end the job, all or nothing. Raises LeaseLost when another attempt has taken over."""
+    tx.jobs.assert_fence(job.id, job.fence)
+    result: dict[str, Any] = {}
+    if isinstance(task, ReconstructTask) and done is not None:
+        for output, written in zip(task.outputs, done.written, strict=True):
+            tx.reconstructions.complete(output.reconstruction_id, written.key, written.size, written.sha256)
+        result = {"bytes_read": task.bytes_to_read, "seconds": done.seconds}
+    elif isinstance(task, EvaluateTask) and done is not None:
+        tx.evaluations.complete(task.evaluation_id, done.figures, done.written[0].key)
+        result = {"num_sampled": done.num_sampled, "seconds": done.seconds}
+    return tx.jobs.succeed(job.id, job.fence, {**job.payload, **result})
+
+
+def _reconstruct_task(job: Job, rows: list[Reconstruction]) -> ReconstructTask:
+    """One pass for all rows: their snapshots together, with coefficient 0 where a row does without one."""
+    stored = {entry["id"]: StoredSnapshot(**entry) for row in rows for entry in row.plan["snapshots"]}
+    inputs = sorted(stored.values(), key=lambda s: (s.num_images, s.sigma_rel))
+    attempts = [[reconstruction_key(row.run_id, row.id, token) for row in rows] for token in _tokens(job)]
+    outputs = tuple(_output(row, key, inputs) for row, key in zip(rows, attempts[-1], strict=True))
+    return ReconstructTask(_tokens(job)[-1], tuple(inputs), outputs, tuple(chain(*attempts[:-1])))
+
+
+def _output(row: Reconstruction, key: str, inputs: list[StoredSnapshot]) -> Output:
+    plan = row.plan
+    by_id = {s["id"]: c for s, c in zip(plan["snapshots"], plan["coefficients"], strict=True)}
+    lineage = {
+        "snapshots": [{name: s[name] for name in ("num_images", "sigma_rel", "sha256")} for s in plan["snapshots"]],
+        "coefficients": plan["coefficients"],
+        "predicted_error": plan["predicted_error"],
+        "noise_gain": plan["noise_gain"],
+    }
+    return Output(
+        reconstruction_id=row.id,
+        key=key,
+        coefficients=tuple(by_id.get(s.id, 0.0) for s in inputs),
+        dtype=row.dtype,  # type: ignore[arg-type]  # checked when the metadata is built
+        profile=Profile(sigma_rel=row.sigma_rel, gamma=row.gamma),
+        lineage=lineage,
+    )
+
+
+def _evaluate_task(tx: Transaction, job: Job, evaluation: Evaluation) -> EvaluateTask:
+    guide_id = evaluation.recipe.get("guide_id")
+    *leftovers, key = [pictures_key(evaluation.id, token) for token in _tokens(job)]
+    return EvaluateTask(
+        token=_tokens(job)[-1],
+        evaluation_id=evaluation.id,
+        weights=_weights(evaluation.reconstruction, "reconstruction"),
+        guide=_weights(tx.reconstructions.get(guide_id), "guide") if guide_id is not None else None,
+        recipe=evaluation.recipe,
+        pictures_key=key,
+        leftovers=tuple(leftovers),
+    )
+
+
+def _weights(row: Reconstruction, role: str) -> Weights:
+    if row.key is None or row.sha256 is None:
+        raise ImpossibleJob(f"{role} {row.id} has no weights yet; evaluate it when it has succeeded")
+    return Weights(row.id, row.key, row.sha256)
+
+
+def _tokens(job: Job) -> list[str]:
+    """The names of the latest earlier attempts and, last, of this one.
+
+    An object's key holds the name of the attempt that writes it: none is written twice, and what earlier attempts
+    left behind is known by name. No row names those objects, or the job would have succeeded.
+    """
+    first = max(1, job.fence - _SWEPT_ATTEMPTS)
+    return [submission_id(job.id, fence) for fence in range(first, job.fence + 1)]

@@ -1,0 +1,104 @@
+"""What a claimer asks of an actor and what it answers: plain values, free of torch, that cross process borders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from shared.snapshots.header import Profile, StoredDtype
+from shared.snapshots.plan import StoredSnapshot
+
+
+@dataclass(frozen=True)
+class Output:
+    """One reconstruction to write: `coefficients` in the order of the task's `inputs`."""
+
+    reconstruction_id: str
+    key: str
+    coefficients: tuple[float, ...]
+    dtype: StoredDtype
+    profile: Profile
+    lineage: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ReconstructTask:
+    """All outputs are made in one pass over the inputs, which lie in order of time and end at the outputs' time."""
+
+    token: str
+    inputs: tuple[StoredSnapshot, ...]
+    outputs: tuple[Output, ...]
+    leftovers: tuple[str, ...]
+    """Objects that earlier attempts of the job may have left behind; no row names them."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every object the task may write."""
+        return tuple(output.key for output in self.outputs)
+
+    @property
+    def bytes_to_read(self) -> int:
+        return sum(snapshot.size for snapshot in self.inputs)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A finished reconstruction in the store."""
+
+    reconstruction_id: str
+    key: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class EvaluateTask:
+    token: str
+    evaluation_id: str
+    weights: Weights
+    guide: Weights | None
+    recipe: dict[str, Any]
+    pictures_key: str
+    leftovers: tuple[str, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.pictures_key,)
+
+
+Task = ReconstructTask | EvaluateTask
+
+
+@dataclass(frozen=True)
+class Written:
+    """An object that is complete in the store."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The objects written, in the order of the task's keys, and what an evaluation found."""
+
+    written: tuple[Written, ...]
+    figures: dict[str, float]
+    num_sampled: int
+    """Pictures drawn."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The actor did as it was told and left nothing behind."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One sentence; `retry` when another attempt may fare better."""
+
+    error: str
+    retry: bool
+
+
+Outcome = Done | Stopped | Failed

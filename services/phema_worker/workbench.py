@@ -1,0 +1,146 @@
+"""The work itself, inside the actor: objects in, objects and figures out, no catalog."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import torch
+from pydantic import ValidationError
+from shared.snapshots.reconstruct import OutputSpec, reconstruct
+
+from services.phema_worker.evaluate import NotFinite, Scores, evaluate
+from services.phema_worker.tasks import (
+    Done,
+    EvaluateTask,
+    Failed,
+    Outcome,
+    Output,
+    ReconstructTask,
+    Stopped,
+    Task,
+    Weights,
+    Written,
+)
+from services.phema_worker.watch import Cancelled, Watch
+from shared.datasets import DatasetError
+from shared.edm2.frechet import FrechetError
+from shared.edm2.sampler import SamplerError
+from shared.recipes.config import EvaluationRecipe, RunConfig
+from shared.settings import Settings
+from shared.snapshots.errors import CorruptObject, ObjectMissing, SnapshotError
+from shared.snapshots.file import SnapshotMetadata, read_header
+from shared.snapshots.model import LoadedModel, load_model
+from shared.snapshots.store import ObjectInfo
+from shared.wiring import store_from
+
+log = logging.getLogger(__name__)
+
+_FINAL = (CorruptObject, ObjectMissing, NotFinite, SamplerError, FrechetError, DatasetError)
+"""What another attempt would meet again: the fault lies in what was asked or in what is stored."""
+
+
+class Workbench:
+    """What stays warm between tasks: torch, its threads, the connection to the store."""
+
+    def __init__(self, settings: Settings) -> None:
+        torch.set_num_threads(max(1, int(settings.actor_cpus)))
+        self.device = torch.device("cuda" if settings.actor_gpus and torch.cuda.is_available() else "cpu")
+        self._store = store_from(settings)
+        self._memory_bytes = settings.reconstruct_memory_bytes
+
+    def do(self, task: Task, watch: Watch) -> Outcome:
+        """Do a task, or say in one sentence why not. Unless it is done, nothing that it wrote is left."""
+        start = time.perf_counter()
+        try:
+            self.discard(task.leftovers)
+            if isinstance(task, ReconstructTask):
+                return Done(self._reconstruct(task, watch), {}, 0, time.perf_counter() - start)
+            scores = self._evaluate(task, watch)
+            written = _written(self._store.put(task.pictures_key, scores.png))
+            return Done((written,), scores.figures, scores.num_sampled, time.perf_counter() - start)
+        except Cancelled:
+            outcome: Outcome = Stopped()
+        except _FINAL as error:
+            outcome = Failed(str(error), retry=False)
+        except SnapshotError as error:
+            outcome = Failed(str(error), retry=True)
+        except Exception as error:
+            # A mistake of phema's own or of the machine: the job's attempts bound how often it is repeated.
+            log.exception("the task failed")
+            outcome = Failed(f"unexpected {type(error).__name__}: {error}", retry=True)
+        self.discard(task.keys)
+        return outcome
+
+    def discard(self, keys: Sequence[str]) -> None:
+        """Remove objects that no row names. A store that is away keeps them: they cost room, not correctness."""
+        for key in keys:
+            try:
+                self._store.delete(key)
+            except SnapshotError as error:
+                log.warning("an object that no row names was left behind: %s", error, extra={"key": key})
+                return
+
+    def _reconstruct(self, task: ReconstructTask, watch: Watch) -> tuple[Written, ...]:
+        watch.message = f"reading {len(task.inputs)} snapshots"
+        latest = task.inputs[-1]
+        source = read_header(self._store, latest.key, size=latest.size).metadata
+        if source is None:
+            raise CorruptObject(f"object {latest.key} is a safetensors file without phema's metadata")
+        written = reconstruct(
+            self._store,
+            task.inputs,
+            [OutputSpec(o.key, o.coefficients, _metadata(source, o), o.dtype) for o in task.outputs],
+            memory_bytes=self._memory_bytes,
+            progress=watch.at,
+            cancelled=lambda: watch.stopped,
+        )
+        return tuple(map(_written, written))
+
+    def _evaluate(self, task: EvaluateTask, watch: Watch) -> Scores:
+        watch.message = "reading weights"
+        model = self._load(task.weights)
+        watch.check()
+        guide = self._load(task.guide).denoiser if task.guide is not None else None
+        recipe = EvaluationRecipe.model_validate(task.recipe)
+        scores = evaluate(model.denoiser, guide, _config(model, task.weights.key), recipe, watch)
+        watch.check()
+        return scores
+
+    def _load(self, weights: Weights) -> LoadedModel:
+        data = self._store.get(weights.key)
+        if hashlib.sha256(data).hexdigest() != weights.sha256:
+            raise CorruptObject(f"object {weights.key} in {self._store.url} is not what was written: its hash differs")
+        model = load_model(data)
+        model.denoiser.to(self.device)
+        return model
+
+
+def _config(model: LoadedModel, key: str) -> RunConfig:
+    try:
+        return RunConfig.model_validate(model.metadata.config)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(map(str, problem["loc"]))
+        raise CorruptObject(f"object {key} holds no valid configuration: {field}: {problem['msg']}") from error
+
+
+def _metadata(source: SnapshotMetadata, output: Output) -> SnapshotMetadata:
+    """A reconstruction describes the same run as its snapshots, and says what it was made of."""
+    fields = source.model_dump() | {
+        "kind": "reconstruction",
+        "profile": output.profile,
+        "dtype": output.dtype,
+        "code_version": version("phema"),
+        "lineage": output.lineage,
+    }
+    return SnapshotMetadata.model_validate(fields)
+
+
+def _written(info: ObjectInfo) -> Written:
+    if info.sha256 is None:
+        raise CorruptObject(f"object {info.key} was stored without its hash")
+    return Written(info.key, info.size, info.sha256)
