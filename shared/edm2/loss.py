@@ -50,6 +50,16 @@ def uncertainty_loss(
     """
     sigma = draw_sigma(len(images), p_mean=p_mean, p_std=p_std, generator=generator, like=images)
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+    return denoising_loss(denoiser, images, class_labels, sigma=sigma, noise=noise)
+
+
+def denoising_loss(
+    denoiser: Denoiser, images: Tensor, class_labels: Tensor | None, *, sigma: Tensor, noise: Tensor
+) -> LossOutput:
+    """Loss of denoising `images` + `sigma` * `noise`, for given levels [N] and standard normal noise [N, C, H, W].
+
+    Draws nothing, so that a batch in parts costs what it costs as a whole.
+    """
     denoised = denoiser(images + noise * sigma[:, None, None, None], sigma, class_labels)
     squared_error = (denoised - images).square().flatten(1).sum(dim=1)
     weighted = loss_weight(sigma, denoiser.sigma_data) * squared_error
