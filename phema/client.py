@@ -15,7 +15,7 @@ from phema import downloads
 from phema.discovery import find_url
 from phema.errors import InvalidArgument, JobFailed, ServiceError, ServiceUnreachable, WaitTimeout
 from phema.records import Evaluation, Job, Metrics, Plan, Reconstruction, Run, Snapshot
-from phema.transport import Transport
+from phema.transport import Transport, route
 
 POLL_SECONDS = 0.5
 OUTAGE_SECONDS = 60.0
@@ -59,7 +59,7 @@ class Client:
     ) -> Plan:
         """What `reconstruct` would read and how good the result would be; reads no weights."""
         body = _question(sigma_rel, num_images, dtype, plan_only=True)
-        return Plan.model_validate(self._transport.post(f"/v1/runs/{run}/reconstructions", body))
+        return Plan.model_validate(self._transport.post(route("runs", run, "reconstructions"), body))
 
     def reconstruct(
         self,
@@ -78,7 +78,7 @@ class Client:
         if they cannot be; without, returns at once and `reconstruction(id)` tells the state.
         """
         body = _question(sigma_rel, num_images, dtype, plan_only=False)
-        answer = self._transport.post(f"/v1/runs/{run}/reconstructions", body)
+        answer = self._transport.post(route("runs", run, "reconstructions"), body)
         items = [Reconstruction.model_validate(item) for item in answer["reconstructions"]]
         if not wait:
             return items
@@ -88,11 +88,11 @@ class Client:
         return [self.reconstruction(item.id) for item in items]
 
     def reconstruction(self, reconstruction_id: str) -> Reconstruction:
-        return Reconstruction.model_validate(self._transport.get(f"/v1/reconstructions/{reconstruction_id}"))
+        return Reconstruction.model_validate(self._transport.get(route("reconstructions", reconstruction_id)))
 
     def reconstructions(self, run: str, limit: int | None = None) -> list[Reconstruction]:
         """Every reconstruction of a run, or the first `limit`."""
-        pages = self._transport.pages(f"/v1/runs/{run}/reconstructions", limit)
+        pages = self._transport.pages(route("runs", run, "reconstructions"), limit)
         return [Reconstruction.model_validate(item) for item in pages]
 
     def evaluate(
@@ -118,7 +118,7 @@ class Client:
         return self.evaluation(evaluation.id)
 
     def evaluation(self, evaluation_id: str) -> Evaluation:
-        return Evaluation.model_validate(self._transport.get(f"/v1/evaluations/{evaluation_id}"))
+        return Evaluation.model_validate(self._transport.get(route("evaluations", evaluation_id)))
 
     def evaluations(self, run: str | None = None, limit: int | None = None) -> list[Evaluation]:
         """Evaluations of one run, or of all."""
@@ -133,14 +133,14 @@ class Client:
         stopped, also in a later process; the file appears only when it is whole and its SHA-256 is the recorded one.
         """
         routes = {
-            "rec": f"/v1/reconstructions/{identity}/download",
-            "snap": f"/v1/snapshots/{identity}/download",
-            "eval": f"/v1/evaluations/{identity}/pictures",
+            "rec": route("reconstructions", identity, "download"),
+            "snap": route("snapshots", identity, "download"),
+            "eval": route("evaluations", identity, "pictures"),
         }
-        route = routes.get(identity.partition("-")[0])
-        if route is None:
+        file = routes.get(identity.partition("-")[0])
+        if file is None:
             raise InvalidArgument(f"{identity!r} cannot be downloaded; ids that can start with rec-, snap- or eval-")
-        return downloads.fetch(self._transport, route, Path(path or "."), on_progress=on_progress)
+        return downloads.fetch(self._transport, file, Path(path or "."), on_progress=on_progress)
 
     def wait(
         self,
@@ -182,7 +182,7 @@ class Runs:
 
     def get(self, run: str) -> Run:
         """A run by id or name."""
-        return Run.model_validate(self._transport.get(f"/v1/runs/{run}"))
+        return Run.model_validate(self._transport.get(route("runs", run)))
 
     def watch(
         self,
@@ -196,14 +196,14 @@ class Runs:
         return _poll(lambda: self.get(run), on_progress, timeout, poll_seconds, run)
 
     def cancel(self, run: str) -> Run:
-        return Run.model_validate(self._transport.post(f"/v1/runs/{run}/cancel"))
+        return Run.model_validate(self._transport.post(route("runs", run, "cancel")))
 
     def snapshots(self, run: str, limit: int | None = None) -> builtins.list[Snapshot]:
-        return [Snapshot.model_validate(item) for item in self._transport.pages(f"/v1/runs/{run}/snapshots", limit)]
+        return [Snapshot.model_validate(item) for item in self._transport.pages(route("runs", run, "snapshots"), limit)]
 
     def metrics(self, run: str, after: int | None = None, limit: int | None = None) -> builtins.list[Metrics]:
         """The run's history (loss, learning rate, throughput, magnitudes), later than `after` images seen."""
-        pages = self._transport.pages(f"/v1/runs/{run}/metrics", limit, after=after)
+        pages = self._transport.pages(route("runs", run, "metrics"), limit, after=after)
         return [Metrics.model_validate(item) for item in pages]
 
 
@@ -220,11 +220,11 @@ class Jobs:
         return [Job.model_validate(item) for item in pages]
 
     def get(self, job: str) -> Job:
-        return Job.model_validate(self._transport.get(f"/v1/jobs/{job}"))
+        return Job.model_validate(self._transport.get(route("jobs", job)))
 
     def cancel(self, job: str) -> Job:
         """Ask a job to stop: a queued one is cancelled at once, a running one at its next step."""
-        return Job.model_validate(self._transport.post(f"/v1/jobs/{job}/cancel"))
+        return Job.model_validate(self._transport.post(route("jobs", job, "cancel")))
 
 
 def _question(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -65,6 +66,11 @@ class Transport:
             raise ServiceError(
                 f"{self.url} answers {path} with something that is not JSON: is it phema?", 502
             ) from error
+
+
+def route(*parts: str) -> str:
+    """Path of a resource; a name with a slash stays one part."""
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
 def unreachable(url: str) -> ServiceUnreachable:
