@@ -1,0 +1,168 @@
+"""Snapshots and checkpoints, written behind the training loop's back and registered once durable."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor
+
+from services.trainer.attempt import Attempt
+from services.trainer.checkpoint import copied, encode_checkpoint, forget
+from services.trainer.state import TrainingState
+from shared.catalog import Catalog, CatalogUnreachable
+from shared.edm2.powerfunction import gamma_from_sigma_rel
+from shared.snapshots import CorruptObject, ObjectInfo, ObjectStore, StoreUnreachable
+from shared.snapshots.file import encode
+from shared.snapshots.header import Profile, SnapshotMetadata
+from shared.snapshots.layout import checkpoint_key, snapshot_key
+from shared.snapshots.uploader import BackgroundUploader
+from shared.telemetry import Meters, metrics
+
+CHECKPOINTS_KEPT = 2
+TRANSIENT = (StoreUnreachable, CorruptObject, CatalogUnreachable)
+_log = logging.getLogger(__name__)
+
+
+class Archive:
+    """The run's first worker's way to the store and the catalog.
+
+    The loop pays for copying the tensors off the device; encoding, upload and the row happen in one other thread, in
+    order. Hence a checkpoint is registered only after every snapshot before it, and no resume can skip one. A snapshot
+    that an earlier attempt has registered is not written again. Leaving the block without an error waits for all of
+    it; a failed upload is raised there or by the next `keep`.
+    """
+
+    def __init__(self, attempt: Attempt, *, catalog: Catalog, store: ObjectStore, meters: Meters) -> None:
+        self._attempt, self._catalog, self._store, self._meters = attempt, catalog, store, meters
+        self._labels = {"run_id": attempt.run_id}
+        with catalog.transaction() as tx:
+            self._known = {(s.num_images, s.sigma_rel) for s in tx.snapshots.list(attempt.run_id)}
+        # Room for two times at once: the loop waits only when the store falls a whole interval behind.
+        self._uploader = BackgroundUploader(
+            store,
+            max_pending=2 * (len(attempt.config.ema_sigma_rels) + 1),
+            transient=TRANSIENT,
+            on_retry=self._on_retry,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._uploader.__exit__(kind, error, trace)
+        self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, **self._labels)
+
+    def keep(self, state: TrainingState) -> None:
+        """Write what is due after the step that ended at `state.num_images`."""
+        config, now = self._attempt.config, state.num_images
+        last = now == config.total_images
+        started = time.perf_counter()
+        if last or now % config.snapshot_every == 0:
+            for index, sigma_rel in enumerate(config.ema_sigma_rels):
+                if (now, sigma_rel) not in self._known:
+                    self._keep_snapshot(state, index, sigma_rel)
+        if last or now % config.checkpoint_every == 0:
+            self._keep_checkpoint(state)
+        self._meters.add(metrics.SNAPSHOT_STALL_SECONDS, time.perf_counter() - started, **self._labels)
+        self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, **self._labels)
+
+    def _keep_snapshot(self, state: TrainingState, index: int, sigma_rel: float) -> None:
+        metadata = self._metadata(state, sigma_rel)
+        tensors: dict[str, Tensor] = copied(state.ema.tensors(index))
+
+        def produce() -> tuple[str, bytes]:
+            data = encode(tensors, metadata)
+            sha256 = hashlib.sha256(data).hexdigest()
+            key = snapshot_key(
+                metadata.run_id, num_images=metadata.num_images, sigma_rel=metadata.profile.sigma_rel, sha256=sha256
+            )
+            return key, data
+
+        self._submit("snapshot", produce, lambda info: self._register_snapshot(metadata, info))
+
+    def _keep_checkpoint(self, state: TrainingState) -> None:
+        attempt, num_images = self._attempt, state.num_images
+        tensors: dict[str, Any] = copied(state.state_dict())
+
+        def produce() -> tuple[str, memoryview]:
+            data = encode_checkpoint(tensors, attempt)
+            sha256 = hashlib.sha256(data).hexdigest()
+            return checkpoint_key(attempt.run_id, num_images=num_images, sha256=sha256), data
+
+        self._submit("checkpoint", produce, lambda info: self._register_checkpoint(num_images, info))
+
+    def _submit(
+        self, kind: str, produce: Callable[[], tuple[str, Any]], register: Callable[[ObjectInfo], None]
+    ) -> None:
+        begun = 0.0
+
+        def timed_produce() -> tuple[str, Any]:
+            nonlocal begun
+            begun = time.perf_counter()
+            return produce()
+
+        def timed_register(info: ObjectInfo) -> None:
+            register(info)
+            seconds = time.perf_counter() - begun
+            self._meters.observe(metrics.UPLOAD_SECONDS, seconds, kind=kind, **self._labels)
+            _log.info("%s is durable", kind, extra={"key": info.key, "size": info.size, "seconds": round(seconds, 3)})
+
+        self._uploader.submit(timed_produce, timed_register)
+
+    def _register_snapshot(self, metadata: SnapshotMetadata, info: ObjectInfo) -> None:
+        with self._attempt.writing(self._catalog) as (tx, _):
+            tx.snapshots.add(
+                run_id=metadata.run_id,
+                num_images=metadata.num_images,
+                sigma_rel=metadata.profile.sigma_rel,
+                gamma=metadata.profile.gamma,
+                dtype=metadata.dtype,
+                key=info.key,
+                size=info.size,
+                sha256=_sha256(info),
+            )
+        self._meters.add(metrics.SNAPSHOTS_UPLOADED, **self._labels)
+        self._meters.add(metrics.SNAPSHOT_BYTES, info.size, **self._labels)
+
+    def _register_checkpoint(self, num_images: int, info: ObjectInfo) -> None:
+        attempt = self._attempt
+        with attempt.writing(self._catalog) as (tx, _):
+            tx.checkpoints.add(
+                run_id=attempt.run_id, num_images=num_images, key=info.key, size=info.size, sha256=_sha256(info)
+            )
+            tx.jobs.made_progress(attempt.job_id, attempt.fence)
+            old = tx.checkpoints.beyond(attempt.run_id, CHECKPOINTS_KEPT)
+        self._meters.add(metrics.CHECKPOINTS_UPLOADED, **self._labels)
+        self._meters.add(metrics.CHECKPOINT_BYTES, info.size, **self._labels)
+        for checkpoint in old:
+            forget(checkpoint, attempt, catalog=self._catalog, store=self._store)
+
+    def _metadata(self, state: TrainingState, sigma_rel: float) -> SnapshotMetadata:
+        config = self._attempt.config
+        return SnapshotMetadata(
+            run_id=self._attempt.run_id,
+            num_images=state.num_images,
+            profile=Profile(sigma_rel=sigma_rel, gamma=gamma_from_sigma_rel(sigma_rel)),
+            dtype=config.snapshot_dtype,
+            buffers=state.buffers,
+            code_version=version("phema"),
+            config_hash=config.config_hash,
+            config=config.model_dump(mode="json"),
+        )
+
+    def _on_retry(self, error: Exception, delay_s: float) -> None:
+        self._meters.add(metrics.UPLOAD_RETRIES, **self._labels)
+        _log.warning("upload is tried again in %.1f s: %s", delay_s, error)
+
+
+def _sha256(info: ObjectInfo) -> str:
+    assert info.sha256 is not None, "a store that has just written an object knows its hash"
+    return info.sha256

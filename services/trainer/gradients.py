@@ -1,0 +1,40 @@
+"""All gradients of a module in one flat buffer, so that they are reduced and cleaned in one operation each.
+
+DistributedDataParallel would overlap the reduction with the backward pass, but it lays its buckets out anew after
+the first iteration, and a ring's order of summation follows the layout: a resumed run would differ from an
+uninterrupted one in the last bits. One buffer in the order of registration is the same in every iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from services.trainer.group import Group
+
+
+class FlatGradients:
+    """Makes every parameter's `.grad` a view of `flat`, into which backward passes accumulate."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        owned = list(parameters)
+        self.flat = torch.zeros(sum(p.numel() for p in owned), device=owned[0].device, dtype=owned[0].dtype)
+        start = 0
+        for parameter in owned:
+            parameter.grad = self.flat[start : start + parameter.numel()].view_as(parameter)
+            start += parameter.numel()
+
+    def zero_(self) -> None:
+        self.flat.zero_()
+
+    def reduce_(self, group: Group) -> None:
+        """Sum over the workers; each has divided its own part by the size of the whole batch."""
+        group.sum_(self.flat)
+
+    def drop_nonfinite_(self) -> Tensor:
+        """Set NaN and infinite elements to 0, as the paper does before Adam; their number, int64 on the device."""
+        nonfinite = self.flat.numel() - torch.isfinite(self.flat).sum()
+        torch.nan_to_num_(self.flat, nan=0.0, posinf=0.0, neginf=0.0)
+        return nonfinite

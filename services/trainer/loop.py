@@ -1,0 +1,45 @@
+"""The training loop of one worker. Its clock is images seen; all that it does is decided by the clock."""
+
+from __future__ import annotations
+
+import contextlib
+
+from services.trainer.archive import Archive
+from services.trainer.attempt import Attempt
+from services.trainer.batches import Batches
+from services.trainer.checkpoint import resume
+from services.trainer.group import Group
+from services.trainer.state import TrainingState
+from services.trainer.status import Status
+from services.trainer.step import train_step
+from shared.catalog import Catalog
+from shared.datasets import open_dataset
+from shared.snapshots import ObjectStore
+from shared.telemetry import Meters
+
+
+def train(attempt: Attempt, *, catalog: Catalog, store: ObjectStore, group: Group, meters: Meters) -> None:
+    """Train the run from its latest checkpoint to its end, or until a cancel is requested.
+
+    Every worker of the group calls it; the first one writes. On return all snapshots and checkpoints are durable and
+    registered. Raises LeaseLost when another attempt has taken over, DatasetError, CheckpointError, and what the
+    store and the catalog raise when they stay away.
+    """
+    config = attempt.config
+    dataset = open_dataset(config.dataset)
+    dataset.check(config.network)
+    state = TrainingState(config, group.device)
+    resume(state, attempt, catalog=catalog, store=store, group=group)
+    batches = Batches(dataset, config, group)
+    status = Status(attempt, catalog=catalog, group=group, meters=meters)
+    with contextlib.ExitStack() as stack:
+        archive = None
+        if group.is_first:
+            archive = stack.enter_context(Archive(attempt, catalog=catalog, store=store, meters=meters))
+        while state.num_images < config.total_images:
+            batch = batches.at(state.num_images)
+            status.add(train_step(state, batch, config, group))
+            if archive is not None:
+                archive.keep(state)
+            if status.due(state.num_images) and status.publish(state, batch):
+                break

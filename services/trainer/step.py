@@ -1,0 +1,59 @@
+"""One training iteration."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from services.trainer.batches import Batch
+from services.trainer.group import Group
+from services.trainer.state import TrainingState
+from shared.edm2.layers import normalize_weights_
+from shared.edm2.loss import denoising_loss
+from shared.edm2.schedule import learning_rate
+from shared.recipes.config import RunConfig
+
+
+class StepFigures(NamedTuple):
+    """Sums over this worker's share, on its device: nobody waits for them until a status is due."""
+
+    loss: Tensor
+    """Uncertainty-weighted loss over all elements of all pictures."""
+    weighted_mse: Tensor
+    """Plain weighted squared error per element, summed over pictures."""
+    nonfinite: Tensor
+    """Elements of the whole batch's gradient that were not finite."""
+    learning_rate: float
+
+
+def train_step(state: TrainingState, batch: Batch, config: RunConfig, group: Group) -> StepFigures:
+    """Take `state` one batch further.
+
+    Weights are forced to unit magnitude first (Eq. 66); the loss is summed over elements and scaled by loss_scaling /
+    batch size; non-finite gradients become 0; Adam and then the averages follow.
+    """
+    normalize_weights_(state.denoiser)
+    state.gradients.zero_()
+    losses, errors = [], []
+    for part in batch.parts(config.microbatch):
+        out = denoising_loss(state.denoiser, part.images, part.labels, sigma=part.sigma, noise=part.noise)
+        loss = out.loss.sum()
+        (loss * (config.loss_scaling / config.batch_size)).backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
+        errors.append(out.weighted_mse.sum())
+    state.gradients.reduce_(group)
+    nonfinite = state.gradients.drop_nonfinite_()
+    rate = learning_rate(
+        state.num_images,
+        batch_size=config.batch_size,
+        alpha_ref=config.learning_rate,
+        t_ref=config.lr_decay_iterations,
+        rampup_images=config.lr_rampup_images,
+    )
+    for parameters in state.optimizer.param_groups:
+        parameters["lr"] = rate
+    state.optimizer.step()
+    state.num_images += config.batch_size
+    state.ema.update(state.num_images, config.batch_size)
+    return StepFigures(sum(losses[1:], losses[0]), sum(errors[1:], errors[0]), nonfinite, rate)
