@@ -8,11 +8,10 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api.errors import Internal
-from services.api.problems import render
+from services.api.problems import METHODS, render
 from shared.telemetry import Meters
 from shared.telemetry.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 NO_ROUTE = "none"
 """Route of requests that reached none: unknown path, or refused before. Paths themselves would be endless labels."""
@@ -51,7 +50,7 @@ class Observe:
             self._record(scope, status or 500, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = scope["method"] if scope["method"] in METHODS else "other"
         route = getattr(scope.get("route"), "path", NO_ROUTE)
         self._meters.add(HTTP_REQUESTS, method=method, route=route, status=str(status))
         self._meters.observe(HTTP_REQUEST_SECONDS, seconds, method=method, route=route)

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from services.api.auth import OPEN_PATHS
-from services.api.errors import Unauthorized, Unavailable
+from services.api.errors import Invalid, Problem, Unauthorized, Unavailable
 from services.api.problems import MEDIA_TYPE, documented
 
 DESCRIPTION = """Train diffusion models the EDM2 way and choose the EMA length after the training run.

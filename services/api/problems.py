@@ -29,6 +29,7 @@ from shared.catalog import errors as catalog
 from shared.snapshots import errors as store
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 TYPE_PREFIX = "urn:phema:problem:"
 
 
@@ -130,13 +131,12 @@ def _answer_http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> set[str]:
-    """The methods of every route with the request's path."""
-    methods: set[str] = set()
-    for route in request.app.routes:
-        match, _ = route.matches(request.scope)
-        if match is not Match.NONE:
-            methods |= route.methods
-    return methods
+    """The methods that some route has at the request's path."""
+    return {
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    }
 
 
 def documented(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:

@@ -1,0 +1,121 @@
+"""What trainers and workers would have written, through the same catalog and store."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+
+from shared.catalog import Catalog, Evaluation, Job, JobKind, Reconstruction, Run
+from shared.edm2.powerfunction import gamma_from_sigma_rel
+from shared.recipes.config import EvaluationRecipe
+from shared.recipes.presets import resolve
+from shared.snapshots import layout
+from shared.snapshots.store import ObjectStore
+
+TIMES = tuple(range(3200, 25_601, 3200))
+STORED = (0.05, 0.10)
+
+
+def run(catalog: Catalog, name: str = "digits") -> Run:
+    config = resolve("digits-tiny")
+    with catalog.transaction() as tx:
+        return tx.runs.create(name, config.model_dump(mode="json"), config.config_hash, config.total_images)
+
+
+def snapshots(
+    catalog: Catalog,
+    store: ObjectStore,
+    run_id: str,
+    times: Sequence[int] = TIMES,
+    sigma_rels: Sequence[float] = STORED,
+    num_bytes: int = 64,
+) -> list[str]:
+    """Ids of snapshots with random bytes: the API never looks into them."""
+    ids = []
+    for num_images in times:
+        for sigma_rel in sigma_rels:
+            data = secrets.token_bytes(num_bytes)
+            sha256 = hashlib.sha256(data).hexdigest()
+            key = layout.snapshot_key(run_id, num_images=num_images, sigma_rel=sigma_rel, sha256=sha256)
+            info = store.put(key, data)
+            with catalog.transaction() as tx:
+                row, _ = tx.snapshots.add(
+                    run_id=run_id,
+                    num_images=num_images,
+                    sigma_rel=sigma_rel,
+                    gamma=gamma_from_sigma_rel(sigma_rel),
+                    dtype="float32",
+                    key=key,
+                    size=info.size,
+                    sha256=sha256,
+                )
+            ids.append(row.id)
+    return ids
+
+
+def trained(catalog: Catalog, store: ObjectStore, name: str = "digits") -> Run:
+    """A run with 16 snapshots."""
+    created = run(catalog, name)
+    snapshots(catalog, store, created.id)
+    return created
+
+
+def claim(catalog: Catalog, kind: JobKind) -> Job:
+    with catalog.transaction() as tx:
+        job = tx.jobs.claim([kind], owner="test", lease_seconds=60)
+    assert job is not None
+    return job
+
+
+def finish_reconstructions(catalog: Catalog, store: ObjectStore, num_bytes: int = 64) -> list[Reconstruction]:
+    """Do the oldest queued reconstruction job as a worker would."""
+    job = claim(catalog, JobKind.RECONSTRUCT)
+    finished = []
+    for identity in job.payload["reconstruction_ids"]:
+        data = secrets.token_bytes(num_bytes)
+        key = layout.reconstruction_key(job.payload["run_id"], identity, secrets.token_hex(4))
+        info = store.put(key, data)
+        with catalog.transaction() as tx:
+            finished.append(tx.reconstructions.complete(identity, key, info.size, hashlib.sha256(data).hexdigest()))
+    with catalog.transaction() as tx:
+        tx.jobs.succeed(job.id, job.fence, {})
+    return finished
+
+
+def finish_evaluation(
+    catalog: Catalog, store: ObjectStore, figures: dict[str, float], png: bytes = b"\x89PNG pictures"
+) -> Evaluation:
+    """Do the oldest queued evaluation job as a worker would."""
+    job = claim(catalog, JobKind.EVALUATE)
+    key = layout.pictures_key(job.payload["evaluation_id"], secrets.token_hex(4))
+    store.put(key, png)
+    with catalog.transaction() as tx:
+        tx.jobs.assert_fence(job.id, job.fence)
+        row = tx.evaluations.complete(job.payload["evaluation_id"], figures, key)
+        tx.jobs.succeed(job.id, job.fence, {})
+    return row
+
+
+def reconstruction(catalog: Catalog, store: ObjectStore, run_id: str, sigma_rel: float = 0.07) -> Reconstruction:
+    """A finished reconstruction of a run without any plan worth the name."""
+    with catalog.transaction() as tx:
+        row, _ = tx.reconstructions.find_or_create(
+            run_id=run_id,
+            num_images=TIMES[-1],
+            sigma_rel=sigma_rel,
+            gamma=gamma_from_sigma_rel(sigma_rel),
+            dtype="float32",
+            plan={"snapshots": [], "coefficients": [], "predicted_error": 0.0, "noise_gain": 1.0},
+        )
+        job, _ = tx.jobs.enqueue(
+            JobKind.RECONSTRUCT,
+            payload={"run_id": run_id, "num_images": TIMES[-1], "reconstruction_ids": [row.id]},
+            content_key=f"seed:{row.id}",
+            run_id=run_id,
+        )
+        tx.reconstructions.assign([row.id], job.id)
+    return finish_reconstructions(catalog, store)[0]
+
+
+RECIPE = EvaluationRecipe().model_dump(mode="json")

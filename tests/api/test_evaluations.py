@@ -1,0 +1,130 @@
+"""`/v1/evaluations`; the pictures are in test_downloads.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shared.catalog import JobKind
+from shared.recipes.config import EvaluationRecipe
+from shared.recipes.presets import resolve
+from tests.api import seed
+from tests.api.http import Api, problem
+from tests.fixtures.catalog import only
+
+PATH = "/v1/evaluations"
+
+
+@pytest.fixture
+def subject(api: Api) -> str:
+    """Id of a finished reconstruction."""
+    return seed.reconstruction(api.catalog, api.store, seed.run(api.catalog).id).id
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", PATH), ("GET", PATH), ("GET", f"{PATH}/eval-1"), ("GET", f"{PATH}/eval-1/pictures")],
+)
+@only("sqlite")
+def test_anonymous_gets_401(guarded: Api, method: str, path: str) -> None:
+    problem(guarded.anonymous(method, path), 401, "unauthorized")
+
+
+def test_an_evaluation_is_asked_for_done_and_shown(api: Api, subject: str) -> None:
+    response = api.post(PATH, {"reconstruction_id": subject, "num_samples": 64, "metrics": ["frechet"]})
+    assert response.status_code == 202
+    asked = response.json()
+    assert asked["recipe"] == EvaluationRecipe(num_samples=64, metrics=("frechet",)).model_dump(mode="json")
+    assert (asked["state"], asked["figures"], asked["sigma_rel"]) == ("queued", None, 0.07)
+    with api.catalog.transaction() as tx:
+        job = tx.jobs.get(asked["job_id"])
+    assert (job.kind, job.payload) == (JobKind.EVALUATE, {"evaluation_id": asked["id"]})
+    problem(api.get(f"{PATH}/{asked['id']}/pictures"), 409, "not-finished")
+    seed.finish_evaluation(api.catalog, api.store, {"frechet": 1.25})
+    found = api.get(f"{PATH}/{asked['id']}").json()
+    assert (found["state"], found["figures"], found["error"]) == ("succeeded", {"frechet": 1.25}, None)
+
+
+def test_the_same_question_is_one_evaluation(api: Api, subject: str) -> None:
+    first = api.post(PATH, {"reconstruction_id": subject}).json()
+    same = api.post(PATH, {"reconstruction_id": subject, "num_steps": 32})
+    assert (same.status_code, same.json()["id"]) == (202, first["id"])
+    other = api.post(PATH, {"reconstruction_id": subject, "num_steps": 16}).json()
+    assert other["id"] != first["id"]
+    seed.finish_evaluation(api.catalog, api.store, {"frechet": 1.0})
+    done = api.post(PATH, {"reconstruction_id": subject})
+    assert (done.status_code, done.json()["figures"]) == (200, {"frechet": 1.0})
+    with api.catalog.transaction() as tx:
+        assert len(tx.jobs.list(kind=JobKind.EVALUATE).items) == 2
+
+
+def test_what_failed_may_be_asked_for_again(api: Api, subject: str) -> None:
+    first = api.post(PATH, {"reconstruction_id": subject}).json()
+    job = seed.claim(api.catalog, JobKind.EVALUATE)
+    with api.catalog.transaction() as tx:
+        tx.jobs.fail(job.id, job.fence, "the network gives NaN", retry=False)
+    failed = api.get(f"{PATH}/{first['id']}").json()
+    assert (failed["state"], failed["error"]) == ("failed", "the network gives NaN")
+    again = api.post(PATH, {"reconstruction_id": subject}).json()
+    assert (again["id"], again["state"]) == (first["id"], "queued")
+    assert again["job_id"] != first["job_id"]
+
+
+def test_weights_must_be_finished(api: Api) -> None:
+    seed.trained(api.catalog, api.store)
+    asked = api.post("/v1/runs/digits/reconstructions", {"sigma_rel": 0.07}).json()["reconstructions"][0]
+    document = problem(api.post(PATH, {"reconstruction_id": asked["id"]}), 409, "not-finished")
+    assert document["detail"] == (
+        f"reconstruction_id: reconstruction {asked['id']} is queued; wait until it has succeeded"
+    )
+
+
+def test_a_guide_comes_from_any_run_whose_pictures_fit(api: Api, subject: str) -> None:
+    guide = seed.reconstruction(api.catalog, api.store, seed.run(api.catalog, "guide").id).id
+    asked = api.post(PATH, {"reconstruction_id": subject, "guidance": 2.0, "guide_id": guide})
+    assert asked.status_code == 202
+    assert asked.json()["recipe"]["guide_id"] == guide
+
+
+def test_a_guide_that_does_not_fit_is_refused(api: Api, subject: str) -> None:
+    config = resolve("digits-tiny", {"network": {"label_dim": 0}})
+    with api.catalog.transaction() as tx:
+        run = tx.runs.create("plain", config.model_dump(mode="json"), config.config_hash, config.total_images)
+    guide = seed.reconstruction(api.catalog, api.store, run.id).id
+    response = api.post(PATH, {"reconstruction_id": subject, "guidance": 2.0, "guide_id": guide})
+    assert f"guide_id {guide} has label_dim 0" in problem(response, 422, "invalid")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "fields", "words"),
+    [
+        ({"reconstruction_id": "rec-nobody"}, ["reconstruction_id"], "reconstruction_id 'rec-nobody' is no reconstruc"),
+        ({"guide_id": "rec-nobody", "guidance": 2}, ["guide_id"], "guide_id 'rec-nobody' is no reconstruction"),
+        ({"guidance": 2}, [""], "guidance 2 needs guide_id"),
+        ({"num_steps": 1}, ["num_steps"], "num_steps 1 must be greater than or equal to 2"),
+        ({"num_samples": 10**9}, ["num_samples"], "num_samples 1000000000 must be less than or equal to 100000"),
+        ({"sigma_min": 90}, [""], "sigma_min 90 must be below sigma_max 80"),
+        ({"metrics": ["fid"]}, ["metrics.0"], "metrics.0 \"fid\" must be 'frechet' or 'held_out_loss'"),
+        ({"steps": 3}, ["steps"], "steps is not known here"),
+    ],
+)
+@only("sqlite")
+def test_what_is_wrong_is_refused(
+    api: Api, subject: str, body: dict[str, Any], fields: list[str], words: str
+) -> None:
+    document = problem(api.post(PATH, {"reconstruction_id": subject, **body}), 422, "invalid")
+    assert [error["field"] for error in document["errors"]] == fields
+    assert words in document["detail"]
+    assert api.all(PATH) == []
+
+
+def test_evaluations_are_listed_by_run_newest_first(api: Api, subject: str) -> None:
+    other = seed.reconstruction(api.catalog, api.store, seed.run(api.catalog, "other").id).id
+    ids = [api.post(PATH, {"reconstruction_id": subject, "seed": i}).json()["id"] for i in range(3)]
+    foreign = api.post(PATH, {"reconstruction_id": other}).json()["id"]
+    assert [item["id"] for item in api.all(PATH, limit=1)] == [foreign, *reversed(ids)]
+    assert [item["id"] for item in api.all(PATH, run="digits", limit=2)] == list(reversed(ids))
+    document = problem(api.get(PATH, params={"run": "nobody"}), 422, "invalid")
+    assert document["errors"][0]["place"] == "query"
+    problem(api.get(f"{PATH}/eval-nobody"), 404, "not-found")

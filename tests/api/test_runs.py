@@ -1,0 +1,170 @@
+"""`/v1/runs`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shared.catalog import JobKind, JobState
+from shared.recipes.presets import resolve
+from tests.api import seed
+from tests.api.http import Api, problem
+
+DIGITS = {"name": "digits", "preset": "digits-tiny"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/runs"),
+        ("GET", "/v1/runs"),
+        ("GET", "/v1/runs/digits"),
+        ("POST", "/v1/runs/digits/cancel"),
+        ("GET", "/v1/runs/digits/metrics"),
+    ],
+)
+def test_anonymous_gets_401(guarded: Api, method: str, path: str) -> None:
+    seed.run(guarded.catalog)
+    problem(guarded.anonymous(method, path), 401, "unauthorized")
+
+
+def test_a_run_is_launched_with_its_job(api: Api) -> None:
+    response = api.post("/v1/runs", {**DIGITS, "config": {"network": {"num_blocks": 2}, "seed": 7}})
+    assert response.status_code == 201
+    run = response.json()
+    expected = resolve("digits-tiny", {"network": {"num_blocks": 2}, "seed": 7})
+    assert run["config"] == expected.model_dump(mode="json")
+    assert run["config_hash"] == expected.config_hash
+    assert (run["name"], run["preset"], run["state"]) == ("digits", "digits-tiny", "queued")
+    assert (run["num_images"], run["total_images"], run["error"]) == (0, expected.total_images, None)
+    assert run["created_at"].endswith("Z")
+    with api.catalog.transaction() as tx:
+        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
+        assert job is not None
+        assert (job.id, job.payload) == (run["job"]["id"], {"run_id": run["id"]})
+
+
+def test_a_run_is_found_by_id_and_by_name(api: Api) -> None:
+    created = api.post("/v1/runs", DIGITS).json()
+    assert api.get(f"/v1/runs/{created['id']}").json() == created
+    assert api.get("/v1/runs/digits").json() == created
+
+
+def test_an_unknown_run_is_404(api: Api) -> None:
+    for path in ("", "/metrics", "/snapshots", "/reconstructions"):
+        assert "nobody" in problem(api.get(f"/v1/runs/nobody{path}"), 404, "not-found")["detail"]
+    problem(api.post("/v1/runs/nobody/cancel"), 404, "not-found")
+    problem(api.post("/v1/runs/nobody/reconstructions", {"sigma_rel": 0.1}), 404, "not-found")
+
+
+def test_a_name_is_given_once(api: Api) -> None:
+    api.post("/v1/runs", DIGITS)
+    document = problem(api.post("/v1/runs", DIGITS), 409, "name-taken")
+    assert document["detail"] == "name 'digits' is taken by another run; choose one that is free"
+    assert len(api.all("/v1/runs")) == 1
+    with api.catalog.transaction() as tx:
+        assert len(tx.jobs.list().items) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "fields", "words"),
+    [
+        ({"preset": "digits-tiny"}, ["name"], ["name is missing"]),
+        ({**DIGITS, "nmae": 1}, ["nmae"], ["nmae is not known here; did you mean name? allowed: name, preset, config"]),
+        ({**DIGITS, "preset": "digits-tin"}, ["preset"], ["'digits-tin' is unknown", "did you mean 'digits-tiny'"]),
+        ({**DIGITS, "config": {"sed": 1}}, ["config.sed"], ["config.sed"]),
+        ({**DIGITS, "config": {"network": {"depth": 1}}}, ["config.network.depth"], ["config.network.depth"]),
+        ({**DIGITS, "config": {"preset": "x"}}, ["config.preset"], ["config.preset is given twice"]),
+        ({**DIGITS, "config": {"num_workers": 3}}, ["config"], ["batch_size 64 is not divisible by num_workers 3"]),
+        ({**DIGITS, "config": {"total_images": 100}}, ["config"], ["total_images 100 is not a multiple of", "128"]),
+        ({**DIGITS, "config": {"ema_sigma_rels": [0.1, 0.5]}}, ["config.ema_sigma_rels.1"], ["less than 0.288", "0.5"]),
+        ({**DIGITS, "config": {"ema_sigma_rels": [0.1, 0.1]}}, ["config.ema_sigma_rels"], ["names a sigma_rel twice"]),
+        ({**DIGITS, "config": {"total_images": 64 * 10**30}}, ["config.total_images"], [str(2**53 - 1)]),
+        ({**DIGITS, "preset": "edm2-img64-s"}, ["config"], ["network.img_resolution is 64", "digits need 8"]),
+        ({**DIGITS, "config": {"network": {"label_dim": 5}}}, ["config"], ["network.label_dim is 5", "10 classes"]),
+        ({**DIGITS, "name": "a b"}, ["name"], ['name "a b" must match']),
+        ({**DIGITS, "name": "run-0123456789ab"}, ["name"], ["must not start with run-"]),
+        ({**DIGITS, "name": "x" * 64}, ["name"], ["at most 63 characters"]),
+        ({"name": 3, "preset": [], "config": 1}, ["name", "preset", "config"], ["name 3", "preset []", "config 1"]),
+    ],
+)
+def test_what_is_wrong_is_refused_field_by_field(
+    api: Api, body: dict[str, Any], fields: list[str], words: list[str]
+) -> None:
+    document = problem(api.post("/v1/runs", body), 422, "invalid")
+    assert [error["field"] for error in document["errors"]] == fields
+    assert {error["place"] for error in document["errors"]} == {"body"}
+    for word in words:
+        assert word in document["detail"]
+    assert api.all("/v1/runs") == []
+
+
+def test_runs_are_listed_newest_first_in_pages(api: Api) -> None:
+    names = [f"run{i}" for i in range(5)]
+    for name in names:
+        api.post("/v1/runs", {**DIGITS, "name": name})
+    first = api.get("/v1/runs", params={"limit": 2}).json()
+    assert [run["name"] for run in first["items"]] == ["run4", "run3"]
+    # What comes meanwhile shifts nothing.
+    api.post("/v1/runs", {**DIGITS, "name": "late"})
+    second = api.get("/v1/runs", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [run["name"] for run in second["items"]] == ["run2", "run1"]
+    assert [run["name"] for run in api.all("/v1/runs", limit=2)] == ["late", *reversed(names)]
+
+
+def test_runs_are_filtered_by_state(api: Api) -> None:
+    seed.run(api.catalog, "a")
+    seed.run(api.catalog, "b")
+    api.post("/v1/runs/a/cancel")
+    assert [run["name"] for run in api.all("/v1/runs", state="cancelled")] == ["a"]
+    assert [run["name"] for run in api.all("/v1/runs", state="queued")] == ["b"]
+    document = problem(api.get("/v1/runs", params={"state": "lost"}), 422, "invalid")
+    assert document["errors"][0]["field"] == "state"
+    assert "'queued', 'running', 'succeeded', 'failed' or 'cancelled'" in document["detail"]
+
+
+def test_a_queued_run_is_cancelled_at_once(api: Api) -> None:
+    seed.run(api.catalog)
+    for _ in range(2):
+        run = api.post("/v1/runs/digits/cancel").json()
+        assert (run["state"], run["job"]["cancel_requested"]) == ("cancelled", True)
+
+
+def test_a_running_run_is_asked_to_stop(api: Api) -> None:
+    seed.run(api.catalog)
+    job = seed.claim(api.catalog, JobKind.TRAIN)
+    run = api.post("/v1/runs/digits/cancel").json()
+    assert (run["state"], run["job"]["cancel_requested"]) == ("running", True)
+    with api.catalog.transaction() as tx:
+        assert tx.jobs.heartbeat(job.id, job.fence, lease_seconds=60)
+
+
+def test_progress_and_failure_are_shown(api: Api) -> None:
+    run_id = seed.run(api.catalog).id
+    job = seed.claim(api.catalog, JobKind.TRAIN)
+    with api.catalog.transaction() as tx:
+        tx.runs.set_progress(run_id, 6400)
+        assert tx.jobs.fail(job.id, job.fence, "the disk is full", retry=False) is JobState.FAILED
+    run = api.get("/v1/runs/digits").json()
+    assert (run["state"], run["num_images"], run["error"]) == ("failed", 6400, "the disk is full")
+
+
+def test_history_is_followed_by_images_and_by_pages(api: Api) -> None:
+    run_id = seed.run(api.catalog).id
+    with api.catalog.transaction() as tx:
+        for i in range(1, 6):
+            tx.history.put(run_id, 64 * i, {"loss": 1 / i, "weight/enc/8/max": 1.0})
+    rows = api.all("/v1/runs/digits/metrics", limit=2)
+    assert [row["num_images"] for row in rows] == [64, 128, 192, 256, 320]
+    assert rows[2]["values"] == {"loss": 1 / 3, "weight/enc/8/max": 1.0}
+    news = api.get("/v1/runs/digits/metrics", params={"after": 192}).json()
+    assert [row["num_images"] for row in news["items"]] == [256, 320]
+    assert news["next_cursor"] is None
+
+
+def test_figures_that_are_not_finite_are_null(api: Api) -> None:
+    run_id = seed.run(api.catalog).id
+    with api.catalog.transaction() as tx:
+        tx.history.put(run_id, 64, {"loss": float("nan"), "grad": float("inf"), "lr": 0.5})
+    assert api.all("/v1/runs/digits/metrics")[0]["values"] == {"loss": None, "grad": None, "lr": 0.5}

@@ -1,0 +1,36 @@
+"""`/v1/runs/{run}/snapshots`; the files are in test_downloads.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.api import seed
+from tests.api.http import Api, problem
+
+
+@pytest.mark.parametrize("path", ["/v1/runs/digits/snapshots", "/v1/snapshots/snap-1/download"])
+def test_anonymous_gets_401(guarded: Api, path: str) -> None:
+    seed.run(guarded.catalog)
+    problem(guarded.anonymous("GET", path), 401, "unauthorized")
+    problem_head = guarded.anonymous("HEAD", path)
+    assert problem_head.status_code == 401
+
+
+def test_snapshots_come_in_order_of_time_then_width(api: Api) -> None:
+    run = seed.trained(api.catalog, api.store)
+    items = api.all("/v1/runs/digits/snapshots", limit=3)
+    expected = [(time, sigma_rel) for time in seed.TIMES for sigma_rel in seed.STORED]
+    assert [(item["num_images"], item["sigma_rel"]) for item in items] == expected
+    first = items[0]
+    assert (first["run_id"], first["profile_kind"], first["dtype"], first["size"]) == (run.id, "power", "float32", 64)
+    assert first["gamma"] == pytest.approx(16.97, abs=0.01)
+    assert len(first["sha256"]) == 64
+
+
+def test_a_run_without_snapshots_has_an_empty_list(api: Api) -> None:
+    seed.run(api.catalog)
+    assert api.get("/v1/runs/digits/snapshots").json() == {"items": [], "next_cursor": None}
+
+
+def test_an_unknown_snapshot_is_404(api: Api) -> None:
+    assert "snap-nobody" in problem(api.get("/v1/snapshots/snap-nobody/download"), 404, "not-found")["detail"]
