@@ -90,7 +90,11 @@ class Catalog:
     def check(self) -> None:
         """Raise `CatalogUnreachable` or `SchemaOutOfDate` unless the catalog can be used as it is."""
         path = sqlite_path(self._url)
-        if path is not None and not path.exists():
+        try:
+            missing = path is not None and not path.exists()
+        except OSError as error:
+            raise CatalogUnreachable(self.location, error.strerror or str(error)) from error
+        if missing:
             raise SchemaOutOfDate(f"There is no catalog at {self.location} yet: {UPGRADE_HINT}.")
         with self._translated(), self._engine.begin() as connection:
             if refuses_writes(connection):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, Double, ForeignKey, Index, MetaData, String, UniqueConstraint, text
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, MetaData, String, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from shared.catalog.clock import database_now
@@ -262,7 +262,7 @@ class IdempotencyRecord(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     request_hash: Mapped[str]
     status: Mapped[int]
-    body: Mapped[Any] = mapped_column(Json)
+    body: Mapped[Any] = mapped_column(JSON)
     created_at: Mapped[float] = mapped_column(default=database_now())
 
 

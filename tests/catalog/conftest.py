@@ -1,0 +1,61 @@
+"""What the tests of the catalog share: a run, a way to ask for jobs, and time that passes at a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from shared.catalog import Catalog, Job, JobKind
+from shared.catalog.engine import parse_url
+
+
+class Clockwork:
+    """Ages rows instead of waiting: to the queue, a lease in the past is a lease that has run out."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def run_out(self, job_id: str) -> None:
+        """The lease of this job has run out."""
+        self._execute("UPDATE jobs SET lease_expires_at = 1 WHERE id = :id AND state = 'running'", id=job_id)
+
+    def pass_pauses(self) -> None:
+        """Every pause before a retry is over."""
+        self._execute("UPDATE jobs SET not_before = 0")
+
+    def _execute(self, statement: str, **parameters: str) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(text(statement), parameters)
+
+
+@pytest.fixture
+def clockwork(catalog_url: str) -> Iterator[Clockwork]:
+    engine = create_engine(parse_url(catalog_url))
+    yield Clockwork(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def run_id(catalog: Catalog) -> str:
+    with catalog.transaction() as tx:
+        return tx.runs.create("digits", {"preset": "digits", "seed": 0}, "hash", total_images=1000).id
+
+
+def ask(catalog: Catalog, key: str = "question", kind: JobKind = JobKind.RECONSTRUCT, max_attempts: int = 5) -> Job:
+    """A queued job."""
+    with catalog.transaction() as tx:
+        return tx.jobs.enqueue(kind, payload={"key": key}, content_key=key, max_attempts=max_attempts)[0]
+
+
+def claim(catalog: Catalog, *kinds: JobKind, owner: str = "worker", lease_seconds: float = 60.0) -> Job | None:
+    with catalog.transaction() as tx:
+        return tx.jobs.claim(kinds or list(JobKind), owner=owner, lease_seconds=lease_seconds)
+
+
+def held(catalog: Catalog, **options: float) -> Job:
+    """The job that is claimed now; there must be one."""
+    job = claim(catalog, **options)  # type: ignore[arg-type]
+    assert job is not None
+    return job

@@ -1,0 +1,87 @@
+"""Answers kept for repeated requests, and the processes Prometheus is told of."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from sqlalchemy import create_engine, text
+
+from shared.catalog import Catalog
+from shared.catalog.engine import parse_url
+
+
+def test_an_answer_is_kept(catalog: Catalog) -> None:
+    with catalog.transaction() as tx:
+        assert tx.idempotency.get("key") is None
+        tx.idempotency.save("key", "hash", 201, {"id": "run-1", "list": [1, None, "é"]})
+    with catalog.transaction() as tx:
+        record = tx.idempotency.get("key")
+    assert record is not None
+    assert (record.request_hash, record.status, record.body) == ("hash", 201, {"id": "run-1", "list": [1, None, "é"]})
+
+
+def test_the_first_answer_stays(catalog: Catalog) -> None:
+    for status in (201, 409):
+        with catalog.transaction() as tx:
+            tx.idempotency.save("key", "hash", status, None)
+    with catalog.transaction() as tx:
+        record = tx.idempotency.get("key")
+    assert record is not None
+    assert (record.status, record.body) == (201, None)
+
+
+def test_racing_requests_with_one_key_do_the_work_once(catalog: Catalog) -> None:
+    clients = 6
+    start = threading.Barrier(clients)
+
+    def request(_: int) -> str:
+        start.wait()
+        with catalog.transaction() as tx:
+            record = tx.idempotency.get("key")
+            if record is not None:
+                return record.body["id"]
+            run = tx.runs.create("digits", {}, "hash", total_images=1)
+            tx.idempotency.save("key", "hash", 201, {"id": run.id})
+            return run.id
+
+    with ThreadPoolExecutor(clients) as pool:
+        assert len(set(pool.map(request, range(clients)))) == 1
+    with catalog.transaction() as tx:
+        assert len(tx.runs.list().items) == 1
+
+
+def test_targets_come_and_go(catalog: Catalog) -> None:
+    with catalog.transaction() as tx:
+        tx.targets.register("trainer", "127.0.0.1:9001", {"run_id": "run-1"})
+        tx.targets.register("worker", "127.0.0.1:9000")
+    with catalog.transaction() as tx:
+        first, second = tx.targets.live(60)
+        assert (first.address, first.kind, first.labels) == ("127.0.0.1:9000", "worker", {})
+        assert second.labels == {"run_id": "run-1"}
+        tx.targets.register("trainer", "127.0.0.1:9001", {"run_id": "run-2"})
+        assert tx.targets.live(60)[1].labels == {"run_id": "run-2"}, "a new process at an old address"
+        tx.targets.remove("127.0.0.1:9001")
+        tx.targets.remove("127.0.0.1:9001")
+        assert not tx.targets.touch("127.0.0.1:9001")
+        assert [target.address for target in tx.targets.live(60)] == ["127.0.0.1:9000"]
+
+
+def test_silent_targets_are_not_live_and_are_forgotten(catalog: Catalog, catalog_url: str) -> None:
+    def age(seconds: float) -> None:
+        engine = create_engine(parse_url(catalog_url))
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE targets SET seen_at = seen_at - :seconds"), {"seconds": seconds})
+        engine.dispose()
+
+    with catalog.transaction() as tx:
+        tx.targets.register("worker", "127.0.0.1:9000")
+    age(100)
+    with catalog.transaction() as tx:
+        assert tx.targets.live(60) == []
+        assert tx.targets.touch("127.0.0.1:9000")
+        assert len(tx.targets.live(60)) == 1
+    age(10_000)
+    with catalog.transaction() as tx:
+        tx.targets.register("worker", "127.0.0.1:9001")
+        assert [target.address for target in tx.targets.live(1e9)] == ["127.0.0.1:9001"]
