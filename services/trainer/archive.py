@@ -40,7 +40,7 @@ class Archive:
 
     def __init__(self, attempt: Attempt, *, catalog: Catalog, store: ObjectStore, meters: Meters) -> None:
         self._attempt, self._catalog, self._store, self._meters = attempt, catalog, store, meters
-        self._labels = {"run_id": attempt.run_id}
+        self._run = attempt.run_id
         with catalog.transaction() as tx:
             self._known = {(s.num_images, s.sigma_rel) for s in tx.snapshots.list(attempt.run_id)}
         # Room for two times at once: the loop waits only when the store falls a whole interval behind.
@@ -58,7 +58,7 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._uploader.__exit__(kind, error, trace)
-        self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, **self._labels)
+        self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, run_id=self._run)
 
     def keep(self, state: TrainingState) -> None:
         """Write what is due after the step that ended at `state.num_images`."""
@@ -71,8 +71,8 @@ class Archive:
                     self._keep_snapshot(state, index, sigma_rel)
         if last or now % config.checkpoint_every == 0:
             self._keep_checkpoint(state)
-        self._meters.add(metrics.SNAPSHOT_STALL_SECONDS, time.perf_counter() - started, **self._labels)
-        self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, **self._labels)
+        self._meters.add(metrics.SNAPSHOT_STALL_SECONDS, time.perf_counter() - started, run_id=self._run)
+        self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, run_id=self._run)
 
     def _keep_snapshot(self, state: TrainingState, index: int, sigma_rel: float) -> None:
         metadata = self._metadata(state, sigma_rel)
@@ -112,7 +112,7 @@ class Archive:
         def timed_register(info: ObjectInfo) -> None:
             register(info)
             seconds = time.perf_counter() - begun
-            self._meters.observe(metrics.UPLOAD_SECONDS, seconds, kind=kind, **self._labels)
+            self._meters.observe(metrics.UPLOAD_SECONDS, seconds, kind=kind, run_id=self._run)
             _log.info("%s is durable", kind, extra={"key": info.key, "size": info.size, "seconds": round(seconds, 3)})
 
         self._uploader.submit(timed_produce, timed_register)
@@ -129,8 +129,8 @@ class Archive:
                 size=info.size,
                 sha256=_sha256(info),
             )
-        self._meters.add(metrics.SNAPSHOTS_UPLOADED, **self._labels)
-        self._meters.add(metrics.SNAPSHOT_BYTES, info.size, **self._labels)
+        self._meters.add(metrics.SNAPSHOTS_UPLOADED, run_id=self._run)
+        self._meters.add(metrics.SNAPSHOT_BYTES, info.size, run_id=self._run)
 
     def _register_checkpoint(self, num_images: int, info: ObjectInfo) -> None:
         attempt = self._attempt
@@ -140,8 +140,8 @@ class Archive:
             )
             tx.jobs.made_progress(attempt.job_id, attempt.fence)
             old = tx.checkpoints.beyond(attempt.run_id, CHECKPOINTS_KEPT)
-        self._meters.add(metrics.CHECKPOINTS_UPLOADED, **self._labels)
-        self._meters.add(metrics.CHECKPOINT_BYTES, info.size, **self._labels)
+        self._meters.add(metrics.CHECKPOINTS_UPLOADED, run_id=self._run)
+        self._meters.add(metrics.CHECKPOINT_BYTES, info.size, run_id=self._run)
         for checkpoint in old:
             forget(checkpoint, attempt, catalog=self._catalog, store=self._store)
 
@@ -159,7 +159,7 @@ class Archive:
         )
 
     def _on_retry(self, error: Exception, delay_s: float) -> None:
-        self._meters.add(metrics.UPLOAD_RETRIES, **self._labels)
+        self._meters.add(metrics.UPLOAD_RETRIES, run_id=self._run)
         _log.warning("upload is tried again in %.1f s: %s", delay_s, error)
 
 

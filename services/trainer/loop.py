@@ -13,7 +13,7 @@ from services.trainer.state import TrainingState
 from services.trainer.status import Status
 from services.trainer.step import train_step
 from shared.catalog import Catalog
-from shared.datasets import open_dataset
+from shared.datasets import check_dataset, open_dataset
 from shared.snapshots import ObjectStore
 from shared.telemetry import Meters
 
@@ -26,8 +26,8 @@ def train(attempt: Attempt, *, catalog: Catalog, store: ObjectStore, group: Grou
     store and the catalog raise when they stay away.
     """
     config = attempt.config
+    check_dataset(config.dataset, config.network)
     dataset = open_dataset(config.dataset)
-    dataset.check(config.network)
     state = TrainingState(config, group.device)
     resume(state, attempt, catalog=catalog, store=store, group=group)
     batches = Batches(dataset, config, group)

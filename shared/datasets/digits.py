@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.datasets import load_digits as load_sklearn_digits
 
-from shared.datasets.errors import DatasetError
+from shared.datasets.facts import DIGITS
 from shared.datasets.pictures import Dataset, Pictures
 
-NUM_CLASSES = 10
 _SPLIT_SEED = 0
 
 
@@ -16,14 +14,15 @@ def load_digits(*, held_out: int) -> Dataset:
     """1,797 grey 8x8 pictures of ten classes, 0..16 mapped to [-1, 1].
 
     The last `held_out` of one fixed shuffle are kept from training: the file is ordered by writer, so its tail
-    alone would hold back a few hands only. Raises DatasetError when too few pictures remain.
+    alone would hold back a few hands only. Raises DatasetError when nothing remains to train on.
     """
-    bunch = load_sklearn_digits()
+    from sklearn.datasets import load_digits as load_bunch  # seconds to import: only those who read pictures pay
+
+    DIGITS.check_held_out(held_out)
+    bunch = load_bunch()
     images = (bunch.images.astype(np.float32) / 8.0 - 1.0)[:, None]
     labels = bunch.target.astype(np.int64)
-    if held_out >= len(images):
-        raise DatasetError(f"dataset.held_out is {held_out}, but digits has {len(images)} pictures; hold out fewer")
     # RandomState's stream is frozen by NumPy's policy; Generator's is not.
     order = np.random.RandomState(_SPLIT_SEED).permutation(len(images))
     train, kept = order[: len(images) - held_out], order[len(images) - held_out :]
-    return Dataset("digits", Pictures(images[train], labels[train]), Pictures(images[kept], labels[kept]), NUM_CLASSES)
+    return Dataset(DIGITS, Pictures(images[train], labels[train]), Pictures(images[kept], labels[kept]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.datasets.errors import DatasetError
+from shared.datasets.facts import DatasetFacts
 from shared.edm2.config import NetworkConfig
 
 
@@ -30,30 +30,26 @@ class Pictures:
 class Dataset:
     """`train` is what a run learns from; `held_out` shares no picture with it."""
 
-    name: str
+    facts: DatasetFacts
     train: Pictures
     held_out: Pictures
-    num_classes: int
+
+    @property
+    def name(self) -> str:
+        return self.facts.name
 
     @property
     def resolution(self) -> int:
-        return int(self.train.images.shape[-1])
+        return self.facts.resolution
 
     @property
     def channels(self) -> int:
-        return int(self.train.images.shape[1])
+        return self.facts.channels
+
+    @property
+    def num_classes(self) -> int:
+        return self.facts.num_classes
 
     def check(self, network: NetworkConfig) -> None:
-        """Raises DatasetError when `network` cannot take these pictures; an unconditional network ignores labels."""
-        facts = (
-            ("img_resolution", network.img_resolution, self.resolution),
-            ("img_channels", network.img_channels, self.channels),
-        )
-        for field, given, allowed in facts:
-            if given != allowed:
-                raise DatasetError(f"network.{field} is {given}, but the pictures of {self.name} need {allowed}")
-        if network.label_dim not in (0, self.num_classes):
-            raise DatasetError(
-                f"network.label_dim is {network.label_dim}, but {self.name} has {self.num_classes} classes; "
-                f"use {self.num_classes}, or 0 for an unconditional network"
-            )
+        """Raises DatasetError when `network` cannot take these pictures; `check_dataset` knows without reading them."""
+        self.facts.check_network(network)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from shared.datasets import DatasetError, open_dataset
+from shared.datasets import DATASETS, DatasetError, check_dataset, open_dataset
 from shared.edm2.config import NetworkConfig
 from shared.recipes.config import DatasetConfig
 
 
 def network(**fields: object) -> NetworkConfig:
     base = {"img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_channels": 16, "channel_mult": (1, 2)}
-    return NetworkConfig.model_validate({**base, "attn_resolutions": (), **fields})
+    return NetworkConfig.model_validate({**base, "attn_resolutions": (), "channels_per_head": 16, **fields})
 
 
 def test_the_digits_are_all_there_and_in_range() -> None:
@@ -62,13 +64,34 @@ def test_a_batch_is_a_copy() -> None:
 )
 def test_a_network_that_does_not_fit_is_refused(fields: dict[str, int], sentence: str) -> None:
     with pytest.raises(DatasetError, match=sentence):
-        open_dataset(DatasetConfig()).check(network(**fields))
+        check_dataset(DatasetConfig(), network(**fields))
 
 
 def test_a_network_that_fits_passes_with_or_without_classes() -> None:
-    dataset = open_dataset(DatasetConfig())
-    dataset.check(network())
-    dataset.check(network(label_dim=0))
+    check_dataset(DatasetConfig(), network())
+    check_dataset(DatasetConfig(), network(label_dim=0))
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_what_is_known_without_reading_is_true(name: str) -> None:
+    facts = DATASETS[name]
+    dataset = open_dataset(SimpleNamespace(name=name, held_out=10))
+    shape = (facts.channels, facts.resolution, facts.resolution)
+    assert dataset.train.images.shape == (facts.num_pictures - 10, *shape)
+    assert dataset.held_out.images.shape == (10, *shape)
+    labels = np.concatenate([dataset.train.labels, dataset.held_out.labels])
+    assert set(labels) == set(range(facts.num_classes))
+
+
+def test_checking_reads_no_pictures() -> None:
+    """The API checks every new run; scikit-learn and torch take seconds to import."""
+    code = (
+        "import sys; from shared.datasets import check_dataset; from shared.recipes.presets import resolve;"
+        "run = resolve('digits-tiny'); check_dataset(run.dataset, run.network);"
+        "print([m for m in ('sklearn', 'torch') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 def test_mistakes_are_named() -> None:

@@ -1,0 +1,46 @@
+"""Where Ray Train keeps its own notes. phema resumes from its own checkpoints, so each attempt gets a fresh folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import pyarrow.fs
+
+from shared.settings import Settings
+
+FOLDER = "ray-train"
+
+
+@dataclass(frozen=True)
+class Bookkeeping:
+    """A folder that every worker can reach: in the state folder, or beside the objects of an S3 store."""
+
+    filesystem: pyarrow.fs.FileSystem
+    path: str
+
+    def remove(self, name: str) -> None:
+        """Delete an attempt's notes; none are success."""
+        folder = f"{self.path}/{name}"
+        if self.filesystem.get_file_info(folder).type != pyarrow.fs.FileType.NotFound:
+            self.filesystem.delete_dir(folder)
+
+
+def bookkeeping(settings: Settings) -> Bookkeeping:
+    """Workers of a cluster share no disk, so with an S3 store the notes lie there, under `ray-train/`."""
+    store = urlsplit(settings.object_store_url)
+    if store.scheme != "s3":
+        folder = settings.state_dir.resolve() / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        return Bookkeeping(pyarrow.fs.LocalFileSystem(), str(folder))
+    secret = settings.s3_secret_access_key
+    endpoint = urlsplit(settings.s3_endpoint_url or "")
+    filesystem = pyarrow.fs.S3FileSystem(
+        access_key=settings.s3_access_key_id,
+        secret_key=secret.get_secret_value() if secret else None,
+        endpoint_override=endpoint.netloc or None,
+        scheme=endpoint.scheme or "https",
+        region=settings.s3_region,
+    )
+    prefix = store.path.strip("/")
+    return Bookkeeping(filesystem, "/".join(part for part in (store.netloc, prefix, FOLDER) if part))

@@ -1,0 +1,158 @@
+"""The driver of one attempt: `python -m services.trainer.driver --job ID --fence N`, submitted to Ray as a job.
+
+It sends heartbeats that carry its fence, runs Ray Train, and writes the terminal row. When its lease is lost it ends
+at once; when it dies, the trainer retries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+
+import ray
+from pydantic import ValidationError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from services.trainer.attempt import Attempt, load_attempt
+from services.trainer.bookkeeping import bookkeeping
+from services.trainer.environment import MissingSecret, check_secrets
+from services.trainer.heartbeat import EXIT_LOST, Heartbeat
+from services.trainer.outcome import conclude
+from services.trainer.worker import run_worker
+from shared.catalog import Catalog, JobState, LeaseLost
+from shared.datasets import DatasetError, check_dataset
+from shared.settings import Settings
+from shared.telemetry import configure_logs
+from shared.wiring import catalog_from
+
+WORKER_RESTARTS = 3
+"""Times that Ray Train starts the workers again within one attempt."""
+_log = logging.getLogger(__name__)
+
+
+class CannotTrain(ValueError):
+    """The run cannot be trained as it is configured here; the message is one sentence."""
+
+    def __init__(self, sentence: str, *, retry: bool) -> None:
+        super().__init__(sentence)
+        self.retry = retry
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0 when a terminal row or a retry was written, whatever it says; 2 and 3 when it could not be."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--job", required=True)
+    parser.add_argument("--fence", required=True, type=int)
+    parser.add_argument("--inherits", default="", help="secrets that the environment must hold, separated by commas")
+    options = parser.parse_args(arguments)
+    try:
+        check_secrets(tuple(filter(None, options.inherits.split(","))), os.environ)
+    except MissingSecret as error:
+        print(error, file=sys.stderr)
+        return 2
+    settings = Settings()
+    configure_logs("training", level=settings.log_level, job_id=options.job, attempt=options.fence)
+    catalog = catalog_from(settings)
+    with contextlib.closing(catalog):
+        try:
+            return drive(catalog, settings, options.job, options.fence)
+        except LeaseLost as error:
+            _log.warning("%s", error)
+            return EXIT_LOST
+
+
+def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int) -> int:
+    """Train, and write how it ended. Raises LeaseLost when another attempt has the job."""
+    try:
+        attempt = load_attempt(catalog, job_id, fence)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        sentence = f"The run's configuration is not valid: {'.'.join(map(str, problem['loc']))}: {problem['msg']}."
+        with catalog.transaction() as tx:
+            tx.jobs.fail(job_id, fence, sentence, retry=False)
+        return 0
+    heartbeat = Heartbeat(attempt, catalog, interval_s=settings.heartbeat_seconds, lease_s=settings.lease_seconds)
+    with heartbeat:
+        try:
+            check_dataset(attempt.config.dataset, attempt.config.network)
+            fit(attempt, settings)
+        except CannotTrain as error:
+            state = _fail(heartbeat, attempt, str(error), retry=error.retry)
+        except DatasetError as error:
+            state = _fail(heartbeat, attempt, str(error), retry=False)
+        except Exception as error:  # whatever went wrong belongs in the row; a bare exit would say nothing
+            _log.exception("training failed")
+            state = _fail(heartbeat, attempt, f"Training failed: {root_cause(error)}", retry=True)
+        else:
+            state = heartbeat.end(lambda tx: conclude(tx, attempt))
+    _log.info("the attempt ended, its job is %s", state)
+    return 0
+
+
+def fit(attempt: Attempt, settings: Settings) -> None:
+    """Run Ray Train to its end. Raises CannotTrain when the cluster is too small, and what the workers raised."""
+    config = attempt.config
+    ray.init(address="auto", ignore_reinit_error=True, log_to_driver=True)
+    resources, use_gpu = worker_resources(attempt, settings, ray.cluster_resources())
+    notes = bookkeeping(settings)
+    name = f"{attempt.job_id}-a{attempt.fence}"
+    for earlier in range(1, attempt.fence):
+        notes.remove(f"{attempt.job_id}-a{earlier}")
+    trainer = TorchTrainer(
+        run_worker,
+        train_loop_config={"job_id": attempt.job_id, "fence": attempt.fence},
+        scaling_config=ScalingConfig(num_workers=config.num_workers, use_gpu=use_gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            # A name of its own: under an old one Ray Train would resume from its own notes.
+            name=name,
+            storage_path=notes.path,
+            storage_filesystem=notes.filesystem,
+            failure_config=FailureConfig(max_failures=WORKER_RESTARTS),
+        ),
+    )
+    trainer.fit()
+    notes.remove(name)
+
+
+def worker_resources(attempt: Attempt, settings: Settings, cluster: dict[str, float]) -> tuple[dict[str, float], bool]:
+    """(resources of one worker, whether it is a GPU). Raises CannotTrain when the whole cluster has too few.
+
+    Ray would wait for ever for what no node has.
+    """
+    config = attempt.config
+    gpus = cluster.get("GPU", 0.0)
+    use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= config.num_workers)
+    resources = {"CPU": settings.training_cpus_per_worker, **({"GPU": 1.0} if use_gpu else {})}
+    for kind, each in resources.items():
+        if each * config.num_workers > cluster.get(kind, 0.0):
+            raise CannotTrain(
+                f"num_workers {config.num_workers} needs {each * config.num_workers:g} {kind}s, "
+                f"but the cluster has {cluster.get(kind, 0.0):g}",
+                retry=True,
+            )
+    return resources, use_gpu
+
+
+def root_cause(error: BaseException) -> str:
+    """The innermost error in one line: Ray wraps what a worker raised several times."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        rank, failure = min(failures.items())
+        return f"worker {rank}: {root_cause(failure)}"
+    inner = getattr(error, "cause", None) or error.__cause__
+    if isinstance(inner, BaseException):
+        return root_cause(inner)
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1][:500]}" if lines else type(error).__name__
+
+
+def _fail(heartbeat: Heartbeat, attempt: Attempt, error: str, *, retry: bool) -> JobState:
+    return heartbeat.end(lambda tx: tx.jobs.fail(attempt.job_id, attempt.fence, error, retry=retry))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""The driver's sign of life, and its end when another attempt has taken over."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import NoReturn, Self, TypeVar
+
+from services.trainer.attempt import Attempt
+from shared.catalog import Catalog, CatalogUnreachable, LeaseLost, Transaction
+
+EXIT_LOST = 3
+"""Exit code of a driver that has lost its lease."""
+RETRY_SECONDS = 0.5
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+def exit_now(reason: str) -> NoReturn:
+    """End this process at once, and with it, through Ray, every worker of its run."""
+    _log.error("this attempt ends at once: %s", reason)
+    logging.shutdown()
+    os._exit(EXIT_LOST)
+
+
+class Heartbeat:
+    """Extends the lease every `interval_s` from a thread of its own, reporting the run's progress.
+
+    When the lease is lost, or the catalog has been away for as long as the lease lasts, `on_lost` is called in that
+    thread: by then another attempt may train the run. The first heartbeat is sent on entering the block.
+    """
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        catalog: Catalog,
+        *,
+        interval_s: float,
+        lease_s: float,
+        on_lost: Callable[[str], object] = exit_now,
+    ) -> None:
+        self._attempt, self._catalog = attempt, catalog
+        self._interval_s, self._lease_s, self._on_lost = interval_s, lease_s, on_lost
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._heard_at = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def end(self, write: Callable[[Transaction], T]) -> T:
+        """Write the attempt's last rows in one transaction; no heartbeat follows.
+
+        A catalog that is away is asked again until the lease would have run out. Raises LeaseLost and
+        CatalogUnreachable.
+        """
+        with self._lock:
+            self._stopping.set()
+            deadline = time.monotonic() + self._lease_s
+            while True:
+                try:
+                    with self._catalog.transaction() as tx:
+                        return write(tx)
+                except CatalogUnreachable as error:
+                    if time.monotonic() > deadline:
+                        raise
+                    _log.warning("the end of the attempt waits: %s", error)
+                time.sleep(RETRY_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_s):
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                try:
+                    self._beat()
+                except LeaseLost as error:
+                    self._on_lost(str(error))
+                    return
+                except CatalogUnreachable as error:
+                    silence = time.monotonic() - self._heard_at
+                    if silence > self._lease_s:
+                        self._on_lost(f"no heartbeat for {silence:.0f} s. {error}")
+                        return
+                    _log.warning("heartbeat failed: %s", error)
+
+    def _beat(self) -> None:
+        attempt = self._attempt
+        with self._catalog.transaction() as tx:
+            done = tx.runs.get(attempt.run_id).num_images
+            total = attempt.config.total_images
+            tx.jobs.heartbeat(
+                attempt.job_id,
+                attempt.fence,
+                lease_seconds=self._lease_s,
+                progress=done / total,
+                # Never empty: the trainer takes a message as the sign that this attempt was heard.
+                message=f"{done} of {total} images",
+            )
+        self._heard_at = time.monotonic()

@@ -1,0 +1,117 @@
+"""Ray's Jobs REST API, as little of it as the trainer needs, with timeouts of its own.
+
+Ray's client waits for as long as the server does, which was a minute when the cluster's control store had died.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+TIMEOUT_SECONDS = 10.0
+_TERMINAL = ("STOPPED", "SUCCEEDED", "FAILED")
+
+
+class RayUnavailable(RuntimeError):
+    """Ray's Jobs endpoint does not answer, or not as expected; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class RayJob:
+    """What Ray knows of a submission. A hint only: a job whose node died may be called RUNNING for ever."""
+
+    status: str
+    message: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether its entrypoint is certainly gone."""
+        return self.status in _TERMINAL
+
+
+class RayJobs:
+    """Submissions by their ids. Every method raises RayUnavailable."""
+
+    def __init__(self, url: str, *, token: str | None = None) -> None:
+        """`token` authenticates; by default the one that Ray's own tools would use."""
+        token = token or ray_token()
+        self._url = url
+        self._client = httpx.Client(
+            base_url=url,
+            timeout=TIMEOUT_SECONDS,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def submit(
+        self, submission_id: str, entrypoint: str, *, env: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> None:
+        """Run `entrypoint` on the cluster. An id that was submitted before is success: the first one counts.
+
+        `env` and `metadata` are shown to everyone who can see the cluster's dashboard.
+        """
+        body = {
+            "submission_id": submission_id,
+            "entrypoint": entrypoint,
+            "runtime_env": {"env_vars": dict(env)},
+            "metadata": dict(metadata),
+        }
+        answer = self._request("POST", "/api/jobs/", json=body)
+        if answer.status_code != 200 and "already exists" not in answer.text:
+            raise self._refused(f"job {submission_id} could not be submitted", answer)
+
+    def get(self, submission_id: str) -> RayJob | None:
+        """What Ray says of it; None when Ray does not know the id (a restarted head has forgotten all of them)."""
+        answer = self._request("GET", f"/api/jobs/{submission_id}")
+        if answer.status_code == 404:
+            return None
+        if answer.status_code != 200:
+            raise self._refused(f"the state of job {submission_id} could not be read", answer)
+        job: dict[str, Any] = answer.json()
+        return RayJob(job["status"], job.get("message") or "")
+
+    def stop(self, submission_id: str) -> None:
+        """Ask Ray to end it: SIGTERM, then SIGKILL. One that has ended, or that Ray does not know, is success."""
+        answer = self._request("POST", f"/api/jobs/{submission_id}/stop")
+        if answer.status_code not in (200, 404):
+            raise self._refused(f"job {submission_id} could not be stopped", answer)
+
+    def check(self) -> None:
+        """Raise unless the endpoint accepts work."""
+        answer = self._request("GET", "/api/version")
+        if answer.status_code != 200:
+            raise self._refused("work cannot be submitted", answer)
+
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            return self._client.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise RayUnavailable(f"Ray does not answer at {self._url}: {type(error).__name__} {error}") from error
+
+    def _refused(self, what: str, answer: httpx.Response) -> RayUnavailable:
+        reason = answer.text.strip().splitlines()
+        return RayUnavailable(
+            f"{what}: Ray at {self._url} answered {answer.status_code} {reason[-1][:300] if reason else ''}"
+        )
+
+
+def ray_token() -> str | None:
+    """The cluster's token as Ray's tools find it: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token."""
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return path.read_text().strip() if path.exists() else None

@@ -1,0 +1,47 @@
+"""What runs in each Ray Train worker. Its environment is the Ray job's (see `environment`)."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+
+from services.trainer.announce import announced
+from services.trainer.attempt import load_attempt
+from services.trainer.group import Group
+from services.trainer.loop import train
+from shared.settings import Settings
+from shared.telemetry import Meters, configure_logs
+from shared.wiring import catalog_from, store_from
+
+
+def run_worker(config: dict[str, Any]) -> None:
+    """Train in this worker until the run's end. `config` holds `job_id` and `fence` and nothing secret: Ray shows it.
+
+    Called again in a new process group when Ray Train restarts the workers after one has died; the loop then goes on
+    from the latest checkpoint.
+    """
+    settings = Settings()
+    context = ray.train.get_context()
+    group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    # The order of summation in CPU kernels follows the number of threads: it must not depend on the machine.
+    torch.set_num_threads(max(1, int(settings.training_cpus_per_worker)))
+    catalog, store = catalog_from(settings), store_from(settings)
+    with contextlib.closing(catalog):
+        attempt = load_attempt(catalog, config["job_id"], config["fence"])
+        configure_logs(
+            "training",
+            level=settings.log_level,
+            run_id=attempt.run_id,
+            job_id=attempt.job_id,
+            attempt=attempt.fence,
+            rank=group.rank,
+        )
+        meters = Meters("training")
+        with contextlib.ExitStack() as stack:
+            if group.is_first:
+                stack.enter_context(announced(meters, catalog, settings.metrics_host))
+            train(attempt, catalog=catalog, store=store, group=group, meters=meters)
