@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import ray
@@ -25,9 +26,9 @@ class Actor:
         self._cancelled = ""
         self._current = ("", Watch())
 
-    def ready(self) -> str:
-        """The device that tasks run on; answering means that the actor has its resources and is warm."""
-        return str(self._bench.device)
+    def ready(self) -> tuple[int, str]:
+        """Process id, and device that tasks run on; answering means that the actor has its resources and is warm."""
+        return os.getpid(), str(self._bench.device)
 
     def perform(self, task: Task) -> Outcome:
         """Do a task. Failures are returned, not raised: raising is left to the death of the process."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from shared.edm2.layers import frozen_weights
+from shared.edm2.loss import loss_weight
 from shared.edm2.precond import Denoiser
 
 NUM_LEVELS = 8
@@ -49,5 +50,5 @@ def held_out_loss(
                 labels = None if class_labels is None else class_labels[part : part + batch_size]
                 error = denoiser(clean + noise[part : part + batch_size], sigma, labels) - clean
                 squared += error.double().square().sum().item()
-            total += squared * (sigma**2 + denoiser.sigma_data**2) / (sigma * denoiser.sigma_data) ** 2
+            total += squared * loss_weight(torch.tensor(sigma, dtype=torch.float64), denoiser.sigma_data).item()
     return total / (len(sigmas) * images.numel())

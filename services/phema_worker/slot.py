@@ -74,7 +74,7 @@ class Slot:
                 )
                 warned = True
         try:
-            log.info("an actor is ready on %s", ray.get(answer))
+            log.info("the actor with process id %d is ready on %s", *ray.get(answer))
         except RayError as error:
             log.error("an actor did not start: %s", error)
             return False

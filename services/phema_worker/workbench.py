@@ -10,7 +10,6 @@ from importlib.metadata import version
 
 import torch
 from pydantic import ValidationError
-from shared.snapshots.reconstruct import OutputSpec, reconstruct
 
 from services.phema_worker.evaluate import NotFinite, Scores, evaluate
 from services.phema_worker.tasks import (
@@ -34,12 +33,18 @@ from shared.settings import Settings
 from shared.snapshots.errors import CorruptObject, ObjectMissing, SnapshotError
 from shared.snapshots.file import SnapshotMetadata, read_header
 from shared.snapshots.model import LoadedModel, load_model
+from shared.snapshots.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
 from shared.snapshots.store import ObjectInfo
 from shared.wiring import store_from
 
 log = logging.getLogger(__name__)
 
-_FINAL = (CorruptObject, ObjectMissing, NotFinite, SamplerError, FrechetError, DatasetError)
+
+class Impossible(ValueError):
+    """The snapshots cannot be combined as asked; the message is one sentence."""
+
+
+_FINAL = (CorruptObject, ObjectMissing, Impossible, NotFinite, SamplerError, FrechetError, DatasetError)
 """What another attempt would meet again: the fault lies in what was asked or in what is stored."""
 
 
@@ -62,7 +67,7 @@ class Workbench:
             scores = self._evaluate(task, watch)
             written = _written(self._store.put(task.pictures_key, scores.png))
             return Done((written,), scores.figures, scores.num_sampled, time.perf_counter() - start)
-        except Cancelled:
+        except (Cancelled, ReconstructionCancelled):
             outcome: Outcome = Stopped()
         except _FINAL as error:
             outcome = Failed(str(error), retry=False)
@@ -90,14 +95,18 @@ class Workbench:
         source = read_header(self._store, latest.key, size=latest.size).metadata
         if source is None:
             raise CorruptObject(f"object {latest.key} is a safetensors file without phema's metadata")
-        written = reconstruct(
-            self._store,
-            task.inputs,
-            [OutputSpec(o.key, o.coefficients, _metadata(source, o), o.dtype) for o in task.outputs],
-            memory_bytes=self._memory_bytes,
-            progress=watch.at,
-            cancelled=lambda: watch.stopped,
-        )
+        outputs = [OutputSpec(o.key, o.coefficients, _metadata(source, o), o.dtype) for o in task.outputs]
+        try:
+            written = reconstruct(
+                self._store,
+                task.inputs,
+                outputs,
+                memory_bytes=self._memory_bytes,
+                progress=watch.at,
+                cancelled=lambda: watch.stopped,
+            )
+        except ValueError as error:
+            raise Impossible(str(error)) from error
         return tuple(map(_written, written))
 
     def _evaluate(self, task: EvaluateTask, watch: Watch) -> Scores:

@@ -1,0 +1,248 @@
+"""A small run with real snapshots, questions about it, and real worker processes to answer them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shared.catalog import Catalog, Evaluation, Job, JobKind, JobState, Reconstruction, Run, content_key
+from shared.edm2.ema import PowerFunctionEMA
+from shared.edm2.networks import build_denoiser
+from shared.edm2.powerfunction import gamma_from_sigma_rel
+from shared.recipes.config import EvaluationRecipe, RunConfig
+from shared.recipes.presets import resolve
+from shared.snapshots.file import Profile, SnapshotMetadata, encode
+from shared.snapshots.layout import snapshot_key
+from shared.snapshots.plan import StoredSnapshot, plan
+from shared.snapshots.store import ObjectStore
+
+PATIENCE_SECONDS = 120.0
+NETWORK = {"model_channels": 16, "channels_per_head": 16}
+STORED = (0.05, 0.10)
+TIMES = (640, 1280, 1920, 2560)
+
+
+def tiny_config(**overrides: Any) -> RunConfig:
+    """A network small enough to sample in a test."""
+    fields = {"network": NETWORK, "total_images": 2560, "snapshot_every": 640, "checkpoint_every": 2560}
+    return resolve("digits-tiny", {**fields, "status_every": 640, **overrides})
+
+
+def until(answer: Callable[[], Any], what: str) -> Any:
+    """The first true answer; polls, because what is waited for happens in other processes."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if value := answer():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"waited {PATIENCE_SECONDS:g} s in vain for {what}")
+
+
+@dataclass
+class WorkerProcess:
+    """`python -m services.phema_worker`, as `phema up` starts it."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def lines(self, pattern: str) -> list[re.Match[str]]:
+        return list(re.finditer(pattern, self.log.read_text()))
+
+    def ready(self) -> WorkerProcess:
+        until(self.actor_pids, "a warm actor")
+        return self
+
+    def actor_pids(self) -> list[int]:
+        """Process ids of the actors it started, in order."""
+        assert self.process.poll() is None, self.log.read_text()
+        return [int(match[1]) for match in self.lines(r"process id (\d+) is ready")]
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass
+class Lab:
+    """Catalog and store of one test, and whoever works on them."""
+
+    folder: Path
+    catalog: Catalog
+    store: ObjectStore
+    env: dict[str, str]
+    workers: list[WorkerProcess] = field(default_factory=list)
+
+    def start_worker(self, **settings: object) -> WorkerProcess:
+        extra = {f"PHEMA_{name.upper()}": str(value) for name, value in settings.items()}
+        log = self.folder / f"worker-{len(self.workers)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "services.phema_worker"],
+                env={**os.environ, **self.env, **extra},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self.workers.append(WorkerProcess(process, log))
+        return self.workers[-1]
+
+    def create_run(self, name: str = "digits", config: RunConfig | None = None) -> Run:
+        config = config or tiny_config()
+        with self.catalog.transaction() as tx:
+            return tx.runs.create(name, config.model_dump(mode="json"), config.config_hash, config.total_images)
+
+    def add_snapshots(self, run: Run, *, times: Sequence[int] = TIMES) -> list[dict[str, torch.Tensor]]:
+        """Averages of a network whose weights wander, stored as a trainer does; their tensors in order of the rows."""
+        config = RunConfig.model_validate(run.config)
+        torch.manual_seed(7)
+        network = build_denoiser(config.network)
+        ema = PowerFunctionEMA(network, STORED)
+        tensors = []
+        for seen in range(64, max(times) + 1, 64):
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.add_(torch.randn_like(parameter), alpha=0.05)
+            ema.update(seen, 64)
+            if seen in times:
+                for i, sigma_rel in enumerate(STORED):
+                    state = {name: value.clone() for name, value in ema.tensors(i).items()}
+                    self.add_snapshot(run, seen, sigma_rel, state)
+                    tensors.append(state)
+        return tensors
+
+    def add_snapshot(self, run: Run, num_images: int, sigma_rel: float, state: dict[str, torch.Tensor]) -> str:
+        network = build_denoiser(RunConfig.model_validate(run.config).network)
+        gamma = gamma_from_sigma_rel(sigma_rel)
+        metadata = SnapshotMetadata(
+            run_id=run.id,
+            num_images=num_images,
+            profile=Profile(sigma_rel=sigma_rel, gamma=gamma),
+            dtype="float32",
+            buffers=tuple(name for name, _ in network.named_buffers()),
+            code_version="test",
+            config_hash=run.config_hash,
+            config=run.config,
+        )
+        data = encode(state, metadata)
+        digest = sha256(data).hexdigest()
+        key = snapshot_key(run.id, num_images=num_images, sigma_rel=sigma_rel, sha256=digest)
+        info = self.store.put(key, data)
+        with self.catalog.transaction() as tx:
+            row, _ = tx.snapshots.add(
+                run_id=run.id,
+                num_images=num_images,
+                sigma_rel=sigma_rel,
+                gamma=gamma,
+                dtype="float32",
+                key=key,
+                size=info.size,
+                sha256=digest,
+            )
+        return row.id
+
+    def ask_reconstructions(
+        self, run: Run, sigma_rels: Sequence[float], *, dtype: str = "float32", repeat: int = 1
+    ) -> tuple[Job | None, list[str]]:
+        """The job that answers, None when nothing is left to compute, and the rows' ids.
+
+        `repeat` reads every snapshot so many times over, with a share of its coefficient: slow without large files.
+        """
+        with self.catalog.transaction() as tx:
+            stored = [
+                StoredSnapshot(s.id, s.num_images, s.sigma_rel, s.key, s.size, s.sha256)
+                for s in tx.snapshots.list(run.id)
+            ]
+            planned = plan(stored, sigma_rels=sigma_rels)
+            rows, lacking = [], []
+            for output in planned.outputs:
+                entries = [{**vars(s), "id": f"{s.id}-{i}"} for s in planned.snapshots for i in range(repeat)]
+                row, needs_job = tx.reconstructions.find_or_create(
+                    run_id=run.id,
+                    num_images=planned.num_images,
+                    sigma_rel=output.sigma_rel,
+                    gamma=gamma_from_sigma_rel(output.sigma_rel),
+                    dtype=dtype,
+                    plan={
+                        "snapshots": entries,
+                        "coefficients": [c / repeat for c in output.coefficients for _ in range(repeat)],
+                        "predicted_error": output.predicted_error,
+                        "noise_gain": output.noise_gain,
+                    },
+                )
+                rows.append(row)
+                lacking += [row] if needs_job else []
+            job = None
+            if lacking:
+                ids = [row.id for row in lacking]
+                job, _ = tx.jobs.enqueue(
+                    JobKind.RECONSTRUCT,
+                    payload={"run_id": run.id, "num_images": planned.num_images, "reconstruction_ids": ids},
+                    content_key=content_key("reconstruct", sorted(row.content_key for row in lacking)),
+                    run_id=run.id,
+                )
+                tx.reconstructions.assign(ids, job.id)
+            return job, [row.id for row in rows]
+
+    def ask_evaluation(self, reconstruction_id: str, recipe: EvaluationRecipe) -> tuple[Job | None, str]:
+        with self.catalog.transaction() as tx:
+            run_id = tx.reconstructions.get(reconstruction_id).run_id
+            row, needs_job = tx.evaluations.find_or_create(
+                run_id=run_id, reconstruction_id=reconstruction_id, recipe=recipe.model_dump(mode="json")
+            )
+            job = None
+            if needs_job:
+                job, _ = tx.jobs.enqueue(
+                    JobKind.EVALUATE,
+                    payload={"evaluation_id": row.id},
+                    content_key=content_key("evaluate", row.content_key),
+                    run_id=run_id,
+                )
+                tx.evaluations.assign([row.id], job.id)
+            return job, row.id
+
+    def job(self, job: Job) -> Job:
+        with self.catalog.transaction(read_only=True) as tx:
+            return tx.jobs.get(job.id)
+
+    def wait(self, job: Job | None, state: JobState = JobState.SUCCEEDED) -> Job:
+        assert job is not None
+        until(lambda: self.job(job).state.terminal, f"the end of {job.kind} {job.id}")
+        found = self.job(job)
+        assert found.state is state, f"{found.state}: {found.error}"
+        return found
+
+    def wait_until_under_way(self, job: Job) -> None:
+        """The actor is known to be at work: it has reported a part of the job as done."""
+        until(lambda: self.job(job).progress > 0, f"progress of {job.kind} {job.id}")
+
+    def reconstruction(self, reconstruction_id: str) -> Reconstruction:
+        with self.catalog.transaction(read_only=True) as tx:
+            return tx.reconstructions.get(reconstruction_id)
+
+    def evaluation(self, evaluation_id: str) -> Evaluation:
+        with self.catalog.transaction(read_only=True) as tx:
+            return tx.evaluations.get(evaluation_id)
+
+    def outcomes(self, job: Job) -> list[str]:
+        """How each attempt ended."""
+        with self.catalog.transaction(read_only=True) as tx:
+            return [str(attempt.outcome) for attempt in tx.jobs.attempts(job.id)]
+
+    def results(self) -> list[str]:
+        """Keys of all objects that workers have written."""
+        return [o.key for o in self.store.list() if "/reconstructions/" in o.key or o.key.startswith("evaluations/")]

@@ -1,0 +1,210 @@
+"""Questions in, answers out: a real worker process, its Ray actor, the catalog, a local store and S3."""
+
+from __future__ import annotations
+
+import io
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from shared.catalog import JobState
+from shared.recipes.config import EvaluationRecipe
+from shared.snapshots.errors import ObjectMissing
+from shared.snapshots.file import load_tensors
+from shared.snapshots.model import load_model
+from shared.snapshots.plan import StoredSnapshot, plan
+from tests.phema_worker.lab import STORED, TIMES, Lab, tiny_config, until
+
+RECIPE = EvaluationRecipe(num_samples=64, num_steps=4, grid=10)
+
+
+def test_reconstructions_are_the_planned_sums(working_lab: Lab) -> None:
+    lab = working_lab
+    run = lab.create_run("sums")
+    states = lab.add_snapshots(run)
+    job, ids = lab.ask_reconstructions(run, [0.07, 0.12, 0.2])
+    lab.wait(job)
+    profiles = [(time, sigma_rel) for time in TIMES for sigma_rel in STORED]
+    stored = [StoredSnapshot(str(i), t, s, "", 0, "") for i, (t, s) in enumerate(profiles)]
+    planned = plan(stored, sigma_rels=[0.07, 0.12, 0.2])
+    for reconstruction_id, output in zip(ids, planned.outputs, strict=True):
+        row = lab.reconstruction(reconstruction_id)
+        assert row.key is not None
+        tensors = load_tensors(lab.store.get(row.key))
+        for name, found in tensors.items():
+            columns = np.stack([state[name].numpy().astype(np.float64) for state in states])
+            wanted = columns[-1] if "fourier" in name else np.tensordot(output.coefficients, columns, axes=1)
+            np.testing.assert_allclose(found.numpy(), wanted, rtol=2e-5, atol=2e-6, err_msg=name)
+
+
+def test_a_reconstruction_says_what_it_was_made_of(working_lab: Lab) -> None:
+    lab = working_lab
+    run = lab.create_run("lineage")
+    lab.add_snapshots(run)
+    job, (reconstruction_id,) = lab.ask_reconstructions(run, [0.08], dtype="float16")
+    lab.wait(job)
+    row = lab.reconstruction(reconstruction_id)
+    info = lab.store.head(str(row.key))
+    assert info is not None
+    assert info.size == row.size
+    model = load_model(lab.store.get(str(row.key)))
+    assert model.metadata.kind == "reconstruction"
+    assert (model.metadata.run_id, model.metadata.num_images) == (run.id, TIMES[-1])
+    assert (model.metadata.profile.sigma_rel, model.metadata.dtype) == (0.08, "float16")
+    lineage = model.metadata.lineage
+    assert lineage is not None
+    assert lineage["coefficients"] == row.plan["coefficients"]
+    assert [s["sha256"] for s in lineage["snapshots"]] == [s["sha256"] for s in row.plan["snapshots"]]
+
+
+def test_equal_questions_are_computed_once(working_lab: Lab) -> None:
+    lab = working_lab
+    run = lab.create_run("once")
+    lab.add_snapshots(run)
+    job, ids = lab.ask_reconstructions(run, [0.06])
+    again, same_ids = lab.ask_reconstructions(run, [0.06])
+    assert ids == same_ids
+    assert again is None or (job is not None and again.id == job.id)
+    lab.wait(job)
+    assert lab.ask_reconstructions(run, [0.06]) == (None, ids)
+    wider, wider_ids = lab.ask_reconstructions(run, [0.06, 0.09])
+    before = lab.reconstruction(ids[0])
+    assert lab.wait(wider).payload["reconstruction_ids"] == wider_ids[1:]
+    assert lab.reconstruction(ids[0]).key == before.key
+    assert len([key for key in lab.results() if run.id in key]) == 2
+
+
+def test_evaluation_gives_figures_and_a_picture(working_lab: Lab) -> None:
+    lab = working_lab
+    run = lab.create_run("figures")
+    lab.add_snapshots(run)
+    job, (reconstruction_id,) = lab.ask_reconstructions(run, [0.08])
+    lab.wait(job)
+    evaluate, evaluation_id = lab.ask_evaluation(reconstruction_id, RECIPE)
+    done = lab.wait(evaluate)
+    row = lab.evaluation(evaluation_id)
+    assert row.figures is not None
+    assert set(row.figures) == {"frechet", "held_out_loss"}
+    assert all(np.isfinite(value) and value > 0 for value in row.figures.values())
+    assert done.result is not None
+    assert done.result["num_sampled"] == 164
+    picture = Image.open(io.BytesIO(lab.store.get(str(row.pictures_key))))
+    assert picture.size == (502, 502)
+    assert lab.ask_evaluation(reconstruction_id, RECIPE) == (None, evaluation_id)
+
+
+def test_guided_evaluation_reads_the_guide(working_lab: Lab) -> None:
+    lab = working_lab
+    run = lab.create_run("guided")
+    lab.add_snapshots(run)
+    job, (main, guide) = lab.ask_reconstructions(run, [0.08, 0.2])
+    lab.wait(job)
+    plain = RECIPE.model_copy(update={"metrics": ("frechet",), "grid": 2})
+    recipes = [plain, plain.model_copy(update={"guide_id": guide, "guidance": 3.0})]
+    figures = []
+    for recipe in recipes:
+        evaluate, evaluation_id = lab.ask_evaluation(main, recipe)
+        lab.wait(evaluate)
+        figures.append(lab.evaluation(evaluation_id).figures)
+    assert figures[0] != figures[1]
+
+
+def test_a_guide_of_another_kind_fails_in_one_sentence(working_lab: Lab) -> None:
+    lab = working_lab
+    run, other = (
+        lab.create_run("main"),
+        lab.create_run("other", tiny_config(network={"model_channels": 16, "channels_per_head": 16, "label_dim": 3})),
+    )
+    ids = []
+    for each in (run, other):
+        lab.add_snapshots(each, times=TIMES[:1])
+        job, found = lab.ask_reconstructions(each, [0.08])
+        lab.wait(job)
+        ids += found
+    recipe = RECIPE.model_copy(update={"guide_id": ids[1], "guidance": 2.0})
+    evaluate, _ = lab.ask_evaluation(ids[0], recipe)
+    failed = lab.wait(evaluate, JobState.FAILED)
+    assert failed.attempts == 1
+    assert str(failed.error).startswith("the guide has label_dim 3")
+
+
+def test_a_truncated_snapshot_fails_in_one_sentence(working_lab: Lab) -> None:
+    lab = working_lab
+    run = lab.create_run("truncated")
+    lab.add_snapshots(run)
+    with lab.catalog.transaction() as tx:
+        victim = tx.snapshots.list(run.id)[3]
+    whole = lab.store.get(victim.key)
+    lab.store.delete(victim.key)
+    lab.store.put(victim.key, whole[:-1000])
+    job, ids = lab.ask_reconstructions(run, [0.07, 0.12])
+    failed = lab.wait(job, JobState.FAILED)
+    assert failed.attempts == 1
+    assert victim.key in str(failed.error)
+    assert "\n" not in str(failed.error)
+    assert str(victim.size) in str(failed.error)
+    assert not [key for key in lab.results() if run.id in key]
+    assert all(lab.reconstruction(one).key is None for one in ids)
+
+
+def test_a_missing_snapshot_fails_in_one_sentence(working_lab: Lab) -> None:
+    lab = working_lab
+    run = lab.create_run("missing")
+    lab.add_snapshots(run)
+    with lab.catalog.transaction() as tx:
+        victim = tx.snapshots.list(run.id)[2]
+    lab.store.delete(victim.key)
+    with pytest.raises(ObjectMissing):
+        lab.store.get(victim.key)
+    job, _ = lab.ask_reconstructions(run, [0.07])
+    failed = lab.wait(job, JobState.FAILED)
+    assert failed.attempts == 1
+    assert f"object {victim.key} does not exist" in str(failed.error)
+
+
+def test_changed_weights_are_not_evaluated(working_lab: Lab) -> None:
+    lab = working_lab
+    run = lab.create_run("changed")
+    states = lab.add_snapshots(run)
+    job, (reconstruction_id,) = lab.ask_reconstructions(run, [0.07])
+    lab.wait(job)
+    key = str(lab.reconstruction(reconstruction_id).key)
+    data = bytearray(lab.store.get(key))
+    data[-5] ^= 1
+    lab.store.delete(key)
+    lab.store.put(key, bytes(data))
+    evaluate, _ = lab.ask_evaluation(reconstruction_id, RECIPE)
+    assert "is not what was written" in str(lab.wait(evaluate, JobState.FAILED).error)
+    assert states
+
+
+def test_weights_that_are_not_finite_fail_in_one_sentence(working_lab: Lab) -> None:
+    lab = working_lab
+    run = lab.create_run("broken")
+    state = lab.add_snapshots(run, times=TIMES[:1])[0]
+    state["unet.out_gain"] = torch.tensor(float("nan"))
+    for sigma_rel in STORED:
+        lab.add_snapshot(run, TIMES[1], sigma_rel, state)
+    job, (reconstruction_id,) = lab.ask_reconstructions(run, [0.05])
+    lab.wait(job)
+    evaluate, _ = lab.ask_evaluation(reconstruction_id, RECIPE)
+    failed = lab.wait(evaluate, JobState.FAILED)
+    assert failed.attempts == 1
+    assert "not finite" in str(failed.error)
+
+
+def test_metrics_are_announced_and_served(working_lab: Lab) -> None:
+    lab = working_lab
+
+    def address() -> str | None:
+        with lab.catalog.transaction(read_only=True) as tx:
+            live = [target for target in tx.targets.live(5) if target.kind == "worker"]
+            return live[0].address if live else None
+
+    with urllib.request.urlopen(f"http://{until(address, 'the target')}/metrics") as answer:
+        text = answer.read().decode()
+    assert 'phema_job_seconds_count{kind="reconstruct",state="succeeded"}' in text
+    assert "phema_reconstruction_read_bytes_total" in text
