@@ -110,9 +110,7 @@ def test_a_guide_that_does_not_fit_is_refused(api: Api, subject: str) -> None:
     ],
 )
 @only("sqlite")
-def test_what_is_wrong_is_refused(
-    api: Api, subject: str, body: dict[str, Any], fields: list[str], words: str
-) -> None:
+def test_what_is_wrong_is_refused(api: Api, subject: str, body: dict[str, Any], fields: list[str], words: str) -> None:
     document = problem(api.post(PATH, {"reconstruction_id": subject, **body}), 422, "invalid")
     assert [error["field"] for error in document["errors"]] == fields
     assert words in document["detail"]

@@ -26,4 +26,7 @@ def test_a_listed_configuration_launches_as_it_is(api: Api) -> None:
     config.pop("preset")
     created = api.post("/v1/runs", {"name": "copy", "preset": "digits-tiny", "config": config})
     assert created.status_code == 201
-    assert created.json()["config_hash"] == api.post("/v1/runs", {"name": "b", "preset": "digits-tiny"}).json()["config_hash"]
+    assert (
+        created.json()["config_hash"]
+        == api.post("/v1/runs", {"name": "b", "preset": "digits-tiny"}).json()["config_hash"]
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 from services.api.errors import FieldError, Invalid, NameTaken
@@ -13,8 +12,8 @@ from services.api.runs.schemas import HistoryRow, Run, RunCreate
 from services.api.schema import MAX_COUNT, Page
 from shared import catalog
 from shared.catalog import JobState, Transaction
-from shared.datasets import Dataset, DatasetError, open_dataset
-from shared.recipes.config import DatasetConfig, RunConfig
+from shared.datasets import DatasetError, check_dataset
+from shared.recipes.config import RunConfig
 from shared.recipes.presets import InvalidConfig, UnknownPreset, resolve
 
 
@@ -30,7 +29,7 @@ def configure(body: RunCreate) -> RunConfig:
         raise Invalid([_field_error(path, sentence) for path, sentence in error.problems]) from error
     _check_counts(config.model_dump(mode="json"))
     try:
-        _dataset(config.dataset).check(config.network)
+        check_dataset(config.dataset, config.network)
     except DatasetError as error:
         raise Invalid.of("config", f"config: {error}") from error
     return config
@@ -99,8 +98,3 @@ def _check_counts(config: Any, path: str = "config") -> None:
             _check_counts(value, f"{path}.{name}")
     elif isinstance(config, int) and config > MAX_COUNT:
         raise Invalid.of(path, f"{path} {config} must be at most {MAX_COUNT}")
-
-
-@lru_cache(maxsize=4)
-def _dataset(config: DatasetConfig) -> Dataset:
-    return open_dataset(config)
