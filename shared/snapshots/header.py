@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from shared.snapshots.errors import CorruptObject, ObjectMissing
+from shared.snapshots.errors import CorruptObject
 from shared.snapshots.store import ObjectStore
 
 ITEM_BYTES = {
@@ -24,7 +24,7 @@ DTYPE_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """Dtypes in which averaged tensors may be stored."""
 StoredDtype = Literal["float32", "float16", "bfloat16"]
 MAX_HEADER_BYTES = 10**8
-_FIRST_READ = 2**15
+_FIRST_READ = 2**16
 _METADATA_KEY = "phema"
 
 
@@ -99,17 +99,28 @@ class Header:
 def arrange(
     tensors: Iterable[tuple[str, str, tuple[int, ...]]], buffers: Iterable[str] = ()
 ) -> tuple[TensorEntry, ...]:
-    """Places for (name, dtype, shape): wide dtypes first, so that all are aligned, averages before buffers, by name.
+    """Places for (name, dtype, shape): wide buffers, averages, narrow buffers; within each by width, dtype and name.
 
-    The order depends on nothing else: equal tensors make equal files.
+    So every tensor is aligned, equal tensors make equal files, and the order does not depend on the averages' dtype.
     """
     copied = set(buffers)
+
+    def place(tensor: tuple[str, str, tuple[int, ...]]) -> tuple[int, int, str, str]:
+        name, dtype, _ = tensor
+        rank = 1 if is_average(name, dtype, copied) else 0 if ITEM_BYTES[dtype] >= 4 else 2
+        return rank, -ITEM_BYTES[dtype], dtype, name
+
     entries, start = [], 0
-    for name, dtype, shape in sorted(tensors, key=lambda t: (-ITEM_BYTES[t[1]], t[1], t[0] in copied, t[0])):
+    for name, dtype, shape in sorted(tensors, key=place):
         end = start + math.prod(shape) * ITEM_BYTES[dtype]
         entries.append(TensorEntry(name, dtype, shape, start, end))
         start = end
     return tuple(entries)
+
+
+def is_average(name: str, dtype: str, buffers: Collection[str]) -> bool:
+    """Whether a tensor holds averaged weights, which a reconstruction combines; all others it copies."""
+    return dtype in DTYPE_CODES.values() and name not in buffers
 
 
 def build_header(metadata: SnapshotMetadata | None, tensors: Iterable[TensorEntry]) -> bytes:
@@ -168,12 +179,9 @@ def read_header(store: ObjectStore, key: str, *, size: int | None = None) -> Hea
 
     Raises ObjectMissing, or CorruptObject with the object's name and sizes.
     """
-    info = store.head(key)
-    if info is None:
-        raise ObjectMissing(f"object {key} does not exist in {store.url}")
+    info, prefix = store.peek(key, _FIRST_READ)
     if size is not None and info.size != size:
         raise CorruptObject(f"object {key} in {store.url} holds {info.size} bytes, {size} were written")
-    prefix = store.read_range(key, 0, min(info.size, _FIRST_READ))
     needed = 8 + header_length(prefix, info.size, key)
     if needed > len(prefix):
         prefix += store.read_range(key, len(prefix), needed - len(prefix))

@@ -20,14 +20,17 @@ from shared.snapshots.store import Data, ObjectInfo, digest
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
-_WRITE_BYTES = 2**24
+_WRITE_BYTES = 2**22
+_SYNC_BYTES = 2**25
 
 
 class LocalStore:
     """A folder, created when first needed. Unfinished writes live in its `.tmp`, invisible to readers."""
 
     writer_memory_bytes = 0
-    read_bytes = 2**18
+    read_bytes = 2**19
+    reads_in_flight = 4
+    read_memory_bytes = 0
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -74,6 +77,10 @@ class LocalStore:
         buffer = bytearray(length)
         self.read_into(key, start, memoryview(buffer))
         return bytes(buffer)
+
+    def peek(self, key: str, length: int) -> tuple[ObjectInfo, bytes]:
+        with self._errors(f"read {key}", key), self._path(key).open("rb", buffering=0) as file:
+            return ObjectInfo(key, os.fstat(file.fileno()).st_size), file.read(length)
 
     def head(self, key: str) -> ObjectInfo | None:
         with self._errors(f"look up {key}"):
@@ -141,7 +148,7 @@ class LocalWriter:
     def __init__(self, store: LocalStore, key: str) -> None:
         self._store, self._key = store, key
         self._target = store.root / key
-        self._sha256, self._size = hashlib.sha256(), 0
+        self._sha256, self._size, self._unsynced = hashlib.sha256(), 0, 0
         self._info: ObjectInfo | None = None
 
     def __enter__(self) -> Self:
@@ -160,6 +167,10 @@ class LocalWriter:
                 done = 0
                 while done < len(block):
                     done += os.write(self._descriptor, block[done:])
+                self._unsynced += len(block)
+                if self._unsynced >= _SYNC_BYTES:  # so that closing has little left to wait for
+                    os.fdatasync(self._descriptor)
+                    self._unsynced = 0
         self._size += len(view)
 
     @property

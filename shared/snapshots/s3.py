@@ -28,7 +28,8 @@ _MULTIPART_THRESHOLD = 2**25
 _MAX_PARTS = 10_000
 _PARTS_IN_FLIGHT = 2
 _READ_ATTEMPTS = 4
-_READ_STEP = 2**18
+_BEYOND_END = ("InvalidRange", "416")
+_READ_STEP = 2**17
 
 
 class _BrokenOff(Exception):
@@ -43,6 +44,8 @@ class S3Store:
 
     writer_memory_bytes = S3Writer.PART_BYTES
     read_bytes = 2**22
+    reads_in_flight = 16
+    read_memory_bytes = 2 * _READ_STEP
 
     def __init__(self, bucket: str, prefix: str, options: S3Options) -> None:
         self.bucket, self.prefix = bucket, f"{check_key(prefix)}/" if prefix else ""
@@ -152,13 +155,28 @@ class S3Store:
             if done < len(view):
                 raise self._short(key, start, len(view))
 
+    def peek(self, key: str, length: int) -> tuple[ObjectInfo, bytes]:
+        with translated(self, f"read {key}", key):
+            try:
+                reply = self.client.get_object(
+                    Bucket=self.bucket, Key=self.prefix + check_key(key), Range=f"bytes=0-{length - 1}"
+                )
+            except ClientError as error:
+                if code_of(error) not in _BEYOND_END:
+                    raise
+                return ObjectInfo(key, 0), b""
+            with reply["Body"] as body:
+                first = body.read()
+        size = int(reply["ContentRange"].rpartition("/")[2])
+        return ObjectInfo(key, size, reply["Metadata"].get("sha256")), first
+
     def _stream(self, key: str, start: int, view: memoryview) -> Iterator[int]:
         """Fill `view` in small steps, yielding the size of each, so that a broken read resumes where it broke."""
         wanted = f"bytes={start}-{start + len(view) - 1}"
         try:
             response = self.client.get_object(Bucket=self.bucket, Key=self.prefix + check_key(key), Range=wanted)
         except ClientError as error:
-            if code_of(error) not in ("InvalidRange", "416"):
+            if code_of(error) not in _BEYOND_END:
                 raise
             raise self._short(key, start, len(view)) from error
         body, done = response["Body"], 0

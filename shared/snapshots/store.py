@@ -68,7 +68,11 @@ class ObjectStore(Protocol):
     writer_memory_bytes: int
     """Memory one open writer holds."""
     read_bytes: int
-    """Smallest ranged read that this store serves at full speed."""
+    """Size of a ranged read beyond which this store gets no faster."""
+    reads_in_flight: int
+    """Ranged reads at once beyond which this store gets no faster."""
+    read_memory_bytes: int
+    """Memory that one read holds beside the caller's buffer."""
 
     def check(self) -> None:
         """Raise BucketMissing, StoreDenied or StoreUnreachable unless the store can be used. Cheap."""
@@ -91,6 +95,12 @@ class ObjectStore(Protocol):
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """`length` bytes from `start` on; errors as `read_into`."""
+
+    def peek(self, key: str, length: int) -> tuple[ObjectInfo, bytes]:
+        """What `head` knows and the first `length` bytes (fewer when the object is shorter), in one request.
+
+        Raises ObjectMissing.
+        """
 
     def head(self, key: str) -> ObjectInfo | None:
         """Size (and hash, where the store keeps it) of an object, or None."""
