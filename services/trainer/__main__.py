@@ -1,0 +1,41 @@
+"""The trainer service: `python -m services.trainer`. SIGTERM ends it; trainings that run go on and are adopted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+
+from services.trainer.announce import announced
+from services.trainer.ray_jobs import RayJobs
+from services.trainer.reconciler import Reconciler
+from shared.catalog import CatalogError
+from shared.settings import Settings
+from shared.telemetry import Meters, configure_logs
+from shared.wiring import catalog_from
+
+
+def main() -> int:
+    settings = Settings()
+    configure_logs("trainer", level=settings.log_level)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    catalog, meters = catalog_from(settings), Meters("trainer")
+    owner = f"trainer@{socket.gethostname()}:{os.getpid()}"
+    try:
+        catalog.check()
+        with RayJobs(settings.ray_dashboard_url) as ray_jobs, announced(meters, catalog, settings.metrics_host):
+            Reconciler(settings, catalog, ray_jobs, meters, owner=owner).run(stopping)
+    except (CatalogError, OSError) as error:
+        print(f"trainer: {error}", file=sys.stderr)
+        return 1
+    finally:
+        catalog.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

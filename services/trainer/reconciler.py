@@ -1,0 +1,174 @@
+"""Brings what runs on Ray in line with what the catalog says about `train` jobs.
+
+The catalog is the record: the reconciler remembers nothing that a restarted one could not read there, so it may die at
+any time and several may run. An attempt is submitted to Ray under an id made of its job and fence, hence once at most.
+Ray's word on a job counts in one direction only: what it says has ended, has.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import threading
+import time
+
+from services.trainer.environment import job_environment
+from services.trainer.ray_jobs import RayJob, RayJobs, RayUnavailable
+from shared.catalog import Catalog, CatalogUnreachable, Job, JobKind, JobState, LeaseLost, submission_id
+from shared.settings import Settings
+from shared.telemetry import Meters, log_fields, metrics
+
+CANCEL_GRACE_SECONDS = 30.0
+"""Time a cancelled training has to stop by itself, at its next status, before its driver is ended."""
+_log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Claims train jobs, submits their attempts, and deals with attempts that end without saying how."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        ray_jobs: RayJobs,
+        meters: Meters,
+        *,
+        owner: str,
+        cancel_grace_s: float = CANCEL_GRACE_SECONDS,
+    ) -> None:
+        self._settings, self._catalog, self._ray, self._meters = settings, catalog, ray_jobs, meters
+        self._owner, self._cancel_grace_s = owner, cancel_grace_s
+        self._seen_running: set[str] = set()
+        self._cancel_seen: dict[str, float] = {}
+        self._trouble = ""
+
+    def run(self, stopping: threading.Event) -> None:
+        """Reconcile every `poll_seconds` until told to stop; trainings go on without the reconciler."""
+        while not stopping.is_set():
+            try:
+                self.reconcile()
+                self._trouble = ""
+            except (CatalogUnreachable, RayUnavailable) as error:
+                if str(error) != self._trouble:  # once, not at every poll
+                    _log.warning("%s", error)
+                self._trouble = str(error)
+            stopping.wait(self._settings.poll_seconds)
+
+    def reconcile(self) -> None:
+        """One round. Raises CatalogUnreachable and RayUnavailable; the next round does what this one left."""
+        with self._catalog.transaction() as tx:
+            expired = [job for job in tx.jobs.expire() if job.kind is JobKind.TRAIN]
+        for job in expired:
+            self._end_expired(job)
+        with self._catalog.transaction(read_only=True) as tx:
+            running = tx.jobs.running(JobKind.TRAIN)
+        for job in running:
+            with log_fields(job_id=job.id, run_id=job.run_id, attempt=job.fence):
+                self._watch(job)
+        self._measure(running)
+        self._claim()
+
+    def _claim(self) -> None:
+        """Start trainings while there is room. Nothing is claimed while Ray would not take it."""
+        while True:
+            with self._catalog.transaction(read_only=True) as tx:
+                if len(tx.jobs.running(JobKind.TRAIN)) >= self._settings.max_running_trainings:
+                    return
+            self._ray.check()
+            with self._catalog.transaction() as tx:
+                job = tx.jobs.claim(
+                    [JobKind.TRAIN], owner=self._owner, lease_seconds=self._settings.train_start_seconds
+                )
+            if job is None:
+                return
+            with log_fields(job_id=job.id, run_id=job.run_id, attempt=job.fence):
+                self._seen_running.add(job.id)
+                if job.fence > 1:
+                    # Its lease is lost, so it can write nothing; ending it frees what it holds on the cluster.
+                    self._ray.stop(submission_id(job.id, job.fence - 1))
+                self._submit(job)
+
+    def _submit(self, job: Job) -> None:
+        passed, inherited = job_environment(self._settings)
+        command = [sys.executable, "-m", "services.trainer.driver", "--job", job.id, "--fence", str(job.fence)]
+        if inherited:
+            command += ["--inherits", ",".join(inherited)]
+        self._ray.submit(
+            submission_id(job.id, job.fence),
+            f"exec {shlex.join(command)}",
+            env=passed,
+            metadata={"run_id": str(job.run_id), "job_id": job.id, "attempt": str(job.fence)},
+        )
+        self._meters.add(metrics.TRAINING_ATTEMPTS, outcome="submitted")
+        _log.info("submitted")
+
+    def _watch(self, job: Job) -> None:
+        """A claim empties a job's message and every heartbeat writes one: so it tells whether the driver was heard."""
+        heard = job.message is not None
+        known = self._ray.get(submission_id(job.id, job.fence))
+        if known is not None and known.ended:
+            self._end_silent(job, known)
+        elif known is None and not heard and not job.cancel_requested:
+            self._submit(job)  # the trainer that claimed it died before it could
+        elif known is None and not heard:
+            self._end_cancelled(job)
+        elif known is not None and job.cancel_requested:
+            self._press(job, heard=heard)
+        # Known to the catalog alone: Ray's head has restarted. The driver died with it; its lease will run out.
+
+    def _press(self, job: Job, *, heard: bool) -> None:
+        """The driver's heartbeat tells it of the cancel; one that has not begun, or does not stop, is ended."""
+        since = self._cancel_seen.setdefault(job.id, time.monotonic())
+        if not heard or time.monotonic() - since >= self._cancel_grace_s:
+            _log.info("ending a cancelled training")
+            self._ray.stop(submission_id(job.id, job.fence))
+
+    def _end_silent(self, job: Job, known: RayJob) -> None:
+        """The driver is gone and wrote no terminal row: retry at once, or confirm a cancel."""
+        error = f"Attempt {job.fence} ended without a result ({known.status.lower()}): {_last_line(known.message)}"
+        try:
+            with self._catalog.transaction() as tx:
+                held = tx.jobs.assert_fence(job.id, job.fence)
+                if held.cancel_requested:
+                    tx.jobs.cancelled(job.id, job.fence)
+                    state = JobState.CANCELLED
+                else:
+                    state = tx.jobs.fail(job.id, job.fence, error, retry=True)
+        except LeaseLost:
+            return  # it had written its row after all, just before it ended
+        self._meters.add(metrics.TRAINING_ATTEMPTS, outcome="cancelled" if state is JobState.CANCELLED else "lost")
+        _log.warning("%s; the job is %s", error, state)
+
+    def _end_cancelled(self, job: Job) -> None:
+        with self._catalog.transaction() as tx:
+            tx.jobs.cancelled(job.id, job.fence)
+        self._meters.add(metrics.TRAINING_ATTEMPTS, outcome="cancelled")
+        _log.info("cancelled before it was submitted")
+
+    def _end_expired(self, job: Job) -> None:
+        """Best effort: a driver that still lives ends itself at its next heartbeat."""
+        self._meters.add(metrics.TRAINING_ATTEMPTS, outcome="expired")
+        with log_fields(job_id=job.id, run_id=job.run_id, attempt=job.fence):
+            _log.warning("the driver fell silent; the job is %s", job.state)
+            try:
+                self._ray.stop(submission_id(job.id, job.fence))
+            except RayUnavailable as error:
+                _log.warning("the silent driver could not be ended: %s", error)
+
+    def _measure(self, running: list[Job]) -> None:
+        now = {job.id for job in running}
+        self._meters.set(metrics.TRAININGS_RUNNING, len(now))
+        for job_id in self._seen_running - now:
+            with self._catalog.transaction(read_only=True) as tx:
+                job = tx.jobs.get(job_id)
+            if job.started_at is not None and job.finished_at is not None:
+                seconds = job.finished_at - job.started_at
+                self._meters.observe(metrics.JOB_SECONDS, seconds, kind=job.kind.value, state=job.state.value)
+            self._cancel_seen.pop(job_id, None)
+        self._seen_running = now
+
+
+def _last_line(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else "it left no message"
