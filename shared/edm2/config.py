@@ -50,8 +50,9 @@ class NetworkConfig(FrozenModel):
                 f"img_resolution {self.img_resolution} cannot be halved {halvings} times as the "
                 f"{halvings + 1} entries of channel_mult ask; use a multiple of {1 << halvings}"
             )
+        coarsest = self.levels[-1][0]  # the decoder's first block attends whatever attn_resolutions says
         for resolution, channels in self.levels:
-            if resolution in self.attn_resolutions and channels % self.channels_per_head:
+            if resolution in (*self.attn_resolutions, coarsest) and channels % self.channels_per_head:
                 raise ValueError(
                     f"channels_per_head {self.channels_per_head} does not divide the {channels} channels "
                     f"of the attention blocks at resolution {resolution}"

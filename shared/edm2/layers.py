@@ -99,8 +99,7 @@ class MPFourier(nn.Module):
 
     def forward(self, a: Tensor) -> Tensor:
         angles_NF = torch.outer(a.to(self.freqs.dtype), self.freqs) + self.phases
-        features_NF: Tensor = angles_NF.cos() * math.sqrt(2)
-        return features_NF
+        return angles_NF.cos() * math.sqrt(2)
 
 
 @torch.no_grad()
@@ -136,4 +135,5 @@ def _inverse_rms(x: Tensor, dim: int | Sequence[int] | None, eps: float) -> Tens
     dims = list(range(1, x.ndim)) if dim is None else [dim] if isinstance(dim, int) else list(dim)
     count = math.prod(x.shape[d] for d in dims)
     norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
-    return (norm / math.sqrt(count) + eps).reciprocal()
+    inverse: Tensor = (norm / math.sqrt(count) + eps).reciprocal()
+    return inverse
