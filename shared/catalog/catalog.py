@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -66,7 +65,8 @@ class Catalog:
     def upgrade(self) -> None:
         """Bring the schema to this version of phema, creating SQLite's file and folder if need be.
 
-        Safe to call from several processes at once. Raises `CatalogUnreachable`.
+        Safe to call from several processes at once. Raises `CatalogUnreachable`, and `SchemaOutOfDate` when the schema
+        is that of a newer phema.
         """
         path = sqlite_path(self._url)
         if path is not None:
@@ -85,7 +85,7 @@ class Catalog:
                 driver.execute("PRAGMA journal_mode=WAL").close()
                 driver.execute("PRAGMA foreign_keys=OFF").close()
             with connection.begin():
-                schema.upgrade(connection)
+                schema.upgrade(connection, self.location)
 
     def check(self) -> None:
         """Raise `CatalogUnreachable` or `SchemaOutOfDate` unless the catalog can be used as it is."""
@@ -99,7 +99,7 @@ class Catalog:
         with self._translated(), self._engine.begin() as connection:
             if refuses_writes(connection):
                 raise CatalogUnreachable(self.location, "it is read-only")
-            self._check_revision(connection)
+            schema.check(connection, self.location)
 
     @contextmanager
     def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:
@@ -125,19 +125,3 @@ class Catalog:
             if translated is None:
                 raise
             raise translated from error
-
-    def _check_revision(self, connection: Connection) -> None:
-        current = schema.current_revision(connection)
-        if current == schema.wanted_revision():
-            return
-        if current is None:
-            raise SchemaOutOfDate(f"The catalog at {self.location} has no tables yet: {UPGRADE_HINT}.")
-        if current not in schema.known_revisions():
-            raise SchemaOutOfDate(
-                f"The catalog at {self.location} was upgraded by a newer phema (schema {current}): "
-                f"use that version, or a newer one."
-            )
-        raise SchemaOutOfDate(
-            f"The catalog at {self.location} has schema {current}, this phema needs "
-            f"{schema.wanted_revision()}: {UPGRADE_HINT}."
-        )

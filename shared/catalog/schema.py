@@ -11,6 +11,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select
 
+from shared.catalog.engine import UPGRADE_HINT
+from shared.catalog.errors import SchemaOutOfDate
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -38,9 +41,34 @@ def current_revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def upgrade(connection: Connection) -> None:
+def check(connection: Connection, location: str) -> None:
+    """Raise `SchemaOutOfDate` unless the database at `location` has exactly this phema's schema."""
+    current = current_revision(connection)
+    if current == wanted_revision():
+        return
+    if current is None:
+        raise SchemaOutOfDate(f"The catalog at {location} has no tables yet: {UPGRADE_HINT}.")
+    _refuse_newer(current, location)
+    raise SchemaOutOfDate(
+        f"The catalog at {location} has schema {current}, this phema needs {wanted_revision()}: {UPGRADE_HINT}."
+    )
+
+
+def upgrade(connection: Connection, location: str) -> None:
     """Apply what is missing, all or nothing, within the caller's transaction; concurrent callers take turns."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("phema:migrations", 0))))
-    if current_revision(connection) != wanted_revision():
-        command.upgrade(migration_config(connection), "head")
+    current = current_revision(connection)
+    if current == wanted_revision():
+        return
+    if current is not None:
+        _refuse_newer(current, location)
+    command.upgrade(migration_config(connection), "head")
+
+
+def _refuse_newer(current: str, location: str) -> None:
+    if current not in known_revisions():
+        raise SchemaOutOfDate(
+            f"The catalog at {location} was upgraded by a newer phema (schema {current}): "
+            "use that version or a newer one."
+        )

@@ -1,27 +1,126 @@
-"""Migrations create exactly the tables of the models."""
+"""Migrations create exactly the tables of the models, and a schema of another version is noticed."""
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, inspect, text
 
-from shared.catalog import Catalog
+from shared.catalog import Catalog, SchemaOutOfDate
 from shared.catalog.engine import parse_url
 from shared.catalog.models import Base
+from shared.catalog.schema import migration_config, wanted_revision
+from tests.catalog.conftest import ask
+from tests.fixtures.catalog import only
 
 
-def test_models_and_migrations_agree(catalog_url: str) -> None:
-    engine = create_engine(parse_url(catalog_url))
+def test_models_and_migrations_agree(empty_url: str) -> None:
+    catalog = Catalog(empty_url)
+    catalog.upgrade()
+    catalog.close()
+    engine = create_engine(parse_url(empty_url))
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
+        # Autogeneration sees neither of these.
+        tables = inspect(connection)
+        for table in Base.metadata.sorted_tables:
+            modelled = {c.name for c in table.constraints if type(c).__name__ == "CheckConstraint"}
+            assert {check["name"] for check in tables.get_check_constraints(table.name)} == modelled
+        (live,) = (index for index in tables.get_indexes("jobs") if index["name"] == "uq_jobs_content_key_live")
+        assert live["unique"]
+        condition = str(next(v for k, v in live["dialect_options"].items() if k.endswith("_where")))
+        assert all(f"'{state}'" in condition for state in ("queued", "running", "succeeded"))
+        assert "'failed'" not in condition
+        assert "'cancelled'" not in condition
     engine.dispose()
 
 
-def test_upgrade_twice_is_harmless(empty_url: str) -> None:
+def test_upgrading_again_keeps_what_is_there(empty_url: str) -> None:
     catalog = Catalog(empty_url)
     catalog.upgrade()
+    job = ask(catalog)
+    catalog.upgrade()
+    catalog.check()
+    with catalog.transaction() as tx:
+        assert tx.jobs.get(job.id).id == job.id
+    catalog.close()
+
+
+def test_services_that_start_together_upgrade_once(empty_url: str) -> None:
+    services = 4
+    start = threading.Barrier(services)
+
+    def serve(_: int) -> None:
+        catalog = Catalog(empty_url)
+        start.wait()
+        catalog.upgrade()
+        catalog.check()
+        catalog.close()
+
+    with ThreadPoolExecutor(services) as pool:
+        list(pool.map(serve, range(services)))
+
+
+def stamp(url: str, revision: str) -> None:
+    engine = create_engine(parse_url(url))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    engine.dispose()
+
+
+def test_a_schema_of_a_newer_phema(catalog: Catalog, catalog_url: str) -> None:
+    stamp(catalog_url, "9999")
+    with pytest.raises(SchemaOutOfDate, match=r"was upgraded by a newer phema \(schema 9999\): use that version"):
+        catalog.check()
+    with pytest.raises(SchemaOutOfDate, match="newer phema"):
+        catalog.upgrade()
+
+
+def test_a_schema_of_an_older_phema(catalog: Catalog, catalog_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This code needs a revision that the database has not got yet: that of its first successor."""
+    monkeypatch.setattr("shared.catalog.schema.wanted_revision", lambda: "0002")
+    with pytest.raises(SchemaOutOfDate, match="has schema 0001, this phema needs 0002: run `phema db upgrade`"):
+        catalog.check()
+
+
+def test_migrations_form_one_line() -> None:
+    assert wanted_revision() == "0001"
+
+
+@only("sqlite")
+def test_sqlite_is_ready_for_many_processes(catalog: Catalog) -> None:
+    with catalog._engine.begin() as connection:
+        assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert connection.scalar(text("PRAGMA foreign_keys")) == 1
+        assert connection.scalar(text("PRAGMA busy_timeout")) >= 5000
+
+
+def test_a_failing_migration_changes_nothing(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    upgrade = command.upgrade
+
+    def upgrade_and_die(*arguments: object) -> None:
+        upgrade(*arguments)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "upgrade", upgrade_and_die)
+    catalog = Catalog(empty_url)
+    with pytest.raises(KeyboardInterrupt):
+        catalog.upgrade()
+    with pytest.raises(SchemaOutOfDate, match="no tables yet"):
+        catalog.check()
+    monkeypatch.undo()
     catalog.upgrade()
     catalog.check()
     catalog.close()
+
+
+def test_migrations_are_found_where_the_package_is() -> None:
+    location = migration_config().get_main_option("script_location")
+    assert location is not None
+    assert location.endswith("shared/catalog/migrations")
