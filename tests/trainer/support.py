@@ -1,0 +1,83 @@
+"""A run small enough to train many times, and how to look at what became of it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from shared.catalog import Catalog, Run
+from shared.recipes.config import RunConfig
+from shared.recipes.presets import resolve
+from shared.snapshots import ObjectStore, open_store, verify
+from shared.snapshots.header import read_header
+
+DEADLINE_SECONDS = 240.0
+
+
+def tiny_config(**fields: Any) -> RunConfig:
+    """Digits, 170,000 parameters, batches of 16: 20 iterations with 4 snapshot times and 2 checkpoints."""
+    overrides: dict[str, Any] = {
+        "network": {"model_channels": 16, "channel_mult": [1, 2], "attn_resolutions": [], "channels_per_head": 16},
+        "total_images": 320,
+        "batch_size": 16,
+        "snapshot_every": 80,
+        "checkpoint_every": 160,
+        "status_every": 80,
+        "lr_rampup_images": 80,
+        "seed": 1,
+    }
+    network = {**overrides["network"], **fields.pop("network", {})}
+    return resolve("digits-tiny", {**overrides, "network": network, **fields})
+
+
+def new_catalog(folder: Path) -> Catalog:
+    catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
+    catalog.upgrade()
+    return catalog
+
+
+def new_store(folder: Path) -> ObjectStore:
+    return open_store((folder / "store").as_uri())
+
+
+def snapshots_of(catalog: Catalog, store: ObjectStore, run: str) -> dict[tuple[int, float], str]:
+    """(num_images, sigma_rel) to the SHA-256 of the tensors' bytes, for every registered snapshot of the run.
+
+    Each file is checked against its row first. The header is left out, because the run's id stands in it.
+    """
+    with catalog.transaction() as tx:
+        rows = tx.snapshots.list(tx.runs.get(run).id)
+    found = {}
+    for row in rows:
+        verify(store, row.key, size=row.size, sha256=row.sha256)
+        header = read_header(store, row.key)
+        assert header.metadata is not None
+        assert header.metadata.num_images == row.num_images
+        assert header.metadata.profile.sigma_rel == row.sigma_rel
+        data = store.get(row.key)[header.data_start :]
+        found[row.num_images, row.sigma_rel] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+    """Poll until `condition` gives something true, and return it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise TimeoutError(f"{what}: not within {seconds:g} s")
+
+
+def get_run(catalog: Catalog, run: str) -> Run:
+    with catalog.transaction() as tx:
+        return tx.runs.get(run)
+
+
+def checkpoint_times(catalog: Catalog, run: str) -> list[int]:
+    with catalog.transaction() as tx:
+        return [c.num_images for c in tx.checkpoints.beyond(tx.runs.get(run).id, 0)]

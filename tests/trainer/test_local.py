@@ -1,0 +1,231 @@
+"""A whole run in this process: what it leaves behind, and that any interruption leaves the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from services.trainer.archive import CHECKPOINTS_KEPT
+from services.trainer.attempt import Attempt
+from services.trainer.local import claim_locally, train_attempt, train_locally
+from services.trainer.outcome import conclude
+from shared.catalog import Catalog, JobKind, JobState, LeaseLost
+from shared.edm2.ema import PowerFunctionEMA
+from shared.snapshots import ObjectStore
+from shared.snapshots.model import load_model
+from tests.fixtures.catalog import only
+from tests.trainer.support import checkpoint_times, get_run, snapshots_of, tiny_config
+
+
+class Killed(BaseException):
+    """Stands for a process that ends between two statements."""
+
+
+def test_a_run_leaves_the_expected_rows_and_objects(catalog: Catalog, store: ObjectStore) -> None:
+    config = tiny_config()
+    run = train_locally(config, catalog, store)
+    assert (run.state, run.num_images) == (JobState.SUCCEEDED, 320)
+    assert run.job.result == {"num_images": 320, "snapshots": 8}
+    times = [(t, s) for t in (80, 160, 240, 320) for s in (0.05, 0.10)]
+    assert sorted(snapshots_of(catalog, store, run.id)) == times
+    with catalog.transaction() as tx:
+        checkpoints = tx.checkpoints.beyond(run.id, 0)
+        history = tx.history.list(run.id).items
+        rows = tx.snapshots.list(run.id)
+    assert [c.num_images for c in checkpoints] == [160, 320]
+    assert [point.num_images for point in history] == [80, 160, 240, 320]
+    # Nothing lies in the store that no row knows.
+    assert {info.key for info in store.list()} == {row.key for row in rows} | {c.key for c in checkpoints}
+    for point in history:
+        assert {"loss", "denoising_loss", "learning_rate", "images_per_second", "grad_nonfinite"} <= set(point.values)
+        for family in ("activation", "weight"):
+            for side in ("enc", "dec"):
+                for resolution in (4, 8):
+                    for statistic in ("max", "mean"):
+                        assert point.values[f"{family}/{side}/{resolution}/{statistic}"] > 0
+    assert history[0].values["learning_rate"] == pytest.approx(0.01 * 64 / 80)
+    assert all(point.values["grad_nonfinite"] == 0 for point in history)
+
+
+def test_the_loss_falls(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    config = tiny_config(total_images=1600, status_every=400, snapshot_every=1600, checkpoint_every=1600)
+    run = train_locally(config, local_catalog, local_store)
+    with local_catalog.transaction() as tx:
+        history = [point.values for point in tx.history.list(run.id).items]
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    assert history[-1]["denoising_loss"] < 0.7 * history[0]["denoising_loss"]
+
+
+def test_a_snapshot_is_the_average_that_was_tracked(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    """Every stored tensor equals an average kept directly beside the same training, and loads as a network."""
+    from services.trainer.batches import Batches
+    from services.trainer.group import Group
+    from services.trainer.state import TrainingState
+    from services.trainer.step import train_step
+    from shared.datasets import open_dataset
+
+    config = tiny_config()
+    run = train_locally(config, local_catalog, local_store)
+    state = TrainingState(config, torch.device("cpu"))
+    direct = PowerFunctionEMA(state.denoiser, config.ema_sigma_rels)
+    batches = Batches(open_dataset(config.dataset), config, Group())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    while state.num_images < 160:
+        train_step(state, batches.at(state.num_images), config, Group())
+        direct.update(state.num_images, config.batch_size)
+    torch.set_num_threads(threads)
+    with local_catalog.transaction() as tx:
+        rows = [row for row in tx.snapshots.list(run.id) if row.num_images == 160]
+    for index, row in enumerate(rows):
+        loaded = load_model(local_store.get(row.key))
+        assert loaded.metadata.profile.sigma_rel == config.ema_sigma_rels[index]
+        assert loaded.metadata.config_hash == config.config_hash
+        for name, value in loaded.denoiser.state_dict().items():
+            assert torch.equal(value, direct.tensors(index)[name]), name
+
+
+def test_float16_snapshots_keep_buffers_exact(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    config = tiny_config(snapshot_dtype="float16", total_images=80, checkpoint_every=80)
+    run = train_locally(config, local_catalog, local_store)
+    with local_catalog.transaction() as tx:
+        row = tx.snapshots.list(run.id)[0]
+    metadata = load_model(local_store.get(row.key)).metadata
+    assert (row.dtype, metadata.dtype) == ("float16", "float16")
+    assert "unet.emb_fourier.freqs" in metadata.buffers
+
+
+@pytest.mark.parametrize("stop_after", [1, 11, 13, 20])
+def test_a_run_killed_after_any_step_ends_in_the_same_weights(
+    stop_after: int, local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 11 is just after the first checkpoint (10), 13 lies between snapshots, 20 is the end of training."""
+    config = tiny_config()
+    whole = train_locally(config, local_catalog, local_store, name="whole")
+    attempt = claim_locally(config, local_catalog, name="killed")
+    steps = 0
+    from services.trainer import loop
+
+    original = loop.train_step
+
+    def step_and_die(*arguments: object) -> object:
+        nonlocal steps
+        steps += 1
+        if steps > stop_after:
+            raise Killed
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "train_step", step_and_die)
+    if stop_after < 20:
+        with pytest.raises(Killed):
+            train_attempt(attempt, local_catalog, local_store)
+        monkeypatch.undo()
+        resumed_at = max(checkpoint_times(local_catalog, "killed"), default=0)
+        assert resumed_at in (0, 160)
+    train_attempt(attempt, local_catalog, local_store)
+    with local_catalog.transaction() as tx:
+        conclude(tx, attempt)
+    assert get_run(local_catalog, "killed").state is JobState.SUCCEEDED
+    assert snapshots_of(local_catalog, local_store, "killed") == snapshots_of(local_catalog, local_store, whole.id)
+
+
+def test_a_finished_run_is_not_trained_again(
+    local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that dies between the last checkpoint and its terminal row costs nothing but the resume."""
+    from services.trainer import loop
+
+    attempt = claim_locally(tiny_config(), local_catalog)
+    train_attempt(attempt, local_catalog, local_store)
+
+    def never(*_: object) -> object:
+        raise AssertionError("a step was taken")
+
+    monkeypatch.setattr(loop, "train_step", never)
+    train_attempt(attempt, local_catalog, local_store)
+    with local_catalog.transaction() as tx:
+        assert conclude(tx, attempt) is JobState.SUCCEEDED
+
+
+def test_old_checkpoints_go_rows_and_objects(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    config = tiny_config(checkpoint_every=80)
+    run = train_locally(config, local_catalog, local_store)
+    assert checkpoint_times(local_catalog, run.id) == [240, 320]
+    kept = [info.key for info in local_store.list(f"runs/{run.id}/checkpoints/")]
+    assert len(kept) == CHECKPOINTS_KEPT
+
+
+@pytest.mark.parametrize("damage", ["truncated", "deleted", "all"])
+def test_a_damaged_checkpoint_is_passed_over(damage: str, local_catalog: Catalog, local_store: ObjectStore) -> None:
+    config = tiny_config(checkpoint_every=80)
+    whole = train_locally(config, local_catalog, local_store, name="whole")
+    attempt = claim_locally(config, local_catalog, name="damaged")
+    train_attempt(attempt, local_catalog, local_store)
+    with local_catalog.transaction() as tx:
+        checkpoints = tx.checkpoints.beyond(attempt.run_id, 0)
+    for checkpoint in checkpoints if damage == "all" else checkpoints[-1:]:
+        path = local_store.local_path(checkpoint.key)
+        assert path is not None
+        if damage == "truncated":
+            path.chmod(0o644)
+            path.write_bytes(path.read_bytes()[:1000])
+        else:
+            path.unlink()
+    train_attempt(attempt, local_catalog, local_store)
+    assert snapshots_of(local_catalog, local_store, "damaged") == snapshots_of(local_catalog, local_store, whole.id)
+    with local_catalog.transaction() as tx:
+        for checkpoint in tx.checkpoints.beyond(attempt.run_id, 0):
+            assert local_store.head(checkpoint.key) is not None
+        assert conclude(tx, attempt) is JobState.SUCCEEDED
+
+
+def test_an_attempt_that_lost_its_lease_writes_nothing(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    stale = claim_locally(tiny_config(), local_catalog)
+    with local_catalog.transaction() as tx:
+        tx.jobs.release(stale.job_id, stale.fence)
+        job = tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60)
+    assert job is not None
+    with pytest.raises(LeaseLost):
+        train_attempt(stale, local_catalog, local_store)
+    with local_catalog.transaction() as tx:
+        assert tx.snapshots.list(stale.run_id) == []
+        assert tx.checkpoints.beyond(stale.run_id, 0) == []
+        assert tx.history.list(stale.run_id).items == []
+        assert tx.runs.get(stale.run_id).num_images == 0
+    with pytest.raises(LeaseLost), local_catalog.transaction() as tx:
+        conclude(tx, stale)
+    current = Attempt(job.id, job.fence, stale.run_id, stale.config)
+    train_attempt(current, local_catalog, local_store)
+    with local_catalog.transaction() as tx:
+        assert conclude(tx, current) is JobState.SUCCEEDED
+
+
+def test_a_cancelled_run_stops_at_its_next_status(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    attempt = claim_locally(tiny_config(), local_catalog)
+    with local_catalog.transaction() as tx:
+        tx.jobs.request_cancel(attempt.job_id)
+    train_attempt(attempt, local_catalog, local_store)
+    with local_catalog.transaction() as tx:
+        assert conclude(tx, attempt) is JobState.CANCELLED
+    run = get_run(local_catalog, attempt.run_id)
+    assert (run.state, run.num_images) == (JobState.CANCELLED, 80)
+    assert len(snapshots_of(local_catalog, local_store, run.id)) == 2
+
+
+def test_a_cancel_that_comes_too_late_changes_nothing(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    attempt = claim_locally(tiny_config(), local_catalog)
+    train_attempt(attempt, local_catalog, local_store)
+    with local_catalog.transaction() as tx:
+        tx.jobs.request_cancel(attempt.job_id)
+    with local_catalog.transaction() as tx:
+        assert conclude(tx, attempt) is JobState.SUCCEEDED
+
+
+@only("sqlite")
+def test_progress_resets_the_count_of_attempts(catalog: Catalog, local_store: ObjectStore) -> None:
+    attempt = claim_locally(tiny_config(), catalog)
+    with catalog.transaction() as tx:
+        assert tx.jobs.get(attempt.job_id).attempts == 1
+    train_attempt(attempt, catalog, local_store)
+    with catalog.transaction() as tx:
+        assert tx.jobs.get(attempt.job_id).attempts == 0

@@ -1,0 +1,141 @@
+"""One iteration: the share of a batch, accumulation, gradients that are not finite, forced weight normalisation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from services.trainer.batches import Batches
+from services.trainer.gradients import FlatGradients
+from services.trainer.group import Group
+from services.trainer.state import TrainingState
+from services.trainer.step import train_step
+from shared.datasets import open_dataset
+from shared.edm2.layers import MPConv
+from shared.edm2.loss import uncertainty_loss
+from shared.edm2.seeding import iteration_seed
+from shared.recipes.config import DatasetConfig
+from tests.trainer.support import tiny_config
+
+CPU = torch.device("cpu")
+DATASET = open_dataset(DatasetConfig())
+
+
+def trained(steps: int, **fields: object) -> TrainingState:
+    config = tiny_config(lr_rampup_images=0, **fields)
+    state = TrainingState(config, CPU)
+    batches = Batches(DATASET, config, Group())
+    for _ in range(steps):
+        train_step(state, batches.at(state.num_images), config, Group())
+    return state
+
+
+def weights(state: TrainingState) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in state.denoiser.state_dict().items()}
+
+
+def test_a_batch_is_a_pure_function_of_the_clock() -> None:
+    config = tiny_config()
+    first, again = Batches(DATASET, config, Group()), Batches(DATASET, config, Group())
+    for num_images in (0, 16, 1488, 16):
+        one, other = first.at(num_images), again.at(num_images)
+        for name in ("images", "labels", "sigma", "noise"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+    assert not torch.equal(first.at(0).noise, first.at(16).noise)
+
+
+def test_ranks_share_no_picture_and_no_noise() -> None:
+    config = tiny_config(num_workers=2)
+    left, right = (Batches(DATASET, config, Group(rank, 2)).at(32) for rank in range(2))
+    assert len(left.images) == len(right.images) == 8
+    both = np.concatenate([left.images.numpy(), right.images.numpy()])
+    assert len({image.tobytes() for image in both}) == 16
+    assert not torch.equal(left.noise, right.noise)
+
+
+def test_labels_are_one_hot_and_absent_for_an_unconditional_network() -> None:
+    batch = Batches(DATASET, tiny_config(), Group()).at(0)
+    assert batch.labels is not None
+    assert batch.labels.dtype == torch.float32
+    assert torch.equal(batch.labels.sum(dim=1), torch.ones(16))
+    assert Batches(DATASET, tiny_config(network={"label_dim": 0}), Group()).at(0).labels is None
+
+
+def test_the_step_follows_the_papers_loss() -> None:
+    """The gradient of one step is that of the sum of `uncertainty_loss` over the batch, scaled by 1 / batch size."""
+    config = tiny_config(loss_scaling=2.0)
+    state, batches = TrainingState(config, CPU), Batches(DATASET, config, Group())
+    train_step(state, batches.at(0), config, Group())  # learning rate 0: the weights stay
+    ours = state.gradients.flat.clone()
+
+    batch = batches.at(0)
+    torch.manual_seed(iteration_seed(config.seed, 0, 0))
+    loss = uncertainty_loss(state.denoiser, batch.images, batch.labels, p_mean=config.p_mean, p_std=config.p_std).loss
+    gradients = torch.autograd.grad(loss.sum() * 2.0 / 16, list(state.denoiser.parameters()))
+    torch.testing.assert_close(ours, torch.cat([g.flatten() for g in gradients]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("limit", [1, 5, 8])
+def test_accumulation_gives_the_weights_of_one_batch(limit: int) -> None:
+    whole, parts = weights(trained(4)), weights(trained(4, max_batch_per_worker=limit))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_weights_are_forced_to_unit_magnitude_before_the_step() -> None:
+    config = tiny_config()  # ramp-up: the first step has learning rate 0
+    state = TrainingState(config, CPU)
+    with torch.no_grad():
+        for parameter in state.denoiser.parameters():
+            parameter.mul_(3.0)
+    train_step(state, Batches(DATASET, config, Group()).at(0), config, Group())
+    for layer in state.denoiser.modules():
+        if isinstance(layer, MPConv):
+            rms = layer.weight.flatten(1).square().mean(dim=1).sqrt()
+            torch.testing.assert_close(rms, torch.ones_like(rms), rtol=1e-3, atol=0)
+
+
+def test_the_first_average_is_the_weights_after_the_first_step() -> None:
+    state = trained(1)
+    for average in range(2):
+        for name, value in state.ema.tensors(average).items():
+            assert torch.equal(value, state.denoiser.state_dict()[name])
+
+
+def test_nonfinite_gradients_become_zero_and_are_counted() -> None:
+    layer = nn.Linear(3, 2)
+    gradients = FlatGradients(layer.parameters())
+    loss = (layer(torch.ones(1, 3)) * torch.tensor([[float("nan"), 1.0]])).sum()
+    loss.backward()
+    assert int(gradients.drop_nonfinite_()) == 4  # a row of the weight and its bias
+    assert layer.weight.grad is not None
+    assert torch.equal(layer.weight.grad, torch.tensor([[0.0] * 3, [1.0] * 3]))
+    gradients.flat[:2] = torch.tensor([float("inf"), -float("inf")])
+    assert int(gradients.drop_nonfinite_()) == 2
+    assert torch.isfinite(gradients.flat).all()
+
+
+def test_a_picture_that_is_not_finite_does_not_poison_the_weights() -> None:
+    config = tiny_config(lr_rampup_images=0)
+    state, batches = TrainingState(config, CPU), Batches(DATASET, config, Group())
+    batch = batches.at(0)
+    batch.images[3] = float("nan")
+    figures = train_step(state, batch, config, Group())
+    assert int(figures.nonfinite) > 0
+    assert all(torch.isfinite(value).all() for value in weights(state).values())
+    after = train_step(state, batches.at(16), config, Group())
+    assert int(after.nonfinite) == 0
+    assert torch.isfinite(after.loss)
+
+
+def test_gradients_are_views_that_survive_backward() -> None:
+    layer = nn.Linear(3, 2)
+    gradients = FlatGradients(layer.parameters())
+    for _ in range(2):
+        layer(torch.ones(1, 3)).sum().backward()
+    assert torch.equal(gradients.flat, torch.full((8,), 2.0))
+    gradients.zero_()
+    assert layer.bias.grad is not None
+    assert layer.bias.grad.abs().sum() == 0
