@@ -61,7 +61,9 @@ class Supervisor:
         """Bring everything up and return when the API is ready. Raises CannotStart."""
         self._take_state_folder()
         if not port_is_free(self._settings.api_port, self._settings.api_host):
-            raise CannotStart(f"port {self._settings.api_port} is taken; choose another with --port, or 0 for a free one")
+            raise CannotStart(
+                f"port {self._settings.api_port} is taken; choose another with --port, or 0 for a free one"
+            )
         self._prepare_storage()
         self._report("starting Ray …")
         self._start_ray()
@@ -114,7 +116,9 @@ class Supervisor:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            raise CannotStart(f"phema is already running on state folder {self._state}; stop it with `phema down`") from None
+            raise CannotStart(
+                f"phema is already running on state folder {self._state}; stop it with `phema down`"
+            ) from None
         self._lock = lock
         self._service_file.unlink(missing_ok=True)
 
