@@ -1,0 +1,165 @@
+"""What the background writes: in order, fenced, and only what is not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from services.trainer.archive import Archive
+from services.trainer.attempt import Attempt
+from services.trainer.batches import Batches
+from services.trainer.group import Group
+from services.trainer.local import claim_locally, train_attempt
+from services.trainer.state import TrainingState
+from services.trainer.step import train_step
+from shared.catalog import Catalog, LeaseLost
+from shared.datasets import open_dataset
+from shared.snapshots import ObjectInfo, ObjectStore, StoreDenied, StoreFull, StoreUnreachable
+from shared.snapshots.local import LocalStore
+from shared.telemetry import Meters
+from tests.trainer.support import new_store, tiny_config
+
+CONFIG = tiny_config(snapshot_every=16, checkpoint_every=16, lr_rampup_images=0)
+
+
+class Flaky(LocalStore):
+    """A real store whose uploads fail: each for the first `failures` tries, with `error`."""
+
+    def __init__(self, folder: Path, error: Exception, failures: int) -> None:
+        super().__init__(folder)
+        self.error, self.failures = error, failures
+        self.tries: dict[str, int] = {}
+
+    def put(self, key: str, data: Any) -> ObjectInfo:
+        self.tries[key] = self.tries.get(key, 0) + 1
+        if self.tries[key] <= self.failures:
+            raise self.error
+        return super().put(key, data)
+
+
+@pytest.fixture
+def attempt(local_catalog: Catalog) -> Attempt:
+    return claim_locally(CONFIG, local_catalog)
+
+
+@pytest.fixture
+def steps() -> Iterator[TrainingState]:
+    """Gives the state after each further step."""
+
+    def endless() -> Iterator[TrainingState]:
+        state = TrainingState(CONFIG, torch.device("cpu"))
+        batches = Batches(open_dataset(CONFIG.dataset), CONFIG, Group())
+        while True:
+            train_step(state, batches.at(state.num_images), CONFIG, Group())
+            yield state
+
+    return endless()
+
+
+def archive(attempt: Attempt, catalog: Catalog, store: ObjectStore, meters: Meters | None = None) -> Archive:
+    return Archive(attempt, catalog=catalog, store=store, meters=meters or Meters("training"))
+
+
+@pytest.mark.parametrize("healthy", [0, 1, 2])
+def test_a_checkpoint_never_precedes_a_snapshot(
+    healthy: int, attempt: Attempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
+) -> None:
+    """A store that refuses everything after `healthy` uploads: no resume would skip one of the two snapshots."""
+
+    class Full(LocalStore):
+        left = healthy
+
+        def put(self, key: str, data: Any) -> ObjectInfo:
+            if self.left == 0:
+                raise StoreFull("the store is full")
+            self.left -= 1
+            return super().put(key, data)
+
+    state = next(steps)
+    with pytest.raises(StoreFull), archive(attempt, local_catalog, Full(tmp_path / "store")) as writer:
+        writer.keep(state)
+    with local_catalog.transaction() as tx:
+        assert len(tx.snapshots.list(attempt.run_id)) == healthy
+        assert tx.checkpoints.latest(attempt.run_id) is None
+
+
+def test_a_store_that_is_away_for_a_moment_is_asked_again(
+    attempt: Attempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
+) -> None:
+    meters = Meters("training")
+    store = Flaky(tmp_path / "store", StoreUnreachable("the store does not answer"), failures=1)
+    with archive(attempt, local_catalog, store, meters) as writer:
+        writer.keep(next(steps))
+    with local_catalog.transaction() as tx:
+        assert len(tx.snapshots.list(attempt.run_id)) == 2
+        assert tx.checkpoints.latest(attempt.run_id) is not None
+    labels = {"run_id": attempt.run_id}
+    value = meters.registry.get_sample_value
+    assert value("phema_upload_retries_total", labels) == 3
+    assert value("phema_snapshots_uploaded_total", labels) == 2
+    assert value("phema_checkpoints_uploaded_total", labels) == 1
+    assert value("phema_uploads_pending", labels) == 0
+    assert value("phema_upload_seconds_count", {**labels, "kind": "snapshot"}) == 2
+
+
+def test_rows_are_fenced(
+    attempt: Attempt, local_catalog: Catalog, local_store: ObjectStore, steps: Iterator[TrainingState]
+) -> None:
+    with local_catalog.transaction() as tx:
+        tx.jobs.release(attempt.job_id, attempt.fence)
+    with pytest.raises(LeaseLost), archive(attempt, local_catalog, local_store) as writer:
+        writer.keep(next(steps))
+    with local_catalog.transaction() as tx:
+        assert tx.snapshots.list(attempt.run_id) == []
+
+
+def test_a_registered_snapshot_is_not_written_again(
+    attempt: Attempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
+) -> None:
+    state = next(steps)
+    with archive(attempt, local_catalog, new_store(tmp_path)) as writer:
+        writer.keep(state)
+    counting = Flaky(tmp_path / "store", StoreDenied(""), failures=0)
+    with archive(attempt, local_catalog, counting) as writer:
+        writer.keep(state)
+    assert [key.split("/")[2] for key in counting.tries] == ["checkpoints"]
+
+
+def test_what_training_reports_is_what_the_catalog_holds(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    """The metrics of a whole run, as Prometheus would scrape them at its end."""
+    from services.trainer.loop import train
+
+    config = tiny_config()
+    attempt = claim_locally(config, local_catalog)
+    meters = Meters("training")
+    train(attempt, catalog=local_catalog, store=local_store, group=Group(), meters=meters)
+    value, labels = meters.registry.get_sample_value, {"run_id": attempt.run_id}
+    with local_catalog.transaction() as tx:
+        last = tx.history.list(attempt.run_id).items[-1].values
+        rows = tx.snapshots.list(attempt.run_id)
+    assert value("phema_training_images", labels) == value("phema_training_total_images", labels) == 320
+    assert value("phema_training_loss", labels) == last["loss"]
+    assert value("phema_training_learning_rate", labels) == last["learning_rate"]
+    assert value("phema_training_nonfinite_gradients_total", labels) == 0
+    assert value("phema_snapshot_bytes_total", labels) == sum(row.size for row in rows)
+    bucket = {**labels, "side": "dec", "resolution": "4", "statistic": "mean"}
+    assert value("phema_activation_magnitude", bucket) == last["activation/dec/4/mean"]
+    assert value("phema_weight_magnitude", bucket) == last["weight/dec/4/mean"]
+
+
+def test_asking_for_a_status_does_not_change_what_is_trained(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    """Magnitudes are computed with other weights in the network's place; they must all be put back."""
+    from tests.trainer.support import snapshots_of
+
+    results = []
+    for name, every in (("often", 16), ("once", 320)):
+        attempt = claim_locally(tiny_config(status_every=every, network={"dropout": 0.1}), local_catalog, name=name)
+        train_attempt(attempt, local_catalog, local_store)
+        with local_catalog.transaction() as tx:
+            tx.jobs.succeed(attempt.job_id, attempt.fence)
+        results.append(snapshots_of(local_catalog, local_store, name))
+    assert results[0] == results[1]
