@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from phema.client import Client
     from phema.errors import PhemaError
-    from phema.models import load, sample, save_grid
+    from phema.models import load, metadata, sample, save_grid
 
 _HOMES = {
     "Client": "phema.client",
     "PhemaError": "phema.errors",
     "load": "phema.models",
+    "metadata": "phema.models",
     "sample": "phema.models",
     "save_grid": "phema.models",
 }
 
-__all__ = ["Client", "PhemaError", "load", "sample", "save_grid"]
+__all__ = ["Client", "PhemaError", "load", "metadata", "sample", "save_grid"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ import httpx
 from phema.errors import DownloadError, InvalidArgument, ServiceError
 from phema.transport import TIMEOUT, Transport, check, unreachable
 
-CHUNK = 1 << 20
-TRIES_WITHOUT_PROGRESS = 3
+TRIES_WITHOUT_PROGRESS = 4
+PAUSE_SECONDS = 0.25
+"""Before the next try after one that brought nothing; each further pause is three times as long."""
 
 Progress = Callable[[int, int | None], None]
 """Called with (bytes on disk, bytes in all or None while unknown)."""
@@ -99,6 +101,8 @@ def _fill(transport: Transport, path: str, part: Path, recorded: Recorded, on_pr
             raise DownloadError(
                 f"{recorded.filename} broke off at {_size(part)} of {total or '?'} bytes; the same command resumes it"
             ) from cause
+        if failures:
+            time.sleep(PAUSE_SECONDS * 3 ** (failures - 1))
 
 
 def _append(transport: Transport, path: str, part: Path, size: int | None, on_progress: Progress) -> int | None:
@@ -115,7 +119,7 @@ def _append(transport: Transport, path: str, part: Path, size: int | None, on_pr
             start = 0
         with part.open("ab" if start else "wb") as file:
             on_progress(start, total)
-            for chunk in response.iter_raw(CHUNK):
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 on_progress(file.tell(), total)
             file.flush()

@@ -13,6 +13,9 @@ from torch import Tensor
 from phema.errors import InvalidArgument
 from shared.edm2 import sampler
 from shared.edm2.precond import Denoiser
+from shared.snapshots.errors import CorruptObject
+from shared.snapshots.file import read_path
+from shared.snapshots.header import SnapshotMetadata
 from shared.snapshots.model import load_denoiser
 
 SMALLEST = 48
@@ -29,6 +32,17 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Denoiser:
     Raises FileNotFoundError, or shared.snapshots.CorruptObject when the file is cut off or no snapshot file.
     """
     return load_denoiser(Path(path)).to(device).eval()
+
+
+def metadata(path: str | Path) -> SnapshotMetadata:
+    """What a downloaded file says of itself: run, time, profile, configuration and, reconstructed, its lineage.
+
+    Reads the header alone. Raises as `load` does.
+    """
+    found = read_path(Path(path)).metadata
+    if found is None:
+        raise CorruptObject(f"{path} is a safetensors file without phema's metadata")
+    return found
 
 
 def sample(

@@ -9,6 +9,8 @@ from shared.recipes.config import SIGMA_REL_LIMIT
 
 MOST = 256
 """More values than anyone means; a slip of the keyboard asks for millions."""
+DIGITS = 20
+"""Numbers further than so many digits from 1 are slips too, and decimal arithmetic stays exact below."""
 
 
 class RangeError(ValueError):
@@ -57,8 +59,8 @@ def _number(part: str, text: str) -> Decimal:
     except InvalidOperation:
         what = "an empty place" if not part else repr(part)
         raise RangeError(f"{text!r} contains {what} where a number or ... should be") from None
-    if not number.is_finite():
-        raise RangeError(f"{text!r} contains {part!r}, which is not a finite number")
+    if not number.is_finite() or abs(number.adjusted()) > DIGITS:
+        raise RangeError(f"{text!r} contains {part!r}, which is no usable number")
     return number
 
 

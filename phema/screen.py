@@ -16,6 +16,7 @@ from rich.table import Table
 
 LINE_SECONDS = 15.0
 """How often a progress bar that nobody can see moving writes a line instead."""
+LONGEST_LINE = 10_000
 
 
 class Screen:
@@ -23,7 +24,8 @@ class Screen:
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
-        self.out = Console(highlight=False, soft_wrap=True)
+        # Ids cut off with an ellipsis are of no use to anybody: lines are as long as they need to be.
+        self.out = Console(highlight=False, soft_wrap=True, width=LONGEST_LINE)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def result(self, document: Any, human: Callable[[], None]) -> None:
@@ -49,9 +51,7 @@ class Screen:
             table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
-        # A table folded to a narrow pipe is useless to grep; it may be as wide as it needs.
-        width = self.out.width if self.out.is_terminal else 10_000
-        self.out.print(table, width=width)
+        self.out.print(table)
 
     @contextmanager
     def bar(self, title: str) -> Iterator[Bar]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import typer
 
-from phema.commands.options import JsonFlag, screen
+from phema.commands.options import JsonFlag, plainly, screen
 
 app = typer.Typer(help="Look after the catalog.", no_args_is_help=True)
 
@@ -16,9 +18,6 @@ def upgrade(as_json: JsonFlag = False) -> None:
     from shared.wiring import catalog_from
 
     view = screen(as_json)
-    catalog = catalog_from(Settings())
-    try:
+    with plainly(), closing(catalog_from(Settings())) as catalog:
         catalog.upgrade()
-    finally:
-        catalog.close()
     view.result({"upgraded": True}, lambda: view.say("the catalog is up to date"))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from phema.commands.options import Connection, JsonFlag, screen
+from phema.commands.options import Connection, JsonFlag, plainly, screen
 
 
 def demo(
@@ -22,5 +22,6 @@ def demo(
 
     connection = context.find_object(Connection) or Connection()
     view = screen(as_json)
-    outcome = run_demo(view, output, url=connection.url, token=connection.token)
+    with plainly():
+        outcome = run_demo(view, output, url=connection.url, token=connection.token)
     view.result(outcome.document, lambda: outcome.say(view))

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from phema.client import Client
-from phema.errors import InvalidArgument
+from phema.errors import InvalidArgument, PhemaError
 from phema.ranges import RangeError, sigma_rels
 from phema.screen import Screen
 
@@ -60,6 +60,19 @@ def client(context: typer.Context) -> Iterator[Client]:
     connection = context.find_object(Connection) or Connection()
     with Client(connection.url, connection.token) as opened:
         yield opened
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Failures of the machine under a local command (port, database, store) in their own sentence."""
+    from phema.up import CannotStart
+    from shared.catalog.errors import CatalogError
+    from shared.snapshots.errors import SnapshotError
+
+    try:
+        yield
+    except (CannotStart, CatalogError, SnapshotError) as error:
+        raise PhemaError(str(error)) from error
 
 
 def screen(as_json: bool) -> Screen:

@@ -103,7 +103,7 @@ def watch(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> No
     view.result(
         ended.to_json(),
         lambda: view.say(
-            f"{ended.name} succeeded; next: phema reconstruct {ended.name} --sigma-rel 0.05,0.10,...,0.25"
+            f"{ended.name} is trained; next: phema reconstruct {ended.name} --sigma-rel 0.05,0.10,...,0.25"
         ),
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from phema.commands.options import JsonFlag, screen
+from phema.commands.options import JsonFlag, plainly, screen
 from phema.discovery import state_dir
 
 StateDir = Annotated[
@@ -29,7 +29,8 @@ def up(
 
     given: dict[str, Any] = {"api_port": port, "state_dir": folder}
     settings = Settings(**{field: value for field, value in given.items() if value is not None})
-    raise typer.Exit(main(settings, report=screen(False).say))
+    with plainly():
+        raise typer.Exit(main(settings, report=screen(False).say))
 
 
 def down(folder: StateDir = None, as_json: JsonFlag = False) -> None:

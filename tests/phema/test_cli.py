@@ -1,0 +1,335 @@
+"""The `phema` command against a real API process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phema.client import Client
+from shared import catalog
+from shared.catalog import JobKind
+from tests.phema.service import Service
+from tests.phema.test_client import steps
+
+Cli = Callable[..., tuple[int, str, str]]
+PHEMA = [sys.executable, "-m", "phema.cli"]
+
+
+def document(outcome: tuple[int, str, str]) -> Any:
+    """The one JSON document on stdout."""
+    code, out, err = outcome
+    assert code == 0, err
+    return json.loads(out)
+
+
+@pytest.fixture
+def evaluated(service: Service, client: Client, trained: catalog.Run) -> list[str]:
+    """Ids of two evaluated reconstructions of `trained`; the second is the better one."""
+    items = client.reconstruct(trained.name, [0.05, 0.13], on_progress=steps(service.reconstruct))
+    for item, frechet in zip(items, (2.0, 1.0), strict=True):
+        client.evaluate(item, wait=False, num_samples=8)
+        service.evaluate(frechet)
+    return [item.id for item in items]
+
+
+def test_help_names_every_command(cli: Cli) -> None:
+    code, out, err = cli()
+    assert (code, err) == (0, "")
+    for command in ("up", "down", "runs", "reconstruct", "evaluate", "jobs", "download", "presets", "db", "demo"):
+        assert f" {command} " in out
+    assert cli("--version")[1].startswith("phema 0.")
+
+
+def test_runs(service: Service, cli: Cli, name: str) -> None:
+    options = ("--name", name, "--set", "total_images=25600", "--set", "network.dropout=0.1")
+    created = document(cli("runs", "create", "--preset", "digits-tiny", *options, "--json"))
+    assert (created["name"], created["total_images"], created["config"]["network"]["dropout"]) == (name, 25_600, 0.1)
+    service.progress(created["id"], 12_800, loss=0.25)
+    code, out, _ = cli("runs", "list", "--state", "queued")
+    assert code == 0
+    [row] = [line for line in out.splitlines() if line.startswith(f"{name} ")]
+    assert row.split()[:5] == [name, "queued", "digits-tiny", "12,800", "50%"]
+    assert name in [run["name"] for run in document(cli("runs", "list", "--json"))]
+    code, out, _ = cli("runs", "show", name)
+    assert code == 0
+    assert "12,800 of 25,600 (50%)" in out
+    assert "0.25" in out
+    assert document(cli("runs", "show", name, "--json"))["id"] == created["id"]
+    assert document(cli("runs", "metrics", name, "--json"))[0]["values"]["loss"] == 0.25
+    assert "12,800" in cli("runs", "metrics", name)[1]
+    assert cli("runs", "snapshots", name)[1] == f"{name} has stored no snapshot yet\n"
+    assert cli("runs", "cancel", name)[:2] == (0, f"{name} is cancelled\n")
+    assert document(cli("runs", "cancel", name, "--json"))["state"] == "cancelled"
+
+
+@pytest.mark.usefixtures("service")
+def test_a_run_gets_a_name_and_fields_from_a_file(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "fields.json").write_text('{"seed": 7, "network": {"dropout": 0.2}}')
+    run = document(cli("runs", "create", "--config", "fields.json", "--set", "network.dropout=0.1", "--json"))
+    assert run["name"].startswith("digits-tiny-20")
+    assert (run["config"]["seed"], run["config"]["network"]["dropout"]) == (7, 0.1)
+
+
+def test_reconstruct_plan_list_and_download(service: Service, client: Client, cli: Cli, trained: catalog.Run) -> None:
+    plan = document(cli("reconstruct", trained.name, "--sigma-rel", "0.05,0.10,...,0.25", "--plan", "--json"))
+    assert [output["sigma_rel"] for output in plan["outputs"]] == [0.05, 0.1, 0.15, 0.2, 0.25]
+    code, out, _ = cli("reconstruct", trained.name, "--sigma-rel", "0.15", "--at", "12800", "--plan")
+    assert (code, out.splitlines()[0]) == (
+        0,
+        "at 12,800 images, from 8 snapshots at 4 times, reading 512 B",
+    )
+    asked = document(cli("reconstruct", trained.name, "--sigma-rel", "0.15,0.2", "--no-wait", "--json"))
+    assert [item["state"] for item in asked] == ["queued", "queued"]
+    service.reconstruct()
+    items = document(cli("reconstruct", trained.name, "--sigma-rel", "0.15,0.2", "--output", "weights", "--json"))
+    assert [Path(item["file"]).name for item in items] == [f"{trained.name}-25600-{s}.safetensors" for s in (0.15, 0.2)]
+    assert all(Path(item["file"]).read_bytes() == b"weights" for item in items)
+    code, out, _ = cli("reconstructions", trained.name)
+    assert code == 0
+    assert "0.15" in out
+    assert len(document(cli("reconstructions", trained.name, "--limit", "1", "--json"))) == 1
+    done = document(cli("download", items[0]["id"], "again.safetensors", "--json"))
+    assert (Path(done["file"]).name, done["size"]) == ("again.safetensors", 7)
+    code, out, err = cli("download", items[0]["id"], "again.safetensors")
+    assert (code, out) == (0, f"{Path.cwd() / 'again.safetensors'}\n"), err
+
+
+def test_evaluate_marks_the_best(cli: Cli, trained: catalog.Run, evaluated: list[str]) -> None:
+    code, out, _ = cli("evaluations", trained.name)
+    assert code == 0
+    assert [("best" in line, line.split()[0]) for line in out.splitlines()[1:]] == [(True, "0.13"), (False, "0.05")]
+    asked = document(cli("evaluate", *evaluated, "--num-samples", "8", "--output", "pictures", "--json"))
+    assert [item["figures"]["frechet"] for item in asked] == [2.0, 1.0]
+    assert Path(asked[0]["file"]).read_bytes() == b"a picture"
+    by_name = document(cli("evaluate", trained.name, "--sigma-rel", "0.05,0.13", "--num-samples", "8", "--json"))
+    assert [item["id"] for item in by_name] == [item["id"] for item in asked]
+    assert len(document(cli("evaluations", trained.name, "--json"))) == 2
+    new = document(cli("evaluate", evaluated[0], "--metric", "frechet", "--seed", "3", "--no-wait", "--json"))
+    assert (new[0]["state"], new[0]["recipe"]["metrics"], new[0]["recipe"]["seed"]) == ("queued", ["frechet"], 3)
+
+
+def test_jobs(cli: Cli, client: Client, name: str) -> None:
+    job = client.runs.create(name).job
+    assert job is not None
+    assert job.id in [found["id"] for found in document(cli("jobs", "list", "--kind", "train", "--json"))]
+    code, out, _ = cli("jobs", "list", "--run", name)
+    assert code == 0
+    assert out.splitlines()[1].split()[:2] == ["train", "queued"]
+    assert document(cli("jobs", "show", job.id, "--json"))["kind"] == "train"
+    assert "queued" in cli("jobs", "show", job.id)[1]
+    assert cli("jobs", "cancel", job.id)[:2] == (0, f"{job.id} is cancelled\n")
+    code, out, err = cli("jobs", "watch", job.id, "--json")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1] == f"phema: train job {job.id} cancelled: {job.id} was cancelled"
+
+
+def test_presets(cli: Cli) -> None:
+    assert "digits-tiny" in cli("presets", "list")[1]
+    assert document(cli("presets", "list", "--json"))["digits-tiny"]["batch_size"] == 64
+    assert document(cli("presets", "show", "digits-tiny", "--json"))["network"]["img_resolution"] == 8
+    assert "network.img_resolution" in cli("presets", "show", "digits-tiny")[1]
+
+
+def test_db_upgrade_makes_a_catalog(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PHEMA_STATE_DIR", str(tmp_path / "fresh"))
+    assert document(cli("db", "upgrade", "--json")) == {"upgraded": True}
+    assert (tmp_path / "fresh" / "catalog.db").exists()
+    assert cli("db", "upgrade")[:2] == (0, "the catalog is up to date\n")
+
+
+def test_down_without_a_service(cli: Cli) -> None:
+    assert cli("down")[:2] == (0, "no service runs from .phema\n")
+    assert document(cli("down", "--state-dir", "elsewhere", "--json")) == {"stopped": False, "state_dir": "elsewhere"}
+
+
+USAGE = [
+    (["frobnicate"], "No such command 'frobnicate'."),
+    (["runs", "lst"], "No such command 'lst'."),
+    (["runs", "list", "--states", "queued"], "No such option: --states"),
+    (["runs", "list", "--state", "asleep"], "'asleep'"),
+    (["runs", "list", "--limit", "0"], "'--limit': Input should be greater than or equal to 1"),
+    (["runs", "show"], "Missing argument 'RUN'."),
+    (["runs", "create", "--config", "missing.json"], "'missing.json' does not exist."),
+    (["runs", "create", "--config", "list.json"], "--config list.json must hold a JSON object of fields, not list"),
+    (["runs", "create", "--config", "broken.json"], "--config broken.json is not JSON"),
+    (["runs", "create", "--set", "seed"], "--set 'seed' must look like FIELD=VALUE, as in --set network.dropout=0.1"),
+    (["runs", "create", "--set", "a=1", "--set", "a.b=1"], "goes into a, which was given a plain value before"),
+    (["reconstruct", "x"], "Missing option '--sigma-rel'."),
+    (["reconstruct", "x", "--sigma-rel", "0.3"], "sigma_rel 0.3 is impossible; it must be above 0 and below 0.2887"),
+    (["reconstruct", "x", "--sigma-rel", "0.05,...,0.1"], "needs two numbers before it, as in 0.05,0.10,...,0.25"),
+    (["reconstruct", "x", "--sigma-rel", "0.1", "--at", "soon"], "'--at'"),
+    (["reconstruct", "x", "--sigma-rel", "0.1", "--dtype", "int8"], "'int8'"),
+    (["reconstruct", "x", "--sigma-rel", "0.1", "--output", "list.json"], "cannot be a folder: File exists"),
+    (["evaluate", "x"], "'x' is no reconstruction; for a run, add --sigma-rel"),
+    (["evaluate", "rec-1", "--at", "64"], "--at goes with a run and --sigma-rel"),
+    (["evaluate", "rec-1", "--sigma-rel", "0.1"], "--sigma-rel goes with exactly one run"),
+    (["evaluate", "rec-1", "--metric", "fid"], "'fid'"),
+    (["presets", "show", "digits"], "preset 'digits' is unknown; did you mean 'digits-tiny'?"),
+    (["download", "thing"], "'thing' cannot be downloaded; ids that can start with rec-, snap- or eval-"),
+    (["--url", "ftp://x", "runs", "list"], "the service's address 'ftp://x' must start with http:// or https://"),
+    (["up", "--port", "70000"], "'--port'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), USAGE, ids=[" ".join(arguments) for arguments, _ in USAGE])
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.setenv("PHEMA_URL", "http://127.0.0.1:9")
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "broken.json").write_text("{")
+    code, out, err = cli(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("phema: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+REFUSED = [
+    (["runs", "show", "nobody"], "nobody"),
+    (["runs", "create", "--preset", "digits-tinny"], "did you mean 'digits-tiny'"),
+    (["runs", "create", "--set", "batchsize=3"], "batchsize"),
+    (["runs", "create", "--set", "num_workers=3"], "not divisible by num_workers 3"),
+    (["runs", "create", "--name", "a name"], "name"),
+    (["jobs", "show", "job-0"], "job-0"),
+    (["reconstruct", "nobody", "--sigma-rel", "0.1"], "nobody"),
+    (["evaluate", "rec-0"], "rec-0"),
+    (["download", "snap-0"], "snap-0"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED])
+def test_what_the_service_refuses_is_its_sentence_and_exit_code_2(
+    service: Service, cli: Cli, arguments: list[str], words: str
+) -> None:
+    code, out, err = cli(*arguments, "--json")
+    assert (code, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_a_time_without_a_snapshot_names_the_nearest(cli: Cli, trained: catalog.Run) -> None:
+    code, _, err = cli("reconstruct", trained.name, "--sigma-rel", "0.1", "--at", "5000")
+    assert code == 2
+    assert "3200" in err
+    assert "6400" in err
+
+
+def test_no_service_is_exit_code_1(cli: Cli) -> None:
+    code, out, err = cli("--url", "http://127.0.0.1:9", "runs", "list", "--json")
+    assert (code, out) == (1, "")
+    assert err == (
+        "phema: no service answers at http://127.0.0.1:9; start one with `phema up`, or give its address with --url\n"
+    )
+
+
+def test_a_wrong_setting_is_named_as_the_user_set_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHEMA_HEARTBEAT_SECONDS", "often")
+    code, _, err = cli("db", "upgrade")
+    assert code == 2
+    assert err.startswith("phema: PHEMA_HEARTBEAT_SECONDS='often': ")
+    monkeypatch.delenv("PHEMA_HEARTBEAT_SECONDS")
+    monkeypatch.setenv("PHEMA_DATABASE_URL", "sqlite:////proc/nowhere/catalog.db")
+    code, _, err = cli("db", "upgrade")
+    assert (code, err.count("\n")) == (1, 1)
+
+
+def watch(service: Service, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PHEMA_URL": service.url, "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [*PHEMA, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **streams
+    )
+
+
+def test_watching_a_run_writes_lines_where_no_one_sees_a_bar(service: Service, client: Client, name: str) -> None:
+    run = client.runs.create(name, config={"total_images": 25_600})
+    with watch(service, "runs", "watch", name, "--json") as child:
+        assert child.stderr is not None
+        assert child.stderr.readline() == f"training {name}: queued\n"
+        job = service.claim(JobKind.TRAIN)
+        service.progress(run.id, 12_800, loss=0.25)
+        line = f"training {name}: 50%, 12,800 of 25,600 images · 640 images/s · loss 0.250\n"
+        assert child.stderr.readline() == line
+        service.progress(run.id, 25_600, loss=0.125)
+        service.finish(job)
+        assert child.stderr.readline().startswith(f"training {name}: 100%, 25,600 of 25,600 images · 640 images/s")
+        out, err = child.communicate()
+    assert (child.returncode, err) == (0, "")
+    assert json.loads(out)["state"] == "succeeded"
+
+
+def test_watching_a_run_that_fails_says_why(service: Service, client: Client, cli: Cli, name: str) -> None:
+    client.runs.create(name)
+    service.fail(service.claim(JobKind.TRAIN), "out of memory")
+    code, out, err = cli("runs", "watch", name)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1] == f"phema: run {name} failed at 0 of 76,800 images: out of memory"
+
+
+def test_ctrl_c_detaches_and_says_how_to_come_back(service: Service, client: Client, name: str) -> None:
+    client.runs.create(name)
+    with watch(service, "runs", "watch", name) as child:
+        assert child.stderr is not None
+        child.stderr.readline()
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate()
+    assert (child.returncode, out) == (1, "")
+    assert err == f"\ndetached; {name} goes on training, watch it again with: phema runs watch {name}\n"
+    assert client.runs.get(name).state == "queued"
+
+
+def drain(terminal: int) -> bytes:
+    """What is written to a terminal until its last writer is gone, which reads as an error."""
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 65536)
+        except OSError:
+            return shown
+
+
+def test_on_a_terminal_a_bar_shows_images_speed_loss_and_eta(service: Service, client: Client, name: str) -> None:
+    run = client.runs.create(name, config={"total_images": 25_600})
+    job = service.claim(JobKind.TRAIN)
+    service.progress(run.id, 12_800, loss=0.25)
+    outer, inner = pty.openpty()
+    environment = {**os.environ, "PHEMA_URL": service.url, "TERM": "xterm", "COLUMNS": "160"}
+    command = [*PHEMA, "runs", "watch", name]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=inner) as child:
+        os.close(inner)
+        shown = b""
+        while b"loss 0.250" not in shown:
+            shown += os.read(outer, 65536)
+        service.progress(run.id, 25_600)
+        service.finish(job)
+        # The terminal must be read to its end, or the child waits for room to write.
+        shown += drain(outer)
+        out, _ = child.communicate()
+    os.close(outer)
+    assert child.returncode == 0
+    assert f"{name} is trained; next: phema reconstruct {name}" in out.decode()
+    for words in ("━", "12,800 of 25,600 images", "640 images/s", "eta", "100%"):
+        assert words.encode() in shown
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(service: Service, client: Client, name: str) -> None:
+    client.runs.create(name)
+    command = f"{' '.join(PHEMA)} runs show {name} | true; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PHEMA_URL": service.url}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_the_command_starts_light() -> None:
+    heavy = "('torch', 'ray', 'matplotlib', 'sqlalchemy', 'boto3')"
+    code = f"import sys, phema, phema.cli, phema.client; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

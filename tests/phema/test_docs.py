@@ -1,0 +1,77 @@
+"""docs/cli.md and docs/python.md say what there is, all of it and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+import phema
+from phema import errors
+from phema.cli import app
+from phema.errors import PhemaError
+
+DOCS = Path(__file__).parents[2] / "docs"
+CLI = (DOCS / "cli.md").read_text()
+PYTHON = (DOCS / "python.md").read_text()
+ROOT: Any = typer.main.get_command(app)
+
+
+def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    if hasattr(command, "commands"):
+        for name, child in command.commands.items():
+            yield from leaves(child, (*path, name))
+    else:
+        yield " ".join(path), command
+
+
+COMMANDS = dict(leaves(ROOT, ("phema",)))
+SECTIONS = dict(re.findall(r"^### `(phema [^`]+)`\n(.*?)(?=^##|\Z)", CLI, re.MULTILINE | re.DOTALL))
+
+
+def test_every_command_has_its_section_and_no_other() -> None:
+    assert list(SECTIONS) != []
+    assert set(SECTIONS) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_listed_under_its_command(name: str) -> None:
+    options = {option for parameter in COMMANDS[name].params for option in parameter.opts if option.startswith("--")}
+    listed = {option for line in re.findall(r"^- (`--.*)", SECTIONS[name], re.MULTILINE) for option in options_of(line)}
+    assert listed == options - {"--help"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_explains_itself(name: str) -> None:
+    command = COMMANDS[name]
+    assert command.help
+    assert [parameter.name for parameter in command.params if not getattr(parameter, "help", None)] == []
+
+
+def options_of(line: str) -> list[str]:
+    """Options at the head of a list item: `--a`, `--b VALUE`: …"""
+    return re.findall(r"`(--[a-z-]+)", line.partition(": ")[0])
+
+
+def test_global_options_are_in_the_table() -> None:
+    table = set(re.findall(r"^\| `(--[a-z]+)`", CLI, re.MULTILINE))
+    assert table == {option for parameter in ROOT.params for option in parameter.opts} | {"--help"}
+
+
+def test_public_names_are_listed_and_there() -> None:
+    table = re.findall(r"^\| `phema\.(\w+)` \|", PYTHON, re.MULTILINE)
+    assert table == phema.__all__
+    assert all(hasattr(phema, name) for name in phema.__all__)
+    assert set(phema.__all__) <= set(dir(phema))
+    with pytest.raises(AttributeError, match="module 'phema' has no attribute 'lode'"):
+        phema.lode  # noqa: B018
+
+
+def test_the_error_tree_is_drawn_in_full() -> None:
+    drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
+    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, PhemaError)]
+    assert set(drawn) == {cls.__name__ for cls in classes} - {"PhemaError"}
