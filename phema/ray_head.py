@@ -16,7 +16,7 @@ import httpx
 
 from phema.processes import free_port, spawn, stop, tail
 
-START_SECONDS = 90.0
+START_SECONDS = 120.0
 
 
 class RayDidNotStart(RuntimeError):
@@ -45,10 +45,18 @@ class RayHead:
 
 
 def start_ray_head(*, num_cpus: int, log: Path, env: dict[str, str] | None = None) -> RayHead:
-    """Start a single-node cluster and wait until its Jobs endpoint answers.
+    """Start a single-node cluster and wait until it can take jobs.
 
-    Raises RayDidNotStart.
+    Raises RayDidNotStart. Ray gives a node 30 s to register, too little on a machine that is very busy, and somebody
+    may take a port between our look and its use: so there is a second try.
     """
+    try:
+        return _start(num_cpus, log, env or {})
+    except RayDidNotStart:
+        return _start(num_cpus, log, env or {})
+
+
+def _start(num_cpus: int, log: Path, env: dict[str, str]) -> RayHead:
     gcs, dashboard = free_port(), free_port()
     # Ray's socket paths must stay under 108 bytes, so the session lives in a short folder of its own.
     session_dir = Path(tempfile.mkdtemp(prefix="phema-ray-", dir="/tmp" if os.path.isdir("/tmp") else None))
@@ -71,8 +79,10 @@ def start_ray_head(*, num_cpus: int, log: Path, env: dict[str, str] | None = Non
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--include-dashboard=true"),
         *(f"--{name}{'-port' if not name.endswith('port') else ''}={free_port()}" for name in ports),
         f"--metrics-export-port={free_port()}",
+        # Workers bind whatever is free, instead of a range that another cluster of this machine may use as well.
+        *("--min-worker-port=0", "--max-worker-port=0"),
     ]
-    process = spawn(command, log=log, env={**(env or {}), **shared})
+    process = spawn(command, log=log, env={**env, **shared})
     head = RayHead(process, shared, session_dir, log)
     try:
         _wait_until_ready(head)
@@ -83,16 +93,29 @@ def start_ray_head(*, num_cpus: int, log: Path, env: dict[str, str] | None = Non
 
 
 def _wait_until_ready(head: RayHead) -> None:
-    url = f"{head.env['PHEMA_RAY_DASHBOARD_URL']}/api/jobs/"
-    headers = {"Authorization": f"Bearer {head.env['RAY_AUTH_TOKEN']}"}
+    """The Jobs endpoint answers well before the node can run anything, so both are asked."""
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if head.process.poll() is not None:
-            raise RayDidNotStart(f"Ray exited with code {head.process.returncode}:\n{tail(head.log)}")
-        try:
-            if httpx.get(url, headers=headers, timeout=2).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass  # not listening yet; the deadline bounds the wait
-        time.sleep(0.2)
+    with httpx.Client(
+        base_url=head.env["PHEMA_RAY_DASHBOARD_URL"],
+        headers={"Authorization": f"Bearer {head.env['RAY_AUTH_TOKEN']}"},
+        timeout=2,
+        trust_env=False,
+    ) as dashboard:
+        while time.monotonic() < deadline:
+            if head.process.poll() is not None:
+                raise RayDidNotStart(f"Ray exited with code {head.process.returncode}:\n{tail(head.log)}")
+            try:
+                if dashboard.get("/api/jobs/").status_code == 200 and _node_is_alive(dashboard):
+                    return
+            except httpx.TransportError:
+                pass  # not listening yet; the deadline bounds the wait
+            time.sleep(0.2)
     raise RayDidNotStart(f"Ray was not ready after {START_SECONDS:g} s:\n{tail(head.log)}")
+
+
+def _node_is_alive(dashboard: httpx.Client) -> bool:
+    answer = dashboard.get("/nodes", params={"view": "summary"})
+    if answer.status_code != 200:
+        return False
+    nodes = answer.json()["data"]["summary"]
+    return any(node["raylet"].get("state") == "ALIVE" for node in nodes)
