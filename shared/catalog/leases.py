@@ -140,14 +140,20 @@ class LeaseRepository(Repository):
         job.attempts = 0
         self._session.flush()
 
-    def expire(self) -> list[Job]:
-        """Take away every job whose holder is silent for longer than its lease; the jobs, in their new states."""
+    def expire(self, kinds: Iterable[JobKind] | None = None) -> list[Job]:
+        """Take away every job (of these kinds) whose holder is silent for longer than its lease.
+
+        The jobs, in their new states: only this caller learns of them, so a service that has to clean up after a dead
+        worker leaves the kinds it does not know to others.
+        """
         query = (
             select(Job, database_now())
             .where(Job.state == JobState.RUNNING, Job.lease_expires_at < database_now())
             .order_by(Job.seq)
             .with_for_update(skip_locked=True)
         )
+        if kinds is not None:
+            query = query.where(Job.kind.in_(list(kinds)))
         expired: list[Job] = []
         for job, now in self._session.execute(query, execution_options=FRESH).all():
             silence = f"The worker {job.lease_owner} fell silent and its lease ran out"

@@ -230,6 +230,9 @@ def test_read_only_transactions_read_beside_a_writer_and_write_nothing(catalog: 
             assert reader.runs.list().items == []
     with catalog.transaction(read_only=True) as reader:
         assert len(reader.runs.list().items) == 1
+    catalog.close()
+    with catalog.transaction(read_only=True) as reader:
+        assert len(reader.jobs.list().items) == 1
     with pytest.raises(CatalogUnreachable, match=r"read-?only"), catalog.transaction(read_only=True) as tx:
         tx.runs.create("refused", {}, "hash", total_images=1)
     ask(catalog)

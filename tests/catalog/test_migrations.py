@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Column, String, Table, create_engine, inspect, text
 
-from shared.catalog import Catalog, SchemaOutOfDate
+from shared.catalog import Catalog, SchemaOutOfDate, schema
+from shared.catalog.columns import Figures
 from shared.catalog.engine import parse_url
 from shared.catalog.models import Base
+from shared.catalog.new_migration import draft
 from shared.catalog.schema import migration_config, wanted_revision
 from tests.catalog.conftest import ask
 from tests.fixtures.catalog import only
@@ -118,6 +123,25 @@ def test_a_failing_migration_changes_nothing(empty_url: str, monkeypatch: pytest
     catalog.upgrade()
     catalog.check()
     catalog.close()
+
+
+def test_a_draft_holds_what_the_models_have_and_the_tables_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrations = tmp_path / "migrations"
+    shutil.copytree(schema.MIGRATIONS, migrations)
+    monkeypatch.setattr(schema, "MIGRATIONS", migrations)
+    table = Table("notes", Base.metadata, Column("id", String, primary_key=True), Column("figures", Figures))
+    try:
+        path = draft("Keep notes")
+    finally:
+        Base.metadata.remove(table)
+    assert path == migrations / "versions" / "0002_keep_notes.py"
+    drafted = path.read_text()
+    assert drafted.startswith('"""Keep notes"""')
+    assert 'revision = "0002"' in drafted.replace("'", '"')
+    assert "sa.Column('figures', sa.JSON()" in drafted
+    assert re.findall(r"^    op\.(\w+)", drafted, re.MULTILINE) == ["create_table"], "nothing else changed"
 
 
 def test_migrations_are_found_where_the_package_is() -> None:

@@ -223,6 +223,15 @@ class TestLeases:
         with catalog.transaction() as tx:
             assert [job.id for job in tx.jobs.expire()] == ids
 
+    def test_only_the_kinds_asked_for_expire(self, catalog: Catalog, clockwork: Clockwork) -> None:
+        for kind in JobKind:
+            ask(catalog, kind, kind)
+            clockwork.run_out(held(catalog).id)
+        with catalog.transaction() as tx:
+            assert [job.kind for job in tx.jobs.expire([JobKind.TRAIN])] == [JobKind.TRAIN]
+            assert tx.jobs.expire([]) == []
+            assert {job.kind for job in tx.jobs.expire()} == {JobKind.RECONSTRUCT, JobKind.EVALUATE}
+
     def test_attempts_without_progress_are_limited(self, catalog: Catalog, clockwork: Clockwork) -> None:
         job_id = ask(catalog, max_attempts=2).id
         states = []

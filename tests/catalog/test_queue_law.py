@@ -196,7 +196,7 @@ def test_every_job_reaches_exactly_one_terminal_state(catalog: Catalog, clockwor
     run_state_machine_as_test(
         lambda: QueueMachine(catalog, clockwork),
         settings=settings(
-            max_examples=60 if database == "sqlite" else 25,
+            max_examples=40 if database == "sqlite" else 15,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -1,13 +1,25 @@
 """Run by Alembic: migrations use the connection, and the transaction, of `shared.catalog.schema`."""
 
+from __future__ import annotations
+
+from typing import Any, Literal
+
 from alembic import context
 
+from shared.catalog.columns import Figures
 from shared.catalog.models import Base
+
+
+def render_item(kind: str, item: Any, _: Any) -> str | Literal[False]:
+    """Migrations name plain column types, so that they stay what they were when the models move on."""
+    return "sa.JSON()" if kind == "type" and isinstance(item, Figures) else False
+
 
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
     target_metadata=Base.metadata,
+    render_item=render_item,
     # SQLite can change a table only by rebuilding it.
     render_as_batch=connection.dialect.name == "sqlite",
 )

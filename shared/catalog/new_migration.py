@@ -1,0 +1,37 @@
+"""Draft the migration that the models lack: `python -m shared.catalog.new_migration "What changes"`.
+
+Read what comes out: Alembic notices neither renamed columns nor changed CHECK constraints.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from alembic import command
+
+from shared.catalog.catalog import Catalog
+from shared.catalog.engine import open_engine, parse_url
+from shared.catalog.schema import migration_config, wanted_revision
+
+
+def draft(message: str) -> Path:
+    """The new file in `migrations/versions`: the difference between the latest migration and the models."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/catalog.db"
+        catalog = Catalog(url)
+        catalog.upgrade()
+        catalog.close()
+        engine = open_engine(parse_url(url))
+        with engine.connect() as connection:
+            revision = f"{int(wanted_revision()) + 1:04d}"
+            script = command.revision(migration_config(connection), message, autogenerate=True, rev_id=revision)
+        engine.dispose()
+    assert script is not None
+    assert not isinstance(script, list)
+    return Path(script.path)
+
+
+if __name__ == "__main__":
+    print(draft(" ".join(sys.argv[1:])))
