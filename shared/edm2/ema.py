@@ -12,7 +12,7 @@ from shared.edm2.powerfunction import beta, gamma_from_sigma_rel
 
 
 class EmaError(ValueError):
-    """A saved state does not belong to these averages."""
+    """There is nothing to track, or a saved state does not belong to these averages."""
 
 
 class PowerFunctionEMA:
@@ -22,6 +22,8 @@ class PowerFunctionEMA:
     """
 
     def __init__(self, module: nn.Module, sigma_rels: Sequence[float]) -> None:
+        if not sigma_rels:
+            raise EmaError("sigma_rels is empty; name at least one width to track")
         self.sigma_rels = tuple(sigma_rels)
         self._gammas = [gamma_from_sigma_rel(s) for s in self.sigma_rels]
         self._module = module
@@ -34,9 +36,11 @@ class PowerFunctionEMA:
     @torch.no_grad()
     def update(self, num_images: int, delta_images: int) -> None:
         """Take the module's weights in after a step of `delta_images` that ended at `num_images` seen (Eq. 127)."""
-        parameters = list(self._module.parameters())
+        weights = [
+            p.detach().to(average.dtype)
+            for p, average in zip(self._module.parameters(), self._averages[0], strict=True)
+        ]
         for gamma, averages in zip(self._gammas, self._averages, strict=True):
-            weights = [p.detach().to(a.dtype) for p, a in zip(parameters, averages, strict=True)]
             torch._foreach_lerp_(averages, weights, 1 - beta(gamma, num_images, delta_images))
 
     def tensors(self, index: int) -> dict[str, Tensor]:

@@ -101,6 +101,8 @@ def test_foreign_states_are_refused(make_tiny: Callable[..., Denoiser]) -> None:
 
 
 def test_impossible_width_and_time() -> None:
+    with pytest.raises(EmaError, match="sigma_rels is empty"):
+        PowerFunctionEMA(nn.Linear(1, 1), [])
     with pytest.raises(PowerFunctionError, match=r"sigma_rel 0\.3"):
         PowerFunctionEMA(nn.Linear(1, 1), [0.3])
     with pytest.raises(PowerFunctionError, match="delta_images 128"):

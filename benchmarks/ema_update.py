@@ -1,0 +1,129 @@
+"""What tracking power-function averages costs a training step.
+
+The S preset's network at reduced width trains on random data; each step's averaging is timed apart from the rest of
+the same step, so that a busy machine slows both alike. The bound is 5 % for two averages.
+
+    python benchmarks/ema_update.py [--json]
+
+Exit status 1 when the bound is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from shared.edm2.config import NetworkConfig
+from shared.edm2.ema import PowerFunctionEMA
+from shared.edm2.layers import normalize_weights_
+from shared.edm2.loss import TrainingLoss
+from shared.edm2.networks import build_denoiser
+from shared.recipes.presets import network_preset
+
+LIMIT = 0.05
+WARM_UP = 2
+
+
+@dataclass
+class Trainer:
+    """The parts of one training step that every run has."""
+
+    loss: TrainingLoss
+    optimizer: torch.optim.Optimizer
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def step(self) -> None:
+        normalize_weights_(self.loss)
+        self.optimizer.zero_grad(set_to_none=True)
+        out = self.loss(self.images, self.labels)
+        (out.loss.sum() / len(self.images)).backward()
+        self.optimizer.step()
+
+
+def reduced(width: int) -> NetworkConfig:
+    """The S preset, `width` channels instead of 192; heads shrink with it."""
+    fields = network_preset("edm2-img512-s").model_dump()
+    return NetworkConfig.model_validate({**fields, "model_channels": width, "channels_per_head": min(64, width)})
+
+
+def measure(trainer: Trainer, module: nn.Module, sigma_rels: list[float], steps: int) -> tuple[float, float]:
+    """Median seconds of a step without averaging, and median share that averaging adds to its step."""
+    ema = PowerFunctionEMA(module, sigma_rels)
+    batch = len(trainer.images)
+    plain: list[float] = []
+    shares: list[float] = []
+    for i in range(WARM_UP + steps):
+        start = time.perf_counter()
+        trainer.step()
+        middle = time.perf_counter()
+        ema.update((i + 1) * batch, batch)
+        end = time.perf_counter()
+        if i >= WARM_UP:
+            plain.append(middle - start)
+            shares.append((end - middle) / (middle - start))
+    return statistics.median(plain), statistics.median(shares)
+
+
+def cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+
+
+def run(options: argparse.Namespace) -> dict[str, object]:
+    torch.manual_seed(0)
+    torch.set_num_threads(options.threads)
+    config = reduced(options.width)
+    denoiser = build_denoiser(config)
+    trainer = Trainer(
+        loss=TrainingLoss(denoiser, p_mean=-0.4, p_std=1.0),
+        optimizer=torch.optim.Adam(denoiser.parameters(), lr=1e-2, betas=(0.9, 0.99)),
+        images=0.5 * torch.randn(options.batch, config.img_channels, config.img_resolution, config.img_resolution),
+        labels=torch.eye(config.label_dim)[torch.randint(config.label_dim, [options.batch])],
+    )
+    seconds, share = measure(trainer, denoiser, options.sigma_rel, options.steps)
+    return {
+        "hardware": f"{cpu_model()}, {os.cpu_count()} CPUs, {options.threads} threads",
+        "versions": f"Python {platform.python_version()}, torch {torch.__version__}",
+        "command": " ".join(["python", *sys.argv]),
+        "parameters": sum(p.numel() for p in denoiser.parameters()),
+        "batch": options.batch,
+        "steps": options.steps,
+        "averages": len(options.sigma_rel),
+        "step_seconds": seconds,
+        "ema_share": share,
+        "limit": LIMIT,
+        "passed": share <= LIMIT,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=32, help="model channels, S has 192 (default %(default)s)")
+    parser.add_argument("--batch", type=int, default=4, help="pictures per step (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=12, help="timed steps (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--sigma-rel", type=float, nargs="+", default=[0.05, 0.10], help="one average each")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    figures = run(parser.parse_args())
+    if "--json" in sys.argv:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name:14}{f'{value:.4f}' if isinstance(value, float) else value}")
+    return 0 if figures["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
