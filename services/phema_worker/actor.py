@@ -15,7 +15,7 @@ from shared.telemetry import configure_logs
 IDLE = (0.0, "")
 
 
-class Actor:
+class PhemaActor:
     """Runs in a process of its own, which alone imports torch."""
 
     def __init__(self, settings: Settings) -> None:
@@ -62,5 +62,5 @@ def start_actor(settings: Settings) -> Any:
 
     The actor belongs to this process and ends with it. Ray does not restart it: its slot does.
     """
-    remote = ray.remote(concurrency_groups={"control": 1})(Actor)
+    remote = ray.remote(concurrency_groups={"control": 1})(PhemaActor)
     return remote.options(num_cpus=settings.actor_cpus, num_gpus=settings.actor_gpus, max_restarts=0).remote(settings)

@@ -47,11 +47,15 @@ class _Sampler:
     guide: Denoiser | None
     recipe: EvaluationRecipe
     batch_size: int
+    watch: Watch
 
     def draw(self, seeds: Sequence[int], class_labels: Labels) -> Iterator[Tensor]:
-        """Pictures in batches, float32 [n, C, H, W] on the CPU; picture i depends on seeds[i] and its class alone."""
+        """Pictures in batches, float32 [n, C, H, W] on the CPU; picture i depends on seeds[i] and its class alone.
+
+        Raises NotFinite.
+        """
         recipe = self.recipe
-        return sample_batches(
+        batches = sample_batches(
             self.denoiser,
             seeds=seeds,
             class_labels=class_labels,
@@ -60,6 +64,9 @@ class _Sampler:
             guidance=recipe.guidance,
             batch_size=self.batch_size,
         )
+        for pictures in batches:
+            self.watch.advance(len(pictures) * self.evaluations)
+            yield _finite("a sampled picture", pictures)
 
     @property
     def device(self) -> torch.device:
@@ -79,33 +86,34 @@ def evaluate(
     Raises NotFinite, SamplerError (the guide does not fit), DatasetError, and Cancelled at the next evaluation of
     the network.
     """
-    sampler = _Sampler(denoiser, guide, recipe, batch_size(denoiser))
+    sampler = _Sampler(denoiser, guide, recipe, batch_size(denoiser), watch)
     dataset = open_dataset(config.dataset)
     dataset.check(denoiser.config)
     figures: dict[str, float] = {}
-    with _counted(denoiser, watch):
+    with _stoppable(denoiser, watch):
         watch.expect(_work(sampler, dataset))
         if "held_out_loss" in recipe.metrics:
             watch.message = "denoising held-out pictures"
             figures["held_out_loss"] = _held_out(sampler, config, dataset.held_out)
+            watch.advance(NUM_LEVELS * len(dataset.held_out))
         watch.message = "sampling"
-        pictures = _finite("a sampled picture", torch.cat([*_grid(sampler)]))
+        pictures = torch.cat([*_grid(sampler)])
         if "frechet" in recipe.metrics:
             figures["frechet"] = _frechet(sampler, config.dataset)
     return Scores(figures, grid_png(pictures.numpy(), recipe.grid), _num_sampled(recipe))
 
 
 def batch_size(denoiser: Denoiser) -> int:
-    """Pictures per batch, so that memory depends neither on the recipe nor on the network."""
+    """Pictures per batch on a GPU and of held-out ones, so that memory depends on neither recipe nor network."""
     network = denoiser.config
     widest = max(resolution * resolution * channels for resolution, channels in network.levels)
     return max(1, min(_LARGEST_BATCH, _BATCH_ACTIVATIONS // widest))
 
 
 @contextmanager
-def _counted(denoiser: Denoiser, watch: Watch) -> Iterator[None]:
-    """Every evaluation of the network counts its pictures and is a chance to stop."""
-    handle = denoiser.register_forward_pre_hook(lambda _, inputs: watch.advance(len(inputs[0])))
+def _stoppable(denoiser: Denoiser, watch: Watch) -> Iterator[None]:
+    """Every evaluation of the network is a chance to stop."""
+    handle = denoiser.register_forward_pre_hook(lambda *_: watch.check())
     try:
         yield
     finally:
@@ -149,7 +157,6 @@ def _frechet(sampler: _Sampler, dataset: DatasetConfig) -> float:
     features = RandomConvFeatures(network.img_channels, network.img_resolution, device)
     drawn = Moments(NUM_FEATURES)
     for pictures in sampler.draw(_seeds(sampler.recipe, sampler.recipe.num_samples), "random"):
-        _finite("a sampled picture", pictures)
         drawn.add(features(pictures.to(device)).cpu().numpy())
     return frechet_distance(drawn, reference_moments(dataset))
 

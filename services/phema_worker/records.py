@@ -74,13 +74,13 @@ def _output(row: Reconstruction, key: str, inputs: list[StoredSnapshot]) -> Outp
 
 
 def _evaluate_task(tx: Transaction, job: Job, evaluation: Evaluation) -> EvaluateTask:
-    guide_id = evaluation.recipe.get("guide_id")
+    guided = evaluation.recipe["guidance"] != 1
     *leftovers, key = [pictures_key(evaluation.id, token) for token in _tokens(job)]
     return EvaluateTask(
         token=_tokens(job)[-1],
         evaluation_id=evaluation.id,
         weights=_weights(evaluation.reconstruction, "reconstruction"),
-        guide=_weights(tx.reconstructions.get(guide_id), "guide") if guide_id is not None else None,
+        guide=_weights(tx.reconstructions.get(evaluation.recipe["guide_id"]), "guide") if guided else None,
         recipe=evaluation.recipe,
         pictures_key=key,
         leftovers=tuple(leftovers),

@@ -110,6 +110,8 @@ class Slot:
         except (ImpossibleJob, NotFound) as error:
             return attempt.conclude(self._actor, None, Failed(str(error), retry=False))
         outcome = self._attend(attempt, task) if task is not None else None
+        if isinstance(outcome, Failed):
+            log.warning("the attempt failed: %s", outcome.error)
         state = attempt.conclude(self._actor, task, outcome)
         if state is JobState.SUCCEEDED and isinstance(outcome, Done):
             self._count(task, outcome)

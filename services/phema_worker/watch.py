@@ -40,7 +40,7 @@ class Watch:
         self.check()
 
     def advance(self, amount: int) -> None:
-        """Count work about to be done. Raises Cancelled."""
+        """Count work that was done. Raises Cancelled."""
         self._done += amount
         self.check()
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from services.phema_worker.slot import Slot
+from services.phema_worker.slot import KINDS, Slot
 from shared.catalog import Catalog, CatalogUnreachable
 from shared.settings import Settings
 from shared.telemetry import Meters, serve_metrics
@@ -45,7 +45,7 @@ class Worker:
         return Slot(owner, self._settings, self._catalog, self._meters, stopping)
 
     def _keep_house(self, address: str, stopping: threading.Event) -> None:
-        """Announce the metrics, and hand on the jobs of those who fell silent, whoever they were."""
+        """Announce the metrics, and hand on the jobs of workers that fell silent."""
         while not stopping.is_set():
             self._if_reachable(lambda: self._announce(address))
             self._if_reachable(self._expire)
@@ -62,7 +62,7 @@ class Worker:
 
     def _expire(self) -> None:
         with self._catalog.transaction() as tx:
-            expired = tx.jobs.expire()
+            expired = tx.jobs.expire(KINDS)
         for job in expired:
             log.warning("a lease ran out; the job is %s", job.state, extra={"job_id": job.id})
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from phema.ray_head import RayHead
     from tests.fixtures.s3 import S3Server
 
-LabFactory = Callable[[Path, str], Any]
-
 
 @contextmanager
-def laboratory(folder: Path, store_url: str, options: S3Options | None) -> Iterator[Lab]:
-    url = f"sqlite:///{folder / 'catalog.db'}"
+def laboratory(
+    folder: Path, store_url: str, options: S3Options | None, *, catalog_url: str | None = None
+) -> Iterator[Lab]:
+    """A migrated catalog (SQLite unless a URL is given) and a store; its workers are stopped in the end."""
+    url = catalog_url or f"sqlite:///{folder / 'catalog.db'}"
     catalog = Catalog(url)
     catalog.upgrade()
     env = {

@@ -156,11 +156,12 @@ class Lab:
         return row.id
 
     def ask_reconstructions(
-        self, run: Run, sigma_rels: Sequence[float], *, dtype: str = "float32", repeat: int = 1
+        self, run: Run, sigma_rels: Sequence[float], *, dtype: str = "float32", repeat: int = 1, finished: int = 0
     ) -> tuple[Job | None, list[str]]:
         """The job that answers, None when nothing is left to compute, and the rows' ids.
 
         `repeat` reads every snapshot so many times over, with a share of its coefficient: slow without large files.
+        The first `finished` rows are completed, as by another job, before anybody can claim this one.
         """
         with self.catalog.transaction() as tx:
             stored = [
@@ -196,6 +197,8 @@ class Lab:
                     run_id=run.id,
                 )
                 tx.reconstructions.assign(ids, job.id)
+            for row in rows[:finished]:
+                tx.reconstructions.complete(row.id, f"runs/elsewhere-{row.id}", 1, "0" * 64)
             return job, [row.id for row in rows]
 
     def ask_evaluation(self, reconstruction_id: str, recipe: EvaluationRecipe) -> tuple[Job | None, str]:

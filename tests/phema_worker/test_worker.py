@@ -196,6 +196,39 @@ def test_weights_that_are_not_finite_fail_in_one_sentence(working_lab: Lab) -> N
     assert "not finite" in str(failed.error)
 
 
+def test_finished_outputs_are_not_computed_again(working_lab: Lab) -> None:
+    lab = working_lab
+    run = lab.create_run("finished")
+    lab.add_snapshots(run)
+    job, ids = lab.ask_reconstructions(run, [0.07, 0.12], finished=1)
+    lab.wait(job)
+    assert lab.reconstruction(ids[0]).key == f"runs/elsewhere-{ids[0]}"
+    assert [key for key in lab.results() if run.id in key] == [lab.reconstruction(ids[1]).key]
+    job, _ = lab.ask_reconstructions(run, [0.2], finished=1)
+    lab.wait(job)
+    assert len([key for key in lab.results() if run.id in key]) == 1
+
+
+def test_weights_that_do_not_exist_yet_fail_in_one_sentence(working_lab: Lab) -> None:
+    lab = working_lab
+    run = lab.create_run("early")
+    lab.add_snapshots(run)
+    with lab.catalog.transaction() as tx:
+        stored = tx.snapshots.list(run.id)[-1]
+        plan = {
+            "snapshots": [{k: getattr(stored, k) for k in ("id", "num_images", "sigma_rel", "key", "size", "sha256")}],
+            "coefficients": [1.0],
+            "predicted_error": 0.0,
+            "noise_gain": 1.0,
+        }
+        row, _ = tx.reconstructions.find_or_create(
+            run_id=run.id, num_images=stored.num_images, sigma_rel=0.1, gamma=stored.gamma, dtype="float32", plan=plan
+        )
+    job, _ = lab.ask_evaluation(row.id, RECIPE)
+    failed = lab.wait(job, JobState.FAILED)
+    assert failed.error == f"reconstruction {row.id} has no weights yet; evaluate it when it has succeeded"
+
+
 def test_metrics_are_announced_and_served(working_lab: Lab) -> None:
     lab = working_lab
 

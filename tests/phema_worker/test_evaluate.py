@@ -1,0 +1,144 @@
+"""Figures in one process: what they mean, that they repeat, and that work stops when told."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from services.phema_worker.evaluate import NotFinite, batch_size, evaluate
+from services.phema_worker.held_out import NUM_LEVELS, held_out_loss, sigma_grid
+from services.phema_worker.watch import Cancelled, Watch
+from shared.datasets import open_dataset
+from shared.edm2.networks import build_denoiser
+from shared.edm2.precond import Denoiser
+from shared.edm2.sampler import SamplerError
+from shared.recipes.config import EvaluationRecipe
+from shared.recipes.presets import PRESETS, network_preset
+from tests.phema_worker.lab import tiny_config
+
+CONFIG = tiny_config()
+RECIPE = EvaluationRecipe(num_samples=48, num_steps=3, grid=4)
+
+
+@pytest.fixture
+def denoiser() -> Denoiser:
+    torch.manual_seed(3)
+    made = build_denoiser(CONFIG.network)
+    with torch.no_grad():
+        made.unet.out_gain.fill_(0.5)
+    return made.eval()
+
+
+def test_equal_arguments_give_equal_figures_and_pictures(denoiser: Denoiser) -> None:
+    assert evaluate(denoiser, None, CONFIG, RECIPE, Watch()) == evaluate(denoiser, None, CONFIG, RECIPE, Watch())
+
+
+def test_only_what_was_asked_for_is_computed(denoiser: Denoiser) -> None:
+    watch = Watch()
+    recipe = RECIPE.model_copy(update={"metrics": ("held_out_loss",)})
+    scores = evaluate(denoiser, None, CONFIG, recipe, watch)
+    assert set(scores.figures) == {"held_out_loss"}
+    assert scores.num_sampled == 16
+    assert watch.progress == 1.0
+
+
+def test_progress_counts_every_evaluation_of_the_network(denoiser: Denoiser) -> None:
+    watch = Watch()
+    evaluate(denoiser, None, CONFIG, RECIPE, watch)
+    assert watch.progress == 1.0
+    assert watch._done == (16 + 48) * 5 + 297 * NUM_LEVELS
+
+
+def test_rows_of_the_grid_are_classes(denoiser: Denoiser) -> None:
+    """A network that draws its class's own brightness shows one brightness per row."""
+
+    def draw(module: Denoiser, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        labels = inputs[2]
+        brightness = labels.argmax(dim=1).float() / 10
+        return brightness[:, None, None, None].expand_as(output)
+
+    denoiser.register_forward_hook(draw)
+    png = evaluate(denoiser, None, CONFIG, RECIPE.model_copy(update={"grid": 12}), Watch()).png
+    image = np.asarray(Image.open(io.BytesIO(png)))
+    rows = [image[2 + 50 * row + 20, 22::50][:12] for row in range(12)]
+    for row, shades in enumerate(rows):
+        assert set(shades.tolist()) == {round((row % 10 / 10 + 1) * 127.5)}
+
+
+def test_the_held_out_loss_of_a_network_without_output_is_known(denoiser: Denoiser) -> None:
+    """D = c_skip x has the error (1 - c_skip) y - c_skip n, whose mean square follows from that of the pictures."""
+    with torch.no_grad():
+        denoiser.unet.out_gain.zero_()
+    images = torch.from_numpy(open_dataset(CONFIG.dataset).held_out.images)
+    power, s = float(images.square().mean()), denoiser.sigma_data
+    grid = sigma_grid(CONFIG.p_mean, CONFIG.p_std)
+    wanted = np.mean([(sigma**2 * power / s**2 + s**2) / (sigma**2 + s**2) for sigma in grid])
+    found = held_out_loss(denoiser, images, None, p_mean=CONFIG.p_mean, p_std=CONFIG.p_std, batch_size=100)
+    assert found == pytest.approx(wanted, rel=0.01)
+
+
+def test_the_held_out_loss_does_not_depend_on_the_batch(denoiser: Denoiser) -> None:
+    images = torch.from_numpy(open_dataset(CONFIG.dataset).held_out.images[:50])
+    losses = [held_out_loss(denoiser, images, None, p_mean=-0.4, p_std=1.0, batch_size=size) for size in (7, 50)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_the_grid_of_noise_levels_has_the_training_distribution() -> None:
+    logs = np.log(sigma_grid(-0.4, 1.0, levels=1000))
+    assert logs.mean() == pytest.approx(-0.4, abs=1e-6)
+    assert logs.std() == pytest.approx(1.0, abs=0.01)
+
+
+def test_work_stops_at_the_next_evaluation_of_the_network(denoiser: Denoiser) -> None:
+    watch = Watch()
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 10:
+            watch.stop()
+
+    denoiser.register_forward_hook(count)
+    with pytest.raises(Cancelled):
+        evaluate(denoiser, None, CONFIG, RECIPE, watch)
+    assert calls == 10
+
+
+def test_a_network_without_finite_output_is_refused(denoiser: Denoiser) -> None:
+    with torch.no_grad():
+        denoiser.unet.out_gain.fill_(float("inf"))
+    for metrics in (("frechet",), ("held_out_loss",)):
+        with pytest.raises(NotFinite, match="not finite"):
+            evaluate(denoiser, None, CONFIG, RECIPE.model_copy(update={"metrics": metrics}), Watch())
+
+
+def test_guidance_by_the_network_itself_changes_nothing(denoiser: Denoiser) -> None:
+    alone = evaluate(denoiser, None, CONFIG, RECIPE, Watch())
+    recipe = RECIPE.model_copy(update={"guidance": 2.0, "guide_id": "rec-self"})
+    both = evaluate(denoiser, denoiser, CONFIG, recipe, Watch())
+    assert both.figures["frechet"] == pytest.approx(alone.figures["frechet"], rel=1e-3)
+
+
+def test_a_guide_of_another_shape_is_refused(denoiser: Denoiser) -> None:
+    other = tiny_config(network={"model_channels": 16, "channels_per_head": 16, "label_dim": 3})
+    recipe = RECIPE.model_copy(update={"guidance": 2.0, "guide_id": "rec-other"})
+    with pytest.raises(SamplerError, match="label_dim"):
+        evaluate(denoiser, build_denoiser(other.network), CONFIG, recipe, Watch())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_batches_fit_the_network(preset: str) -> None:
+    network = network_preset(preset)
+    sizes = {"digits-tiny": 256, "edm2-img512-s": 21, "edm2-img512-xxl": 9}
+
+    class Shape:
+        config = network
+
+    size = batch_size(Shape())  # type: ignore[arg-type]
+    assert size == sizes.get(preset, size)
+    assert 1 <= size <= 256
