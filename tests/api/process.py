@@ -1,0 +1,77 @@
+"""The real service: `python -m services.api` in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 120
+_LISTENING = re.compile(r"phema api listening on (http://\S+)\n")
+
+
+class ApiProcess:
+    """A started process. `url` is where it listens."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "services.api"],
+            env=dict(environment),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.popen.stdout is not None
+        ready, _, _ = select.select([self.popen.stdout], [], [], START_SECONDS)
+        match = _LISTENING.fullmatch(self.popen.stdout.readline()) if ready else None
+        if match is None:
+            self.popen.kill()
+            raise RuntimeError(f"the API did not start:\n{self.popen.communicate()[1]}")
+        self.url = match[1]
+
+    def kill(self) -> None:
+        """As the kernel does when memory is gone: no word of warning."""
+        self.popen.kill()
+        self.popen.communicate()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
+        """Exit code and what was written since the line that said it listens."""
+        self.popen.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> tuple[int, str, str]:
+        """Until it ends by itself; what `stop` returns."""
+        out, err = self.popen.communicate(timeout=START_SECONDS)
+        return self.popen.returncode, out, err
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings as variables, on a free port."""
+    given: dict[str, str] = {}
+    for name in settings.model_fields_set:
+        value = getattr(settings, name)
+        secret = getattr(value, "get_secret_value", None)
+        given[f"PHEMA_{name.upper()}"] = str(secret() if secret else value)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PHEMA_")}
+    return {**inherited, **given, "PHEMA_API_PORT": "0"}
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[ApiProcess]:
+    """Killed at the end of the block if it still runs."""
+    process = ApiProcess(environment(settings))
+    try:
+        yield process
+    finally:
+        if process.popen.poll() is None:
+            process.kill()
