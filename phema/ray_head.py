@@ -71,13 +71,15 @@ def _start(num_cpus: int, log: Path, env: dict[str, str]) -> RayHead:
         "PHEMA_RAY_ADDRESS": f"127.0.0.1:{gcs}",
         "PHEMA_RAY_DASHBOARD_URL": f"http://127.0.0.1:{dashboard}",
     }
-    ports = ("object-manager", "node-manager", "ray-client-server", "dashboard-agent-listen")
-    ports += ("dashboard-agent-grpc", "runtime-env-agent")
+    ports = (
+        *("object-manager", "node-manager", "ray-client-server"),
+        *("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent"),
+    )
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
         *("--node-ip-address=127.0.0.1", f"--port={gcs}", f"--num-cpus={num_cpus}", f"--temp-dir={session_dir}"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--include-dashboard=true"),
-        *(f"--{name}{'-port' if not name.endswith('port') else ''}={free_port()}" for name in ports),
+        *(f"--{name}-port={free_port()}" for name in ports),
         f"--metrics-export-port={free_port()}",
         # Workers bind whatever is free, instead of a range that another cluster of this machine may use as well.
         *("--min-worker-port=0", "--max-worker-port=0"),

@@ -7,10 +7,11 @@ from typing import Any
 from sqlalchemy import case, or_, select, update
 from sqlalchemy.orm import Session
 
+from shared.catalog.clock import database_now
 from shared.catalog.columns import new_id
 from shared.catalog.errors import NameTaken, NotFound
 from shared.catalog.jobs import JobRepository
-from shared.catalog.models import Job, JobKind, JobState, Run
+from shared.catalog.models import PRIORITY, Job, JobKind, JobState, Run
 from shared.catalog.pages import Page
 from shared.catalog.repository import Repository
 
@@ -44,6 +45,67 @@ class RunRepository(Repository):
             job_id=job_id,
         )
         return self.get(run_id)
+
+    def resume(self, run_id: str, max_attempts: int = 5) -> Run:
+        """Train a failed or cancelled run on from its latest checkpoint; any other stays as it is."""
+        self.lock(run_id)
+        run = self.get(run_id)
+        if run.state in (JobState.FAILED, JobState.CANCELLED):
+            job, _ = self._jobs.enqueue(
+                JobKind.TRAIN,
+                payload={"run_id": run_id},
+                content_key=f"train:{run_id}",
+                run_id=run_id,
+                max_attempts=max_attempts,
+            )
+            self._session.execute(update(Run).where(Run.id == run_id).values(job_id=job.id))
+        return self.get(run_id)
+
+    def restore(
+        self,
+        run_id: str,
+        *,
+        name: str,
+        config: dict[str, Any],
+        config_hash: str,
+        total_images: int,
+        num_images: int,
+    ) -> bool:
+        """Write a run found in the store back with an ended job; False when the catalog has it already.
+
+        Training that had not reached its end is `failed`, so that somebody decides whether to `resume` it. `NameTaken`
+        when another run has the name.
+        """
+        if self._first(select(Run).where(Run.id == run_id)) is not None:
+            return False
+        job_id = new_id("job")
+        values = {
+            "id": run_id,
+            "name": name,
+            "config": config,
+            "config_hash": config_hash,
+            "total_images": total_images,
+            "num_images": num_images,
+            "job_id": job_id,
+        }
+        if not self._add(Run, values, ["name"]):
+            raise NameTaken(name)
+        complete = num_images >= total_images
+        ended = {
+            "id": job_id,
+            "kind": JobKind.TRAIN,
+            "state": JobState.SUCCEEDED if complete else JobState.FAILED,
+            "priority": PRIORITY[JobKind.TRAIN],
+            "run_id": run_id,
+            "payload": {"run_id": run_id},
+            "content_key": f"train:{run_id}",
+            "max_attempts": 0,
+            "progress": num_images / total_images,
+            "error": None if complete else f"Found in the store at {num_images} of {total_images} images; resume it.",
+            "finished_at": database_now(),
+        }
+        self._add(Job, ended, ["id"])
+        return True
 
     def get(self, id_or_name: str) -> Run:
         """`NotFound` when neither an id nor a name matches; an id goes before a name."""

@@ -1,0 +1,183 @@
+"""`phema db rebuild`: the catalog from the bucket alone.
+
+Objects say what they are: run.json names a run and its configuration, every weights file carries time, profile and
+lineage, every checkpoint its run and time. Evaluations are figures in the catalog only; asking for them again computes
+them again. What the catalog already knows is left as it is, so that a rebuild may be repeated or interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from shared.catalog import Catalog, NameTaken, Transaction
+from shared.recipes.config import RunConfig
+from shared.snapshots.errors import CorruptObject
+from shared.snapshots.header import SnapshotMetadata, read_header
+from shared.snapshots.layout import run_key, sha256_of_key
+from shared.snapshots.store import ObjectInfo, ObjectStore, digest
+
+Progress = Callable[[int, int], None]
+"""Objects done, objects in all."""
+
+
+class MissingSnapshot(ValueError):
+    """A reconstruction was made of a snapshot that is not in the store."""
+
+
+@dataclass
+class Rebuilt:
+    """Rows that were written, and the objects that were not understood with the sentence why."""
+
+    runs: int = 0
+    snapshots: int = 0
+    checkpoints: int = 0
+    reconstructions: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Found:
+    """The objects of one run, read and verified."""
+
+    snapshots: list[tuple[ObjectInfo, SnapshotMetadata]] = field(default_factory=list)
+    reconstructions: list[tuple[ObjectInfo, SnapshotMetadata]] = field(default_factory=list)
+    checkpoints: list[tuple[ObjectInfo, int]] = field(default_factory=list)
+
+    @property
+    def num_images(self) -> int:
+        times = [m.num_images for _, m in self.snapshots] + [time for _, time in self.checkpoints]
+        return max(times, default=0)
+
+
+def rebuild(catalog: Catalog, store: ObjectStore, on_progress: Progress = lambda done, total: None) -> Rebuilt:
+    """Read every object of the store, verify its checksum, and write the rows that are missing, run by run.
+
+    A run appears with all its rows in one transaction. Raises CatalogError and SnapshotError.
+    """
+    by_run: dict[str, list[ObjectInfo]] = {}
+    for info in store.list("runs/"):
+        by_run.setdefault(info.key.split("/")[1], []).append(info)
+    total, done, rebuilt = sum(map(len, by_run.values())), 0, Rebuilt()
+    for run_id, objects in by_run.items():
+        found = _Found()
+        for info in objects:
+            try:
+                _read(store, run_id, info, found)
+            except (CorruptObject, ValueError) as error:
+                rebuilt.skipped[info.key] = str(error)
+            done += 1
+            on_progress(done, total)
+        try:
+            _write_run(catalog, store, run_id, found, rebuilt)
+        except (CorruptObject, NameTaken, ValueError) as error:
+            rebuilt.skipped[run_key(run_id)] = str(error)
+    return rebuilt
+
+
+def _read(store: ObjectStore, run_id: str, info: ObjectInfo, found: _Found) -> None:
+    if info.key == run_key(run_id):
+        return
+    if info.key.endswith(".pt"):
+        whole = _verified(store, info)
+        found.checkpoints.append((whole, _checkpoint_time(store.get(info.key), run_id)))
+        return
+    metadata = read_header(store, info.key).metadata
+    if metadata is None or metadata.run_id != run_id:
+        raise CorruptObject(f"object {info.key} is no weights file of {run_id}")
+    target = found.reconstructions if metadata.kind == "reconstruction" else found.snapshots
+    target.append((_verified(store, info), metadata))
+
+
+def _verified(store: ObjectStore, info: ObjectInfo) -> ObjectInfo:
+    whole = digest(store, info.key)
+    wanted = sha256_of_key(info.key)
+    if wanted is not None and whole.sha256 != wanted:
+        raise CorruptObject(f"object {info.key} has SHA-256 {whole.sha256}, {wanted} was written")
+    return whole
+
+
+def _checkpoint_time(data: bytes, run_id: str) -> int:
+    checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if checkpoint.get("run_id") != run_id:
+        raise CorruptObject(f"the checkpoint belongs to {checkpoint.get('run_id')!r}, not to {run_id}")
+    return int(checkpoint["state"]["num_images"])
+
+
+def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found, rebuilt: Rebuilt) -> None:
+    described = json.loads(store.get(run_key(run_id)))
+    config = RunConfig.model_validate(described["config"])
+    with catalog.transaction() as tx:
+        created = tx.runs.restore(
+            run_id,
+            name=described["name"],
+            config=config.model_dump(mode="json"),
+            config_hash=config.config_hash,
+            total_images=config.total_images,
+            num_images=min(found.num_images, config.total_images),
+        )
+        snapshots = sum(_add_snapshot(tx, info, metadata) for info, metadata in found.snapshots)
+        checkpoints = sum(_add_checkpoint(tx, run_id, info, time) for info, time in found.checkpoints)
+        reconstructions = 0
+        for info, metadata in found.reconstructions:
+            try:
+                reconstructions += _add_reconstruction(tx, info, metadata)
+            except MissingSnapshot as error:
+                rebuilt.skipped[info.key] = str(error)
+    # Counted once committed.
+    rebuilt.runs += created
+    rebuilt.snapshots += snapshots
+    rebuilt.checkpoints += checkpoints
+    rebuilt.reconstructions += reconstructions
+
+
+def _add_snapshot(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata) -> bool:
+    return tx.snapshots.add(
+        run_id=metadata.run_id,
+        num_images=metadata.num_images,
+        sigma_rel=metadata.profile.sigma_rel,
+        gamma=metadata.profile.gamma,
+        dtype=metadata.dtype,
+        key=info.key,
+        size=info.size,
+        sha256=str(info.sha256),
+    )[1]
+
+
+def _add_checkpoint(tx: Transaction, run_id: str, info: ObjectInfo, num_images: int) -> bool:
+    known = {c.num_images for c in tx.checkpoints.beyond(run_id, 0)}
+    tx.checkpoints.add(run_id=run_id, num_images=num_images, key=info.key, size=info.size, sha256=str(info.sha256))
+    return num_images not in known
+
+
+def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata) -> bool:
+    """The row that a request with the same question finds. Raises MissingSnapshot before it writes."""
+    lineage = metadata.lineage or {}
+    stored = {s.sha256: s for s in tx.snapshots.list(metadata.run_id)}
+    missing = [s["sha256"] for s in lineage["snapshots"] if s["sha256"] not in stored]
+    if missing:
+        raise MissingSnapshot(f"object {info.key} was made of snapshot {missing[0]}, which is not in the store")
+    used = [stored[s["sha256"]] for s in lineage["snapshots"]]
+    plan = {
+        **lineage,
+        "snapshots": [
+            {name: getattr(s, name) for name in ("id", "num_images", "sigma_rel", "key", "size", "sha256")}
+            for s in used
+        ],
+    }
+    row, _ = tx.reconstructions.find_or_create(
+        run_id=metadata.run_id,
+        num_images=metadata.num_images,
+        sigma_rel=metadata.profile.sigma_rel,
+        gamma=metadata.profile.gamma,
+        dtype=metadata.dtype,
+        plan=plan,
+    )
+    if row.key is not None:
+        return False
+    tx.reconstructions.complete(row.id, info.key, info.size, str(info.sha256))
+    return True
