@@ -15,7 +15,7 @@ from typing import Self
 
 from shared.snapshots.errors import CorruptObject, ObjectExists, ObjectMissing, StoreDenied, StoreFull, StoreUnreachable
 from shared.snapshots.layout import check_key
-from shared.snapshots.store import Data, ObjectInfo, digest
+from shared.snapshots.store import Data, ObjectInfo, digest, filled
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -74,9 +74,7 @@ class LocalStore:
                 os.close(descriptor)
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
-        buffer = bytearray(length)
-        self.read_into(key, start, memoryview(buffer))
-        return bytes(buffer)
+        return filled(length, lambda view: self.read_into(key, start, view))
 
     def peek(self, key: str, length: int) -> tuple[ObjectInfo, bytes]:
         with self._errors(f"read {key}", key), self._path(key).open("rb", buffering=0) as file:

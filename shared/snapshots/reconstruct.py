@@ -16,7 +16,7 @@ from shared.snapshots.lanes import Lanes, lanes_of_torch, pool_of
 from shared.snapshots.plan import StoredSnapshot
 from shared.snapshots.spans import read_inputs
 from shared.snapshots.store import ObjectInfo, ObjectStore, ObjectWriter
-from shared.snapshots.streaming import TILE, BlockReader, Sizes, Unit
+from shared.snapshots.streaming import ROWS, TILE, BlockReader, Sizes, Unit, padded
 
 _WRITERS = 4
 
@@ -62,7 +62,8 @@ def reconstruct(
         lanes = stack.enter_context(lanes_of_torch())
         found = read_inputs(store, inputs, readers)
         item_bytes = max((ITEM_BYTES[span.dtype] for span in found.spans() if span.averaged), default=4)
-        sizes = Sizes.within(memory_bytes, store, inputs=len(inputs), outputs=len(outputs), item_bytes=item_bytes)
+        counts = {"inputs": len(inputs), "outputs": len(outputs), "lanes": lanes.count}
+        sizes = Sizes.within(memory_bytes, store, **counts, item_bytes=item_bytes)
         passes = [outputs[i : i + sizes.outputs] for i in range(0, len(outputs), sizes.outputs)]
         watch = _Watch(
             sum(s.bytes for s in found.spans() if s.averaged) * len(inputs) * len(passes), progress, cancelled
@@ -121,8 +122,10 @@ class _Combiner:
 
     def __init__(self, specs: Sequence[OutputSpec], sizes: Sizes, pool: Executor, lanes: Lanes) -> None:
         self._specs, self._pool, self._lanes = specs, pool, lanes
-        self._coefficients = torch.tensor([list(spec.coefficients) for spec in specs], dtype=torch.float32)
-        self._sums = [torch.empty(len(specs), sizes.block) for _ in range(2)]
+        rows = padded(len(specs))
+        self._coefficients = torch.zeros(rows, len(specs[0].coefficients))
+        self._coefficients[: len(specs)] = torch.tensor([list(spec.coefficients) for spec in specs])
+        self._sums = [torch.empty(rows, sizes.block) for _ in range(2)]
         self._tiles = [torch.empty(sizes.group, TILE) for _ in range(lanes.count)]
         self._narrow = {
             k: torch.empty(sizes.block, dtype=TORCH_DTYPES[DTYPE_CODES[spec.dtype]])
@@ -138,7 +141,7 @@ class _Combiner:
             self._add(unit, sums)
             if unit.last_of_block:
                 self.finish()
-                rows = enumerate(zip(files, sums[:, : unit.count], strict=True))
+                rows = enumerate(zip(files, sums[: len(files), : unit.count], strict=True))
                 self._writes = [self._pool.submit(self._write, k, file, row) for k, (file, row) in rows]
                 self._sums.reverse()
             watch.advance(unit.values.numel() * unit.values.element_size())
@@ -169,8 +172,9 @@ class _Combiner:
             values = unit.values[:, start : start + TILE]
             if values.dtype != torch.float32:
                 values = self._tiles[lane][: values.shape[0], : values.shape[1]].copy_(values)
-            target = sums[:, start : start + values.shape[1]]
-            torch.addmm(target, coefficients, values, beta=beta, out=target)
+            for row in range(0, len(sums), ROWS):
+                target = sums[row : row + ROWS, start : start + values.shape[1]]
+                torch.addmm(target, coefficients[row : row + ROWS], values, beta=beta, out=target)
 
         self._lanes.run(add, range(0, unit.count, TILE))
 

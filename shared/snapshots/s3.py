@@ -14,11 +14,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from shared.snapshots.errors import CorruptObject, ObjectExists, ObjectMissing, StoreUnreachable
+from shared.snapshots.errors import CorruptObject, ObjectExists, StoreUnreachable
 from shared.snapshots.layout import check_key
 from shared.snapshots.s3_errors import code_of, is_missing, is_precondition, translated
 from shared.snapshots.s3_writer import S3Writer
-from shared.snapshots.store import Data, ObjectInfo, S3Options, digest
+from shared.snapshots.store import Data, ObjectInfo, S3Options, digest, filled
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -128,15 +128,16 @@ class S3Store:
         return info
 
     def get(self, key: str) -> bytes:
-        info = self.head(key)
-        if info is None:
-            raise ObjectMissing(f"object {key} does not exist in {self.url}")
-        return self.read_range(key, 0, info.size)
+        info, first = self.peek(key, self.read_bytes)
+
+        def fill(view: memoryview) -> None:
+            view[: len(first)] = first
+            self.read_into(key, len(first), view[len(first) :])
+
+        return first if len(first) == info.size else filled(info.size, fill)
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
-        buffer = bytearray(length)
-        self.read_into(key, start, memoryview(buffer))
-        return bytes(buffer)
+        return filled(length, lambda view: self.read_into(key, start, view))
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> None:
         view = buffer.cast("B")
@@ -165,10 +166,14 @@ class S3Store:
                 if code_of(error) not in _BEYOND_END:
                     raise
                 return ObjectInfo(key, 0), b""
-            with reply["Body"] as body:
-                first = body.read()
         size = int(reply["ContentRange"].rpartition("/")[2])
-        return ObjectInfo(key, size, reply["Metadata"].get("sha256")), first
+        info = ObjectInfo(key, size, reply["Metadata"].get("sha256"))
+        try:
+            return info, reply["Body"].read()
+        except (BotoCoreError, HTTPError, OSError):  # broken off: read it in the way that resumes
+            return info, self.read_range(key, 0, min(length, size))
+        finally:
+            reply["Body"].close()
 
     def _stream(self, key: str, start: int, view: memoryview) -> Iterator[int]:
         """Fill `view` in small steps, yielding the size of each, so that a broken read resumes where it broke."""
@@ -262,7 +267,8 @@ def _client(options: S3Options, endpoint: str | None) -> S3Client:
     session = boto3.session.Session()  # a session per store: boto3's shared one is not thread-safe
     config = Config(
         signature_version="s3v4",
-        s3={"addressing_style": "path" if endpoint else "auto"},
+        # every upload carries a signed Content-MD5; hashing the body once more for the signature would double that
+        s3={"addressing_style": "path" if endpoint else "auto", "payload_signing_enabled": False},
         retries={"mode": "standard", "max_attempts": 3},
         max_pool_connections=32,
         connect_timeout=5,

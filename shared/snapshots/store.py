@@ -7,7 +7,8 @@ and only then a row in the catalog; conditional requests are extra defence where
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -136,6 +137,18 @@ def open_store(url: str, *, s3: S3Options | None = None) -> ObjectStore:
 
         return S3Store(parts.netloc, parts.path.strip("/"), s3 or S3Options())
     raise ValueError(f"store url {url!r} must be file:///folder or s3://bucket/prefix")
+
+
+def filled(length: int, fill: Callable[[memoryview], None]) -> bytes:
+    """Bytes that `fill` has written into, without the second copy that `bytes(bytearray)` makes."""
+    if not length:
+        return b""
+    file = io.BytesIO()
+    file.seek(length - 1)
+    file.write(b"\0")
+    with file.getbuffer() as view:
+        fill(view)
+    return file.getvalue()
 
 
 def digest(store: ObjectStore, key: str, *, block_bytes: int = 2**22) -> ObjectInfo:

@@ -18,7 +18,10 @@ from shared.snapshots.store import ObjectStore
 TILE = 8192
 """Elements combined by one matrix product; its operands stay in a core's cache."""
 GROUP = 32
-"""Snapshots combined by one matrix product. TILE and GROUP are fixed so that no setting changes a bit of the result."""
+"""Snapshots combined by one matrix product."""
+ROWS = 8
+"""Outputs made by one matrix product; missing ones are rows of zeros. The shape of a product decides the order of its
+sums: TILE, GROUP and ROWS are fixed so that no setting changes a bit of the result."""
 SLOTS = 2
 """Buffers of GROUP blocks: one is being combined while the next is being filled."""
 
@@ -33,25 +36,33 @@ class Sizes:
     """Outputs of one pass."""
 
     @staticmethod
-    def within(memory_bytes: int, store: ObjectStore, *, inputs: int, outputs: int, item_bytes: int) -> Sizes:
+    def within(
+        memory_bytes: int, store: ObjectStore, *, inputs: int, outputs: int, item_bytes: int, lanes: int
+    ) -> Sizes:
         """The largest useful sizes. Raises ValueError when not even one output and the smallest block fit."""
         group = min(GROUP, inputs)
-        workspace = torch.get_num_threads() * group * TILE * 4 + store.reads_in_flight * store.read_memory_bytes
+        workspace = lanes * group * TILE * 4 + store.reads_in_flight * store.read_memory_bytes
         per_block = SLOTS * group * item_bytes
         for count in range(outputs, 0, -1):
             room = memory_bytes - workspace - count * store.writer_memory_bytes
-            block = room // (per_block + count * OUTPUT_BYTES) // TILE * TILE
-            if block:
+            block = room // (per_block + output_bytes(count)) // TILE * TILE
+            if block > 0:
                 largest = -(-store.read_bytes // item_bytes // TILE) * TILE
                 return Sizes(min(block, largest), group, count)
-        least = workspace + store.writer_memory_bytes + TILE * (per_block + OUTPUT_BYTES)
+        least = workspace + store.writer_memory_bytes + TILE * (per_block + output_bytes(1))
         raise ValueError(
             f"memory_bytes {memory_bytes} is too little for {inputs} snapshots; at least {least} is needed"
         )
 
 
-OUTPUT_BYTES = 2 * 4 + 2
-"""Per output and element of a block: float32 sums twice, to write one meanwhile, and a copy in a narrower dtype."""
+def padded(outputs: int) -> int:
+    """Rows of sums for so many outputs."""
+    return -(-outputs // ROWS) * ROWS
+
+
+def output_bytes(outputs: int) -> int:
+    """Per element of a block: float32 sums twice, to write one meanwhile, and a copy of each in a narrower dtype."""
+    return 2 * 4 * padded(outputs) + 2 * outputs
 
 
 @dataclass(frozen=True)
