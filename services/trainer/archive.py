@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from shared.edm2.powerfunction import gamma_from_sigma_rel
 from shared.snapshots import CorruptObject, ObjectInfo, ObjectStore, StoreUnreachable
 from shared.snapshots.file import encode
 from shared.snapshots.header import Profile, SnapshotMetadata
-from shared.snapshots.layout import checkpoint_key, snapshot_key
+from shared.snapshots.layout import checkpoint_key, run_key, snapshot_key
 from shared.snapshots.uploader import BackgroundUploader
 from shared.telemetry import Meters, metrics
 
@@ -43,6 +44,7 @@ class Archive:
         self._run = attempt.run_id
         with catalog.transaction() as tx:
             self._known = {(s.num_images, s.sigma_rel) for s in tx.snapshots.list(attempt.run_id)}
+            name = tx.runs.get(attempt.run_id).name
         # Room for two times at once: the loop waits only when the store falls a whole interval behind.
         self._uploader = BackgroundUploader(
             store,
@@ -50,6 +52,8 @@ class Archive:
             transient=TRANSIENT,
             on_retry=self._on_retry,
         )
+        # First of all: from it and the weights, `phema db rebuild` writes a lost catalog again.
+        self._uploader.submit(lambda: (run_key(attempt.run_id), _description(attempt, name)), lambda info: None)
 
     def __enter__(self) -> Self:
         return self
@@ -161,6 +165,12 @@ class Archive:
     def _on_retry(self, error: Exception, delay_s: float) -> None:
         self._meters.add(metrics.UPLOAD_RETRIES, run_id=self._run)
         _log.warning("upload is tried again in %.1f s: %s", delay_s, error)
+
+
+def _description(attempt: Attempt, name: str) -> bytes:
+    """What the store says of a run itself; the same bytes from every attempt."""
+    document = {"id": attempt.run_id, "name": name, "config": attempt.config.model_dump(mode="json")}
+    return json.dumps(document, sort_keys=True, indent=1).encode()
 
 
 def _sha256(info: ObjectInfo) -> str:
