@@ -124,7 +124,7 @@ class Attempt(Base):
 
 
 class Run(Base):
-    """A training run with its frozen configuration. It has exactly one job, whose state is the run's."""
+    """A training run with its frozen configuration. Its state is that of its job, the latest if it was resumed."""
 
     __tablename__ = "runs"
 

@@ -82,12 +82,13 @@ def test_a_question_asked_while_its_job_ends_is_answered_or_asked_anew(catalog: 
     def fail_all() -> int:
         failed = 0
         while True:
+            nobody_asks = done.is_set()
             job = claim(catalog)
             if job is not None:
                 with catalog.transaction() as tx:
                     tx.jobs.fail(job.id, job.fence, "It broke.", retry=False)
                 failed += 1
-            elif done.is_set():
+            elif nobody_asks:
                 return failed
 
     with ThreadPoolExecutor(1) as pool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from shared.catalog import Catalog, JobKind, JobState, NameTaken, NotFound
@@ -67,3 +70,83 @@ def test_progress_may_go_back_when_a_run_resumes(catalog: Catalog, run_id: str) 
             assert tx.runs.get(run_id).num_images == num_images
     with pytest.raises(NotFound), catalog.transaction() as tx:
         tx.runs.set_progress("run-none", 1)
+
+
+class TestResume:
+    def end(self, catalog: Catalog, state: JobState) -> None:
+        job = held(catalog)
+        with catalog.transaction() as tx:
+            if state is JobState.SUCCEEDED:
+                tx.jobs.succeed(job.id, job.fence)
+            elif state is JobState.FAILED:
+                tx.jobs.fail(job.id, job.fence, "It broke.", retry=False)
+            else:
+                tx.jobs.cancelled(job.id, job.fence)
+
+    @pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])
+    def test_an_unfinished_run_gets_another_job(self, catalog: Catalog, run_id: str, state: JobState) -> None:
+        self.end(catalog, state)
+        with catalog.transaction() as tx:
+            first = tx.runs.get(run_id).job_id
+            run = tx.runs.resume(run_id, max_attempts=3)
+            assert (run.state, run.job.payload, run.job.max_attempts) == (JobState.QUEUED, {"run_id": run_id}, 3)
+            assert run.job_id != first
+            assert tx.jobs.get(first).state is state, "what has ended stays as it was"
+            assert tx.runs.resume(run_id).job_id == run.job_id, "asked twice"
+        assert held(catalog).id == run.job_id
+
+    def test_a_run_that_trains_or_is_done_stays_as_it_is(self, catalog: Catalog, run_id: str) -> None:
+        with catalog.transaction() as tx:
+            job_id = tx.runs.get(run_id).job_id
+            assert tx.runs.resume(run_id).job_id == job_id
+        self.end(catalog, JobState.SUCCEEDED)
+        with catalog.transaction() as tx:
+            assert tx.runs.resume(run_id).job_id == job_id
+
+    def test_asked_at_once(self, catalog: Catalog, run_id: str) -> None:
+        self.end(catalog, JobState.FAILED)
+        start = threading.Barrier(6)
+
+        def resume(_: int) -> str:
+            start.wait()
+            with catalog.transaction() as tx:
+                return tx.runs.resume(run_id).job_id
+
+        with ThreadPoolExecutor(6) as pool:
+            assert len(set(pool.map(resume, range(6)))) == 1
+        with catalog.transaction() as tx:
+            assert len(tx.jobs.list(run_id=run_id).items) == 2
+
+
+class TestRestore:
+    def restore(self, catalog: Catalog, num_images: int, name: str = "found", run_id: str = "run-0123456789ab") -> bool:
+        with catalog.transaction() as tx:
+            return tx.runs.restore(
+                run_id, name=name, config={"seed": 1}, config_hash="hash", total_images=100, num_images=num_images
+            )
+
+    def test_a_finished_run(self, catalog: Catalog) -> None:
+        assert self.restore(catalog, 100)
+        assert not self.restore(catalog, 100), "it is there already"
+        with catalog.transaction() as tx:
+            run = tx.runs.get("found")
+        assert (run.id, run.state, run.num_images, run.config) == (
+            "run-0123456789ab",
+            JobState.SUCCEEDED,
+            100,
+            {"seed": 1},
+        )
+        assert run.job.error is None
+
+    def test_an_unfinished_run_waits_for_somebody_to_resume_it(self, catalog: Catalog) -> None:
+        assert self.restore(catalog, 40)
+        with catalog.transaction() as tx:
+            run = tx.runs.get("found")
+            assert (run.state, run.job.progress) == (JobState.FAILED, 0.4)
+            assert run.job.error == "Found in the store at 40 of 100 images; resume it."
+            assert tx.jobs.claim(list(JobKind), owner="worker", lease_seconds=60) is None
+            assert tx.runs.resume(run.id).state is JobState.QUEUED
+
+    def test_a_name_taken_meanwhile(self, catalog: Catalog, run_id: str) -> None:
+        with pytest.raises(NameTaken, match="name 'digits' is taken"):
+            self.restore(catalog, 40, name="digits")
