@@ -28,8 +28,7 @@ def metadata(
         dtype=dtype,
         code_version="0.1.0",
         config_hash="c" * 64,
-        config={"network": {"channels": 3}},
-        **({"buffers": BUFFERS} | fields),
+        **({"config": {"network": {"channels": 3}}, "buffers": BUFFERS} | fields),
     )
 
 

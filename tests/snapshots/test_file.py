@@ -1,0 +1,190 @@
+"""The snapshot file: exact, deterministic, readable by safetensors, and never believed when damaged."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from shared.snapshots import CorruptObject, ObjectStore
+from shared.snapshots.file import TORCH_DTYPES, encode, load_tensors, read_header, read_path
+from shared.snapshots.header import (
+    ITEM_BYTES,
+    Header,
+    Profile,
+    SnapshotMetadata,
+    StoredDtype,
+    arrange,
+    build_header,
+    parse_header,
+)
+from tests.snapshots.weights import BUFFERS, metadata, tensors
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_weights_are_cast_and_the_rest_is_exact(dtype: StoredDtype) -> None:
+    original = tensors(3)
+    found = load_tensors(encode(original, metadata(dtype=dtype)))
+    assert found.keys() == original.keys()
+    for name, tensor in original.items():
+        exact = name in BUFFERS or not tensor.is_floating_point()
+        assert torch.equal(found[name], tensor if exact else tensor.to(getattr(torch, dtype)))
+
+
+def test_safetensors_reads_the_same(tmp_path: Path) -> None:
+    data = encode(tensors(3), metadata())
+    (tmp_path / "a.safetensors").write_bytes(data)
+    found = safetensors.torch.load_file(tmp_path / "a.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in load_tensors(data).items())
+    assert all(torch.equal(found[name], tensor) for name, tensor in load_tensors(tmp_path / "a.safetensors").items())
+    with safetensors.safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert SnapshotMetadata.model_validate_json(file.metadata()["phema"]) == metadata()
+
+
+def test_equal_contents_make_equal_bytes() -> None:
+    shuffled = list(tensors(3).items())
+    random.Random(0).shuffle(shuffled)
+    strided = {name: tensor.t().contiguous().t() if tensor.dim() == 2 else tensor for name, tensor in shuffled}
+    assert encode(strided, metadata()) == encode(tensors(3), metadata())
+    assert encode(tensors(4), metadata()) != encode(tensors(3), metadata())
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(sorted(ITEM_BYTES)), st.lists(st.integers(0, 5), max_size=3), st.booleans()),
+        max_size=9,
+    )
+)
+def test_every_tensor_is_aligned_and_the_file_has_no_gaps(drawn: list[tuple[str, list[int], bool]]) -> None:
+    named = [(f"t{i}", dtype, tuple(shape)) for i, (dtype, shape, _) in enumerate(drawn)]
+    entries = arrange(named, [f"t{i}" for i, (_, _, is_buffer) in enumerate(drawn) if is_buffer])
+    header = build_header(None, entries)
+    assert len(header) % 8 == 0
+    size = len(header) + (entries[-1].end if entries else 0)
+    assert parse_header(header, size, "x") == Header(None, entries, len(header))
+    narrow = {"I16", "I8", "U8", "BOOL"}
+    for entry in entries:
+        if entry.dtype not in narrow:
+            assert entry.start % min(4, ITEM_BYTES[entry.dtype]) == 0
+
+
+@given(st.floats(0.001, 0.288), st.floats(1e-3, 1e3), st.integers(1, 2**40))
+def test_floats_and_counts_survive_exactly(sigma_rel: float, gamma: float, num_images: int) -> None:
+    described = metadata(num_images).model_copy(update={"profile": Profile(sigma_rel=sigma_rel, gamma=gamma)})
+    data = encode({}, described.model_copy(update={"buffers": ()}))
+    found = parse_header(data, len(data), "x").metadata
+    assert found is not None
+    assert (found.profile.sigma_rel, found.profile.gamma, found.num_images) == (sigma_rel, gamma, num_images)
+
+
+def test_read_header_reads_only_the_header(store: ObjectStore) -> None:
+    data = encode(tensors(3), metadata(config={"long": "x" * 100_000}))
+    store.put("a", data)
+    header = read_header(store, "a", size=len(data))
+    assert header.metadata == metadata(config={"long": "x" * 100_000})
+    assert header.size == len(data)
+    assert {entry.name for entry in header.tensors} == set(tensors(3))
+
+
+CUTS = [0, 4, 7, 8, 20, 500, -5000, -8, -1]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_truncated_file_is_named_with_its_sizes(store: ObjectStore, tmp_path: Path, cut: int) -> None:
+    data = encode(tensors(3), metadata())
+    part = data[:cut]
+    store.put("runs/r/cut", part)
+    sentence = rf"runs/r/cut .*{len(part)} bytes"
+    with pytest.raises(CorruptObject, match=rf"^object runs/r/cut in \S+ holds {len(part)} bytes, {len(data)} were"):
+        read_header(store, "runs/r/cut", size=len(data))
+    with pytest.raises(CorruptObject, match=sentence):
+        read_header(store, "runs/r/cut")
+    (tmp_path / "cut").write_bytes(part)
+    with pytest.raises(CorruptObject, match=f"cut .*{len(part)} bytes"):
+        load_tensors(tmp_path / "cut")
+    with pytest.raises(CorruptObject, match=f"in memory .*{len(part)} bytes"):
+        load_tensors(part)
+
+
+def test_a_file_that_is_too_long_is_refused() -> None:
+    data = encode(tensors(3), metadata())
+    with pytest.raises(CorruptObject, match=f"holds {len(data) + 1} bytes, its header promises {len(data)}"):
+        load_tensors(data + b"x")
+
+
+def raw(header: object, data: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes(100),
+        b"PK\x03\x04" + bytes(100),
+        (2**63).to_bytes(8, "little") + b"{}",
+        raw([]),
+        raw("x"),
+        raw({"t": []}),
+        raw({"t": {"dtype": "F32", "shape": [1]}}, bytes(4)),
+        raw({"t": {"dtype": "F4", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)),
+        raw({"t": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, bytes(4)),
+        raw({"t": {"dtype": "F32", "shape": [1.5], "data_offsets": [0, 4]}}, bytes(4)),
+        raw({"t": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, bytes(4)),
+        raw({"t": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, bytes(8)),
+        raw({"__metadata__": {"phema": "{}"}}),
+        raw({"__metadata__": {"phema": "not json"}}),
+        raw({"__metadata__": 5}),
+    ],
+)
+def test_a_file_that_lies_is_refused(data: bytes) -> None:
+    with pytest.raises(CorruptObject, match=r"^object in memory ") as error:
+        load_tensors(data)
+    assert "\n" not in str(error.value)
+
+
+@given(st.binary(max_size=64), st.integers(0, 700))
+def test_no_damage_raises_anything_else(noise: bytes, place: int) -> None:
+    data = bytearray(encode({"w": torch.ones(3)}, metadata(buffers=())))
+    data[place : place + len(noise)] = noise
+    with suppress(CorruptObject):
+        parse_header(bytes(data), len(data), "x")
+
+
+def test_a_foreign_file_has_no_metadata(tmp_path: Path) -> None:
+    weights = {"a": torch.ones(3), "b": torch.zeros(2, dtype=torch.int64)}
+    safetensors.torch.save_file(weights, tmp_path / "foreign", {"format": "pt"})
+    header = read_path(tmp_path / "foreign")
+    assert header.metadata is None
+    assert {entry.name: entry.shape for entry in header.tensors} == {"a": (3,), "b": (2,)}
+
+
+def test_mistakes_when_encoding() -> None:
+    with pytest.raises(ValueError, match=r"buffers names 'emb\.freqs', which is not among the 1 tensors"):
+        encode({"w": torch.ones(3)}, metadata())
+    with pytest.raises(ValueError, match=r"tensor w holds values beyond float16's 65504; store this run as float32"):
+        encode({"w": torch.tensor([7e4])}, metadata(buffers=()))
+    with pytest.raises(ValueError, match=r"tensor w has dtype torch.complex64"):
+        encode({"w": torch.ones(3, dtype=torch.complex64)}, metadata(buffers=()))
+    kept = load_tensors(encode({"w": torch.tensor([math.inf, math.nan])}, metadata(buffers=())))
+    assert kept["w"].isinf().any()  # a diverged run is stored as it is
+
+
+def test_lineage_belongs_to_reconstructions() -> None:
+    with pytest.raises(ValidationError, match="lineage belongs to reconstructions"):
+        metadata(kind="reconstruction")
+    with pytest.raises(ValidationError, match="lineage belongs to reconstructions"):
+        metadata(lineage={"a": 1})
+
+
+def test_every_dtype_has_its_size() -> None:
+    assert {code: dtype.itemsize for code, dtype in TORCH_DTYPES.items()} == ITEM_BYTES

@@ -1,0 +1,37 @@
+"""A reconstruction's memory stays within its bound, however many snapshots it reads; a process of its own measures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from benchmarks.reconstruct import MEMORY_TARGET, fill, measured_in_a_process
+from shared.snapshots import S3Options, open_store
+
+MIB = 2**20
+BOUND = 64 * MIB
+PARAMETERS = 1_200_000
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+@pytest.mark.timeout(280)
+def test_memory_is_bounded_whatever_the_number_of_snapshots(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    options: S3Options | None = None
+    url = (tmp_path / "store").as_uri()
+    if kind == "s3":
+        url, options = request.getfixturevalue("s3_options")
+    stored = fill(open_store(url, s3=options), 64, PARAMETERS, "float16")
+    assert sum(s.size for s in stored) > 2 * BOUND
+    for chosen in (stored[-8:], stored):
+        task = {
+            "url": url,
+            "s3": options and asdict(options),
+            "stored": [asdict(s) for s in chosen],
+            "memory_bytes": BOUND,
+            "dtype": "float32",
+        }
+        assert measured_in_a_process(task) <= MEMORY_TARGET * BOUND
