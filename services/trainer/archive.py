@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +21,8 @@ from shared.snapshots import CorruptObject, ObjectInfo, ObjectStore, StoreUnreac
 from shared.snapshots.file import encode
 from shared.snapshots.header import Profile, SnapshotMetadata
 from shared.snapshots.layout import checkpoint_key, run_key, snapshot_key
-from shared.snapshots.uploader import BackgroundUploader
+from shared.snapshots.store import Data
+from shared.snapshots.uploader import BackgroundUploader, Produce, Register
 from shared.telemetry import Meters, metrics
 
 CHECKPOINTS_KEPT = 2
@@ -66,49 +66,52 @@ class Archive:
 
     def keep(self, state: TrainingState) -> None:
         """Write what is due after the step that ended at `state.num_images`."""
-        config, now = self._attempt.config, state.num_images
-        last = now == config.total_images
         started = time.perf_counter()
-        if last or now % config.snapshot_every == 0:
-            for index, sigma_rel in enumerate(config.ema_sigma_rels):
-                if (now, sigma_rel) not in self._known:
-                    self._keep_snapshot(state, index, sigma_rel)
-        if last or now % config.checkpoint_every == 0:
-            self._keep_checkpoint(state)
+        # Everything is copied before anything is handed over: the background would only slow the copying down.
+        for kind, produce, register in self._due(state):
+            self._submit(kind, produce, register)
         self._meters.add(metrics.SNAPSHOT_STALL_SECONDS, time.perf_counter() - started, run_id=self._run)
         self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, run_id=self._run)
 
-    def _keep_snapshot(self, state: TrainingState, index: int, sigma_rel: float) -> None:
+    def _due(self, state: TrainingState) -> list[tuple[str, Produce, Register]]:
+        """Snapshots first, then the checkpoint that must not precede them."""
+        config, now = self._attempt.config, state.num_images
+        last = now == config.total_images
+        due = []
+        if last or now % config.snapshot_every == 0:
+            for index, sigma_rel in enumerate(config.ema_sigma_rels):
+                if (now, sigma_rel) not in self._known:
+                    due.append(self._snapshot(state, index, sigma_rel))
+        if last or now % config.checkpoint_every == 0:
+            due.append(self._checkpoint(state))
+        return due
+
+    def _snapshot(self, state: TrainingState, index: int, sigma_rel: float) -> tuple[str, Produce, Register]:
         metadata = self._metadata(state, sigma_rel)
         tensors: dict[str, Tensor] = copied(state.ema.tensors(index))
 
         def produce() -> tuple[str, bytes]:
             data = encode(tensors, metadata)
             sha256 = hashlib.sha256(data).hexdigest()
-            key = snapshot_key(
-                metadata.run_id, num_images=metadata.num_images, sigma_rel=metadata.profile.sigma_rel, sha256=sha256
-            )
-            return key, data
+            return snapshot_key(self._run, num_images=metadata.num_images, sigma_rel=sigma_rel, sha256=sha256), data
 
-        self._submit("snapshot", produce, lambda info: self._register_snapshot(metadata, info))
+        return "snapshot", produce, lambda info: self._register_snapshot(metadata, info)
 
-    def _keep_checkpoint(self, state: TrainingState) -> None:
+    def _checkpoint(self, state: TrainingState) -> tuple[str, Produce, Register]:
         attempt, num_images = self._attempt, state.num_images
         tensors: dict[str, Any] = copied(state.state_dict())
 
         def produce() -> tuple[str, memoryview]:
             data = encode_checkpoint(tensors, attempt)
             sha256 = hashlib.sha256(data).hexdigest()
-            return checkpoint_key(attempt.run_id, num_images=num_images, sha256=sha256), data
+            return checkpoint_key(self._run, num_images=num_images, sha256=sha256), data
 
-        self._submit("checkpoint", produce, lambda info: self._register_checkpoint(num_images, info))
+        return "checkpoint", produce, lambda info: self._register_checkpoint(num_images, info)
 
-    def _submit(
-        self, kind: str, produce: Callable[[], tuple[str, Any]], register: Callable[[ObjectInfo], None]
-    ) -> None:
+    def _submit(self, kind: str, produce: Produce, register: Register) -> None:
         begun = 0.0
 
-        def timed_produce() -> tuple[str, Any]:
+        def timed_produce() -> tuple[str, Data]:
             nonlocal begun
             begun = time.perf_counter()
             return produce()

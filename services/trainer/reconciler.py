@@ -126,7 +126,7 @@ class Reconciler:
 
     def _end_silent(self, job: Job, known: RayJob) -> None:
         """The driver is gone and wrote no terminal row: retry at once, or confirm a cancel."""
-        error = f"Attempt {job.fence} ended without a result ({known.status.lower()}): {_last_line(known.message)}"
+        error = f"Attempt {job.fence} ended without a result ({known.status.lower()}): {_reason(known.message)}"
         try:
             with self._catalog.transaction() as tx:
                 held = tx.jobs.assert_fence(job.id, job.fence)
@@ -169,6 +169,10 @@ class Reconciler:
         self._seen_running = now
 
 
-def _last_line(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return lines[-1][:500] if lines else "it left no message"
+def _reason(message: str) -> str:
+    """What Ray says of a submission's end, and the last thing its driver said."""
+    verdict, _, log = message.partition(", last available logs")
+    # Lines that Ray forwards from the workers begin with an escape sequence; the driver's own logs are JSON.
+    said = [line.strip() for line in log.splitlines()[1:] if line.strip() and not line.startswith(("\x1b", "{"))]
+    parts = [verdict.strip().splitlines()[0] if verdict.strip() else "it left no message", *said[-1:]]
+    return "; ".join(part[:500] for part in parts)

@@ -14,7 +14,7 @@ from shared.recipes.presets import resolve
 from shared.snapshots import ObjectStore, open_store, verify
 from shared.snapshots.header import read_header
 
-DEADLINE_SECONDS = 240.0
+DEADLINE_SECONDS = 400.0
 
 
 def tiny_config(**fields: Any) -> RunConfig:

@@ -1,0 +1,88 @@
+"""A trainer process on the session's Ray cluster, and the processes it leads to, killed by their own ids."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from phema.ray_head import RayHead
+from shared.catalog import Catalog, Run
+from shared.recipes.config import RunConfig
+from tests.trainer.support import DEADLINE_SECONDS, get_run, wait_until
+
+
+@dataclass
+class Trainer:
+    """`python -m services.trainer` with a state folder of its own."""
+
+    head: RayHead
+    folder: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environment = {
+            **os.environ,
+            **self.head.env,
+            "PHEMA_STATE_DIR": str(self.folder),
+            "PHEMA_POLL_SECONDS": "0.1",
+            "PHEMA_HEARTBEAT_SECONDS": "0.25",
+            **self.env,
+        }
+        with (self.folder / "trainer.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "services.trainer"], env=environment, stdout=log, stderr=log
+            )
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(timeout=60)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "trainer.log").read_text()
+
+    def driver(self, job_id: str, fence: int) -> psutil.Process:
+        """The driver process of an attempt."""
+        wanted = ["services.trainer.driver", "--job", job_id, "--fence", str(fence)]
+        return next(process for process, command in self._processes() if command[-len(wanted) :] == wanted)
+
+    def workers(self) -> list[psutil.Process]:
+        """The Ray Train workers of this cluster."""
+        return [process for process, command in self._processes() if "RayTrainWorker" in " ".join(command)]
+
+    def _processes(self) -> Iterator[tuple[psutil.Process, list[str]]]:
+        for process in psutil.Process(self.head.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                yield process, process.cmdline()
+
+
+def submit(catalog: Catalog, config: RunConfig, name: str = "run") -> Run:
+    with catalog.transaction() as tx:
+        return tx.runs.create(name, config.model_dump(mode="json"), config.config_hash, config.total_images)
+
+
+def finished(catalog: Catalog, run: str, seconds: float = DEADLINE_SECONDS) -> Run:
+    """The run, once its job is in a terminal state."""
+    wait_until(lambda: get_run(catalog, run).state.terminal, f"the end of run {run}", seconds)
+    return get_run(catalog, run)
+
+
+def kill(process: psutil.Process) -> None:
+    """SIGKILL, and wait until it is gone."""
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)

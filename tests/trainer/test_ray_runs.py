@@ -1,0 +1,218 @@
+"""Runs through the whole of Ray: the trainer process, Ray Jobs, Ray Train, and what is killed on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phema.ray_head import RayHead
+from services.trainer.local import train_locally
+from services.trainer.ray_jobs import RayJobs
+from shared.catalog import AttemptOutcome, Catalog, JobState, submission_id
+from shared.recipes.config import RunConfig
+from shared.snapshots import ObjectStore
+from tests.trainer.rays import Trainer, finished, kill, submit
+from tests.trainer.support import (
+    checkpoint_times,
+    get_run,
+    new_catalog,
+    new_store,
+    snapshots_of,
+    tiny_config,
+    wait_until,
+)
+
+pytestmark = pytest.mark.timeout(900)
+
+LONG = {"total_images": 6400, "snapshot_every": 1600, "checkpoint_every": 320, "status_every": 320}
+"""400 iterations: long enough to be killed in the middle, several times."""
+
+
+@pytest.fixture
+def trainer(ray_cluster: RayHead, tmp_path: Path) -> Iterator[Trainer]:
+    """Not started yet; whatever it leads to on the cluster is gone after the test."""
+    trainer = Trainer(ray_cluster, tmp_path)
+    yield trainer
+    if trainer.process is not None and trainer.process.poll() is None:
+        trainer.stop()
+    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
+    url, token = ray_cluster.env["PHEMA_RAY_DASHBOARD_URL"], ray_cluster.env["RAY_AUTH_TOKEN"]
+    with RayJobs(url, token=token) as jobs, catalog.transaction() as tx:
+        for run in tx.runs.list().items:
+            for attempt in tx.jobs.attempts(run.job_id):
+                jobs.stop(attempt.submission_id)
+    catalog.close()
+    wait_until(lambda: not trainer.workers(), "the end of the workers")
+
+
+def reference(config: RunConfig, folder: Path) -> dict[tuple[int, float], str]:
+    """The snapshots of a run that nothing ever disturbed, trained without Ray."""
+    folder.mkdir()
+    catalog, store = new_catalog(folder), new_store(folder)
+    run = train_locally(config, catalog, store)
+    found = snapshots_of(catalog, store, run.id)
+    catalog.close()
+    return found
+
+
+def wait_for_checkpoint(catalog: Catalog, after: int) -> int:
+    """The time of a checkpoint later than `after`."""
+
+    def newer() -> int:
+        return next((t for t in checkpoint_times(catalog, "run") if t > after), 0)
+
+    time: int = wait_until(newer, f"a checkpoint after {after} images")
+    assert time < 6400, "the run ended before it could be disturbed"
+    return time
+
+
+def attempts(catalog: Catalog) -> list[Any]:
+    with catalog.transaction() as tx:
+        return tx.jobs.attempts(tx.runs.get("run").job_id)
+
+
+def test_kills_of_worker_driver_and_trainer_change_nothing(
+    trainer: Trainer, local_catalog: Catalog, local_store: ObjectStore, tmp_path: Path
+) -> None:
+    """Law 3, all three in one run; the slow tests below take them one by one."""
+    config = tiny_config(**LONG)
+    run = submit(local_catalog, config)
+    trainer.start()
+    first = wait_for_checkpoint(local_catalog, 0)
+    kill(trainer.workers()[0])
+    second = wait_for_checkpoint(local_catalog, first + 960)
+    assert [attempt.number for attempt in attempts(local_catalog)] == [1], "Ray Train restarts a worker by itself"
+    trainer.kill()
+    kill(trainer.driver(run.job_id, 1))
+    trainer.start()
+    wait_for_checkpoint(local_catalog, second)
+    done = finished(local_catalog, run.id)
+    assert (done.state, done.num_images) == (JobState.SUCCEEDED, 6400), done.job.error
+    assert [a.outcome for a in attempts(local_catalog)] == [AttemptOutcome.FAILED, AttemptOutcome.SUCCEEDED]
+    assert snapshots_of(local_catalog, local_store, run.id) == reference(config, tmp_path / "reference")
+    with local_catalog.transaction() as tx:
+        times = [point.num_images for point in tx.history.list(run.id).items]
+    assert times == list(range(320, 6401, 320))
+
+
+def test_a_restarted_trainer_adopts_a_training_and_a_cancel_stops_it(trainer: Trainer, local_catalog: Catalog) -> None:
+    run = submit(local_catalog, tiny_config(**{**LONG, "total_images": 160_000}))
+    trainer.start()
+    begun = wait_until(lambda: get_run(local_catalog, run.id).num_images, "progress")
+    assert trainer.stop() == 0
+    wait_until(lambda: get_run(local_catalog, run.id).num_images > begun + 640, "progress without a trainer")
+    trainer.start()
+    with local_catalog.transaction() as tx:
+        tx.jobs.request_cancel(run.job_id)
+    done = finished(local_catalog, run.id)
+    assert done.state is JobState.CANCELLED
+    assert [a.outcome for a in attempts(local_catalog)] == [AttemptOutcome.CANCELLED]
+    wait_until(lambda: not trainer.workers(), "the end of the workers")
+
+
+def test_two_workers_on_s3(
+    trainer: Trainer, local_catalog: Catalog, s3_options: tuple[str, Any], tmp_path: Path
+) -> None:
+    """Store and Ray's notes on a real S3 server, whose secret the cluster knows and the job's metadata does not."""
+    from shared.snapshots import open_store
+
+    url, options = s3_options
+    trainer.env = {
+        "PHEMA_STORE_URL": url,
+        "PHEMA_S3_ENDPOINT_URL": options.endpoint_url,
+        "PHEMA_S3_ACCESS_KEY_ID": options.access_key_id,
+        "PHEMA_S3_SECRET_ACCESS_KEY": options.secret_access_key,
+    }
+    store = open_store(url, s3=options)
+    run = submit(local_catalog, tiny_config(num_workers=2, max_batch_per_worker=4))
+    trainer.start()
+    done = finished(local_catalog, run.id)
+    assert done.state is JobState.SUCCEEDED, done.job.error
+    found = snapshots_of(local_catalog, store, run.id)
+    assert sorted(found) == [(t, s) for t in (80, 160, 240, 320) for s in (0.05, 0.10)]
+    assert {info.key.split("/")[0] for info in store.list()} == {"runs"}, "Ray's notes are cleared away"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_killed_workers_change_nothing(
+    num_workers: int, trainer: Trainer, local_catalog: Catalog, local_store: ObjectStore, tmp_path: Path
+) -> None:
+    """Three kills, more than one group of workers."""
+    config = tiny_config(num_workers=num_workers, **LONG)
+    run = submit(local_catalog, config)
+    trainer.start()
+    time = 0
+    for victim in (0, -1, 0):
+        time = wait_for_checkpoint(local_catalog, time)
+        kill(trainer.workers()[victim])
+        time = checkpoint_times(local_catalog, "run")[-1]
+    assert finished(local_catalog, run.id).state is JobState.SUCCEEDED
+    assert [attempt.number for attempt in attempts(local_catalog)] == [1]
+    disturbed = snapshots_of(local_catalog, local_store, run.id)
+    if num_workers == 1:
+        assert disturbed == reference(config, tmp_path / "reference")
+        return
+    again = submit(local_catalog, config, name="undisturbed")
+    assert finished(local_catalog, again.id).state is JobState.SUCCEEDED
+    assert disturbed == snapshots_of(local_catalog, local_store, again.id)
+
+
+@pytest.mark.slow
+def test_killed_drivers_change_nothing(
+    trainer: Trainer, local_catalog: Catalog, local_store: ObjectStore, tmp_path: Path
+) -> None:
+    config = tiny_config(**LONG)
+    run = submit(local_catalog, config)
+    trainer.start()
+    time = 0
+    for fence in (1, 2):
+        time = wait_for_checkpoint(local_catalog, time)
+        kill(trainer.driver(run.job_id, fence))
+        time = checkpoint_times(local_catalog, "run")[-1]
+    assert finished(local_catalog, run.id).state is JobState.SUCCEEDED
+    assert [attempt.number for attempt in attempts(local_catalog)] == [1, 2, 3]
+    assert snapshots_of(local_catalog, local_store, run.id) == reference(config, tmp_path / "reference")
+
+
+@pytest.mark.slow
+def test_a_killed_trainer_changes_nothing(
+    trainer: Trainer, local_catalog: Catalog, local_store: ObjectStore, tmp_path: Path
+) -> None:
+    config = tiny_config(**LONG)
+    run = submit(local_catalog, config)
+    trainer.start()
+    wait_until(lambda: "submitted" in trainer.log, "the submission")
+    trainer.kill()
+    trainer.start()
+    wait_for_checkpoint(local_catalog, 0)
+    trainer.kill()
+    trainer.start()
+    assert finished(local_catalog, run.id).state is JobState.SUCCEEDED
+    assert [attempt.number for attempt in attempts(local_catalog)] == [1]
+    assert snapshots_of(local_catalog, local_store, run.id) == reference(config, tmp_path / "reference")
+
+
+@pytest.mark.slow
+def test_a_driver_that_lost_its_lease_ends_and_the_next_takes_over(
+    trainer: Trainer, local_catalog: Catalog, local_store: ObjectStore, tmp_path: Path
+) -> None:
+    """The job is taken from a healthy driver, as an expired lease would do: it ends by itself and writes nothing."""
+    config = tiny_config(**LONG)
+    run = submit(local_catalog, config)
+    trainer.start()
+    wait_for_checkpoint(local_catalog, 0)
+    driver = trainer.driver(run.job_id, 1)
+    with local_catalog.transaction() as tx:
+        tx.jobs.release(run.job_id, 1)
+    driver.wait(timeout=60)
+    assert finished(local_catalog, run.id).state is JobState.SUCCEEDED
+    assert [attempt.number for attempt in attempts(local_catalog)] == [1, 2]
+    with RayJobs(trainer.head.env["PHEMA_RAY_DASHBOARD_URL"]) as jobs:
+        old = jobs.get(submission_id(run.job_id, 1))
+    assert old is not None
+    assert old.status in ("FAILED", "STOPPED")
+    assert snapshots_of(local_catalog, local_store, run.id) == reference(config, tmp_path / "reference")
