@@ -21,7 +21,7 @@ from services.api.presets.endpoints import router as presets
 from services.api.reconstructions.endpoints import router as reconstructions
 from services.api.runs.endpoints import router as runs
 from services.api.snapshots.endpoints import router as snapshots
-from services.api.validation import refuse_unknown_query
+from services.api.validation import refuse_unknown
 from shared.settings import Settings
 from shared.telemetry import Meters
 from shared.wiring import catalog_from, store_from
@@ -47,8 +47,9 @@ def create_app(settings: Settings) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         openapi_tags=openapi.TAGS,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         lifespan=lifespan,
-        dependencies=[Depends(refuse_unknown_query)],
+        dependencies=[Depends(refuse_unknown)],
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
     )

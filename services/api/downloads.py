@@ -17,7 +17,6 @@ from fastapi import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from services.api.errors import Damaged, RangeNotSatisfiable
-from services.api.problems import MEDIA_TYPE as PROBLEM_TYPE
 from shared.snapshots.store import ObjectStore
 
 CHUNK_BYTES = 2**20
@@ -142,18 +141,25 @@ def _chunks(path: Path, part: range) -> Iterator[bytes]:
 def documented(media_type: str) -> dict[int | str, dict[str, object]]:
     """The `responses=` of a download endpoint."""
     binary = {media_type: {"schema": {"type": "string", "format": "binary"}}}
-    headers = {
-        "ETag": {"schema": {"type": "string"}, "description": "SHA-256 of the whole file, in quotes."},
-        "Content-Disposition": {"schema": {"type": "string"}, "description": "A file name."},
-        "Accept-Ranges": {"schema": {"type": "string"}, "description": "`bytes`"},
-    }
     return {
-        200: {"description": "The file (local store).", "content": binary, "headers": headers},
-        206: {"description": "The part that `Range` asked for (local store).", "content": binary, "headers": headers},
+        200: {"description": "The file (local store).", "content": binary, "headers": _described()},
+        206: {
+            "description": "The part that `Range` asked for (local store).",
+            "content": binary,
+            "headers": _described()
+            | {"Content-Range": {"schema": {"type": "string"}, "description": "Which part, and the size of the file."}},
+        },
         304: {"description": "`If-None-Match` named the file."},
         307: {
             "description": "S3: `Location` is a presigned URL that serves the file, ranges included.",
             "headers": {"Location": {"schema": {"type": "string", "format": "uri"}}},
         },
-        416: {"description": "`range-not-satisfiable`", "content": {PROBLEM_TYPE: {}}},
+    }
+
+
+def _described() -> dict[str, dict[str, object]]:
+    return {
+        "ETag": {"schema": {"type": "string"}, "description": "SHA-256 of the whole file, in quotes."},
+        "Content-Disposition": {"schema": {"type": "string"}, "description": "A file name."},
+        "Accept-Ranges": {"schema": {"type": "string"}, "description": "`bytes`"},
     }

@@ -95,9 +95,13 @@ class Invalid(Problem):
 
     status, kind, title = 422, "invalid", "A field is wrong"
 
+    MOST_SHOWN: ClassVar[int] = 20
+
     def __init__(self, errors: Sequence[FieldError]) -> None:
-        super().__init__("; ".join(error.detail for error in errors))
-        self.errors = tuple(errors)
+        shown, rest = tuple(errors[: self.MOST_SHOWN]), errors[self.MOST_SHOWN :]
+        more = [f"and {len(rest)} more"] if rest else []
+        super().__init__("; ".join([*(error.detail for error in shown), *more]))
+        self.errors = shown
 
     @classmethod
     def of(cls, field: str, detail: str, *, place: Place = "body") -> Invalid:

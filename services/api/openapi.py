@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from importlib.resources import files
 from typing import Any
@@ -44,19 +45,22 @@ def install(app: FastAPI) -> None:
 
 
 def examples() -> dict[str, dict[str, Any]]:
-    """operationId -> {"request": body or absent, "status": int, "response": body}."""
+    """Exchanges by operationId: `method`, `path`, `status`, and, where there are, `request`, `response`, headers."""
     recorded: dict[str, dict[str, Any]] = json.loads((files("services.api") / EXAMPLES).read_text())
     return recorded
 
 
 def _complete(app: FastAPI) -> dict[str, Any]:
-    document = get_openapi(
-        title=app.title,
-        version=app.version,
-        description=app.description,
-        license_info=app.license_info,
-        tags=app.openapi_tags,
-        routes=app.routes,
+    # A copy of its own: parts of what the framework gives are the routes' own objects.
+    document = copy.deepcopy(
+        get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            license_info=app.license_info,
+            tags=app.openapi_tags,
+            routes=app.routes,
+        )
     )
     document["components"]["securitySchemes"] = {
         "token": {"type": "http", "scheme": "bearer", "description": "Needed when the service was given `api_token`."}
@@ -69,7 +73,7 @@ def _complete(app: FastAPI) -> dict[str, Any]:
                 _add_problems(operation["responses"], Unauthorized, Unavailable)
             _use_one_error_shape(operation["responses"])
             _add_problems(operation["responses"], Invalid)
-            _add_examples(operation, recorded.get(operation["operationId"], {}))
+            _add_examples(operation, recorded)
     for framework_only in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(framework_only, None)
     return document
@@ -94,9 +98,26 @@ def _use_one_error_shape(responses: dict[str, Any]) -> None:
             response["content"] = {MEDIA_TYPE: content.get(MEDIA_TYPE) or plain}
 
 
-def _add_examples(operation: dict[str, Any], example: dict[str, Any]) -> None:
-    if "request" in example:
-        operation["requestBody"]["content"]["application/json"]["example"] = example["request"]
-    if "response" in example:
-        content = operation["responses"][str(example["status"])]["content"]
-        next(iter(content.values()))["example"] = example["response"]
+def _add_examples(operation: dict[str, Any], recorded: dict[str, dict[str, Any]]) -> None:
+    """Every recorded exchange of the operation: named `operationId`, or `operationId.variant`."""
+    identity = operation["operationId"]
+    for name, exchange in recorded.items():
+        if name.partition(".")[0] != identity:
+            continue
+        variant = name.partition(".")[2] or "plain"
+        if "request" in exchange:
+            content = operation["requestBody"]["content"]["application/json"]
+            content.setdefault("examples", {})[variant] = {"value": exchange["request"]}
+        response = operation["responses"][str(exchange["status"])]
+        if "response" in exchange:
+            content = next(iter(response["content"].values()))
+            content.setdefault("examples", {})[variant] = {"value": exchange["response"]}
+        for header, value in exchange.get("response_headers", {}).items():
+            if (described := _header(response, header)) is not None:
+                described["example"] = value
+
+
+def _header(response: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Names of headers have no case."""
+    headers: dict[str, dict[str, Any]] = response.get("headers", {})
+    return next((header for known, header in headers.items() if known.lower() == name.lower()), None)

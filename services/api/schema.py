@@ -8,6 +8,8 @@ from typing import Annotated, Generic, TypeVar
 from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from shared.catalog import JobKind, JobState
+
 MAX_COUNT = 2**53 - 1
 """Largest integer that JSON, JavaScript and both databases carry exactly."""
 
@@ -16,7 +18,11 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 RunRef = Annotated[str, Path(max_length=100, pattern=_NAME, description="Id or name of a run.")]
 Id = Annotated[str, Path(max_length=100, pattern=_NAME, description="Id as the API gave it.")]
 BodyId = Annotated[str, Field(max_length=100, pattern=_NAME)]
-QueryRef = Annotated[str | None, Query(max_length=100, pattern=_NAME)]
+RunQuery = Annotated[
+    str | None, Query(max_length=100, pattern=_NAME, description="Only what belongs to this run, by id or name.")
+]
+StateQuery = Annotated[JobState | None, Query(description="Only what is in this state.")]
+KindQuery = Annotated[JobKind | None, Query(description="Only jobs of this kind.")]
 Limit = Annotated[int, Query(ge=1, le=500, description="Most items in one answer.")]
 CursorParameter = Annotated[
     str | None, Query(max_length=400, description="`next_cursor` of the page before; absent for the first page.")

@@ -28,12 +28,18 @@ def explain(error: RequestValidationError, request: Request) -> Problem:
     return Invalid([_field_error(record, request) for record in records])
 
 
-def refuse_unknown_query(request: Request) -> None:
-    """A dependency of every route: a query parameter that the route does not have is an error. Raises Invalid."""
-    known = sorted(_query_names(request.scope["route"].dependant))
+async def refuse_unknown(request: Request) -> None:
+    """A dependency of every route: a query parameter, or a body, that the route does not have is an error.
+
+    Raises Invalid.
+    """
+    route = request.scope["route"]
+    known = sorted(_query_names(route.dependant))
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
         raise Invalid([FieldError("query", name, _unknown(name, known)) for name in unknown])
+    if request.method == "POST" and route.body_field is None and await request.body() not in (b"", b"{}"):
+        raise Invalid.of("", f"{request.url.path} takes no body; send none")
 
 
 def shown(value: Any) -> str:

@@ -136,6 +136,7 @@ def test_a_reconstruction_and_its_pictures(api: Api) -> None:
     pictures = api.get(f"/v1/evaluations/{asked['id']}/pictures")
     assert (pictures.status_code, pictures.content) == (200, b"\x89PNG ...")
     assert pictures.headers["content-type"] == "image/png"
+    assert pictures.headers["etag"] == f'"{hashlib.sha256(pictures.content).hexdigest()}"'
     assert pictures.headers["content-disposition"] == f'inline; filename="{asked["id"]}.png"'
     part = api.get(f"/v1/evaluations/{asked['id']}/pictures", headers={"Range": "bytes=1-3"})
     assert (part.status_code, part.content) == (206, b"PNG")

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from services.api import errors
 from services.api.body_limit import MAX_BODY_BYTES
+from shared.catalog.pages import encode_cursor
 from shared.settings import Settings
 from shared.snapshots.errors import BucketMissing, SnapshotError, StoreDenied, StoreUnreachable
 from shared.snapshots.local import LocalStore
@@ -92,6 +93,22 @@ def test_unknown_query_parameters_are_refused(api: Api, path: str) -> None:
 
 
 @only("sqlite")
+def test_a_body_where_none_belongs_is_refused(api: Api) -> None:
+    seed.run(api.catalog)
+    assert api.post("/v1/runs/digits/cancel", {}).status_code == 200
+    document = problem(api.post("/v1/runs/digits/cancel", {"force": True}), 422, "invalid")
+    assert document["detail"] == "/v1/runs/digits/cancel takes no body; send none"
+
+
+@only("sqlite")
+def test_of_many_wrong_fields_the_first_are_listed(api: Api) -> None:
+    body = {"name": "a", "preset": "digits-tiny", **{f"x{i}": i for i in range(500)}}
+    document = problem(api.post("/v1/runs", body), 422, "invalid")
+    assert len(document["errors"]) == 20
+    assert document["detail"].endswith("; and 480 more")
+
+
+@only("sqlite")
 @pytest.mark.parametrize(
     ("params", "words"),
     [
@@ -100,6 +117,7 @@ def test_unknown_query_parameters_are_refused(api: Api, path: str) -> None:
         ({"limit": "many"}, 'limit "many" must be a valid integer'),
         ({"cursor": "x"}, "cursor 'x' is not one this service gave out"),
         ({"cursor": "WzFd" * 101}, "must have at most 400 characters"),
+        ({"cursor": encode_cursor(10**30)}, "is not one this service gave out"),
     ],
 )
 def test_a_wrong_page_is_refused(api: Api, params: dict[str, str], words: str) -> None:

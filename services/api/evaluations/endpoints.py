@@ -12,7 +12,7 @@ from services.api.evaluations import service
 from services.api.evaluations.schemas import Evaluation, EvaluationCreate
 from services.api.idempotency import OnceDep
 from services.api.problems import documented
-from services.api.schema import CursorParameter, Id, Limit, Page, QueryRef
+from services.api.schema import CursorParameter, Id, Limit, Page, RunQuery
 
 router = APIRouter(tags=["evaluations"])
 
@@ -37,7 +37,7 @@ def create_evaluation(body: EvaluationCreate, services: ServicesDep, once: OnceD
 
 @router.get("/v1/evaluations", summary="List evaluations", responses=documented(Invalid))
 def list_evaluations(
-    services: ServicesDep, run: QueryRef = None, limit: Limit = 50, cursor: CursorParameter = None
+    services: ServicesDep, run: RunQuery = None, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[Evaluation]:
     """Evaluations, newest first; of one run, or of all."""
     with services.catalog.transaction(read_only=True) as tx:

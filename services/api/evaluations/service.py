@@ -13,7 +13,7 @@ from services.api.schema import Page
 from shared import catalog
 from shared.catalog import JobKind, JobState, Transaction, content_key
 from shared.recipes.config import EvaluationRecipe, RunConfig
-from shared.snapshots.store import ObjectStore
+from shared.snapshots.store import ObjectStore, digest
 
 
 def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> Outcome:
@@ -94,4 +94,6 @@ def pictures(store: ObjectStore, evaluation_id: str, key: str) -> Download:
     info = store.head(key)
     if info is None:
         raise Damaged(f"the pictures of evaluation {evaluation_id} are missing from the store")
+    if info.sha256 is None and store.local_path(key) is not None:
+        info = digest(store, key)
     return Download(key, info.size, info.sha256, f"{evaluation_id}.png", "image/png", inline=True)

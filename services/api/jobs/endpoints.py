@@ -9,8 +9,7 @@ from services.api.errors import Invalid, NotFound
 from services.api.jobs import service
 from services.api.jobs.schemas import Job, JobDetail
 from services.api.problems import documented
-from services.api.schema import CursorParameter, Id, Limit, Page, QueryRef
-from shared.catalog import JobKind, JobState
+from services.api.schema import CursorParameter, Id, KindQuery, Limit, Page, RunQuery, StateQuery
 
 router = APIRouter(tags=["jobs"])
 
@@ -18,9 +17,9 @@ router = APIRouter(tags=["jobs"])
 @router.get("/v1/jobs", summary="List jobs", responses=documented(Invalid))
 def list_jobs(
     services: ServicesDep,
-    kind: JobKind | None = None,
-    state: JobState | None = None,
-    run: QueryRef = None,
+    kind: KindQuery = None,
+    state: StateQuery = None,
+    run: RunQuery = None,
     limit: Limit = 50,
     cursor: CursorParameter = None,
 ) -> Page[Job]:

@@ -13,8 +13,7 @@ from services.api.idempotency import OnceDep, Outcome
 from services.api.problems import documented
 from services.api.runs import service
 from services.api.runs.schemas import HistoryRow, Run, RunCreate
-from services.api.schema import MAX_COUNT, CursorParameter, Limit, Page, RunRef
-from shared.catalog import JobState
+from services.api.schema import MAX_COUNT, CursorParameter, Limit, Page, RunRef, StateQuery
 
 router = APIRouter(tags=["runs"])
 
@@ -37,7 +36,7 @@ def create_run(body: RunCreate, services: ServicesDep, once: OnceDep) -> Respons
 
 @router.get("/v1/runs", summary="List runs", responses=documented(Invalid))
 def list_runs(
-    services: ServicesDep, state: JobState | None = None, limit: Limit = 50, cursor: CursorParameter = None
+    services: ServicesDep, state: StateQuery = None, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[Run]:
     """Runs, newest first."""
     with services.catalog.transaction(read_only=True) as tx:

@@ -1,0 +1,151 @@
+"""`python -m tests.api.record`: run every documented request against a real service and write down what happened.
+
+Starts `phema up` in a folder of its own, trains a small run, and rewrites services/api/examples.json (which the OpenAPI
+document shows), docs/openapi.json and the recorded parts of docs/api.md. About two minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from phema.up import running_service
+from services.api.app import create_app
+from services.api.openapi import EXAMPLES
+from shared.settings import Settings
+from tests.api.documents import API_MD, OPENAPI_JSON, ROOT, openapi_text, with_recorded
+
+LONGEST_LIST = 4
+KEPT_ITEMS = 2
+KEPT_HEADERS = ("content-type", "content-length", "content-range", "content-disposition", "etag", "accept-ranges")
+KEPT_SERIES = ("phema_http_requests_total", "phema_queue")
+CONFIG = {"total_images": 12_800, "snapshot_every": 1_600, "checkpoint_every": 6_400}
+Exchange = dict[str, Any]
+
+
+class Recorder:
+    """Sends requests and keeps what was sent and answered, by name: an operationId, or `operationId.variant`."""
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx.Client(base_url=url, timeout=60)
+        self.exchanges: dict[str, Exchange] = {}
+
+    def __call__(
+        self, name: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        response = self._client.request(method, path, json=body, headers=headers)
+        exchange: Exchange = {"method": method, "path": path}
+        if headers:
+            exchange["headers"] = headers
+        if body is not None:
+            exchange["request"] = body
+        exchange["status"] = response.status_code
+        exchange |= _answer(response)
+        self.exchanges[name] = exchange
+        return response
+
+    def wait(self, path: str) -> Any:
+        """Until the thing at `path` has ended."""
+        while True:
+            found = self._client.get(path).json()
+            if found["state"] in ("failed", "cancelled"):
+                sys.exit(f"{path} {found['state']}: {found['error']}")
+            if found["state"] == "succeeded":
+                return found
+            time.sleep(0.2)
+
+    def wait_for_progress(self, run: str) -> None:
+        """Until the run has trained long enough to have a row of history and a scrape target."""
+        while not self._client.get(f"/v1/runs/{run}/metrics").json()["items"]:
+            time.sleep(0.2)
+
+
+def _answer(response: httpx.Response) -> Exchange:
+    kind = response.headers["content-type"]
+    if "json" in kind:
+        return {"response": shortened(response.json())}
+    if kind.startswith("text/plain"):
+        lines = [line for line in response.text.splitlines() if any(name in line for name in KEPT_SERIES)]
+        return {"response": "\n".join(lines[:12]) + "\n"}
+    return {"response_headers": {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}}
+
+
+def shortened(value: Any) -> Any:
+    """Long lists keep their first items: still valid answers, and short enough to read."""
+    if isinstance(value, dict):
+        return {name: shortened(item) for name, item in value.items()}
+    if isinstance(value, list):
+        is_long = len(value) > LONGEST_LIST or (len(value) > KEPT_ITEMS and isinstance(value[0], dict))
+        return [shortened(item) for item in (value[:KEPT_ITEMS] if is_long else value)]
+    return value
+
+
+def scenario(ask: Recorder) -> None:
+    """Every operation once, in the order in which a user meets them."""
+    ask("get_health", "GET", "/healthz")
+    ask("get_readiness", "GET", "/readyz")
+    ask("list_presets", "GET", "/v1/presets")
+    body = {"name": "digits", "preset": "digits-tiny", "config": CONFIG}
+    ask("create_run", "POST", "/v1/runs", body, {"Idempotency-Key": "6f1c1d8e"})
+    ask("create_run.invalid", "POST", "/v1/runs", {**body, "config": {"batch_size": 64, "num_workers": 3}})
+    ask("create_reconstructions.early", "POST", "/v1/runs/digits/reconstructions", {"sigma_rel": 0.15})
+    ask.wait_for_progress("digits")
+    ask("list_prometheus_targets", "GET", "/v1/prometheus/targets")
+    run = ask.wait("/v1/runs/digits")
+    ask("list_runs", "GET", "/v1/runs?state=succeeded&limit=1")
+    ask("get_run", "GET", "/v1/runs/digits")
+    ask("list_run_metrics", "GET", "/v1/runs/digits/metrics?after=6400&limit=1")
+    snapshot = ask("list_snapshots", "GET", "/v1/runs/digits/snapshots?limit=2").json()["items"][0]["id"]
+    part = {"Range": "bytes=0-99"}
+    ask("download_snapshot", "GET", f"/v1/snapshots/{snapshot}/download", headers=part)
+    plan = {"sigma_rel": [0.075, 0.15], "plan_only": True}
+    ask("create_reconstructions.plan", "POST", "/v1/runs/digits/reconstructions", plan)
+    wanted = {"sigma_rel": [0.075, 0.15], "num_images": run["num_images"], "dtype": "float32"}
+    accepted = ask("create_reconstructions", "POST", "/v1/runs/digits/reconstructions", wanted).json()
+    path = f"/v1/reconstructions/{accepted['reconstructions'][0]['id']}"
+    subject = ask.wait(path)
+    ask("list_reconstructions", "GET", "/v1/runs/digits/reconstructions?limit=1")
+    ask("get_reconstruction", "GET", path)
+    ask("download_reconstruction", "GET", f"{path}/download", headers=part)
+    question = {"reconstruction_id": subject["id"], "num_samples": 256, "num_steps": 8}
+    evaluation = ask("create_evaluation", "POST", "/v1/evaluations", question).json()
+    ask("list_jobs", "GET", "/v1/jobs?run=digits&kind=evaluate")
+    path = f"/v1/evaluations/{evaluation['id']}"
+    ask.wait(path)
+    ask("get_evaluation", "GET", path)
+    ask("list_evaluations", "GET", "/v1/evaluations?run=digits&limit=1")
+    ask("get_evaluation_pictures", "GET", f"{path}/pictures", headers=part)
+    ask("get_job", "GET", f"/v1/jobs/{run['job']['id']}")
+    _cancel(ask)
+    ask("get_metrics", "GET", "/metrics")
+
+
+def _cancel(ask: Recorder) -> None:
+    """A second run, so that there is something to cancel, by its job and by itself."""
+    names = ("unwanted", "mistaken")
+    jobs = [ask("_", "POST", "/v1/runs", {"name": name, "preset": "digits-tiny"}).json()["job"]["id"] for name in names]
+    ask("cancel_run", "POST", "/v1/runs/unwanted/cancel")
+    ask("cancel_job", "POST", f"/v1/jobs/{jobs[1]}/cancel")
+    del ask.exchanges["_"]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="phema-record-") as folder:
+        with running_service(Path(folder)) as url:
+            ask = Recorder(url)
+            scenario(ask)
+        examples = json.dumps(ask.exchanges, indent=1, ensure_ascii=False)
+        (ROOT / "services" / "api" / EXAMPLES).write_text(examples + "\n")
+        document = create_app(Settings(state_dir=Path(folder))).openapi()
+    OPENAPI_JSON.write_text(openapi_text(document))
+    API_MD.write_text(with_recorded(API_MD.read_text(), ask.exchanges))
+
+
+if __name__ == "__main__":
+    main()
