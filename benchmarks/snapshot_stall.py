@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import sys
 import tempfile
 import time
@@ -39,7 +40,7 @@ WARM_UP = 2
 
 @dataclass(frozen=True)
 class Figures:
-    """Best of the rounds each; `ratio` is stall over copy."""
+    """Medians over the rounds; `ratio` is stall over copy."""
 
     parameters: int
     mib: float
@@ -105,8 +106,10 @@ def measure(folder: Path, channels: int, rounds: int) -> Figures:
             store.delete(info.key)
     catalog.close()
     parameters = sum(p.numel() for p in state.denoiser.parameters())
-    best = [min(seconds[WARM_UP:]) for seconds in (copies, stalls, backgrounds)]
-    return Figures(parameters, len(config.ema_sigma_rels) * parameters * 4 / 2**20, *best, ratio=best[1] / best[0])
+    middle = [statistics.median(seconds[WARM_UP:]) for seconds in (copies, stalls, backgrounds)]
+    return Figures(
+        parameters, len(config.ema_sigma_rels) * parameters * 4 / 2**20, *middle, ratio=middle[1] / middle[0]
+    )
 
 
 if __name__ == "__main__":
