@@ -11,10 +11,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from services.api.errors import Damaged, RangeNotSatisfiable
 from shared.snapshots.store import ObjectStore
@@ -121,19 +124,35 @@ def _stream(path: Path, wanted: range | None, download: Download, headers: dict[
     headers = {**headers, "Content-Length": str(len(part))}
     if wanted is not None:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{download.size}"
-    status = 206 if wanted is not None else 200
-    return StreamingResponse(_chunks(path, part), status, headers, media_type=download.media_type)
+    return _FileStream(path, part, 206 if wanted is not None else 200, headers, download.media_type)
 
 
-def _chunks(path: Path, part: range) -> Iterator[bytes]:
-    """Opened when the first chunk is asked for, so that a client that never reads leaves no file open."""
-    with path.open("rb") as file:
-        file.seek(part.start)
-        left = len(part)
+class _FileStream(StreamingResponse):
+    """Part of a file; closed when the client has it or has gone, not when memory is next tidied."""
+
+    def __init__(self, path: Path, part: range, status: int, headers: dict[str, str], media_type: str) -> None:
+        self._path, self._part = path, part
+        self._file: BinaryIO | None = None
+        super().__init__(self._chunks(), status, headers, media_type)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._file = await run_in_threadpool(self._path.open, "rb")
+        except FileNotFoundError as error:
+            raise Damaged(f"object {self._path.name} has vanished from the store") from error
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
+
+    def _chunks(self) -> Iterator[bytes]:
+        assert self._file is not None
+        self._file.seek(self._part.start)
+        left = len(self._part)
         while left:
-            chunk = file.read(min(CHUNK_BYTES, left))
+            chunk = self._file.read(min(CHUNK_BYTES, left))
             if not chunk:
-                raise OSError(f"{path} ended {left} bytes early")
+                raise OSError(f"{self._path} ended {left} bytes early")
             left -= len(chunk)
             yield chunk
 

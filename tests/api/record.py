@@ -2,6 +2,7 @@
 
 Starts `phema up` in a folder of its own, trains a small run, and rewrites services/api/examples.json (which the OpenAPI
 document shows), docs/openapi.json and the recorded parts of docs/api.md. About two minutes on two cores.
+`--render` keeps what was recorded and only writes the two documents anew.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import httpx
 
 from phema.up import running_service
 from services.api.app import create_app
-from services.api.openapi import EXAMPLES
+from services.api.openapi import EXAMPLES, examples
 from shared.settings import Settings
 from tests.api.documents import API_MD, OPENAPI_JSON, ROOT, openapi_text, with_recorded
 
@@ -137,14 +138,15 @@ def _cancel(ask: Recorder) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="phema-record-") as folder:
-        with running_service(Path(folder)) as url:
-            ask = Recorder(url)
-            scenario(ask)
-        examples = json.dumps(ask.exchanges, indent=1, ensure_ascii=False)
-        (ROOT / "services" / "api" / EXAMPLES).write_text(examples + "\n")
+        if "--render" not in sys.argv:
+            with running_service(Path(folder)) as url:
+                ask = Recorder(url)
+                scenario(ask)
+            text = json.dumps(ask.exchanges, indent=1, ensure_ascii=False)
+            (ROOT / "services" / "api" / EXAMPLES).write_text(text + "\n")
         document = create_app(Settings(state_dir=Path(folder))).openapi()
     OPENAPI_JSON.write_text(openapi_text(document))
-    API_MD.write_text(with_recorded(API_MD.read_text(), ask.exchanges))
+    API_MD.write_text(with_recorded(API_MD.read_text(), examples()))
 
 
 if __name__ == "__main__":

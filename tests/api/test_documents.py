@@ -36,7 +36,7 @@ def _operations(document: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]
 
 
 def test_the_committed_document_is_that_of_the_code(document: dict[str, Any]) -> None:
-    """When it should change: `python -m tests.api.record`, which also records the examples anew."""
+    """When it should change: `python -m tests.api.record --render`, without `--render` when answers change, too."""
     assert OPENAPI_JSON.read_text() == openapi_text(document)
 
 

@@ -55,12 +55,10 @@ def plan(held: Stored, body: schemas.ReconstructionCreate) -> Plan:
 def _latest(held: Stored) -> int:
     """The latest time at which every tracked EMA is stored; while a run trains, the very latest may be half there."""
     tracked = set(held.run.config["ema_sigma_rels"])
-    complete = [
-        time
-        for time in {s.num_images for s in held.snapshots}
-        if tracked <= {s.sigma_rel for s in held.snapshots if s.num_images == time}
-    ]
-    return max(complete, default=held.snapshots[-1].num_images)
+    stored_at: dict[int, set[float]] = {}
+    for snapshot in held.snapshots:
+        stored_at.setdefault(snapshot.num_images, set()).add(snapshot.sigma_rel)
+    return max((time for time, found in stored_at.items() if tracked <= found), default=max(stored_at))
 
 
 def to_plan(planned: Plan) -> schemas.Plan:
