@@ -1,0 +1,112 @@
+"""The bucket alone is enough to rebuild the catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from phema.rebuild import rebuild
+from services.trainer.local import claim_locally, train_attempt, train_locally
+from shared.catalog import Catalog, JobKind, JobState
+from shared.recipes.config import RunConfig
+from shared.recipes.presets import resolve
+from shared.snapshots.store import ObjectStore
+
+CONFIG = resolve(
+    "digits-tiny",
+    {
+        "total_images": 96,
+        "batch_size": 16,
+        "snapshot_every": 32,
+        "checkpoint_every": 32,
+        "status_every": 32,
+        "network": {"channel_mult": [1], "attn_resolutions": []},
+    },
+)
+
+
+@pytest.fixture
+def lost(catalog: Catalog, store: ObjectStore) -> Catalog:
+    """A catalog with one finished run in `store`, about to be lost."""
+    train_locally(CONFIG, catalog, store, name="digits")
+    return catalog
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Catalog:
+    catalog = Catalog(f"sqlite:///{tmp_path / 'rebuilt.db'}")
+    catalog.upgrade()
+    return catalog
+
+
+def test_everything_but_figures_comes_back(lost: Catalog, empty: Catalog, store: ObjectStore) -> None:
+    seen: list[tuple[int, int]] = []
+    rebuilt = rebuild(empty, store, lambda done, total: seen.append((done, total)))
+    assert (rebuilt.runs, rebuilt.snapshots, rebuilt.checkpoints, rebuilt.skipped) == (1, 6, 2, {})
+    assert seen[-1] == (9, 9)
+    with lost.transaction() as before, empty.transaction() as after:
+        old, new = before.runs.get("digits"), after.runs.get("digits")
+        assert (new.id, new.state, new.config_hash, new.num_images) == (old.id, "succeeded", old.config_hash, 96)
+        assert RunConfig.model_validate(new.config) == CONFIG
+        rows = [
+            [(s.num_images, s.sigma_rel, s.gamma, s.dtype, s.key, s.size, s.sha256) for s in tx.snapshots.list(new.id)]
+            for tx in (before, after)
+        ]
+        assert rows[0] == rows[1]
+        latest = after.checkpoints.latest(new.id)
+        assert latest is not None
+        assert latest.num_images == 96
+
+
+def test_a_second_rebuild_changes_nothing(lost: Catalog, store: ObjectStore) -> None:
+    rebuilt = rebuild(lost, store)
+    assert (rebuilt.runs, rebuilt.snapshots, rebuilt.checkpoints, rebuilt.reconstructions) == (0, 0, 0, 0)
+
+
+def test_a_damaged_snapshot_gets_no_row(lost: Catalog, empty: Catalog, store: ObjectStore) -> None:
+    with lost.transaction() as tx:
+        victim = tx.snapshots.list(tx.runs.get("digits").id)[0]
+    data = bytearray(store.get(victim.key))
+    data[-1] ^= 1
+    store.delete(victim.key)
+    store.put(victim.key, bytes(data))
+    rebuilt = rebuild(empty, store)
+    assert rebuilt.snapshots == 5
+    assert list(rebuilt.skipped) == [victim.key]
+    assert victim.sha256 in rebuilt.skipped[victim.key]
+
+
+def test_an_unfinished_run_comes_back_and_resumes_to_the_same_snapshots(
+    lost: Catalog, empty: Catalog, store: ObjectStore
+) -> None:
+    with lost.transaction() as tx:
+        run = tx.runs.get("digits")
+        wanted = [(s.num_images, s.sigma_rel, s.sha256) for s in tx.snapshots.list(run.id)]
+        # As if the machine had died after 64 images.
+        for late in [s for s in tx.snapshots.list(run.id) if s.num_images > 64]:
+            store.delete(late.key)
+        store.delete(tx.checkpoints.latest(run.id).key)  # type: ignore[union-attr]
+    rebuild(empty, store)
+    with empty.transaction() as tx:
+        found = tx.runs.get("digits")
+        assert (found.state, found.num_images) == (JobState.FAILED, 64)
+        assert tx.runs.resume(found.id).state is JobState.QUEUED
+        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=600)
+    assert job is not None
+    finished = train_locally(CONFIG, empty, store, job)
+    assert finished.state is JobState.SUCCEEDED
+    with empty.transaction() as tx:
+        assert [(s.num_images, s.sigma_rel, s.sha256) for s in tx.snapshots.list(run.id)] == wanted
+
+
+def test_a_cancelled_run_resumes(catalog: Catalog, store: ObjectStore) -> None:
+    attempt = claim_locally(CONFIG, catalog, name="digits")
+    with catalog.transaction() as tx:
+        tx.jobs.request_cancel(attempt.job_id)
+    train_attempt(attempt, catalog, store)
+    with catalog.transaction() as tx:
+        tx.jobs.cancelled(attempt.job_id, attempt.fence)
+        again = tx.runs.resume(attempt.run_id)
+        assert (again.state, again.job_id == attempt.job_id) == (JobState.QUEUED, False)
+        assert tx.runs.resume(attempt.run_id).job_id == again.job_id
