@@ -157,6 +157,7 @@ def test_history_is_followed_by_images_and_by_pages(api: Api) -> None:
             tx.history.put(run_id, 64 * i, {"loss": 1 / i, "weight/enc/8/max": 1.0})
     rows = api.all("/v1/runs/digits/metrics", limit=2)
     assert [row["num_images"] for row in rows] == [64, 128, 192, 256, 320]
+    problem(api.get("/v1/runs/digits/metrics", params={"cursor": "192"}), 422, "invalid")
     assert rows[2]["values"] == {"loss": 1 / 3, "weight/enc/8/max": 1.0}
     news = api.get("/v1/runs/digits/metrics", params={"after": 192}).json()
     assert [row["num_images"] for row in news["items"]] == [256, 320]

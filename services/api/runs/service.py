@@ -12,6 +12,7 @@ from services.api.runs.schemas import HistoryRow, Run, RunCreate
 from services.api.schema import MAX_COUNT, Page
 from shared import catalog
 from shared.catalog import JobState, Transaction
+from shared.catalog.pages import decode_cursor, encode_cursor
 from shared.datasets import DatasetError, check_dataset
 from shared.recipes.config import RunConfig
 from shared.recipes.presets import InvalidConfig, UnknownPreset, resolve
@@ -76,9 +77,10 @@ def cancel(tx: Transaction, run: str) -> Run:
 
 def history(tx: Transaction, run: str, *, after: int | None, cursor: str | None, limit: int) -> Page[HistoryRow]:
     """In order of time. Raises catalog.NotFound, catalog.BadCursor."""
-    found = tx.history.list(tx.runs.get(run).id, after if cursor is None else cursor, limit)
+    position = after if cursor is None else decode_cursor(cursor, int)[0]
+    found = tx.history.list(tx.runs.get(run).id, position, limit)
     rows = [HistoryRow(num_images=row.num_images, values=finite(row.values)) for row in found.items]
-    return Page(items=rows, next_cursor=found.next_cursor)
+    return Page(items=rows, next_cursor=encode_cursor(rows[-1].num_images) if found.next_cursor else None)
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:
