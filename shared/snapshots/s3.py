@@ -111,7 +111,9 @@ class S3Store:
     def accept_equal(self, info: ObjectInfo) -> ObjectInfo:
         """The key is taken: success when it holds the same bytes, else ObjectExists."""
         found = self._head(info.key)
-        if found is not None and found.size == info.size and (found.sha256 or self._digest(info.key)) == info.sha256:
+        if found is None:  # another writer holds the key and has not finished, or has just deleted it
+            raise StoreUnreachable(f"store {self.url} at {self.where} would not take {info.key} just now")
+        if found.size == info.size and (found.sha256 or self._digest(info.key)) == info.sha256:
             return info
         raise ObjectExists(f"object {info.key} already exists in {self.url} with other bytes")
 
@@ -120,7 +122,7 @@ class S3Store:
         head = self.client.head_object(Bucket=self.bucket, Key=self.prefix + info.key)
         same = head["ContentLength"] == info.size
         if not same or (head["ETag"].strip('"') != etag and self._digest(info.key) != info.sha256):
-            self.delete(info.key)
+            self.delete(info.key)  # nobody else's: keys are unique, and left there it would refuse the next attempt
             raise CorruptObject(
                 f"object {info.key} in {self.url} holds {head['ContentLength']} bytes with ETag {head['ETag']} "
                 f"after {info.size} bytes with SHA-256 {info.sha256} were uploaded"

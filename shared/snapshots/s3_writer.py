@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from botocore.exceptions import ClientError
 
 from shared.snapshots.errors import SnapshotError
-from shared.snapshots.s3_errors import is_precondition, translated
+from shared.snapshots.s3_errors import code_of, is_precondition, translated
 from shared.snapshots.store import Data, ObjectInfo
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class S3Writer:
                 MultipartUpload={"Parts": self.parts},
             )
         except ClientError as error:
-            if not is_precondition(error):
+            if not is_precondition(error) and code_of(error) != "NoSuchUpload":  # an earlier try may have succeeded
                 raise
             self._info = self._store.accept_equal(info)
             self._abort()
