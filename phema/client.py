@@ -198,6 +198,10 @@ class Runs:
     def cancel(self, run: str) -> Run:
         return Run.model_validate(self._transport.post(route("runs", run, "cancel")))
 
+    def resume(self, run: str) -> Run:
+        """Train a failed or cancelled run on from its latest checkpoint; any other stays as it is."""
+        return Run.model_validate(self._transport.post(route("runs", run, "resume")))
+
     def snapshots(self, run: str, limit: int | None = None) -> builtins.list[Snapshot]:
         return [Snapshot.model_validate(item) for item in self._transport.pages(route("runs", run, "snapshots"), limit)]
 

@@ -16,6 +16,8 @@ from rich.table import Table
 
 LINE_SECONDS = 15.0
 """How often a progress bar that nobody can see moving writes a line instead."""
+APART_SECONDS = 1.0
+"""Lines of quick work keep this distance; the last one is always written."""
 LONGEST_LINE = 10_000
 
 
@@ -97,12 +99,13 @@ class LineBar(Bar):
         self._write = write
         self._tenth = -1
         self._first: tuple[float, float] | None = None
-        self._last = 0.0
+        self._last = -LINE_SECONDS
 
     def update(self, done: float, total: float | None, detail: str = "") -> None:
         now = time.monotonic()
         tenth = -1 if not total else int(10 * done / total)
-        if tenth == self._tenth and now - self._last < LINE_SECONDS:
+        soonest = LINE_SECONDS if tenth == self._tenth else APART_SECONDS
+        if now - self._last < soonest and (tenth < 10 or tenth == self._tenth):
             return
         if self._first is None and total:
             self._first = (now, done)

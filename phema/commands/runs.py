@@ -1,4 +1,4 @@
-"""`phema runs`: launch training runs, look at them, watch them, cancel them."""
+"""`phema runs`: launch training runs, look at them, watch, cancel and resume them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from phema.following import follow_run
 from phema.records import Run
 from phema.screen import Screen, figure, size, when
 
-app = typer.Typer(help="Launch, watch and cancel training runs.", no_args_is_help=True)
+app = typer.Typer(help="Launch, watch, cancel and resume training runs.", no_args_is_help=True)
 
 
 @app.command()
@@ -116,6 +116,15 @@ def cancel(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> N
         found = service.runs.cancel(run)
     text = f"{found.name} is {found.state}" if found.done else f"{found.name} was asked to stop"
     view.result(found.to_json(), lambda: view.say(text))
+
+
+@app.command()
+def resume(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> None:
+    """Train a failed or cancelled run on from its latest checkpoint."""
+    view = screen(as_json)
+    with client(context) as service:
+        found = service.runs.resume(run)
+    view.result(found.to_json(), lambda: view.say(f"{found.name} is {found.state} at {found.num_images:,} images"))
 
 
 @app.command()

@@ -58,7 +58,7 @@ class Reconciler:
     def reconcile(self) -> None:
         """One round. Raises CatalogUnreachable and RayUnavailable; the next round does what this one left."""
         with self._catalog.transaction() as tx:
-            expired = [job for job in tx.jobs.expire() if job.kind is JobKind.TRAIN]
+            expired = tx.jobs.expire([JobKind.TRAIN])
         for job in expired:
             self._end_expired(job)
         with self._catalog.transaction(read_only=True) as tx:
@@ -126,7 +126,7 @@ class Reconciler:
 
     def _end_silent(self, job: Job, known: RayJob) -> None:
         """The driver is gone and wrote no terminal row: retry at once, or confirm a cancel."""
-        error = f"Attempt {job.fence} ended without a result ({known.status.lower()}): {_reason(known.message)}"
+        error = f"Attempt {job.fence} ended without a result ({known.status.lower()}): {known.reason}"
         try:
             with self._catalog.transaction() as tx:
                 held = tx.jobs.assert_fence(job.id, job.fence)
@@ -167,12 +167,3 @@ class Reconciler:
                 self._meters.observe(metrics.JOB_SECONDS, seconds, kind=job.kind.value, state=job.state.value)
             self._cancel_seen.pop(job_id, None)
         self._seen_running = now
-
-
-def _reason(message: str) -> str:
-    """What Ray says of a submission's end, and the last thing its driver said."""
-    verdict, _, log = message.partition(", last available logs")
-    # Lines that Ray forwards from the workers begin with an escape sequence; the driver's own logs are JSON.
-    said = [line.strip() for line in log.splitlines()[1:] if line.strip() and not line.startswith(("\x1b", "{"))]
-    parts = [verdict.strip().splitlines()[0] if verdict.strip() else "it left no message", *said[-1:]]
-    return "; ".join(part[:500] for part in parts)

@@ -128,11 +128,12 @@ def scenario(ask: Recorder) -> None:
 
 
 def _cancel(ask: Recorder) -> None:
-    """A second run, so that there is something to cancel, by its job and by itself."""
+    """Two more runs, so that there is something to cancel, by its job and by itself, and to resume."""
     names = ("unwanted", "mistaken")
     jobs = [ask("_", "POST", "/v1/runs", {"name": name, "preset": "digits-tiny"}).json()["job"]["id"] for name in names]
     ask("cancel_run", "POST", "/v1/runs/unwanted/cancel")
     ask("cancel_job", "POST", f"/v1/jobs/{jobs[1]}/cancel")
+    ask("resume_run", "POST", "/v1/runs/unwanted/resume")
     del ask.exchanges["_"]
 
 

@@ -333,3 +333,16 @@ def test_the_command_starts_light() -> None:
     heavy = "('torch', 'ray', 'matplotlib', 'sqlalchemy', 'boto3')"
     code = f"import sys, phema, phema.cli, phema.client; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_db_rebuild_finds_what_the_store_holds(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The rebuilding itself is proven in tests/e2e; here an empty store, and one whose run does not say what it is."""
+    monkeypatch.setenv("PHEMA_STATE_DIR", str(tmp_path / "fresh"))
+    found = document(cli("db", "rebuild", "--json"))
+    assert found == {"runs": 0, "snapshots": 0, "checkpoints": 0, "reconstructions": 0, "skipped": {}}
+    (tmp_path / "fresh" / "store" / "runs" / "run-1" / "snapshots").mkdir(parents=True)
+    (tmp_path / "fresh" / "store" / "runs" / "run-1" / "run.json").write_text('{"name": "x", "config": {}}')
+    (tmp_path / "fresh" / "store" / "runs" / "run-1" / "snapshots" / "x.safetensors").write_bytes(b"cut off")
+    code, out, err = cli("db", "rebuild")
+    assert (code, out.split(",")[0]) == (1, "found 0 runs")
+    assert "skipped: object runs/run-1/snapshots/x.safetensors is not a snapshot file" in err

@@ -57,6 +57,13 @@ def cancel_run(run: RunRef, services: ServicesDep) -> Run:
         return service.cancel(tx, run)
 
 
+@router.post("/v1/runs/{run}/resume", summary="Resume a run", responses=documented(NotFound))
+def resume_run(run: RunRef, services: ServicesDep) -> Run:
+    """Train a failed or cancelled run on from its latest checkpoint, with a new job; any other stays as it is."""
+    with services.catalog.transaction() as tx:
+        return service.resume(tx, run, max_attempts=services.settings.max_attempts)
+
+
 @router.get("/v1/runs/{run}/metrics", summary="A run's history", responses=documented(NotFound, Invalid))
 def list_run_metrics(
     run: RunRef,

@@ -75,6 +75,11 @@ def cancel(tx: Transaction, run: str) -> Run:
     return to_run(tx.runs.get(run))
 
 
+def resume(tx: Transaction, run: str, *, max_attempts: int) -> Run:
+    """Raises catalog.NotFound."""
+    return to_run(tx.runs.resume(tx.runs.get(run).id, max_attempts))
+
+
 def history(tx: Transaction, run: str, *, after: int | None, cursor: str | None, limit: int) -> Page[HistoryRow]:
     """In order of time. Raises catalog.NotFound, catalog.BadCursor."""
     position = after if cursor is None else decode_cursor(cursor, int)[0]
