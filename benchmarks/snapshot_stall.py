@@ -84,6 +84,7 @@ def measure(folder: Path, channels: int, rounds: int) -> Figures:
             "total_images": 10**6,
         },
     )
+    torch.set_num_threads(1)
     catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
     catalog.upgrade()
     store = open_store((folder / "store").as_uri())

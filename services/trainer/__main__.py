@@ -13,8 +13,9 @@ from services.trainer.ray_jobs import RayJobs
 from services.trainer.reconciler import Reconciler
 from shared.catalog import CatalogError
 from shared.settings import Settings
+from shared.snapshots import SnapshotError
 from shared.telemetry import Meters, configure_logs
-from shared.wiring import catalog_from
+from shared.wiring import catalog_from, store_from
 
 
 def main() -> int:
@@ -27,9 +28,10 @@ def main() -> int:
     owner = f"trainer@{socket.gethostname()}:{os.getpid()}"
     try:
         catalog.check()
+        store_from(settings).check()
         with RayJobs(settings.ray_dashboard_url) as ray_jobs, announced(meters, catalog, settings.metrics_host):
             Reconciler(settings, catalog, ray_jobs, meters, owner=owner).run(stopping)
-    except (CatalogError, OSError) as error:
+    except (CatalogError, SnapshotError, OSError) as error:
         print(f"trainer: {error}", file=sys.stderr)
         return 1
     finally:

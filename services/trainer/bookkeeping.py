@@ -20,14 +20,21 @@ class Bookkeeping:
     path: str
 
     def remove(self, name: str) -> None:
-        """Delete an attempt's notes; none are success."""
-        folder = f"{self.path}/{name}"
+        """Delete an attempt's notes, and the folder with the last of them; none are success."""
+        self._delete(f"{self.path}/{name}")
+        if not self.filesystem.get_file_info(pyarrow.fs.FileSelector(self.path, allow_not_found=True)):
+            self._delete(self.path)
+
+    def _delete(self, folder: str) -> None:
         if self.filesystem.get_file_info(folder).type != pyarrow.fs.FileType.NotFound:
             self.filesystem.delete_dir(folder)
 
 
 def bookkeeping(settings: Settings) -> Bookkeeping:
-    """Workers of a cluster share no disk, so with an S3 store the notes lie there, under `ray-train/`."""
+    """Workers of a cluster share no disk, so with an S3 store the notes lie there, under `ray-train/`.
+
+    pyarrow leaves an empty object in place of the folder above it, the store's prefix.
+    """
     store = urlsplit(settings.object_store_url)
     if store.scheme != "s3":
         folder = settings.state_dir.resolve() / FOLDER

@@ -26,8 +26,9 @@ from services.trainer.worker import run_worker
 from shared.catalog import Catalog, JobState, LeaseLost
 from shared.datasets import DatasetError, check_dataset
 from shared.settings import Settings
+from shared.snapshots import SnapshotError
 from shared.telemetry import configure_logs
-from shared.wiring import catalog_from
+from shared.wiring import catalog_from, store_from
 
 WORKER_RESTARTS = 3
 """Times that Ray Train starts the workers again within one attempt."""
@@ -79,11 +80,14 @@ def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int) -> int:
     with heartbeat:
         try:
             check_dataset(attempt.config.dataset, attempt.config.network)
+            store_from(settings).check()
             fit(attempt, settings)
         except CannotTrain as error:
             state = _fail(heartbeat, attempt, str(error), retry=error.retry)
         except DatasetError as error:
             state = _fail(heartbeat, attempt, str(error), retry=False)
+        except SnapshotError as error:
+            state = _fail(heartbeat, attempt, str(error), retry=True)
         except Exception as error:  # whatever went wrong belongs in the row; a bare exit would say nothing
             _log.exception("training failed")
             state = _fail(heartbeat, attempt, f"Training failed: {root_cause(error)}", retry=True)
@@ -138,16 +142,17 @@ def worker_resources(attempt: Attempt, settings: Settings, cluster: dict[str, fl
 
 
 def root_cause(error: BaseException) -> str:
-    """The innermost error in one line: Ray wraps what a worker raised several times."""
+    """One line on why training failed: of the first worker that did, the last line of its traceback."""
     failures = getattr(error, "worker_failures", None)
     if failures:
         rank, failure = min(failures.items())
-        return f"worker {rank}: {root_cause(failure)}"
-    inner = getattr(error, "cause", None) or error.__cause__
-    if isinstance(inner, BaseException):
-        return root_cause(inner)
+        return f"worker {rank}: {_last_line(failure).removeprefix('RuntimeError: ')}"
+    return f"{type(error).__name__}: {_last_line(error)}"
+
+
+def _last_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[-1][:500]}" if lines else type(error).__name__
+    return lines[-1][:500] if lines else type(error).__name__
 
 
 def _fail(heartbeat: Heartbeat, attempt: Attempt, error: str, *, retry: bool) -> JobState:

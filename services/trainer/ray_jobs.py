@@ -6,6 +6,7 @@ Ray's client waits for as long as the server does, which was a minute when the c
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any, Self
 import httpx
 
 TIMEOUT_SECONDS = 10.0
+# What Ray adds to a submission's log (its own notes; workers' lines begin with an escape), and the driver's JSON logs.
+_NOT_SAID = re.compile(r"^\x1b|^\{|^Running entrypoint for job|job_manager\.py")
 _TERMINAL = ("STOPPED", "SUCCEEDED", "FAILED")
 
 
@@ -33,6 +36,15 @@ class RayJob:
     def ended(self) -> bool:
         """Whether its entrypoint is certainly gone."""
         return self.status in _TERMINAL
+
+    @property
+    def reason(self) -> str:
+        """Ray's verdict and the last thing the entrypoint said, in one line."""
+        verdict, _, log = self.message.partition(", last available logs")
+        lines = [line.strip() for line in log.splitlines()[1:]]
+        said = [line for line in lines if line and not _NOT_SAID.search(line)]
+        parts = [verdict.strip().splitlines()[0] if verdict.strip() else "it left no message", *said[-1:]]
+        return "; ".join(part[:500] for part in parts)
 
 
 class RayJobs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import Any
 
 import ray.train
@@ -16,6 +17,8 @@ from services.trainer.loop import train
 from shared.settings import Settings
 from shared.telemetry import Meters, configure_logs
 from shared.wiring import catalog_from, store_from
+
+_log = logging.getLogger(__name__)
 
 
 def run_worker(config: dict[str, Any]) -> None:
@@ -44,4 +47,9 @@ def run_worker(config: dict[str, Any]) -> None:
         with contextlib.ExitStack() as stack:
             if group.is_first:
                 stack.enter_context(announced(meters, catalog, settings.metrics_host))
-            train(attempt, catalog=catalog, store=store, group=group, meters=meters)
+            try:
+                train(attempt, catalog=catalog, store=store, group=group, meters=meters)
+            except Exception as error:
+                _log.exception("training failed")
+                # Ray pickles what a worker raises; exceptions with arguments of their own may not survive that.
+                raise RuntimeError(f"{type(error).__name__}: {error}") from None
