@@ -21,6 +21,7 @@ DIGITS = {"name": "digits", "preset": "digits-tiny"}
         ("GET", "/v1/runs"),
         ("GET", "/v1/runs/digits"),
         ("POST", "/v1/runs/digits/cancel"),
+        ("POST", "/v1/runs/digits/resume"),
         ("GET", "/v1/runs/digits/metrics"),
     ],
 )
@@ -54,7 +55,8 @@ def test_a_run_is_found_by_id_and_by_name(api: Api) -> None:
 def test_an_unknown_run_is_404(api: Api) -> None:
     for path in ("", "/metrics", "/snapshots", "/reconstructions"):
         assert "nobody" in problem(api.get(f"/v1/runs/nobody{path}"), 404, "not-found")["detail"]
-    problem(api.post("/v1/runs/nobody/cancel"), 404, "not-found")
+    for verb in ("cancel", "resume"):
+        problem(api.post(f"/v1/runs/nobody/{verb}"), 404, "not-found")
     problem(api.post("/v1/runs/nobody/reconstructions", {"sigma_rel": 0.1}), 404, "not-found")
 
 
@@ -138,6 +140,27 @@ def test_a_running_run_is_asked_to_stop(api: Api) -> None:
     assert (run["state"], run["job"]["cancel_requested"]) == ("running", True)
     with api.catalog.transaction() as tx:
         assert tx.jobs.heartbeat(job.id, job.fence, lease_seconds=60)
+
+
+def test_an_ended_run_is_resumed_with_a_new_job(api: Api) -> None:
+    first = seed.run(api.catalog).job_id
+    api.post("/v1/runs/digits/cancel")
+    resumed = api.post("/v1/runs/digits/resume").json()
+    assert (resumed["state"], resumed["job"]["id"] != first) == ("queued", True)
+    # A run that is under way stays as it is.
+    assert api.post("/v1/runs/digits/resume").json()["job"]["id"] == resumed["job"]["id"]
+
+
+def test_a_repeated_resume_does_not_start_the_run_again(api: Api) -> None:
+    """Without its key, a repeat that arrives late would undo what the user did since."""
+    seed.run(api.catalog)
+    api.post("/v1/runs/digits/cancel")
+    headers = {"Idempotency-Key": "resume-once"}
+    first = api.post("/v1/runs/digits/resume", headers=headers)
+    api.post("/v1/runs/digits/cancel")
+    again = api.post("/v1/runs/digits/resume", headers=headers)
+    assert (again.status_code, again.content) == (200, first.content)
+    assert api.get("/v1/runs/digits").json()["state"] == "cancelled"
 
 
 def test_progress_and_failure_are_shown(api: Api) -> None:

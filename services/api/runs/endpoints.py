@@ -13,7 +13,7 @@ from services.api.idempotency import OnceDep, Outcome
 from services.api.problems import documented
 from services.api.runs import service
 from services.api.runs.schemas import HistoryRow, Run, RunCreate
-from services.api.schema import MAX_COUNT, CursorParameter, Limit, Page, RunRef, StateQuery
+from services.api.schema import MAX_COUNT, Body, CursorParameter, Limit, Page, RunRef, StateQuery
 
 router = APIRouter(tags=["runs"])
 
@@ -57,11 +57,16 @@ def cancel_run(run: RunRef, services: ServicesDep) -> Run:
         return service.cancel(tx, run)
 
 
-@router.post("/v1/runs/{run}/resume", summary="Resume a run", responses=documented(NotFound))
-def resume_run(run: RunRef, services: ServicesDep) -> Run:
+@router.post(
+    "/v1/runs/{run}/resume",
+    response_model=Run,
+    summary="Resume a run",
+    responses=documented(NotFound, KeyReused, Invalid),
+)
+def resume_run(run: RunRef, services: ServicesDep, once: OnceDep) -> Response:
     """Train a failed or cancelled run on from its latest checkpoint, with a new job; any other stays as it is."""
-    with services.catalog.transaction() as tx:
-        return service.resume(tx, run, max_attempts=services.settings.max_attempts)
+    attempts = services.settings.max_attempts
+    return once.run(Body(), lambda tx: Outcome(200, service.resume(tx, run, max_attempts=attempts)))
 
 
 @router.get("/v1/runs/{run}/metrics", summary="A run's history", responses=documented(NotFound, Invalid))
