@@ -42,9 +42,9 @@ class Archive:
     def __init__(self, attempt: Attempt, *, catalog: Catalog, store: ObjectStore, meters: Meters) -> None:
         self._attempt, self._catalog, self._store, self._meters = attempt, catalog, store, meters
         self._run = attempt.run_id
+        self._checkpoint_at = -1
         with catalog.transaction() as tx:
             self._known = {(s.num_images, s.sigma_rel) for s in tx.snapshots.list(attempt.run_id)}
-            name = tx.runs.get(attempt.run_id).name
         # Room for two times at once: the loop waits only when the store falls a whole interval behind.
         self._uploader = BackgroundUploader(
             store,
@@ -53,7 +53,7 @@ class Archive:
             on_retry=self._on_retry,
         )
         # First of all: from it and the weights, `phema db rebuild` writes a lost catalog again.
-        self._uploader.submit(lambda: (run_key(attempt.run_id), _description(attempt, name)), lambda info: None)
+        self._uploader.submit(lambda: (run_key(attempt.run_id), _description(attempt)), lambda info: None)
 
     def __enter__(self) -> Self:
         return self
@@ -72,6 +72,11 @@ class Archive:
             self._submit(kind, produce, register)
         self._meters.add(metrics.SNAPSHOT_STALL_SECONDS, time.perf_counter() - started, run_id=self._run)
         self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, run_id=self._run)
+
+    def leave(self, state: TrainingState) -> None:
+        """Write a checkpoint of a run that stops before its end: it may be resumed."""
+        if self._checkpoint_at != state.num_images:
+            self._submit(*self._checkpoint(state))
 
     def _due(self, state: TrainingState) -> list[tuple[str, Produce, Register]]:
         """Snapshots first, then the checkpoint that must not precede them."""
@@ -99,6 +104,7 @@ class Archive:
 
     def _checkpoint(self, state: TrainingState) -> tuple[str, Produce, Register]:
         attempt, num_images = self._attempt, state.num_images
+        self._checkpoint_at = num_images
         tensors: dict[str, Any] = copied(state.state_dict())
 
         def produce() -> tuple[str, memoryview]:
@@ -153,16 +159,15 @@ class Archive:
             forget(checkpoint, attempt, catalog=self._catalog, store=self._store)
 
     def _metadata(self, state: TrainingState, sigma_rel: float) -> SnapshotMetadata:
-        config = self._attempt.config
         return SnapshotMetadata(
             run_id=self._attempt.run_id,
             num_images=state.num_images,
             profile=Profile(sigma_rel=sigma_rel, gamma=gamma_from_sigma_rel(sigma_rel)),
-            dtype=config.snapshot_dtype,
+            dtype=self._attempt.config.snapshot_dtype,
             buffers=state.buffers,
             code_version=version("phema"),
-            config_hash=config.config_hash,
-            config=config.model_dump(mode="json"),
+            config_hash=self._attempt.config_hash,
+            config=self._attempt.document,
         )
 
     def _on_retry(self, error: Exception, delay_s: float) -> None:
@@ -170,9 +175,9 @@ class Archive:
         _log.warning("upload is tried again in %.1f s: %s", delay_s, error)
 
 
-def _description(attempt: Attempt, name: str) -> bytes:
-    """What the store says of a run itself; the same bytes from every attempt."""
-    document = {"id": attempt.run_id, "name": name, "config": attempt.config.model_dump(mode="json")}
+def _description(attempt: Attempt) -> bytes:
+    """What the store says of a run itself; the same bytes from every attempt and every version of phema."""
+    document = {"id": attempt.run_id, "name": attempt.name, "config": attempt.document}
     return json.dumps(document, sort_keys=True, indent=1).encode()
 
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from shared.catalog import Catalog, Job, LeaseLost, Transaction
+from shared.catalog import Catalog, Job, LeaseLost, Run, Transaction
 from shared.recipes.config import RunConfig
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Attempt `fence` at job `job_id`, which trains run `run_id` with `config`."""
+    """Attempt `fence` at job `job_id`, which trains run `run_id`."""
 
     job_id: str
     fence: int
     run_id: str
+    name: str
     config: RunConfig
+    document: dict[str, Any]
+    """The configuration as it was recorded when the run was created: a later version of phema may add fields."""
+    config_hash: str
+    """Of `document`, recorded with it."""
 
     @contextmanager
     def writing(self, catalog: Catalog) -> Iterator[tuple[Transaction, Job]]:
@@ -26,15 +32,16 @@ class Attempt:
             yield tx, tx.jobs.assert_fence(self.job_id, self.fence)
 
 
-def load_attempt(catalog: Catalog, job_id: str, fence: int) -> Attempt:
-    """The attempt that holds `job_id`.
+def attempt_at(run: Run, job: Job) -> Attempt:
+    """The attempt that holds `job`. Raises pydantic's ValidationError when the configuration is no longer valid."""
+    config = RunConfig.model_validate(run.config)
+    return Attempt(job.id, job.fence, run.id, run.name, config, run.config, run.config_hash)
 
-    Raises LeaseLost when it does not, pydantic's ValidationError when the run's configuration is not one of this
-    version's.
-    """
+
+def load_attempt(catalog: Catalog, job_id: str, fence: int) -> Attempt:
+    """Attempt `fence` at `job_id`. Raises LeaseLost when that is not the current one, ValidationError as above."""
     with catalog.transaction() as tx:
         job = tx.jobs.get(job_id)
         if job.fence != fence:
             raise LeaseLost(job_id, fence)
-        run = tx.runs.get(job.payload["run_id"])
-    return Attempt(job_id, fence, run.id, RunConfig.model_validate(run.config))
+        return attempt_at(tx.runs.get(job.payload["run_id"]), job)

@@ -38,7 +38,7 @@ def copied(value: Any) -> Any:
 def encode_checkpoint(state: dict[str, Any], attempt: Attempt) -> memoryview:
     """The file of `TrainingState.state_dict()`, which must be on the CPU."""
     file = io.BytesIO()
-    header = {"format": FORMAT, "run_id": attempt.run_id, "config_hash": attempt.config.config_hash}
+    header = {"format": FORMAT, "run_id": attempt.run_id, "config_hash": attempt.config_hash}
     torch.save({**header, "state": state}, file)
     return file.getbuffer()
 
@@ -46,7 +46,7 @@ def encode_checkpoint(state: dict[str, Any], attempt: Attempt) -> memoryview:
 def decode_checkpoint(data: bytes, attempt: Attempt) -> dict[str, Any]:
     """The state in a checkpoint file. Raises CheckpointError when it is not one of this run's."""
     found: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    wanted = {"format": FORMAT, "run_id": attempt.run_id, "config_hash": attempt.config.config_hash}
+    wanted = {"format": FORMAT, "run_id": attempt.run_id, "config_hash": attempt.config_hash}
     for field, value in wanted.items():
         if found.get(field) != value:
             raise CheckpointError(f"the checkpoint's {field} is {found.get(field)!r}, not {value!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from services.trainer.attempt import Attempt, load_attempt
+from services.trainer.attempt import Attempt, attempt_at, load_attempt
 from services.trainer.group import Group
 from services.trainer.loop import train
 from services.trainer.outcome import conclude
@@ -41,7 +41,7 @@ def claim_locally(config: RunConfig, catalog: Catalog, *, name: str = "local", m
         job = tx.jobs.claim([JobKind.TRAIN], owner="local", lease_seconds=LEASE_SECONDS)
         if job is None or job.id != run.job_id:
             raise RuntimeError("another training job waits in this catalog and would be claimed first")
-    return Attempt(job.id, job.fence, run.id, config)
+    return attempt_at(run, job)
 
 
 def train_attempt(attempt: Attempt, catalog: Catalog, store: ObjectStore) -> None:

@@ -42,4 +42,6 @@ def train(attempt: Attempt, *, catalog: Catalog, store: ObjectStore, group: Grou
             if archive is not None:
                 archive.keep(state)
             if status.due(state.num_images) and status.publish(state, batch):
+                if archive is not None:
+                    archive.leave(state)
                 break

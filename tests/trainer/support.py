@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from services.trainer.attempt import Attempt
 from shared.catalog import Catalog, Run
 from shared.recipes.config import RunConfig
 from shared.recipes.presets import resolve
@@ -81,3 +82,9 @@ def get_run(catalog: Catalog, run: str) -> Run:
 def checkpoint_times(catalog: Catalog, run: str) -> list[int]:
     with catalog.transaction() as tx:
         return [c.num_images for c in tx.checkpoints.beyond(tx.runs.get(run).id, 0)]
+
+
+def loose_attempt(run_id: str = "run-1", **fields: Any) -> Attempt:
+    """An attempt that no catalog knows."""
+    config = tiny_config(**fields)
+    return Attempt("job-1", 1, run_id, "loose", config, config.model_dump(mode="json"), config.config_hash)

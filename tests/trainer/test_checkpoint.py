@@ -9,17 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.attempt import Attempt
 from services.trainer.batches import Batches
 from services.trainer.checkpoint import CheckpointError, copied, decode_checkpoint, encode_checkpoint
 from services.trainer.group import Group
 from services.trainer.state import TrainingState
 from services.trainer.step import train_step
 from shared.datasets import open_dataset
-from tests.trainer.support import tiny_config
+from tests.trainer.support import loose_attempt
 
-CONFIG = tiny_config(lr_rampup_images=0)
-ATTEMPT = Attempt("job-1", 1, "run-1", CONFIG)
+ATTEMPT = loose_attempt(lr_rampup_images=0)
+CONFIG = ATTEMPT.config
 
 
 def after(steps: int) -> TrainingState:
@@ -70,9 +69,9 @@ def test_equal_states_make_equal_bytes() -> None:
 def test_a_checkpoint_of_another_run_or_configuration_is_refused() -> None:
     data = bytes(encode_checkpoint(copied(after(1).state_dict()), ATTEMPT))
     with pytest.raises(CheckpointError, match="run_id is 'run-1', not 'run-2'"):
-        decode_checkpoint(data, Attempt("job-1", 1, "run-2", CONFIG))
+        decode_checkpoint(data, loose_attempt("run-2", lr_rampup_images=0))
     with pytest.raises(CheckpointError, match="config_hash is"):
-        decode_checkpoint(data, Attempt("job-1", 1, "run-1", tiny_config(seed=2)))
+        decode_checkpoint(data, loose_attempt(seed=2))
 
 
 def test_no_code_is_unpickled() -> None:

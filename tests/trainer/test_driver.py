@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from ray.train import WorkerGroupError
 
-from services.trainer.attempt import Attempt
 from services.trainer.driver import CannotTrain, root_cause, worker_resources
 from services.trainer.heartbeat import EXIT_LOST
 from services.trainer.local import claim_locally
 from shared.catalog import Catalog, JobKind, JobState
 from shared.settings import Settings
-from tests.trainer.support import get_run, tiny_config
+from tests.trainer.support import get_run, loose_attempt, tiny_config
 
 
 def drive(folder: Path, job_id: str, fence: int, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -75,10 +74,6 @@ def test_a_secret_that_is_not_there_is_named(local_catalog: Catalog, tmp_path: P
     ]
 
 
-def attempt_with(**fields: object) -> Attempt:
-    return Attempt("job-1", 1, "run-1", tiny_config(**fields))
-
-
 @pytest.mark.parametrize(
     ("device", "cluster", "expected"),
     [
@@ -91,7 +86,7 @@ def attempt_with(**fields: object) -> Attempt:
 def test_workers_get_what_the_cluster_has(
     device: str, cluster: dict[str, float], expected: tuple[dict[str, float], bool]
 ) -> None:
-    assert worker_resources(attempt_with(num_workers=2, device=device), Settings(), cluster) == expected
+    assert worker_resources(loose_attempt(num_workers=2, device=device), Settings(), cluster) == expected
 
 
 @pytest.mark.parametrize(
@@ -103,7 +98,7 @@ def test_workers_get_what_the_cluster_has(
 )
 def test_a_cluster_that_is_too_small_is_named(device: str, cluster: dict[str, float], sentence: str) -> None:
     with pytest.raises(CannotTrain, match=sentence):
-        worker_resources(attempt_with(num_workers=2, device=device), Settings(), cluster)
+        worker_resources(loose_attempt(num_workers=2, device=device), Settings(), cluster)
 
 
 def test_the_root_cause_is_one_line() -> None:

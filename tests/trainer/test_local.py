@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from services.trainer.archive import CHECKPOINTS_KEPT
-from services.trainer.attempt import Attempt
+from services.trainer.attempt import load_attempt
 from services.trainer.local import claim_locally, train_attempt, train_locally
 from services.trainer.outcome import conclude
 from shared.catalog import Catalog, JobKind, JobState, LeaseLost
@@ -35,7 +35,8 @@ def test_a_run_leaves_the_expected_rows_and_objects(catalog: Catalog, store: Obj
     assert [c.num_images for c in checkpoints] == [160, 320]
     assert [point.num_images for point in history] == [80, 160, 240, 320]
     # Nothing lies in the store that no row knows.
-    assert {info.key for info in store.list()} == {row.key for row in rows} | {c.key for c in checkpoints}
+    known = {row.key for row in rows} | {c.key for c in checkpoints} | {f"runs/{run.id}/run.json"}
+    assert {info.key for info in store.list()} == known
     for point in history:
         assert {"loss", "denoising_loss", "learning_rate", "images_per_second", "grad_nonfinite"} <= set(point.values)
         for family in ("activation", "weight"):
@@ -194,7 +195,7 @@ def test_an_attempt_that_lost_its_lease_writes_nothing(local_catalog: Catalog, l
         assert tx.runs.get(stale.run_id).num_images == 0
     with pytest.raises(LeaseLost), local_catalog.transaction() as tx:
         conclude(tx, stale)
-    current = Attempt(job.id, job.fence, stale.run_id, stale.config)
+    current = load_attempt(local_catalog, job.id, job.fence)
     train_attempt(current, local_catalog, local_store)
     with local_catalog.transaction() as tx:
         assert conclude(tx, current) is JobState.SUCCEEDED
@@ -210,6 +211,40 @@ def test_a_cancelled_run_stops_at_its_next_status(local_catalog: Catalog, local_
     run = get_run(local_catalog, attempt.run_id)
     assert (run.state, run.num_images) == (JobState.CANCELLED, 80)
     assert len(snapshots_of(local_catalog, local_store, run.id)) == 2
+
+
+def test_a_cancelled_run_can_be_resumed_where_it_stopped(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    whole = train_locally(tiny_config(), local_catalog, local_store, name="whole")
+    attempt = claim_locally(tiny_config(), local_catalog, name="resumed")
+    with local_catalog.transaction() as tx:
+        tx.jobs.request_cancel(attempt.job_id)
+    train_attempt(attempt, local_catalog, local_store)
+    with local_catalog.transaction() as tx:
+        conclude(tx, attempt)
+    assert checkpoint_times(local_catalog, "resumed") == [80]
+    with local_catalog.transaction() as tx:
+        tx.runs.resume(attempt.run_id)
+        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
+    assert job is not None
+    assert train_locally(attempt.config, local_catalog, local_store, job).state is JobState.SUCCEEDED
+    assert snapshots_of(local_catalog, local_store, "resumed") == snapshots_of(local_catalog, local_store, whole.id)
+
+
+def test_a_run_of_an_older_version_goes_on_with_its_recorded_configuration(
+    local_catalog: Catalog, local_store: ObjectStore
+) -> None:
+    """As if `adam_eps` were a field that the version which created the run did not have."""
+    config = tiny_config()
+    document = {name: value for name, value in config.model_dump(mode="json").items() if name != "adam_eps"}
+    with local_catalog.transaction() as tx:
+        run = tx.runs.create("older", document, "the hash of then", config.total_images)
+        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
+    assert job is not None
+    assert train_locally(config, local_catalog, local_store, job).state is JobState.SUCCEEDED
+    with local_catalog.transaction() as tx:
+        row = tx.snapshots.list(run.id)[0]
+    metadata = load_model(local_store.get(row.key)).metadata
+    assert (metadata.config, metadata.config_hash) == (document, "the hash of then")
 
 
 def test_a_cancel_that_comes_too_late_changes_nothing(local_catalog: Catalog, local_store: ObjectStore) -> None:

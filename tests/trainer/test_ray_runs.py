@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from phema.ray_head import RayHead
-from services.trainer.attempt import Attempt
 from services.trainer.checkpoint import encode_checkpoint
 from services.trainer.local import train_locally
 from services.trainer.ray_jobs import RayJobs
@@ -20,6 +19,7 @@ from tests.trainer.rays import Trainer, finished, kill, submit
 from tests.trainer.support import (
     checkpoint_times,
     get_run,
+    loose_attempt,
     new_catalog,
     new_store,
     snapshots_of,
@@ -226,8 +226,7 @@ def test_a_worker_that_fails_says_why(trainer: Trainer, local_catalog: Catalog, 
     config = tiny_config()
     with local_catalog.transaction() as tx:
         run = tx.runs.create("run", config.model_dump(mode="json"), config.config_hash, 320, max_attempts=1)
-    other = Attempt("job", 1, "run-other", config)
-    info = local_store.put("runs/other.pt", encode_checkpoint({}, other))
+    info = local_store.put("runs/other.pt", encode_checkpoint({}, loose_attempt("run-other")))
     assert info.sha256 is not None
     with local_catalog.transaction() as tx:
         tx.checkpoints.add(run_id=run.id, num_images=160, key=info.key, size=info.size, sha256=info.sha256)
