@@ -38,7 +38,7 @@ class Service:
         return int(json.loads((self.state / "service.json").read_text())["pid"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service() -> Iterator[Service]:
     with tempfile.TemporaryDirectory(prefix="phema-e2e-") as folder:
         state = Path(folder) / "state"
