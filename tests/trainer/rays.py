@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from phema.ray_head import RayHead
-from shared.catalog import Catalog, Run
+from shared.catalog import Catalog, Run, submission_id
 from shared.recipes.config import RunConfig
 from tests.trainer.support import DEADLINE_SECONDS, get_run, wait_until
 
@@ -55,6 +56,11 @@ class Trainer:
     @property
     def log(self) -> str:
         return (self.folder / "trainer.log").read_text()
+
+    def submissions(self) -> list[str]:
+        """Every attempt that this trainer has submitted to Ray."""
+        lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        return [submission_id(x["job_id"], x["attempt"]) for x in lines if x["message"] == "submitted"]
 
     def driver(self, job_id: str, fence: int) -> psutil.Process:
         """The driver process of an attempt."""

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from services.trainer.attempt import Attempt
 from services.trainer.local import claim_locally
 from services.trainer.outcome import conclude
@@ -61,6 +63,7 @@ def train_in_two(attempt: Attempt, folder: Path) -> list[dict[str, object]]:
             process.communicate()
 
 
+@pytest.mark.timeout(600)
 def test_two_workers_hold_the_same_weights_and_repeat_them(
     local_catalog: Catalog, local_store: ObjectStore, tmp_path: Path
 ) -> None:

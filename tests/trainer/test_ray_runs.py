@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from phema.ray_head import RayHead
@@ -14,7 +15,9 @@ from services.trainer.local import train_locally
 from services.trainer.ray_jobs import RayJobs
 from shared.catalog import AttemptOutcome, Catalog, JobState, submission_id
 from shared.recipes.config import RunConfig
-from shared.snapshots import ObjectStore
+from shared.snapshots import ObjectStore, open_store
+from tests.fixtures.catalog import only
+from tests.fixtures.ray import POSTGRES_PASSWORD
 from tests.trainer.rays import Trainer, finished, kill, submit
 from tests.trainer.support import (
     checkpoint_times,
@@ -40,13 +43,9 @@ def trainer(ray_cluster: RayHead, tmp_path: Path) -> Iterator[Trainer]:
     yield trainer
     if trainer.process is not None and trainer.process.poll() is None:
         trainer.stop()
-    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
-    url, token = ray_cluster.env["PHEMA_RAY_DASHBOARD_URL"], ray_cluster.env["RAY_AUTH_TOKEN"]
-    with RayJobs(url, token=token) as jobs, catalog.transaction() as tx:
-        for run in tx.runs.list().items:
-            for attempt in tx.jobs.attempts(run.job_id):
-                jobs.stop(attempt.submission_id)
-    catalog.close()
+    with RayJobs(ray_cluster.env["PHEMA_RAY_DASHBOARD_URL"], token=ray_cluster.env["RAY_AUTH_TOKEN"]) as jobs:
+        for submission in trainer.submissions():
+            jobs.stop(submission)
     wait_until(lambda: not trainer.workers(), "the end of the workers")
 
 
@@ -104,6 +103,10 @@ def test_a_restarted_trainer_adopts_a_training_and_a_cancel_stops_it(trainer: Tr
     run = submit(local_catalog, tiny_config(**{**LONG, "total_images": 160_000}))
     trainer.start()
     begun = wait_until(lambda: get_run(local_catalog, run.id).num_images, "progress")
+    with local_catalog.transaction() as tx:
+        addresses = {target.kind: target.address for target in tx.targets.live(60)}
+    assert f'phema_training_loss{{run_id="{run.id}"}}' in httpx.get(f"http://{addresses['training']}/metrics").text
+    assert "phema_trainings_running 1.0" in httpx.get(f"http://{addresses['trainer']}/metrics").text
     assert trainer.stop() == 0
     wait_until(lambda: get_run(local_catalog, run.id).num_images > begun + 320, "progress without a trainer")
     trainer.start()
@@ -115,25 +118,26 @@ def test_a_restarted_trainer_adopts_a_training_and_a_cancel_stops_it(trainer: Tr
     wait_until(lambda: not trainer.workers(), "the end of the workers")
 
 
-def test_two_workers_on_s3(
-    trainer: Trainer, local_catalog: Catalog, s3_options: tuple[str, Any], tmp_path: Path
+@only("postgres")
+def test_two_workers_on_s3_and_postgres(
+    trainer: Trainer, catalog_url: str, catalog: Catalog, s3_options: tuple[str, Any]
 ) -> None:
-    """Store and Ray's notes on a real S3 server, whose secret the cluster knows and the job's metadata does not."""
-    from shared.snapshots import open_store
-
+    """On real servers, whose secrets the cluster knows and the job's metadata does not."""
     url, options = s3_options
     trainer.env = {
+        "PHEMA_DATABASE_URL": catalog_url.replace(f":{POSTGRES_PASSWORD}@", "@"),
+        "PGPASSWORD": POSTGRES_PASSWORD,
         "PHEMA_STORE_URL": url,
         "PHEMA_S3_ENDPOINT_URL": options.endpoint_url,
         "PHEMA_S3_ACCESS_KEY_ID": options.access_key_id,
         "PHEMA_S3_SECRET_ACCESS_KEY": options.secret_access_key,
     }
     store = open_store(url, s3=options)
-    run = submit(local_catalog, tiny_config(num_workers=2, max_batch_per_worker=4))
+    run = submit(catalog, tiny_config(num_workers=2, max_batch_per_worker=4))
     trainer.start()
-    done = finished(local_catalog, run.id)
+    done = finished(catalog, run.id)
     assert done.state is JobState.SUCCEEDED, done.job.error
-    found = snapshots_of(local_catalog, store, run.id)
+    found = snapshots_of(catalog, store, run.id)
     assert sorted(found) == [(t, s) for t in (80, 160, 240, 320) for s in (0.05, 0.10)]
     assert {info.key.split("/")[0] for info in store.list() if info.key} == {"runs"}, "Ray's notes are cleared away"
 

@@ -1,0 +1,168 @@
+"""Rounds of the reconciler on a real cluster, with attempts that end before they train."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from phema.ray_head import RayHead
+from services.trainer.announce import announced
+from services.trainer.ray_jobs import RayJobs, RayUnavailable
+from services.trainer.reconciler import Reconciler
+from shared.catalog import Catalog, JobKind, JobState, submission_id
+from shared.settings import Settings
+from shared.telemetry import Meters, metrics
+from tests.trainer.rays import submit
+from tests.trainer.support import get_run, tiny_config, wait_until
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture
+def ray_jobs(ray_cluster: RayHead) -> Iterator[RayJobs]:
+    with RayJobs(ray_cluster.env["PHEMA_RAY_DASHBOARD_URL"], token=ray_cluster.env["RAY_AUTH_TOKEN"]) as jobs:
+        yield jobs
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state_dir=tmp_path, poll_seconds=0.05)
+
+
+def reconciler(settings: Settings, catalog: Catalog, jobs: RayJobs, meters: Meters | None = None) -> Reconciler:
+    return Reconciler(settings, catalog, jobs, meters or Meters("trainer"), owner="test")
+
+
+def state_after_rounds(rounds: Reconciler, catalog: Catalog, run: str, wanted: JobState) -> None:
+    def reached() -> bool:
+        rounds.reconcile()
+        return get_run(catalog, run).state is wanted
+
+    wait_until(reached, f"state {wanted}")
+
+
+def test_a_claim_that_was_never_submitted_is_adopted_and_a_cancel_before_the_start_is_quick(
+    settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
+) -> None:
+    """The trainer died between its claim and the submission; the next one submits under the same id."""
+    run = submit(local_catalog, tiny_config())
+    with local_catalog.transaction() as tx:
+        assert tx.jobs.claim([JobKind.TRAIN], owner="a trainer that died", lease_seconds=300) is not None
+    name = submission_id(run.job_id, 1)
+    assert ray_jobs.get(name) is None
+    rounds = reconciler(settings, local_catalog, ray_jobs)
+    rounds.reconcile()
+    assert ray_jobs.get(name) is not None
+    with local_catalog.transaction() as tx:
+        tx.jobs.request_cancel(run.job_id)
+    state_after_rounds(rounds, local_catalog, run.id, JobState.CANCELLED)
+    job = ray_jobs.get(name)
+    assert job is not None
+    assert job.ended
+
+
+def test_a_cancelled_claim_is_never_submitted(settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs) -> None:
+    run = submit(local_catalog, tiny_config())
+    with local_catalog.transaction() as tx:
+        assert tx.jobs.claim([JobKind.TRAIN], owner="a trainer that died", lease_seconds=300) is not None
+        tx.jobs.request_cancel(run.job_id)
+    reconciler(settings, local_catalog, ray_jobs).reconcile()
+    assert get_run(local_catalog, run.id).state is JobState.CANCELLED
+    assert ray_jobs.get(submission_id(run.job_id, 1)) is None
+
+
+def test_an_attempt_that_ends_without_a_word_is_retried_and_then_fails_with_its_last_words(
+    settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
+) -> None:
+    """The cluster's environment lacks the catalog's password, so the driver refuses to begin."""
+    wanting = settings.model_copy(update={"database_url": "postgresql://phema:hunter2@localhost/phema"})
+    config = tiny_config()
+    with local_catalog.transaction() as tx:
+        run = tx.runs.create("run", config.model_dump(mode="json"), config.config_hash, 320, max_attempts=2)
+    meters = Meters("trainer")
+    rounds = reconciler(wanting, local_catalog, ray_jobs, meters)
+    state_after_rounds(rounds, local_catalog, run.id, JobState.FAILED)
+    job = get_run(local_catalog, run.id).job
+    assert job.fence == 2
+    assert job.error is not None
+    assert job.error.startswith(
+        "Attempt 2 ended without a result (failed): Job entrypoint command failed with exit code 2"
+    )
+    assert "PHEMA_DATABASE_URL is a secret" in job.error
+    assert "hunter2" not in job.error
+    rounds.reconcile()  # notices the end
+    value = meters.registry.get_sample_value
+    assert value("phema_training_attempts_total", {"outcome": "submitted"}) == 2
+    assert value("phema_training_attempts_total", {"outcome": "lost"}) == 2
+    assert value("phema_job_seconds_count", {"kind": "train", "state": "failed"}) == 1
+    assert value("phema_trainings_running") == 0
+
+
+def test_no_more_trainings_run_than_allowed(settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs) -> None:
+    runs = [submit(local_catalog, tiny_config(), name=f"run {i}") for i in range(3)]
+    allowed = settings.model_copy(update={"max_running_trainings": 2})
+    rounds = reconciler(allowed, local_catalog, ray_jobs)
+    for _ in range(2):
+        rounds.reconcile()
+    states = [get_run(local_catalog, run.id).state for run in runs]
+    assert states == [JobState.RUNNING, JobState.RUNNING, JobState.QUEUED]
+    for run in runs:
+        with local_catalog.transaction() as tx:
+            tx.jobs.request_cancel(run.job_id)
+        state_after_rounds(rounds, local_catalog, run.id, JobState.CANCELLED)
+
+
+def test_a_silent_driver_loses_its_job(settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs) -> None:
+    run = submit(local_catalog, tiny_config())
+    with local_catalog.transaction() as tx:
+        assert tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=0) is not None
+    name = submission_id(run.job_id, 1)
+    ray_jobs.submit(name, "exec sleep 1000", env={}, metadata={})
+    rounds = reconciler(settings, local_catalog, ray_jobs)
+    rounds.reconcile()
+    job = get_run(local_catalog, run.id).job
+    assert (job.state, job.fence) == (JobState.RUNNING, 2)
+
+    def stopped() -> bool:
+        found = ray_jobs.get(name)
+        return found is not None and found.status == "STOPPED"
+
+    wait_until(stopped, "the end of the silent driver")
+    with local_catalog.transaction() as tx:
+        tx.jobs.request_cancel(run.job_id)
+    state_after_rounds(rounds, local_catalog, run.id, JobState.CANCELLED)
+
+
+def test_nothing_is_claimed_while_ray_is_away(settings: Settings, local_catalog: Catalog) -> None:
+    run = submit(local_catalog, tiny_config())
+    with RayJobs("http://127.0.0.1:9", token="any") as nobody:
+        rounds = reconciler(settings, local_catalog, nobody)
+        with pytest.raises(RayUnavailable, match=r"Ray does not answer at http://127\.0\.0\.1:9"):
+            rounds.reconcile()
+        stopping = threading.Event()
+        thread = threading.Thread(target=rounds.run, args=[stopping])
+        thread.start()  # keeps trying rather than ending
+        stopping.wait(0.3)
+        assert thread.is_alive()
+        stopping.set()
+        thread.join()
+    job = get_run(local_catalog, run.id).job
+    assert (job.state, job.attempts) == (JobState.QUEUED, 0)
+
+
+def test_metrics_are_announced_and_withdrawn(local_catalog: Catalog) -> None:
+    meters = Meters("trainer")
+    meters.set(metrics.TRAININGS_RUNNING, 2)
+    with announced(meters, local_catalog, "127.0.0.1") as address:
+
+        def live() -> list[tuple[str, str]]:
+            with local_catalog.transaction() as tx:
+                return [(target.kind, target.address) for target in tx.targets.live(60)]
+
+        assert wait_until(live, "a target") == [("trainer", address)]
+        assert "phema_trainings_running 2.0" in httpx.get(f"http://{address}/metrics").text
+    assert live() == []
