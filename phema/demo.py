@@ -23,7 +23,7 @@ from phema.screen import Screen, duration, figure
 
 PRESET = "digits-tiny"
 SIGMA_RELS = (0.03, 0.05, 0.07, 0.10, 0.13, 0.16, 0.19, 0.22, 0.25)
-RECIPE: dict[str, Any] = {"num_samples": 1000, "num_steps": 16, "grid": 10}
+RECIPE: dict[str, Any] = {"num_samples": 512, "num_steps": 12, "grid": 10}
 ACTORS = 2
 """Evaluations at once in a service of the demo's own; training is over by then."""
 
@@ -122,7 +122,7 @@ def _service(view: Screen, url: str | None) -> Iterator[str]:
 
 def _experiment(client: Client, view: Screen, folder: Path) -> Findings:
     seconds: dict[str, float] = {}
-    name = f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    name = f"demo-{secrets.token_hex(3)}"
     view.note(f"1/3  train {name}: {PRESET}, two EMAs tracked")
     with _timed(seconds, "training"):
         client.runs.create(name, PRESET)
@@ -161,4 +161,5 @@ def _command() -> str:
     own = Path(sys.executable).with_name("phema")
     if shutil.which("phema") == str(own) or not own.exists():
         return "phema"
-    return os.path.relpath(own)
+    near = os.path.relpath(own)
+    return str(own) if near.startswith("..") else near

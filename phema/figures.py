@@ -16,6 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
 from phema.records import Metrics, Plan
+from phema.screen import figure as figure_text
 from shared.edm2.posthoc import PowerProfile
 
 DPI = 150
@@ -112,7 +113,7 @@ def magnitudes(history: Sequence[Metrics], theme: Theme = LIGHT) -> bytes:
                 style = "-" if side == "enc" else (0, (4, 1.5))
                 axes.plot(*line, color=colours[index % len(colours)], linestyle=style, linewidth=1.6, label=label)
             axes.set_title(f"{kind.capitalize()}s, {statistic}", loc="left", fontsize=10, fontweight="bold")
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.1 * axes.dataLim.y1)
             axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
         figure.supxlabel("images seen", fontsize=9)
         handles, labels = panels[0].get_legend_handles_labels()
@@ -143,7 +144,7 @@ def _mark_lowest(axes: Axes, x: Sequence[float], values: Sequence[float], colour
     best = int(np.argmin(values))
     axes.plot(x[best], values[best], "o", markersize=13, markerfacecolor="none", markeredgecolor=colour, mew=2)
     axes.set_title(
-        f"best at {x[best]:g} %: {values[best]:.4g}", loc="right", fontsize=10, fontweight="bold", color=colour
+        f"best at {x[best]:g} %: {figure_text(values[best])}", loc="right", fontsize=10, fontweight="bold", color=colour
     )
     axes.margins(y=0.15)
 

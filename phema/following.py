@@ -47,16 +47,11 @@ def follow_evaluations(
     client: Client, screen: Screen, evaluations: Sequence[Evaluation], title: str, way_back: str
 ) -> list[Evaluation]:
     """Wait for several evaluations under one bar and return them finished, in order."""
-    waiting = [evaluation for evaluation in evaluations if not evaluation.done and evaluation.job_id]
-    total = len(evaluations)
+    jobs = [evaluation.job_id for evaluation in evaluations if not evaluation.done and evaluation.job_id]
     with detachable(f"detached; the evaluations go on, {way_back}"), screen.bar(title) as bar:
-        for index, evaluation in enumerate(waiting, start=total - len(waiting)):
-            client.wait(
-                evaluation.job_id or "",
-                on_progress=lambda job, index=index: bar.update(  # type: ignore[misc]
-                    index + (1 if job.done else job.progress), total, f"{index + job.done} of {total}"
-                ),
-            )
+        view = _ManyView(client, bar, jobs, len(evaluations))
+        for job in jobs:
+            client.wait(job, on_progress=view.show)
     return [client.evaluation(evaluation.id) for evaluation in evaluations]
 
 
@@ -74,6 +69,27 @@ def show_job(bar: Bar, job: Job) -> None:
         bar.update(0, None, f"queued after {job.attempts} attempts" if job.attempts else "queued")
     else:
         bar.update(1.0 if job.done else job.progress, 1.0, job.message or job.state)
+
+
+class _ManyView:
+    """One bar over jobs that are waited for one after the other while several run at once."""
+
+    def __init__(self, client: Client, bar: Bar, jobs: Sequence[str], total: int) -> None:
+        self._client = client
+        self._bar = bar
+        self._waiting = set(jobs)
+        self._total = total
+        self._shown = 0.0
+
+    def show(self, job: Job) -> None:
+        if job.done:
+            self._waiting.discard(job.id)
+        running = self._client.jobs.list(job.kind, "running", job.run_id)
+        finished = self._total - len(self._waiting)
+        done = finished + sum(other.progress for other in running if other.id in self._waiting)
+        # One that ended before its turn is seen again when its turn comes; a bar does not go back meanwhile.
+        self._shown = max(self._shown, done)
+        self._bar.update(self._shown, self._total, f"{int(self._shown)} of {self._total}")
 
 
 class _RunView:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +19,9 @@ from phema.models import load, save_grid
 from phema.screen import duration, figure
 from shared.datasets import open_dataset
 from shared.recipes.config import RunConfig
+
+TIE = 0.01
+"""Lengths so close to the best are named beside it."""
 
 
 def write_report(findings: Findings, folder: Path) -> Path:
@@ -71,7 +74,7 @@ def _page(found: Findings, html: dict[str, str], real: Path) -> str:
 
 
 def _summary(found: Findings) -> str:
-    tracked = " and ".join(_percent(s) for s in found.tracked)
+    tracked = _list([_percent(s) for s in found.tracked])
     return (
         f"A diffusion model learned to draw handwritten digits in {duration(found.seconds['training'])} minutes. "
         f"While it trained, only its averages of σ_rel {tracked} were stored. Afterwards {len(found.trials)} lengths "
@@ -97,15 +100,18 @@ def _facts(found: Findings) -> str:
 
 def _curve_text(found: Findings) -> str:
     best, worst = found.best, max(found.trials, key=lambda trial: trial.frechet)
+    near = [t for t in found.trials if t is not best and t.frechet <= (1 + TIE) * best.frechet]
     by_loss = min(found.trials, key=lambda trial: trial.held_out_loss)
     text = (
         f"The Fréchet distance is smallest at σ_rel {_percent(best.sigma_rel)} ({figure(best.frechet)}) and "
         f"{worst.frechet / best.frechet:.1f} times as large at {_percent(worst.sigma_rel)}. "
     )
+    if near:
+        text += f"{_list([_percent(t.sigma_rel) for t in near])} came within {TIE * 100:g}&nbsp;% of it. "
     text += (
-        "That length was one of the two tracked during training. "
+        "The best length was one of the two tracked during training. "
         if best.sigma_rel in found.tracked
-        else "Nobody tracked that length during training. "
+        else "Nobody tracked the best length during training. "
     )
     ends = (found.trials[0], found.trials[-1])
     if best in ends:
@@ -131,19 +137,31 @@ def _profiles_text(found: Findings) -> str:
 
 
 def _magnitudes_text(found: Findings) -> str:
-    means = [
-        value
-        for line in found.history
-        for name, value in line.values.items()
-        if name.startswith("activation/") and name.endswith("/mean") and value is not None
-    ]
+    weights, activations = _means(found, "weight"), _means(found, "activation")
     nonfinite = sum(line.values.get("grad_nonfinite") or 0 for line in found.history)
     lost = f"{nonfinite:,.0f} gradient values were not finite" if nonfinite else "every gradient was finite"
-    spread = f"between {min(means):.2f} and {max(means):.2f}" if means else "unknown"
     return (
-        "The paper’s architecture is built so that neither activations nor weights grow or shrink as training goes "
-        f"on. The mean activation magnitude stayed {spread} over the whole run, and {lost}."
+        "The paper’s architecture is built so that neither weights nor activations run away as training goes on. "
+        f"Mean weight magnitudes stayed {_span([v for row in weights for v in row])}; mean activation magnitudes "
+        f"reached {max(map(max, activations)):.2f} at most and ended {_span(activations[-1])}; {lost}."
     )
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return f"at {low}" if low == high else f"between {low} and {high}"
+
+
+def _means(found: Findings, kind: str) -> list[list[float]]:
+    """Mean magnitudes of the blocks, [times][blocks]."""
+    return [
+        [
+            v
+            for name, v in line.values.items()
+            if name.startswith(f"{kind}/") and name.endswith("/mean") and v is not None
+        ]
+        for line in found.history
+    ]
 
 
 def _closing(found: Findings) -> str:
@@ -170,7 +188,7 @@ def _gallery_item(trial: Trial, best: bool) -> str:
     label = f"{_percent(trial.sigma_rel)}{' · best' if best else ''}"
     return (
         f"<figure{' class=best' if best else ''}>"
-        f"<img class='pixels' alt='Digits drawn at {label}' src='{_data(trial.pictures.read_bytes())}'>"
+        f"<img class='grid' alt='Digits drawn at {label}' src='{_data(trial.pictures.read_bytes())}'>"
         f"<figcaption><b>{label}</b><span>{figure(trial.frechet)}</span></figcaption></figure>"
     )
 
@@ -196,6 +214,11 @@ def _data(png: bytes) -> str:
 
 def _seconds(value: float) -> str:
     return "a second" if value < 1.5 else f"{value:.0f} seconds"
+
+
+def _list(words: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _percent(sigma_rel: float) -> str:

@@ -149,4 +149,4 @@ def when(moment: Any) -> str:
 
 def figure(value: float | None) -> str:
     """A figure with four significant digits; a dash for none."""
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else f"{value:#.4g}".rstrip(".")

@@ -173,8 +173,8 @@ def test_the_report_stands_alone(outcome: tuple[Path, str, str]) -> None:
     assert len(page.addresses) == 2 * 4 + 2 + len(SIGMA_RELS)
     assert "$" not in page.text
     for sentence in (
-        "The Fréchet distance is smallest at σ_rel 13\N{NO-BREAK SPACE}% (1)",
-        "Nobody tracked that length during training.",
+        "The Fréchet distance is smallest at σ_rel 13\N{NO-BREAK SPACE}% (1.000)",
+        "Nobody tracked the best length during training.",
         "every gradient was finite",
     ):
         assert sentence in page.text
