@@ -1,6 +1,6 @@
 """Reconstruction against reading alone: time as a ratio within one run, and memory against its bound.
 
-    python benchmarks/reconstruct.py [--json] [--snapshots 128] [--parameters 2000000] [--memory-mib 256] ...
+    python benchmarks/reconstruct.py [--json] [--snapshots 256] [--parameters 4000000] [--memory-mib 1024] ...
 
 Time: 8 profiles in one pass, everything included (headers, sums, SHA-256, durable outputs), over the time in which the
 same store's own reader, with as many reads in flight, reads the same bytes and discards them. Target: at most 2.
@@ -93,15 +93,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--stores", default="local,s3", help="of local, s3 (ministack)")
     parser.add_argument("--folder", help="where the local store lies; default the temporary folder")
-    parser.add_argument("--snapshots", type=int, default=128, help="two per time")
-    parser.add_argument("--parameters", type=int, default=2_000_000)
+    parser.add_argument("--snapshots", type=int, default=256, help="two per time")
+    parser.add_argument("--parameters", type=int, default=4_000_000)
     parser.add_argument(
         "--dtype", default="float16", choices=["float16", "bfloat16", "float32"], help="of the snapshots"
     )
     parser.add_argument("--output-dtype", default="float32", choices=["float16", "bfloat16", "float32"])
-    parser.add_argument("--memory-mib", type=int, default=256, help="bound while time is measured")
+    parser.add_argument("--memory-mib", type=int, default=1024, help="bound while time is measured")
     parser.add_argument("--memory-probe-mib", type=int, default=64, help="bound while memory is measured")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -15,7 +15,7 @@ from shared.snapshots.header import ITEM_BYTES
 from shared.snapshots.spans import Inputs, Span
 from shared.snapshots.store import ObjectStore
 
-TILE = 8192
+TILE = 4096
 """Elements combined by one matrix product; its operands stay in a core's cache."""
 GROUP = 32
 """Snapshots combined by one matrix product."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import shared.snapshots
 from shared.snapshots import (
     CorruptObject,
     ObjectExists,
@@ -278,6 +279,14 @@ def test_store_urls() -> None:
     for wrong in ("", "/tmp/x", "file://host/x", "file:relative", "s3:///x", "http://x/y", "s3://bucket/a//b"):
         with pytest.raises(ValueError, match="must be"):
             open_store(wrong)
+
+
+def test_public_names_are_listed() -> None:
+    assert shared.snapshots.__all__ == sorted(shared.snapshots.__all__)
+    public = {
+        name for name, value in vars(shared.snapshots).items() if getattr(value, "__module__", "").startswith("shared.")
+    }
+    assert set(shared.snapshots.__all__) == public
 
 
 def test_the_secret_is_not_shown() -> None:
