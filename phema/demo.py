@@ -18,7 +18,7 @@ from phema.client import Client
 from phema.commands.reconstruct import finish
 from phema.discovery import running_url, state_dir
 from phema.findings import Findings, Trial
-from phema.following import download, follow_evaluations, follow_run
+from phema.following import Detached, download, follow_evaluations, follow_run
 from phema.screen import Screen, duration, figure
 
 PRESET = "digits-tiny"
@@ -116,8 +116,13 @@ def _service(view: Screen, url: str | None) -> Iterator[str]:
     from phema.up import running_service
 
     view.note(f"starting the service (Ray, API, trainer, worker; state in {state_dir()}) …")
-    with running_service(state_dir(), env={"PHEMA_WORKER_ACTORS": str(min(ACTORS, os.cpu_count() or 1))}) as started:
-        yield started
+    actors = str(min(ACTORS, os.cpu_count() or 1))
+    try:
+        with running_service(state_dir(), env={"PHEMA_WORKER_ACTORS": actors}) as started:
+            yield started
+    except Detached:
+        # The service ends with the demo, but nothing that it was asked for is lost.
+        raise Detached(f"stopped; `{_command()} up` goes on with what was begun") from None
 
 
 def _experiment(client: Client, view: Screen, folder: Path) -> Findings:
