@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     """GPUs of one phema worker actor."""
     training_cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """CPUs of one training worker, and its torch threads."""
-    reconstruct_memory_bytes: Annotated[int, Field(ge=2**20)] = 2**30
+    reconstruct_memory_bytes: Annotated[int, Field(ge=2**25)] = 2**30
     """Bound on the buffers of one reconstruction, whatever the number of snapshots and profiles."""
     download_url_seconds: Annotated[int, Field(ge=1, le=604800)] = 3600
     """Life of a presigned URL."""
