@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from phema.processes import spawn
 from shared.catalog import Catalog, Evaluation, Job, JobKind, JobState, Reconstruction, Run, content_key
 from shared.edm2.ema import PowerFunctionEMA
 from shared.edm2.networks import build_denoiser
@@ -91,13 +91,7 @@ class Lab:
     def start_worker(self, **settings: object) -> WorkerProcess:
         extra = {f"PHEMA_{name.upper()}": str(value) for name, value in settings.items()}
         log = self.folder / f"worker-{len(self.workers)}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "services.phema_worker"],
-                env={**os.environ, **self.env, **extra},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        process = spawn([sys.executable, "-m", "services.phema_worker"], log=log, env={**self.env, **extra})
         self.workers.append(WorkerProcess(process, log))
         return self.workers[-1]
 
