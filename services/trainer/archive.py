@@ -43,7 +43,7 @@ class Archive:
         self._attempt, self._catalog, self._store, self._meters = attempt, catalog, store, meters
         self._run = attempt.run_id
         self._checkpoint_at = -1
-        with catalog.transaction() as tx:
+        with catalog.transaction(read_only=True) as tx:
             self._known = {(s.num_images, s.sigma_rel) for s in tx.snapshots.list(attempt.run_id)}
         # Room for two times at once: the loop waits only when the store falls a whole interval behind.
         self._uploader = BackgroundUploader(

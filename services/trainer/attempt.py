@@ -40,7 +40,7 @@ def attempt_at(run: Run, job: Job) -> Attempt:
 
 def load_attempt(catalog: Catalog, job_id: str, fence: int) -> Attempt:
     """Attempt `fence` at `job_id`. Raises LeaseLost when that is not the current one, ValidationError as above."""
-    with catalog.transaction() as tx:
+    with catalog.transaction(read_only=True) as tx:
         job = tx.jobs.get(job_id)
         if job.fence != fence:
             raise LeaseLost(job_id, fence)

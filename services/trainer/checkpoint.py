@@ -60,7 +60,7 @@ def resume(state: TrainingState, attempt: Attempt, *, catalog: Catalog, store: O
     A checkpoint whose object is lost or damaged is forgotten, and the one before it is taken.
     """
     broken: list[Checkpoint] = []
-    with catalog.transaction() as tx:
+    with catalog.transaction(read_only=True) as tx:
         newest_first = tx.checkpoints.beyond(attempt.run_id, 0)[::-1]
     for checkpoint in newest_first:
         try:

@@ -49,7 +49,7 @@ def snapshots_of(catalog: Catalog, store: ObjectStore, run: str) -> dict[tuple[i
 
     Each file is checked against its row first. The header is left out, because the run's id stands in it.
     """
-    with catalog.transaction() as tx:
+    with catalog.transaction(read_only=True) as tx:
         rows = tx.snapshots.list(tx.runs.get(run).id)
     found = {}
     for row in rows:
@@ -75,12 +75,12 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = DEADLIN
 
 
 def get_run(catalog: Catalog, run: str) -> Run:
-    with catalog.transaction() as tx:
+    with catalog.transaction(read_only=True) as tx:
         return tx.runs.get(run)
 
 
 def checkpoint_times(catalog: Catalog, run: str) -> list[int]:
-    with catalog.transaction() as tx:
+    with catalog.transaction(read_only=True) as tx:
         return [c.num_images for c in tx.checkpoints.beyond(tx.runs.get(run).id, 0)]
 
 

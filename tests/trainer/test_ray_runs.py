@@ -120,7 +120,7 @@ def test_a_restarted_trainer_adopts_a_training_and_a_cancel_stops_it(trainer: Tr
 
 @only("postgres")
 def test_two_workers_on_s3_and_postgres(
-    trainer: Trainer, catalog_url: str, catalog: Catalog, s3_options: tuple[str, Any]
+    catalog_url: str, catalog: Catalog, s3_options: tuple[str, Any], trainer: Trainer
 ) -> None:
     """On real servers, whose secrets the cluster knows and the job's metadata does not."""
     url, options = s3_options
