@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -45,9 +45,14 @@ def kill(service: Service, *pieces: str) -> None:
     found[0].wait(10)
 
 
+@pytest.fixture
+def client(service: Service) -> Iterator[phema.Client]:
+    with phema.Client(service.url) as client:
+        yield client
+
+
 @pytest.mark.timeout(900)
-def test_kills_everywhere_end_in_the_same_weights(service: Service, tmp_path: Path) -> None:
-    client = phema.Client(service.url)
+def test_kills_everywhere_end_in_the_same_weights(service: Service, client: phema.Client, tmp_path: Path) -> None:
     client.wait(client.runs.create("calm", config=CONFIG).job.id)
     client.runs.create("stormy", config=CONFIG)
 
@@ -69,8 +74,7 @@ def test_kills_everywhere_end_in_the_same_weights(service: Service, tmp_path: Pa
 
 
 @pytest.mark.timeout(600)
-def test_a_killed_worker_loses_no_evaluation(service: Service) -> None:
-    client = phema.Client(service.url)
+def test_a_killed_worker_loses_no_evaluation(service: Service, client: phema.Client) -> None:
     client.wait(client.runs.create("scored", config={**CONFIG, "total_images": 1_280}).job.id)
     (weights,) = client.reconstruct("scored", 0.07)
     asked = client.evaluate(weights, wait=False, num_samples=1024, num_steps=16)
