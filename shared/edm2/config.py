@@ -23,7 +23,7 @@ class NetworkConfig(FrozenModel):
     every entry after the first halves the resolution.
     """
 
-    config: Literal["G"] = "G"
+    config: Literal["A", "B", "C", "D", "E", "F", "G"] = "G"
     img_resolution: PositiveInt
     img_channels: PositiveInt
     label_dim: Annotated[int, Field(ge=0)] = 0

@@ -18,10 +18,15 @@ SigmaRel = Annotated[float, Field(gt=0, lt=SIGMA_REL_LIMIT)]
 
 
 class DatasetConfig(FrozenModel):
-    name: Literal["digits"] = "digits"
-    """`digits`: the 1,797 UCI pictures of 8x8 handwritten digits that ship with scikit-learn."""
-    held_out: Annotated[int, Field(ge=1)] = 297
-    """Pictures kept from training, for the held-out denoising loss."""
+    name: Annotated[str, Field(min_length=1, max_length=100)] = "digits"
+    """`digits`: the 1,797 UCI pictures of 8x8 handwritten digits that ship with scikit-learn. Any other name is the
+    user's own for the pictures or latents at `path`."""
+    path: Annotated[str, Field(min_length=1)] | None = None
+    """Folder, zip file, or s3:// URL of either; None for the built-in digits."""
+    held_out: Annotated[int, Field(ge=0)] = 297
+    """Pictures kept from training, for the held-out denoising loss; 0 trains on all."""
+    vae: Annotated[str, Field(min_length=1)] | None = None
+    """For latents: folder or hub id of the AutoencoderKL that decodes them into pictures."""
 
 
 class RunConfig(FrozenModel):
@@ -41,18 +46,28 @@ class RunConfig(FrozenModel):
     p_std: Annotated[float, Field(gt=0)] = 1.0
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     """alpha_ref of the schedule alpha_ref / sqrt(max(t / t_ref, 1))."""
-    lr_decay_iterations: Annotated[float, Field(gt=0)] = 70000.0
-    """t_ref, in iterations of `batch_size` images."""
+    lr_decay_iterations: Annotated[float, Field(gt=0)] | None = 70000.0
+    """t_ref, in iterations of `batch_size` images; None keeps the rate constant (configurations A-D)."""
     lr_rampup_images: Annotated[int, Field(ge=0)] = 10_000_000
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     adam_eps: Annotated[float, Field(gt=0)] = 1e-8
     loss_scaling: Annotated[float, Field(gt=0)] = 1.0
     ema_sigma_rels: Annotated[tuple[SigmaRel, ...], Field(min_length=1)] = (0.05, 0.10)
+    ema_half_life_images: Images | None = None
+    """Half-life of a traditional exponential EMA kept besides (configuration A); None keeps none."""
+    ema_rampup_ratio: Annotated[float, Field(gt=0)] | None = None
+    """Holds the traditional EMA's half-life below this share of the images seen; None for no ramp-up."""
     snapshot_every: Images = 2**23
     snapshot_dtype: Literal["float16", "float32"] = "float16"
     checkpoint_every: Images = 2**27
     status_every: Images = 2**17
+    magnitudes_every: Images = 2**17
+    """Magnitudes are measured at the first status at or after each multiple of it."""
+    noise_level_bins: Annotated[int, Field(ge=0, le=64)] = 0
+    """Bins of the loss by noise level, equally likely under the training distribution; 0 keeps no such history."""
+    compile: bool = False
+    """Compile the network with torch.compile: minutes at the start, faster steps on GPUs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @field_validator("ema_sigma_rels")
@@ -110,6 +125,15 @@ class EvaluationRecipe(FrozenModel):
     """Guidance weight w; 1 is no guidance and needs no guide."""
     guide_id: str | None = None
     """Reconstruction whose weights guide the sampler."""
+    guidance_interval: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] | None = None
+    """Guide only at steps whose noise level is above the first and at most the second; None guides at all."""
+    churn: Annotated[float, Field(ge=0)] = 0.0
+    """S_churn of EDM's stochastic sampler: noise added anew over all steps; 0 samples deterministically."""
+    churn_min: Annotated[float, Field(ge=0)] = 0.0
+    churn_max: Annotated[float, Field(gt=0)] | None = None
+    """Noise levels between which noise is added; None is no upper bound."""
+    churn_noise: Annotated[float, Field(gt=0)] = 1.0
+    """S_noise: strength of the noise added."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the first picture; picture i uses seed + i."""
     metrics: tuple[Literal["frechet", "held_out_loss"], ...] = ("frechet", "held_out_loss")
@@ -122,4 +146,9 @@ class EvaluationRecipe(FrozenModel):
             raise ValueError(f"guidance {self.guidance:g} needs guide_id; only guidance 1 samples without a guide")
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min {self.sigma_min:g} must be below sigma_max {self.sigma_max:g}")
+        if self.guidance_interval is not None and self.guidance_interval[0] >= self.guidance_interval[1]:
+            low, high = self.guidance_interval
+            raise ValueError(f"guidance_interval [{low:g}, {high:g}] must rise from its first to its second entry")
+        if self.churn_max is not None and self.churn_min >= self.churn_max:
+            raise ValueError(f"churn_min {self.churn_min:g} must be below churn_max {self.churn_max:g}")
         return self
