@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from services.trainer.group import Group
+from services.trainer.noise import picture_noise
 from shared.datasets import Dataset, EpochSampler
-from shared.edm2.loss import draw_sigma
-from shared.edm2.seeding import iteration_seed
 from shared.recipes.config import RunConfig
 
 
@@ -29,6 +29,10 @@ class Batch:
     sigma: Tensor
     noise: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        labels = None if self.labels is None else self.labels.to(device)
+        return Batch(self.images.to(device), labels, self.sigma.to(device), self.noise.to(device))
+
     def parts(self, size: int) -> Iterator[Batch]:
         """Consecutive parts of `size` pictures, for gradient accumulation."""
         for start in range(0, len(self.images), size):
@@ -38,7 +42,12 @@ class Batch:
 
 
 class Batches:
-    """Pictures and noise of one worker. Drawn for the whole share at once, so that parts of any size see the same."""
+    """Pictures and noise of one worker.
+
+    Everything about a picture (its place in the shuffled data, noise level, noise, sample of a latent) follows from
+    the run's seed and the picture's position in the run alone. So workers and gradient accumulation only share out
+    what a single worker would have seen, and a run resumes at any image.
+    """
 
     def __init__(self, dataset: Dataset, config: RunConfig, group: Group) -> None:
         self._pictures = dataset.train
@@ -50,16 +59,13 @@ class Batches:
         )
 
     def at(self, num_images: int) -> Batch:
-        """The share of the batch that starts when the run has seen `num_images`.
-
-        Seeds torch's global generators: the dropout of this iteration follows from the clock as well.
-        """
+        """The share of the batch that starts when the run has seen `num_images`."""
         config, device = self._config, self._group.device
-        torch.manual_seed(iteration_seed(config.seed, self._group.rank, num_images))
+        positions = num_images + self._group.rank + self._group.world_size * np.arange(self._share)
         pictures, classes = self._pictures.batch(self._sampler.take(num_images, self._share))
-        images = torch.from_numpy(pictures).to(device)
+        images = torch.from_numpy(pictures)
         labels = None
         if config.network.label_dim:
-            labels = F.one_hot(torch.from_numpy(classes), config.network.label_dim).float().to(device)
-        sigma = draw_sigma(len(images), p_mean=config.p_mean, p_std=config.p_std, like=images)
-        return Batch(images, labels, sigma, torch.randn_like(images))
+            labels = F.one_hot(torch.from_numpy(classes), config.network.label_dim).float()
+        sigma, noise = picture_noise(config.seed, positions, images.shape[1:], p_mean=config.p_mean, p_std=config.p_std)
+        return Batch(images, labels, sigma, noise).to(device)

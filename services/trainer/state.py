@@ -16,7 +16,8 @@ from shared.recipes.config import RunConfig
 class TrainingState:
     """A run at `num_images` images seen; freshly made, at 0, with weights drawn from the run's seed.
 
-    Random numbers are no part of it: every iteration draws from a seed of its own (see `batches`).
+    Random numbers are no part of it: every picture and every iteration has a seed of its own (see
+    `batches` and `step`).
     """
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:

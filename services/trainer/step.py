@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from services.trainer.batches import Batch
@@ -12,6 +13,7 @@ from services.trainer.state import TrainingState
 from shared.edm2.layers import normalize_weights_
 from shared.edm2.loss import denoising_loss
 from shared.edm2.schedule import learning_rate
+from shared.edm2.seeding import iteration_seed
 from shared.recipes.config import RunConfig
 
 
@@ -33,6 +35,8 @@ def train_step(state: TrainingState, batch: Batch, config: RunConfig, group: Gro
     Weights are forced to unit magnitude first (Eq. 66); the loss is summed over elements and scaled by loss_scaling /
     batch size; non-finite gradients become 0; Adam and then the averages follow.
     """
+    # Dropout draws from torch's global generators: its masks follow from the clock, but differ between workers.
+    torch.manual_seed(iteration_seed(config.seed, group.rank, state.num_images))
     normalize_weights_(state.denoiser)
     state.gradients.zero_()
     losses, errors = [], []

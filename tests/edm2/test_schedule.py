@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from shared.edm2.schedule import learning_rate
-from shared.edm2.seeding import iteration_seed
+from shared.edm2.seeding import iteration_seed, picture_seeds
 
 S = {"batch_size": 2048, "alpha_ref": 0.01, "t_ref": 70000.0, "rampup_images": 10e6}
 
@@ -35,3 +36,20 @@ def test_seeds_are_fixed_for_ever_and_spread() -> None:
     seeds = {iteration_seed(seed, rank, n) for seed in range(5) for rank in range(5) for n in range(0, 64000, 640)}
     assert len(seeds) == 5 * 5 * 100
     assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_picture_seeds_are_the_same_everywhere_and_never_repeat() -> None:
+    positions = np.arange(200_000)
+    seeds = picture_seeds(0, positions, "noise")
+    assert seeds[:2].tolist() + picture_seeds(0, np.array([2**31]), "noise").tolist() == [
+        889713741,
+        3280104742,
+        3161837254,
+    ]
+    assert len(np.unique(seeds)) == len(seeds)
+    assert seeds.min() >= 0
+    assert seeds.max() < 2**32
+    bits = (seeds[:, None] >> np.arange(32)) & 1
+    assert np.abs(bits.mean(axis=0) - 0.5).max() < 0.01
+    for other in (picture_seeds(1, positions, "noise"), picture_seeds(0, positions, "latent")):
+        assert (other == seeds).mean() < 1e-4

@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 from services.trainer.attempt import Attempt
-from services.trainer.local import claim_locally
+from services.trainer.local import claim_locally, train_locally
 from services.trainer.outcome import conclude
 from shared.catalog import Catalog, JobState
 from shared.snapshots import ObjectStore
+from shared.snapshots.file import load_tensors
 from tests.trainer.support import snapshots_of, tiny_config
 
 WORKER = """
@@ -26,32 +29,33 @@ from shared.catalog import Catalog
 from shared.snapshots import open_store
 from shared.telemetry import Meters
 
-folder, job_id, fence, rank, meeting = sys.argv[1:]
+folder, rank, *jobs = sys.argv[1:]
 torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=meeting, rank=int(rank), world_size=2)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=int(rank), world_size=2)
 states = []
 fresh = loop.TrainingState
 loop.TrainingState = lambda *arguments: states.append(fresh(*arguments)) or states[-1]
 catalog = Catalog(f"sqlite:///{folder}/catalog.db")
-attempt = load_attempt(catalog, job_id, int(fence))
 store = open_store(f"file://{folder}/store")
-loop.train(attempt, catalog=catalog, store=store, group=Group(int(rank), 2), meters=Meters("training"))
-digest = hashlib.sha256()
-for value in [*states[0].denoiser.state_dict().values(), *states[0].ema.tensors(1).values()]:
-    digest.update(value.numpy().tobytes())
-print(json.dumps({"rank": int(rank), "num_images": states[0].num_images, "weights": digest.hexdigest()}))
+ends = []
+for job_id in jobs:
+    attempt = load_attempt(catalog, job_id, 1)
+    loop.train(attempt, catalog=catalog, store=store, group=Group(int(rank), 2), meters=Meters("training"))
+    digest = hashlib.sha256()
+    for value in [*states[-1].denoiser.state_dict().values(), *states[-1].ema.tensors(1).values()]:
+        digest.update(value.numpy().tobytes())
+    ends.append({"num_images": states[-1].num_images, "weights": digest.hexdigest()})
+print(json.dumps(ends))
 dist.destroy_process_group()
 """
 
 
-def train_in_two(attempt: Attempt, folder: Path) -> list[dict[str, object]]:
-    """What the two workers ended with."""
-    meeting = f"file://{folder / f'meeting-{attempt.run_id}'}"
+def train_in_two(attempts: list[Attempt], folder: Path) -> list[list[dict[str, object]]]:
+    """What each of the two workers ended every run with."""
+    jobs = [attempt.job_id for attempt in attempts]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(folder), attempt.job_id, str(attempt.fence), str(rank), meeting],
-            stdout=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-c", WORKER, str(folder), str(rank), *jobs], stdout=subprocess.PIPE, text=True
         )
         for rank in range(2)
     ]
@@ -63,23 +67,35 @@ def train_in_two(attempt: Attempt, folder: Path) -> list[dict[str, object]]:
             process.communicate()
 
 
+def averages(catalog: Catalog, store: ObjectStore, run: str) -> dict[str, Tensor]:
+    """Every tensor of every snapshot of the run."""
+    with catalog.transaction(read_only=True) as tx:
+        rows = tx.snapshots.list(tx.runs.get(run).id)
+    files = [(f"{row.num_images}/{row.sigma_rel}", load_tensors(store.get(row.key))) for row in rows]
+    return {f"{time}/{name}": value for time, tensors in files for name, value in tensors.items()}
+
+
 @pytest.mark.timeout(600)
 def test_two_workers_hold_the_same_weights_and_repeat_them(
     local_catalog: Catalog, local_store: ObjectStore, tmp_path: Path
 ) -> None:
-    """Their cancel is agreed on as well: the second run is stopped at its first status on both."""
-    config = tiny_config(num_workers=2, total_images=160, checkpoint_every=80)
-    results = {}
-    for name in ("one", "other"):
-        attempt = claim_locally(config, local_catalog, name=name)
-        first, second = train_in_two(attempt, tmp_path)
-        assert first["weights"] == second["weights"]
-        with local_catalog.transaction() as tx:
-            assert conclude(tx, attempt) is JobState.SUCCEEDED
-        results[name] = snapshots_of(local_catalog, local_store, name)
-    assert results["one"] == results["other"]
+    """They learn what a single worker does, up to the order of summation, though that one accumulates gradients.
 
-    cancelled = claim_locally(config, local_catalog, name="cancelled")
+    Their cancel is agreed on as well: the third run is stopped at its first status on both.
+    """
+    config = tiny_config(num_workers=2, total_images=160, checkpoint_every=80)
+    alone = train_locally(tiny_config(total_images=160, max_batch_per_worker=4), local_catalog, local_store)
+    attempts = [claim_locally(config, local_catalog, name=name) for name in ("one", "other", "cancelled")]
     with local_catalog.transaction() as tx:
-        tx.jobs.request_cancel(cancelled.job_id)
-    assert [result["num_images"] for result in train_in_two(cancelled, tmp_path)] == [80, 80]
+        tx.jobs.request_cancel(attempts[-1].job_id)
+    first, second = train_in_two(attempts, tmp_path)
+    assert first == second
+    assert [end["num_images"] for end in first] == [160, 160, 80]
+    for attempt, state in zip(attempts, (JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.CANCELLED), strict=True):
+        with local_catalog.transaction() as tx:
+            assert conclude(tx, attempt) is state
+    one, other = (snapshots_of(local_catalog, local_store, name) for name in ("one", "other"))
+    assert one == other
+    expected, found = (averages(local_catalog, local_store, name) for name in (alone.id, "one"))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from services.trainer.batches import Batches
 from services.trainer.gradients import FlatGradients
 from services.trainer.group import Group
+from services.trainer.noise import picture_noise
 from services.trainer.state import TrainingState
 from services.trainer.step import train_step
 from shared.datasets import open_dataset
 from shared.edm2.layers import MPConv
-from shared.edm2.loss import uncertainty_loss
-from shared.edm2.seeding import iteration_seed
 from shared.recipes.config import DatasetConfig
 from tests.trainer.support import tiny_config
 
@@ -55,6 +54,38 @@ def test_ranks_share_no_picture_and_no_noise() -> None:
     assert not torch.equal(left.noise, right.noise)
 
 
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_workers_share_out_what_one_would_have_seen(world_size: int) -> None:
+    """Pictures, labels, noise levels and noise, bit for bit, in batches that lie across two epochs as well."""
+    config = tiny_config()
+    for num_images in (0, 1488):
+        whole = Batches(DATASET, config, Group()).at(num_images)
+        shares = [Batches(DATASET, config, Group(rank, world_size)).at(num_images) for rank in range(world_size)]
+        for name in ("images", "labels", "sigma", "noise"):
+            interleaved = torch.stack([getattr(share, name) for share in shares], dim=1).flatten(0, 1)
+            assert torch.equal(interleaved, getattr(whole, name)), name
+
+
+def test_a_picture_keeps_its_noise_in_batches_of_any_size() -> None:
+    long = Batches(DATASET, tiny_config(batch_size=80), Group()).at(0)
+    short = Batches(DATASET, tiny_config(), Group())
+    for name in ("images", "sigma", "noise"):
+        parts = torch.cat([getattr(short.at(start), name) for start in range(0, 80, 16)])
+        assert torch.equal(parts, getattr(long, name)), name
+
+
+def test_noise_is_normal_and_its_level_log_normal() -> None:
+    """Moments of 5,000 pictures, and no correlation between neighbours or between a level and its noise."""
+    sigma, noise = picture_noise(3, np.arange(5_000), (1, 4, 4), p_mean=-0.4, p_std=1.2)
+    z = (sigma.log() + 0.4) / 1.2
+    drawn = torch.cat([z[:, None], noise.flatten(1)], dim=1)
+    assert drawn.dtype == torch.float32
+    torch.testing.assert_close(drawn.mean(dim=0), torch.zeros(17), rtol=0, atol=0.06)
+    torch.testing.assert_close(torch.cov(drawn.T), torch.eye(17), rtol=0, atol=0.08)
+    neighbours = (drawn[1:] * drawn[:-1]).mean(dim=0)
+    torch.testing.assert_close(neighbours, torch.zeros(17), rtol=0, atol=0.06)
+
+
 def test_labels_are_one_hot_and_absent_for_an_unconditional_network() -> None:
     batch = Batches(DATASET, tiny_config(), Group()).at(0)
     assert batch.labels is not None
@@ -64,15 +95,18 @@ def test_labels_are_one_hot_and_absent_for_an_unconditional_network() -> None:
 
 
 def test_the_step_follows_the_papers_loss() -> None:
-    """The gradient of one step is that of the sum of `uncertainty_loss` over the batch, scaled by 1 / batch size."""
+    """The gradient of one step is that of Eq. 21, summed over elements and pictures and divided by the batch size."""
     config = tiny_config(loss_scaling=2.0)
     state, batches = TrainingState(config, CPU), Batches(DATASET, config, Group())
     train_step(state, batches.at(0), config, Group())  # learning rate 0: the weights stay
     ours = state.gradients.flat.clone()
 
     batch = batches.at(0)
-    torch.manual_seed(iteration_seed(config.seed, 0, 0))
-    loss = uncertainty_loss(state.denoiser, batch.images, batch.labels, p_mean=config.p_mean, p_std=config.p_std).loss
+    sigma = batch.sigma[:, None, None, None]
+    weight = (sigma**2 + 0.5**2) / (sigma * 0.5) ** 2
+    error = (state.denoiser(batch.images + sigma * batch.noise, batch.sigma, batch.labels) - batch.images) ** 2
+    u = state.denoiser.logvar(batch.sigma)[:, None, None, None]
+    loss = weight / u.exp() * error + u
     gradients = torch.autograd.grad(loss.sum() * 2.0 / 16, list(state.denoiser.parameters()))
     torch.testing.assert_close(ours, torch.cat([g.flatten() for g in gradients]), rtol=1e-4, atol=1e-5)
 
