@@ -197,7 +197,8 @@ def _real_digits(config: RunConfig, path: Path) -> Path:
     """Ten training pictures of each class, one class per row."""
     dataset = open_dataset(config.dataset)
     chosen = [np.flatnonzero(dataset.train.labels == label)[:10] for label in range(dataset.num_classes)]
-    return save_grid(torch.from_numpy(dataset.train.images[np.concatenate(chosen)]), path, columns=10)
+    images, _ = dataset.train.batch(np.concatenate(chosen))
+    return save_grid(torch.from_numpy(images), path, columns=10)
 
 
 def _picture(light: bytes, dark: bytes, name: str) -> str:

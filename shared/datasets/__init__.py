@@ -7,7 +7,8 @@
 from shared.datasets.errors import DatasetError
 from shared.datasets.facts import DATASETS, DatasetChoice, DatasetFacts, check_dataset, describe
 from shared.datasets.opening import open_dataset
-from shared.datasets.pictures import Dataset, Pictures
+from shared.datasets.pictures import Dataset, InMemory, Pictures
+from shared.datasets.prefetch import Prefetcher
 from shared.datasets.sampler import EpochSampler
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "DatasetError",
     "DatasetFacts",
     "EpochSampler",
+    "InMemory",
     "Pictures",
+    "Prefetcher",
     "check_dataset",
     "describe",
     "open_dataset",

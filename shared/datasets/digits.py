@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shared.datasets.facts import DIGITS
-from shared.datasets.pictures import Dataset, Pictures
+from shared.datasets.pictures import Dataset, InMemory
 
 _SPLIT_SEED = 0
 
@@ -25,4 +25,4 @@ def load_digits(*, held_out: int) -> Dataset:
     # RandomState's stream is frozen by NumPy's policy; Generator's is not.
     order = np.random.RandomState(_SPLIT_SEED).permutation(len(images))
     train, kept = order[: len(images) - held_out], order[len(images) - held_out :]
-    return Dataset(DIGITS, Pictures(images[train], labels[train]), Pictures(images[kept], labels[kept]))
+    return Dataset(DIGITS, InMemory(images[train], labels[train]), InMemory(images[kept], labels[kept]))

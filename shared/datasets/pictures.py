@@ -1,8 +1,9 @@
-"""Pictures in memory, and the two disjoint sets of them that a run uses."""
+"""Pictures to learn from, and the two disjoint sets of them that a run uses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,19 +11,39 @@ from numpy.typing import NDArray
 from shared.datasets.facts import DatasetFacts
 from shared.edm2.config import NetworkConfig
 
+Images = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+class Pictures(Protocol):
+    """Numbered pictures, read when they are asked for. Thread-safe."""
+
+    @property
+    def labels(self) -> Integers:
+        """int64 [N], each below the dataset's number of classes; zeros where there are none."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Integers, seeds: Integers | None = None) -> tuple[Images, Integers]:
+        """The pictures at `indices` [n]: float32 [n, C, H, W], RGB and grey in [-1, 1], and their labels int64 [n].
+
+        Of latents, picture i is a fresh sample mean + std * eps, decided by seeds[i]; their means without `seeds`.
+        Other pictures ignore `seeds`. Raises DatasetError when a picture cannot be read.
+        """
+
 
 @dataclass(frozen=True)
-class Pictures:
-    """`images` float32 [N, C, H, W] in [-1, 1]; `labels` int64 [N], each below the dataset's number of classes."""
+class InMemory:
+    """`images` float32 [N, C, H, W] in [-1, 1]; `labels` int64 [N]."""
 
-    images: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    images: Images
+    labels: Integers
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Copies of the pictures at `indices` [n]: float32 [n, C, H, W] and int64 [n]."""
+    def batch(self, indices: Integers, seeds: Integers | None = None) -> tuple[Images, Integers]:
+        """Copies of the pictures at `indices`; `seeds` are ignored."""
         return self.images[indices], self.labels[indices]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ class EpochSampler:
 
     Nothing is remembered between calls, so a run resumes at any image. The pictures of one rank are those at
     positions num_images + rank, + world_size, …: ranks never share one, and together they are what a single
-    worker would have seen.
+    worker would have seen. Thread-safe.
     """
 
     def __init__(self, num_pictures: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -27,8 +28,8 @@ class EpochSampler:
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
-        self._epoch = -1
-        self._order: NDArray[np.int64] = np.empty(0, np.int64)
+        self._lock = threading.Lock()
+        self._orders: dict[int, NDArray[np.int64]] = {}
 
     def take(self, num_images: int, count: int) -> NDArray[np.int64]:
         """Indices [count] of this rank's share of the batch that starts when the run has seen `num_images`."""
@@ -41,10 +42,13 @@ class EpochSampler:
         return indices
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        if epoch != self._epoch:
-            digest = hashlib.sha256(f"epoch:{self._seed}:{epoch}".encode()).digest()
-            # RandomState's stream is frozen by NumPy's policy; Generator's is not.
-            random = np.random.RandomState(int.from_bytes(digest[:4], "little"))
-            self._order = random.permutation(self._num_pictures).astype(np.int64)
-            self._epoch = epoch
-        return self._order
+        with self._lock:
+            if epoch not in self._orders:
+                digest = hashlib.sha256(f"epoch:{self._seed}:{epoch}".encode()).digest()
+                # RandomState's stream is frozen by NumPy's policy; Generator's is not.
+                random = np.random.RandomState(int.from_bytes(digest[:4], "little"))
+                order = random.permutation(self._num_pictures).astype(np.int64)
+                # The one before stays: threads that read ahead are on both sides of an epoch's end.
+                self._orders = {known: old for known, old in self._orders.items() if known == epoch - 1}
+                self._orders[epoch] = order
+            return self._orders[epoch]
