@@ -136,11 +136,15 @@ def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found,
 
 
 def _add_snapshot(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata) -> bool:
+    profile = metadata.profile
     return tx.snapshots.add(
         run_id=metadata.run_id,
         num_images=metadata.num_images,
-        sigma_rel=metadata.profile.sigma_rel,
-        gamma=metadata.profile.gamma,
+        profile_kind=profile.kind,
+        sigma_rel=profile.sigma_rel,
+        gamma=profile.gamma,
+        half_life_images=profile.half_life_images,
+        rampup_ratio=profile.rampup_ratio,
         dtype=metadata.dtype,
         key=info.key,
         size=info.size,
@@ -156,6 +160,9 @@ def _add_checkpoint(tx: Transaction, run_id: str, info: ObjectInfo, num_images: 
 
 def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata) -> bool:
     """The row that a request with the same question finds. Raises MissingSnapshot before it writes."""
+    profile = metadata.profile
+    assert profile.sigma_rel is not None, "a reconstruction's metadata are refused without"
+    assert profile.gamma is not None, "likewise"
     lineage = metadata.lineage or {}
     stored = {s.sha256: s for s in tx.snapshots.list(metadata.run_id)}
     missing = [s["sha256"] for s in lineage["snapshots"] if s["sha256"] not in stored]
@@ -172,8 +179,8 @@ def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMet
     row, _ = tx.reconstructions.find_or_create(
         run_id=metadata.run_id,
         num_images=metadata.num_images,
-        sigma_rel=metadata.profile.sigma_rel,
-        gamma=metadata.profile.gamma,
+        sigma_rel=profile.sigma_rel,
+        gamma=profile.gamma,
         dtype=metadata.dtype,
         plan=plan,
     )

@@ -66,10 +66,19 @@ class Snapshot(Record):
 
     id: str
     num_images: int
-    sigma_rel: float
+    profile_kind: str = "power"
+    sigma_rel: float | None = None
+    """None for a traditional EMA, which has `half_life_images` instead."""
+    half_life_images: int | None = None
+    rampup_ratio: float | None = None
     size: int | None = None
     sha256: str | None = None
     created_at: datetime | None = None
+
+    @property
+    def average(self) -> str:
+        """Its EMA, for people: `0.05`, the sigma_rel, or `half-life 50,000,000`."""
+        return f"half-life {self.half_life_images:,}" if self.sigma_rel is None else f"{self.sigma_rel:g}"
 
 
 class Metrics(Record):

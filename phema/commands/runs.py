@@ -133,7 +133,7 @@ def snapshots(context: typer.Context, run: RunName, limit: Limit = None, as_json
     view = screen(as_json)
     with client(context) as service:
         found = service.runs.snapshots(run, limit)
-    rows = [(f"{s.num_images:,}", f"{s.sigma_rel:g}", size(s.size), when(s.created_at), s.id) for s in found]
+    rows = [(f"{s.num_images:,}", s.average, size(s.size), when(s.created_at), s.id) for s in found]
     columns = ("IMAGES", "SIGMA_REL", "SIZE", "CREATED", "ID")
     view.result(
         [snapshot.to_json() for snapshot in found],

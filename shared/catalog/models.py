@@ -51,6 +51,9 @@ class AttemptOutcome(StrEnum):
 LIVE_CONTENT = "state IN ('queued', 'running', 'succeeded')"
 """While one of these holds a content key, the same question is the same job; a failed one may be asked again."""
 
+EXPONENTIAL = "profile_kind = 'exponential'"
+"""Snapshots of traditional EMAs: NULLs, as in their sigma_rel, are never equal to a unique constraint."""
+
 
 class Base(DeclarativeBase):
     metadata = MetaData(
@@ -149,17 +152,33 @@ class Run(Base):
 
 
 class Snapshot(Base):
-    """The weights of one EMA of a run at one time; exists only when its object is complete."""
+    """The weights of one EMA of a run at one time; exists only when its object is complete.
+
+    `profile_kind` is `power` (with `sigma_rel` and `gamma`) or `exponential` (with `half_life_images`, and
+    `rampup_ratio` if it was ramped up), of which a run keeps at most one.
+    """
 
     __tablename__ = "snapshots"
-    __table_args__ = (UniqueConstraint("run_id", "num_images", "profile_kind", "sigma_rel"),)
+    __table_args__ = (
+        UniqueConstraint("run_id", "num_images", "profile_kind", "sigma_rel"),
+        Index(
+            "uq_snapshots_exponential",
+            "run_id",
+            "num_images",
+            unique=True,
+            sqlite_where=text(EXPONENTIAL),
+            postgresql_where=text(EXPONENTIAL),
+        ),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     num_images: Mapped[int]
     profile_kind: Mapped[str]
-    sigma_rel: Mapped[float]
-    gamma: Mapped[float]
+    sigma_rel: Mapped[float | None]
+    gamma: Mapped[float | None]
+    half_life_images: Mapped[int | None]
+    rampup_ratio: Mapped[float | None]
     dtype: Mapped[str]
     key: Mapped[str]
     size: Mapped[int]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 
 from shared.catalog.columns import new_id
-from shared.catalog.models import Snapshot
+from shared.catalog.models import EXPONENTIAL, Snapshot
 from shared.catalog.pages import Page, cut, decode_cursor, encode_cursor
 from shared.catalog.repository import Repository, Rows
 
-_ORDER = (Snapshot.num_images, Snapshot.sigma_rel, Snapshot.id)
+_WIDEST = 1.0
+"""Beyond every sigma_rel: a traditional EMA, which has none, comes last."""
+_ORDER = (Snapshot.num_images, func.coalesce(Snapshot.sigma_rel, _WIDEST), Snapshot.id)
 
 
 class SnapshotRepository(Repository):
@@ -18,13 +20,15 @@ class SnapshotRepository(Repository):
         *,
         run_id: str,
         num_images: int,
-        sigma_rel: float,
-        gamma: float,
         dtype: str,
         key: str,
         size: int,
         sha256: str,
         profile_kind: str = "power",
+        sigma_rel: float | None = None,
+        gamma: float | None = None,
+        half_life_images: int | None = None,
+        rampup_ratio: float | None = None,
     ) -> tuple[Snapshot, bool]:
         """The row of this time and profile, and whether it is new: a resumed run finds the one it had written."""
         values = {
@@ -34,17 +38,22 @@ class SnapshotRepository(Repository):
             "profile_kind": profile_kind,
             "sigma_rel": sigma_rel,
             "gamma": gamma,
+            "half_life_images": half_life_images,
+            "rampup_ratio": rampup_ratio,
             "dtype": dtype,
             "key": key,
             "size": size,
             "sha256": sha256,
         }
-        created = self._add(Snapshot, values, ["run_id", "num_images", "profile_kind", "sigma_rel"])
+        if profile_kind == "exponential":
+            created = self._add(Snapshot, values, ["run_id", "num_images"], EXPONENTIAL)
+        else:
+            created = self._add(Snapshot, values, ["run_id", "num_images", "profile_kind", "sigma_rel"])
         query = select(Snapshot).where(
             Snapshot.run_id == run_id,
             Snapshot.num_images == num_images,
             Snapshot.profile_kind == profile_kind,
-            Snapshot.sigma_rel == sigma_rel,
+            Snapshot.sigma_rel.is_not_distinct_from(sigma_rel),
         )
         return self._all(query)[0], created
 
@@ -65,9 +74,13 @@ class SnapshotRepository(Repository):
         if after is not None:
             query = query.where(tuple_(*_ORDER) > tuple_(*decode_cursor(after, int, float, str)))
         rows = self._all(query.order_by(*_ORDER).limit(limit + 1))
-        return cut(rows, limit, lambda row: encode_cursor(row.num_images, row.sigma_rel, row.id))
+        return cut(rows, limit, lambda row: encode_cursor(row.num_images, _width(row), row.id))
 
     def times(self, run_id: str) -> Rows[int]:
         """Ascending `num_images` at which the run has snapshots."""
         query = select(Snapshot.num_images).where(Snapshot.run_id == run_id).distinct().order_by(Snapshot.num_images)
         return list(self._session.scalars(query))
+
+
+def _width(row: Snapshot) -> float:
+    return _WIDEST if row.sigma_rel is None else row.sigma_rel

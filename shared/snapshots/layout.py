@@ -26,8 +26,10 @@ def run_key(run_id: str) -> str:
     return check_key(f"runs/{run_id}/run.json")
 
 
-def snapshot_key(run_id: str, *, num_images: int, sigma_rel: float, sha256: str) -> str:
-    return check_key(f"runs/{run_id}/snapshots/{num_images:012d}-{sigma_rel:.3f}-{sha256}.safetensors")
+def snapshot_key(run_id: str, *, num_images: int, sigma_rel: float | None, sha256: str) -> str:
+    """`sigma_rel` is None for the traditional EMA, of which a run has at most one."""
+    average = "ema" if sigma_rel is None else f"{sigma_rel:.3f}"
+    return check_key(f"runs/{run_id}/snapshots/{num_images:012d}-{average}-{sha256}.safetensors")
 
 
 def checkpoint_key(run_id: str, *, num_images: int, sha256: str) -> str:

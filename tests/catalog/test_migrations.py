@@ -72,6 +72,12 @@ def test_services_that_start_together_upgrade_once(empty_url: str) -> None:
         list(pool.map(serve, range(services)))
 
 
+INSERT_RUN = """
+INSERT INTO runs (seq, id, name, config, config_hash, total_images, num_images, job_id, created_at)
+VALUES (1, 'r', 'r', '{}', 'h', 1, 1, 'j', 1.0)
+"""
+
+
 def stamp(url: str, revision: str) -> None:
     engine = create_engine(parse_url(url))
     with engine.begin() as connection:
@@ -89,13 +95,34 @@ def test_a_schema_of_a_newer_phema(catalog: Catalog, catalog_url: str) -> None:
 
 def test_a_schema_of_an_older_phema(catalog: Catalog, catalog_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """This code needs a revision that the database has not got yet: that of its first successor."""
-    monkeypatch.setattr("shared.catalog.schema.wanted_revision", lambda: "0002")
-    with pytest.raises(SchemaOutOfDate, match="has schema 0001, this phema needs 0002: run `phema db upgrade`"):
+    monkeypatch.setattr("shared.catalog.schema.wanted_revision", lambda: "0003")
+    with pytest.raises(SchemaOutOfDate, match="has schema 0002, this phema needs 0003: run `phema db upgrade`"):
         catalog.check()
 
 
+def test_snapshots_of_the_first_schema_stay_as_they_were(empty_url: str) -> None:
+    row = {"id": "s", "run_id": "r", "num_images": 2**31, "profile_kind": "power", "sigma_rel": 1 / 30, "gamma": 27.1}
+    rest = {"dtype": "float16", "key": "k", "size": 2**40, "sha256": "h", "created_at": 1.5}
+    path = parse_url(empty_url)
+    if path.get_backend_name() == "sqlite":
+        assert path.database is not None
+        Path(path.database).parent.mkdir()
+    engine = create_engine(path)
+    with engine.begin() as connection:
+        command.upgrade(migration_config(connection), "0001")
+        connection.execute(text(INSERT_RUN))
+        names = ", ".join([*row, *rest])
+        values = ", ".join(f":{name}" for name in [*row, *rest])
+        connection.execute(text(f"INSERT INTO snapshots ({names}) VALUES ({values})"), {**row, **rest})
+    with engine.begin() as connection:
+        command.upgrade(migration_config(connection), "head")
+        (found,) = connection.execute(text("SELECT * FROM snapshots")).mappings()
+    assert found == {**row, **rest, "half_life_images": None, "rampup_ratio": None}
+    engine.dispose()
+
+
 def test_migrations_form_one_line() -> None:
-    assert wanted_revision() == "0001"
+    assert wanted_revision() == "0002"
 
 
 @only("sqlite")
@@ -136,10 +163,10 @@ def test_a_draft_holds_what_the_models_have_and_the_tables_lack(
         path = draft("Keep notes")
     finally:
         Base.metadata.remove(table)
-    assert path == migrations / "versions" / "0002_keep_notes.py"
+    assert path == migrations / "versions" / "0003_keep_notes.py"
     drafted = path.read_text()
     assert drafted.startswith('"""Keep notes"""')
-    assert 'revision = "0002"' in drafted.replace("'", '"')
+    assert 'revision = "0003"' in drafted.replace("'", '"')
     assert "sa.Column('figures', sa.JSON()" in drafted
     assert re.findall(r"^    op\.(\w+)", drafted, re.MULTILINE) == ["create_table"], "nothing else changed"
 

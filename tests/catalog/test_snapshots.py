@@ -79,6 +79,41 @@ def test_snapshots_are_listed_in_order_of_time_and_profile(catalog: Catalog, run
         assert tx.snapshots.times("run-none") == tx.snapshots.list("run-none") == []
 
 
+def test_a_traditional_average_stands_beside_the_others(catalog: Catalog, run_id: str) -> None:
+    """One per time, last of its time, whole pages through it; its profile comes back exactly."""
+
+    def add_traditional(tx: Transaction, num_images: int) -> tuple[Snapshot, bool]:
+        return tx.snapshots.add(
+            run_id=run_id,
+            num_images=num_images,
+            profile_kind="exponential",
+            half_life_images=2**40,
+            rampup_ratio=1 / 3,
+            dtype="float16",
+            key=f"{num_images}",
+            size=1,
+            sha256="abc",
+        )
+
+    with catalog.transaction() as tx:
+        for num_images in (64, 128):
+            assert add_traditional(tx, num_images)[1]
+            add(tx, run_id, num_images, 0.1)
+        again, created = add_traditional(tx, 64)
+        assert (again.key, created) == ("64", False)
+        assert (again.sigma_rel, again.gamma, again.half_life_images) == (None, None, 2**40)
+        assert again.rampup_ratio == 1 / 3
+        whole = [(row.num_images, row.sigma_rel) for row in tx.snapshots.list(run_id)]
+        assert whole == [(64, 0.1), (64, None), (128, 0.1), (128, None)]
+        paged, cursor = [], None
+        while len(paged) < 4:
+            page = tx.snapshots.page(run_id, after=cursor, limit=1)
+            paged += [(row.num_images, row.sigma_rel) for row in page.items]
+            cursor = page.next_cursor
+        assert paged == whole
+        assert cursor is None
+
+
 def test_unknown_snapshot(catalog: Catalog) -> None:
     with pytest.raises(NotFound, match="There is no snapshot 'snap-none'"), catalog.transaction() as tx:
         tx.snapshots.get("snap-none")

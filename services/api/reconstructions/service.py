@@ -22,7 +22,7 @@ from shared.snapshots.plan import Plan, PlannedOutput, StoredSnapshot
 
 @dataclass(frozen=True)
 class Stored:
-    """A run and every snapshot of it, in order of time."""
+    """A run and every snapshot of its power-function EMAs, in order of time."""
 
     run: catalog.Run
     snapshots: tuple[StoredSnapshot, ...]
@@ -31,8 +31,12 @@ class Stored:
 def stored(tx: Transaction, run: str) -> Stored:
     """Raises catalog.NotFound."""
     row = tx.runs.get(run)
-    found = tx.snapshots.list(row.id)
-    return Stored(row, tuple(StoredSnapshot(s.id, s.num_images, s.sigma_rel, s.key, s.size, s.sha256) for s in found))
+    found = [
+        StoredSnapshot(s.id, s.num_images, s.sigma_rel, s.key, s.size, s.sha256)
+        for s in tx.snapshots.list(row.id)
+        if s.sigma_rel is not None
+    ]
+    return Stored(row, tuple(found))
 
 
 def plan(held: Stored, body: schemas.ReconstructionCreate) -> Plan:

@@ -22,7 +22,7 @@ FILE = {**downloads.documented(service.MEDIA_TYPE), **documented(NotFound, Range
 def list_snapshots(
     run: RunRef, services: ServicesDep, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[Snapshot]:
-    """Every stored EMA snapshot, in order of time, then of σ_rel."""
+    """Every stored EMA snapshot, in order of time, then of σ_rel, a traditional EMA last."""
     with services.catalog.transaction(read_only=True) as tx:
         return service.page(tx, run, cursor=cursor, limit=limit)
 

@@ -25,9 +25,9 @@ def download(tx: Transaction, snapshot_id: str) -> Download:
     return Download(row.key, row.size, row.sha256, weights_filename(name, row.num_images, row.sigma_rel), MEDIA_TYPE)
 
 
-def weights_filename(run: str, num_images: int, sigma_rel: float) -> str:
-    """For people; what a file is stands in its metadata."""
-    return f"{run}-{num_images}-{sigma_rel:g}.safetensors"
+def weights_filename(run: str, num_images: int, sigma_rel: float | None) -> str:
+    """For people; what a file is stands in its metadata. A traditional EMA has no sigma_rel."""
+    return f"{run}-{num_images}-{'ema' if sigma_rel is None else f'{sigma_rel:g}'}.safetensors"
 
 
 def _snapshot(row: catalog.Snapshot) -> Snapshot:
@@ -38,6 +38,8 @@ def _snapshot(row: catalog.Snapshot) -> Snapshot:
         profile_kind=row.profile_kind,
         sigma_rel=row.sigma_rel,
         gamma=row.gamma,
+        half_life_images=row.half_life_images,
+        rampup_ratio=row.rampup_ratio,
         dtype=row.dtype,
         size=row.size,
         sha256=row.sha256,
