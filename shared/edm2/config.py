@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Letter = Literal["A", "B", "C", "D", "E", "F", "G"]
 PositiveInt = Annotated[int, Field(ge=1)]
 Balance = Annotated[float, Field(gt=0, lt=1)]
 
@@ -16,14 +17,26 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+_PLAIN = "which adds and concatenates plainly"
+_FIRST_LETTER = {
+    "label_balance": ("G", _PLAIN),
+    "concat_balance": ("G", _PLAIN),
+    "res_balance": ("G", _PLAIN),
+    "attn_balance": ("G", _PLAIN),
+    "clip_act": ("D", "which does not clip its activations"),
+    "logvar_channels": ("B", "which has no uncertainty head"),
+}
+"""Field: the first configuration in which it acts, and why it does not before."""
+
+
 class NetworkConfig(FrozenModel):
-    """Configuration G of the EDM2 U-Net and its preconditioner (Karras et al. 2024, Table 6).
+    """A U-Net of the EDM2 paper, configurations A to G, and its preconditioner (Karras et al. 2024, Tables 1 and 6).
 
     `model_channels` times each entry of `channel_mult` is the width at each resolution, finest first;
     every entry after the first halves the resolution.
     """
 
-    config: Literal["A", "B", "C", "D", "E", "F", "G"] = "G"
+    config: Letter = "G"
     img_resolution: PositiveInt
     img_channels: PositiveInt
     label_dim: Annotated[int, Field(ge=0)] = 0
@@ -34,6 +47,7 @@ class NetworkConfig(FrozenModel):
     attn_resolutions: tuple[PositiveInt, ...] = (16, 8)
     channels_per_head: PositiveInt = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # What follows has a meaning in some configurations only, see `_FIRST_LETTER`.
     label_balance: Balance = 0.5
     concat_balance: Balance = 0.5
     res_balance: Balance = 0.3
@@ -57,6 +71,22 @@ class NetworkConfig(FrozenModel):
                     f"channels_per_head {self.channels_per_head} does not divide the {channels} channels "
                     f"of the attention blocks at resolution {resolution}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _fields_have_a_meaning(self) -> Self:
+        for field, (first, reason) in _FIRST_LETTER.items():
+            value, default = getattr(self, field), type(self).model_fields[field].default
+            if self.config < first and value != default:
+                raise ValueError(
+                    f"{field} {value:g} has no meaning in configuration {self.config}, {reason}; "
+                    f"leave it at {default:g} or use configuration {first} or a later one"
+                )
+        if self.config in ("A", "B") and self.model_channels % 2:
+            raise ValueError(
+                f"model_channels {self.model_channels} must be even in configuration {self.config}, whose noise "
+                "features are pairs of cosine and sine"
+            )
         return self
 
     @property

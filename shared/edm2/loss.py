@@ -14,7 +14,9 @@ class LossOutput(NamedTuple):
     """Per-picture figures, each [N]. The step's gradient is that of `loss.sum() * loss_scaling / batch_size`."""
 
     loss: Tensor
-    """lambda(sigma) / e^u * squared error + u, summed over the picture's elements; carries the gradient."""
+    """lambda(sigma) / e^u * squared error + u, summed over the picture's elements; carries the gradient.
+
+    Without an uncertainty head (configuration A) u is 0: the plain weighted loss."""
     weighted_mse: Tensor
     """lambda(sigma) * mean squared error, detached: 1 for a network that outputs zero, whatever the noise."""
     sigma: Tensor
@@ -64,12 +66,11 @@ def denoising_loss(
     squared_error = (denoised - images).square().flatten(1).sum(dim=1)
     weighted = loss_weight(sigma, denoiser.sigma_data) * squared_error
     elements = images[0].numel()
-    u = denoiser.logvar(sigma)
-    return LossOutput(
-        loss=weighted * torch.exp(-u) + u * elements,
-        weighted_mse=weighted.detach() / elements,
-        sigma=sigma,
-    )
+    loss = weighted
+    if denoiser.has_uncertainty:
+        u = denoiser.logvar(sigma)
+        loss = weighted * torch.exp(-u) + u * elements
+    return LossOutput(loss=loss, weighted_mse=weighted.detach() / elements, sigma=sigma)
 
 
 class TrainingLoss(nn.Module):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from shared.edm2.config import NetworkConfig
+from shared.edm2.configurations import CONFIGURATIONS
+from shared.edm2.configurations import unet as before_g
+from shared.edm2.configurations.parts import Parts
 from shared.edm2.layers import MPConv, MPFourier
 from shared.edm2.precond import Denoiser, Precision
 from shared.edm2.unet import UNet
@@ -18,14 +22,32 @@ def build_denoiser(config: NetworkConfig, *, precision: Precision = "float32") -
     return _BUILDERS[config.config](config, precision)
 
 
+def _before_g(config: NetworkConfig, precision: Precision, *, parts: Parts) -> Denoiser:
+    unet = before_g.UNet(config, parts)
+    if parts.uncertainty_features is None:
+        return Denoiser(config, unet=unet, forces_weights=parts.forces_weights, precision=precision)
+    return Denoiser(
+        config,
+        unet=unet,
+        logvar_fourier=parts.uncertainty_features(config.logvar_channels),
+        logvar_linear=parts.layer(config.logvar_channels, 1, 0),
+        forces_weights=parts.forces_weights,
+        precision=precision,
+    )
+
+
 def _config_g(config: NetworkConfig, precision: Precision) -> Denoiser:
     return Denoiser(
         config,
         unet=UNet(config),
         logvar_fourier=MPFourier(config.logvar_channels),
         logvar_linear=MPConv(config.logvar_channels, 1, kernel=0),
+        forces_weights=True,
         precision=precision,
     )
 
 
-_BUILDERS: dict[str, Callable[[NetworkConfig, Precision], Denoiser]] = {"G": _config_g}
+_BUILDERS: dict[str, Callable[[NetworkConfig, Precision], Denoiser]] = {
+    **{letter: partial(_before_g, parts=parts) for letter, parts in CONFIGURATIONS.items()},
+    "G": _config_g,
+}

@@ -20,9 +20,10 @@ class DenoiserError(ValueError):
 class Denoiser(nn.Module):
     """D(x; sigma, class) = c_skip x + c_out F(c_in x; c_noise, class), with the uncertainty head u(sigma).
 
-    `unet` maps (x, c_noise, class_labels) to F; `logvar_fourier` and `logvar_linear` map c_noise to u. With a
-    `precision` below float32 the network's activations run in it; parameters, embedding, uncertainty and the
-    combination here stay in the parameters' dtype.
+    `unet` maps (x, c_noise, class_labels) to F; `logvar_fourier` and `logvar_linear` map c_noise to u, and
+    configuration A has neither. `forces_weights` says that training calls `shared.edm2.layers.normalize_weights_`
+    before each step (configurations E to G). With a `precision` below float32 the network's activations run in it;
+    parameters, embedding, uncertainty and the combination here stay in the parameters' dtype.
     """
 
     def __init__(
@@ -30,14 +31,16 @@ class Denoiser(nn.Module):
         config: NetworkConfig,
         *,
         unet: nn.Module,
-        logvar_fourier: nn.Module,
-        logvar_linear: nn.Module,
+        logvar_fourier: nn.Module | None = None,
+        logvar_linear: nn.Module | None = None,
+        forces_weights: bool = False,
         precision: Precision = "float32",
     ) -> None:
         super().__init__()
         self.config = config
         self.sigma_data = config.sigma_data
         self.precision = precision
+        self.forces_weights = forces_weights
         self.unet = unet
         self.logvar_fourier = logvar_fourier
         self.logvar_linear = logvar_linear
@@ -59,8 +62,15 @@ class Denoiser(nn.Module):
         f: Tensor = self.unet((x / total).to(compute), _c_noise(sigma), class_labels)
         return c_skip * x + c_out * f.to(full)
 
+    @property
+    def has_uncertainty(self) -> bool:
+        """Whether there is an uncertainty head."""
+        return self.logvar_linear is not None
+
     def logvar(self, sigma: Tensor) -> Tensor:
-        """u(sigma), the log of the loss expected at each noise level: [N] to [N]."""
+        """u(sigma), the log of the loss expected at each noise level: [N] to [N]. Raises DenoiserError without head."""
+        if self.logvar_fourier is None or self.logvar_linear is None:
+            raise DenoiserError(f"configuration {self.config.config} has no uncertainty head")
         u: Tensor = self.logvar_linear(self.logvar_fourier(_c_noise(sigma.to(self._parameter_dtype()))))
         return u.flatten()
 

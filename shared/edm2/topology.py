@@ -57,6 +57,11 @@ def plan_unet(config: NetworkConfig) -> Topology:
     )
 
 
+def norm_groups(channels: int) -> int:
+    """Groups of a group norm (configurations A to E): EDM's min(32, channels / 4), or the next number that divides."""
+    return max(groups for groups in range(1, max(1, min(32, channels // 4)) + 1) if channels % groups == 0)
+
+
 def _encoder(config: NetworkConfig) -> tuple[tuple[BlockPlan, ...], list[int]]:
     blocks: list[BlockPlan] = []
     width = config.levels[0][1]

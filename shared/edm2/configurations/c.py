@@ -1,0 +1,48 @@
+"""What configuration C puts in place of A's parts (Karras et al. 2024, Appendix B.3, Figure 18)."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shared.edm2.configurations.a import Layer
+from shared.edm2.layers import MPFourier, normalize
+from shared.edm2.topology import norm_groups
+
+
+def uniform_layer(in_channels: int, out_channels: int, kernel: int) -> Layer:
+    return Layer(in_channels, out_channels, kernel, bias=False)
+
+
+class GroupScale(nn.Module):
+    """Each group of channels divided by its root mean square over the picture; nothing learned, no mean taken off."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.groups = norm_groups(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        return normalize(x.reshape(n, self.groups, c // self.groups, h, w), dim=(2, 3, 4)).reshape(n, c, h, w)
+
+
+class FourierFeatures(MPFourier):
+    """Random Fourier features cos(2 pi (f a + phi)) of a scalar, before G gives them unit magnitude."""
+
+    def forward(self, a: Tensor) -> Tensor:
+        return super().forward(a) / math.sqrt(2)
+
+
+def scale(y: Tensor, numbers: Tensor) -> Tensor:
+    """y (1 + scale), channel by channel: [N, C, H, W] and [N, C]."""
+    return y * (1 + numbers)[:, :, None, None].to(y.dtype)
+
+
+def cosine_attention(qkv: Tensor, heads: int) -> Tensor:
+    """Attention between queries, keys and values of unit magnitude, pixel by pixel and head by head (Eq. 30)."""
+    n, triple, h, w = qkv.shape
+    unit = normalize(qkv.reshape(n, heads, triple // 3 // heads, 3, h * w), dim=2)
+    q, k, v = unit.permute(3, 0, 1, 4, 2).contiguous().unbind(0)  # each [N, heads, HW, C of the head]
+    return F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(n, triple // 3, h, w)
