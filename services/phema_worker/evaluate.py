@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -18,7 +19,8 @@ from services.phema_worker.watch import Watch
 from shared.datasets import Dataset, Pictures, open_dataset
 from shared.edm2.frechet import Moments, frechet_distance
 from shared.edm2.precond import Denoiser
-from shared.edm2.sampler import Labels, sample_batches, sigma_steps
+from shared.edm2.heun import sigma_steps
+from shared.edm2.sampler import Labels, sample_batches
 from shared.recipes.config import DatasetConfig, EvaluationRecipe, RunConfig
 
 _BATCH_ACTIVATIONS = 2**24
@@ -135,7 +137,7 @@ def _held_out(sampler: _Sampler, config: RunConfig, pictures: Pictures) -> float
     labels = functional.one_hot(torch.from_numpy(pictures.labels), classes).float() if classes else None
     loss = held_out_loss(
         sampler.denoiser,
-        torch.from_numpy(pictures.images).to(sampler.device),
+        torch.from_numpy(pictures.batch(np.arange(len(pictures)))[0]).to(sampler.device),
         labels.to(sampler.device) if labels is not None else None,
         p_mean=config.p_mean,
         p_std=config.p_std,
@@ -177,6 +179,7 @@ def reference_moments(config: DatasetConfig) -> Moments:
     dataset = open_dataset(config)
     features = RandomConvFeatures(dataset.channels, dataset.resolution)
     moments = Moments(NUM_FEATURES)
-    for images in torch.split(torch.from_numpy(dataset.train.images), _LARGEST_BATCH):
-        moments.add(features(images).numpy())
+    for indices in np.split(np.arange(len(dataset.train)), range(_LARGEST_BATCH, len(dataset.train), _LARGEST_BATCH)):
+        images, _ = dataset.train.batch(indices)
+        moments.add(features(torch.from_numpy(images)).numpy())
     return moments

@@ -27,7 +27,7 @@ from services.phema_worker.tasks import (
 from services.phema_worker.watch import Cancelled, Watch
 from shared.datasets import DatasetError
 from shared.edm2.frechet import FrechetError
-from shared.edm2.sampler import SamplerError
+from shared.edm2.heun import SamplerError
 from shared.recipes.config import EvaluationRecipe, RunConfig
 from shared.settings import Settings
 from shared.snapshots.errors import CorruptObject, ObjectMissing, SnapshotError

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from shared.edm2.guidance import guided
+from shared.edm2.heun import SamplerError, heun, sigma_steps
 from shared.edm2.layers import MPConv
 from shared.edm2.precond import Denoiser
-from shared.edm2.sampler import SamplerError, guided, heun, sample, sample_batches, sigma_steps
+from shared.edm2.sampler import sample, sample_batches
 
 
 class Gaussian:
@@ -41,6 +43,7 @@ def test_noise_levels_are_the_published_ones() -> None:
     assert float(sigmas[32]) == 0
     published = [10.52, 8.28, 6.46, 5.00, 3.83, 2.90, 2.17, 1.61, 1.17, 0.845, 0.598, 0.415, 0.283, 0.189, 0.123]
     np.testing.assert_allclose(sigmas[10:25], published, rtol=4e-3)
+    np.testing.assert_allclose(sigmas[25:27], [0.077, 0.047], atol=5e-4)
 
 
 @pytest.mark.parametrize("num_steps", [2, 18, 32])
@@ -62,21 +65,70 @@ def test_second_order_against_the_exact_solution() -> None:
     assert errors[-1] < 1e-3
 
 
-def test_churn_keeps_the_distribution() -> None:
-    denoise = Gaussian()
-    generator = torch.Generator().manual_seed(1)
-    shape = (20000, 1, 1, 1)
+class Linear:
+    """The exact denoiser of data N(0, std^2). Everything is linear: along the last axis, x holds the response to each
+    unit noise drawn so far, and the sum of their squares is the exact variance of a picture."""
 
-    def randn() -> Tensor:
-        return torch.randn(shape, dtype=torch.float64, generator=generator)
+    def __init__(self, draws: int, std: float = 0.5) -> None:
+        self.std, self.basis, self.drawn = std, torch.eye(draws + 1, dtype=torch.float64), 0
+        self.sigmas: list[float] = []
 
-    x = heun(denoise, noise64(*shape), sigma_steps(64), churn=40, churn_min=0.05, churn_max=50, randn=randn)
-    assert float(x.mean()) == pytest.approx(0.3, abs=0.02)
-    assert float(x.std()) == pytest.approx(0.5, abs=0.02)
-    still = heun(denoise, noise64(*shape), sigma_steps(64))
-    assert float((x - still).abs().max()) > 0.1
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.sigmas.append(float(sigma))
+        return x * self.std**2 / (self.std**2 + sigma**2)
+
+    def randn(self) -> Tensor:
+        self.drawn += 1
+        return self.basis[self.drawn]
+
+    def std_after(self, sigmas: Tensor, **churn: float) -> float:
+        x = heun(self, self.basis[0], sigmas, randn=self.randn, **churn)
+        return float(x.square().sum().sqrt())
+
+
+def test_churn_keeps_the_variance_with_second_order() -> None:
+    """Noise added and noise removed balance: the error vanishes like that of the deterministic sampler."""
+    for churn in (10.0, 40.0):
+        found = [Linear(n).std_after(sigma_steps(n, sigma_min=1e-4), churn=churn) for n in (128, 256, 512)]
+        errors = np.abs(np.array(found) - 0.5)
+        np.testing.assert_allclose(np.log2(errors[:-1] / errors[1:]), 2, atol=0.1)
+        assert errors[-1] < 1e-3
+
+
+def test_churn_written_out() -> None:
+    """Two steps by hand, with more noise than balance needs."""
+    sigmas = torch.tensor([4.0, 1.0, 0.0], dtype=torch.float64)
+    model = Linear(2)
+    x = heun(model, model.basis[0], sigmas, churn=0.5, churn_noise=1.1, randn=model.randn)
+    exact = Linear(2)
+    wanted = exact.basis[0] * 4
+    for draw_number, (level, following) in enumerate([(4.0, 1.0), (1.0, 0.0)], start=1):
+        raised = level * 1.25
+        wanted = wanted + 1.1 * math.sqrt(raised**2 - level**2) * exact.basis[draw_number]
+        slope = wanted * raised / (raised**2 + 0.25)
+        ahead = wanted + (following - raised) * slope
+        if following:
+            ahead = wanted + (following - raised) * (slope + ahead * following / (following**2 + 0.25)) / 2
+        wanted = ahead
+    torch.testing.assert_close(x, wanted, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(model.sigmas, [5.0, 1.0, 1.25])
+
+
+def test_churn_is_bounded_in_strength_and_in_noise_level() -> None:
+    model = Linear(32)
+    model.std_after(sigma_steps(32), churn=1e9, churn_min=0.19, churn_max=1.61)
+    assert model.drawn == 6
+    raised = [sigma for sigma in model.sigmas if 1.61 < sigma < 1.61 * 1.42]
+    assert 1.6085714 * math.sqrt(2) in [pytest.approx(sigma, rel=1e-6) for sigma in raised]
+    still, plain = Linear(32), Linear(32)
+    assert still.std_after(sigma_steps(32), churn=9.0, churn_min=90.0) == plain.std_after(sigma_steps(32))
     with pytest.raises(SamplerError, match="churn 40 adds noise and needs randn"):
-        heun(denoise, noise64(1, 1, 1, 1), sigma_steps(4), churn=40)
+        heun(Gaussian(), noise64(1, 1, 1, 1), sigma_steps(4), churn=40)
+
+
+def test_strong_noise_widens_the_distribution() -> None:
+    wide, true = (Linear(128).std_after(sigma_steps(128), churn=20.0, churn_noise=s) for s in (1.05, 1.0))
+    assert wide > true + 0.01
 
 
 def test_guidance_by_formula() -> None:
@@ -133,6 +185,20 @@ def test_picture_written_out(make_tiny: Callable[..., Denoiser]) -> None:
     torch.testing.assert_close(draw(denoiser, [11]), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_churn_depends_on_the_seed_alone_whoever_chose_the_class(make_tiny: Callable[..., Denoiser]) -> None:
+    denoiser = make_tiny()
+    pictures = draw(denoiser, range(6), churn=2.0)
+    assert not torch.allclose(pictures, draw(denoiser, range(6)))
+    assert not torch.allclose(pictures, draw(denoiser, range(6), churn=2.0, churn_noise=1.5))
+    classes = []
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        torch.randn([2, 8, 8], generator=generator)
+        classes.append(int(torch.randint(3, [], generator=generator)))
+    assert torch.equal(draw(denoiser, range(6), churn=2.0, class_labels=classes), pictures)
+    assert torch.equal(draw(denoiser, range(6), churn=2.0, churn_min=90.0), draw(denoiser, range(6)))
+
+
 def test_labels_in_every_form(make_tiny: Callable[..., Denoiser]) -> None:
     denoiser = make_tiny()
     by_index = draw(denoiser, [1, 2, 3], class_labels=[0, 2, 1])
@@ -179,6 +245,11 @@ def test_batches_come_one_by_one(make_tiny: Callable[..., Denoiser]) -> None:
         ({"class_labels": [0, 3]}, r"class_labels \[0, 3\] must lie between 0 and 2"),
         ({"num_steps": 1}, r"num_steps 1 must be at least 2"),
         ({"sigma_min": 90.0}, r"sigma_min 90 must be above 0 and below sigma_max 80"),
+        ({"rho": 0.0}, r"rho 0 must be above 0"),
+        ({"churn": -1.0}, r"churn -1 must be at least 0"),
+        ({"churn_min": 2.0, "churn_max": 1.0}, r"churn_min 2 must be at least 0 and below churn_max 1"),
+        ({"churn_noise": 0.0}, r"churn_noise 0 must be above 0"),
+        ({"guidance_interval": (2.0, 1.0)}, r"guidance_interval \(2, 1\] must rise from at least 0 to its upper end"),
     ],
 )
 def test_bad_requests(make_tiny: Callable[..., Denoiser], options: dict[str, Any], message: str) -> None:
@@ -187,7 +258,7 @@ def test_bad_requests(make_tiny: Callable[..., Denoiser], options: dict[str, Any
 
 
 def test_guides_must_fit(make_tiny: Callable[..., Denoiser]) -> None:
-    with pytest.raises(SamplerError, match=r"the guide makes 1x8x8 pictures, the network 2x8x8"):
+    with pytest.raises(SamplerError, match=r"the guide has img_channels 1; to guide this network it must be 2"):
         sample(make_tiny(), seeds=[0], guide=make_tiny(img_channels=1), guidance=2.0)
-    with pytest.raises(SamplerError, match=r"the guide has label_dim 5, the network 3"):
+    with pytest.raises(SamplerError, match=r"the guide has label_dim 5; to guide this network it must be 3 or 0"):
         sample(make_tiny(), seeds=[0], guide=make_tiny(label_dim=5), guidance=2.0)

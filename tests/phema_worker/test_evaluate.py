@@ -13,9 +13,9 @@ from services.phema_worker.evaluate import NotFinite, batch_size, evaluate
 from services.phema_worker.held_out import NUM_LEVELS, held_out_loss, sigma_grid
 from services.phema_worker.watch import Cancelled, Watch
 from shared.datasets import open_dataset
+from shared.edm2.heun import SamplerError
 from shared.edm2.networks import build_denoiser
 from shared.edm2.precond import Denoiser
-from shared.edm2.sampler import SamplerError
 from shared.recipes.config import EvaluationRecipe
 from shared.recipes.presets import PRESETS, network_preset
 from tests.phema_worker.lab import tiny_config
