@@ -14,9 +14,9 @@ from torch import Tensor
 
 from services.trainer.attempt import Attempt
 from services.trainer.checkpoint import copied, encode_checkpoint, forget
+from services.trainer.profiles import profile_of, tracked_profiles
 from services.trainer.state import TrainingState
 from shared.catalog import Catalog, CatalogUnreachable
-from shared.edm2.powerfunction import gamma_from_sigma_rel
 from shared.snapshots import CorruptObject, ObjectInfo, ObjectStore, StoreUnreachable
 from shared.snapshots.file import encode
 from shared.snapshots.header import Profile, SnapshotMetadata
@@ -44,11 +44,11 @@ class Archive:
         self._run = attempt.run_id
         self._checkpoint_at = -1
         with catalog.transaction(read_only=True) as tx:
-            self._known = {(s.num_images, s.sigma_rel) for s in tx.snapshots.list(attempt.run_id)}
+            self._known = {(s.num_images, profile_of(s)) for s in tx.snapshots.list(attempt.run_id)}
         # Room for two times at once: the loop waits only when the store falls a whole interval behind.
         self._uploader = BackgroundUploader(
             store,
-            max_pending=2 * (len(attempt.config.ema_sigma_rels) + 1),
+            max_pending=2 * (len(tracked_profiles(attempt.config)) + 1),
             transient=TRANSIENT,
             on_retry=self._on_retry,
         )
@@ -84,21 +84,24 @@ class Archive:
         last = now == config.total_images
         due = []
         if last or now % config.snapshot_every == 0:
-            for index, sigma_rel in enumerate(config.ema_sigma_rels):
-                if (now, sigma_rel) not in self._known:
-                    due.append(self._snapshot(state, index, sigma_rel))
+            for profile, tensors in state.averages():
+                if (now, profile) not in self._known:
+                    due.append(self._snapshot(state, profile, tensors))
         if last or now % config.checkpoint_every == 0:
             due.append(self._checkpoint(state))
         return due
 
-    def _snapshot(self, state: TrainingState, index: int, sigma_rel: float) -> tuple[str, Produce, Register]:
-        metadata = self._metadata(state, sigma_rel)
-        tensors: dict[str, Tensor] = copied(state.ema.tensors(index))
+    def _snapshot(
+        self, state: TrainingState, profile: Profile, average: dict[str, Tensor]
+    ) -> tuple[str, Produce, Register]:
+        metadata = self._metadata(state, profile)
+        tensors: dict[str, Tensor] = copied(average)
+        time, width = metadata.num_images, profile.sigma_rel
 
         def produce() -> tuple[str, bytes]:
             data = encode(tensors, metadata)
             sha256 = hashlib.sha256(data).hexdigest()
-            return snapshot_key(self._run, num_images=metadata.num_images, sigma_rel=sigma_rel, sha256=sha256), data
+            return snapshot_key(self._run, num_images=time, sigma_rel=width, sha256=sha256), data
 
         return "snapshot", produce, lambda info: self._register_snapshot(metadata, info)
 
@@ -131,12 +134,16 @@ class Archive:
         self._uploader.submit(timed_produce, timed_register)
 
     def _register_snapshot(self, metadata: SnapshotMetadata, info: ObjectInfo) -> None:
+        profile = metadata.profile
         with self._attempt.writing(self._catalog) as (tx, _):
             tx.snapshots.add(
                 run_id=metadata.run_id,
                 num_images=metadata.num_images,
-                sigma_rel=metadata.profile.sigma_rel,
-                gamma=metadata.profile.gamma,
+                profile_kind=profile.kind,
+                sigma_rel=profile.sigma_rel,
+                gamma=profile.gamma,
+                half_life_images=profile.half_life_images,
+                rampup_ratio=profile.rampup_ratio,
                 dtype=metadata.dtype,
                 key=info.key,
                 size=info.size,
@@ -158,11 +165,11 @@ class Archive:
         for checkpoint in old:
             forget(checkpoint, attempt, catalog=self._catalog, store=self._store)
 
-    def _metadata(self, state: TrainingState, sigma_rel: float) -> SnapshotMetadata:
+    def _metadata(self, state: TrainingState, profile: Profile) -> SnapshotMetadata:
         return SnapshotMetadata(
             run_id=self._attempt.run_id,
             num_images=state.num_images,
-            profile=Profile(sigma_rel=sigma_rel, gamma=gamma_from_sigma_rel(sigma_rel)),
+            profile=profile,
             dtype=self._attempt.config.snapshot_dtype,
             buffers=state.buffers,
             code_version=version("phema"),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from services.trainer.attempt import Attempt
+from services.trainer.profiles import profile_of, tracked_profiles
 from shared.catalog import JobState, Transaction
 
 
 def is_complete(tx: Transaction, attempt: Attempt) -> bool:
     """Whether every average of the run has its snapshot at the end of training."""
     config = attempt.config
-    final = {s.sigma_rel for s in tx.snapshots.list(attempt.run_id) if s.num_images == config.total_images}
-    return final >= set(config.ema_sigma_rels)
+    final = {profile_of(s) for s in tx.snapshots.list(attempt.run_id) if s.num_images == config.total_images}
+    return final >= set(tracked_profiles(config))
 
 
 def conclude(tx: Transaction, attempt: Attempt) -> JobState:

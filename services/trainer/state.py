@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from services.trainer.gradients import FlatGradients
-from shared.edm2.ema import PowerFunctionEMA
+from services.trainer.profiles import tracked_profiles
+from shared.edm2.ema import PowerFunctionEMA, TraditionalEMA
 from shared.edm2.networks import build_denoiser
 from shared.recipes.config import RunConfig
+from shared.snapshots.header import Profile
 
 
 class TrainingState:
@@ -34,6 +37,10 @@ class TrainingState:
             fused=True,
         )
         self.ema = PowerFunctionEMA(self.denoiser, config.ema_sigma_rels)
+        self.traditional_ema = None
+        if config.ema_half_life_images is not None:
+            self.traditional_ema = TraditionalEMA(self.denoiser, config.ema_half_life_images, config.ema_rampup_ratio)
+        self._profiles = tracked_profiles(config)
         self.num_images = 0
 
     @property
@@ -42,18 +49,36 @@ class TrainingState:
         learned = {name for name, _ in self.denoiser.named_parameters()}
         return tuple(name for name in self.denoiser.state_dict() if name not in learned)
 
+    def update_averages(self, delta_images: int) -> None:
+        """Take the weights in after a step of `delta_images` that ended at `num_images`."""
+        self.ema.update(self.num_images, delta_images)
+        if self.traditional_ema is not None:
+            self.traditional_ema.update(self.num_images, delta_images)
+
+    def averages(self) -> list[tuple[Profile, dict[str, Tensor]]]:
+        """Every average, with full state keyed like the network's. No copies: they change with the next update."""
+        tensors = [self.ema.tensors(index) for index in range(len(self.ema.sigma_rels))]
+        if self.traditional_ema is not None:
+            tensors.append(self.traditional_ema.tensors())
+        return list(zip(self._profiles, tensors, strict=True))
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers, strings, lists and dicts; no copies."""
-        return {
+        state = {
             "num_images": self.num_images,
             "denoiser": dict(self.denoiser.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
         }
+        if self.traditional_ema is not None:
+            state["traditional_ema"] = self.traditional_ema.state_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue exactly from `state`. Raises RuntimeError or ValueError when it is another network's."""
         self.denoiser.load_state_dict(state["denoiser"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.load_state_dict(state["ema"])
+        if self.traditional_ema is not None:
+            self.traditional_ema.load_state_dict(state["traditional_ema"])
         self.num_images = int(state["num_images"])

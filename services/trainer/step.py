@@ -37,7 +37,8 @@ def train_step(state: TrainingState, batch: Batch, config: RunConfig, group: Gro
     """
     # Dropout draws from torch's global generators: its masks follow from the clock, but differ between workers.
     torch.manual_seed(iteration_seed(config.seed, group.rank, state.num_images))
-    normalize_weights_(state.denoiser)
+    if state.denoiser.forces_weights:
+        normalize_weights_(state.denoiser)
     state.gradients.zero_()
     losses, errors = [], []
     for part in batch.parts(config.microbatch):
@@ -59,5 +60,5 @@ def train_step(state: TrainingState, batch: Batch, config: RunConfig, group: Gro
         parameters["lr"] = rate
     state.optimizer.step()
     state.num_images += config.batch_size
-    state.ema.update(state.num_images, config.batch_size)
+    state.update_averages(config.batch_size)
     return StepFigures(sum(losses[1:], losses[0]), sum(errors[1:], errors[0]), nonfinite, rate)

@@ -8,6 +8,7 @@ import pytest
 
 from phema.rebuild import rebuild
 from services.trainer.local import claim_locally, train_attempt, train_locally
+from services.trainer.profiles import profile_of
 from shared.catalog import Catalog, JobKind, JobState
 from shared.recipes.config import RunConfig
 from shared.recipes.presets import resolve
@@ -21,6 +22,8 @@ CONFIG = resolve(
         "snapshot_every": 32,
         "checkpoint_every": 32,
         "status_every": 32,
+        "ema_half_life_images": 1000,
+        "ema_rampup_ratio": 0.05,
         "network": {"channel_mult": [1], "attn_resolutions": []},
     },
 )
@@ -43,14 +46,14 @@ def empty(tmp_path: Path) -> Catalog:
 def test_everything_but_figures_comes_back(lost: Catalog, empty: Catalog, store: ObjectStore) -> None:
     seen: list[tuple[int, int]] = []
     rebuilt = rebuild(empty, store, lambda done, total: seen.append((done, total)))
-    assert (rebuilt.runs, rebuilt.snapshots, rebuilt.checkpoints, rebuilt.skipped) == (1, 6, 2, {})
-    assert seen[-1] == (9, 9)
+    assert (rebuilt.runs, rebuilt.snapshots, rebuilt.checkpoints, rebuilt.skipped) == (1, 9, 2, {})
+    assert seen[-1] == (12, 12)
     with lost.transaction() as before, empty.transaction() as after:
         old, new = before.runs.get("digits"), after.runs.get("digits")
         assert (new.id, new.state, new.config_hash, new.num_images) == (old.id, "succeeded", old.config_hash, 96)
         assert RunConfig.model_validate(new.config) == CONFIG
         rows = [
-            [(s.num_images, s.sigma_rel, s.gamma, s.dtype, s.key, s.size, s.sha256) for s in tx.snapshots.list(new.id)]
+            [(s.num_images, profile_of(s), s.dtype, s.key, s.size, s.sha256) for s in tx.snapshots.list(new.id)]
             for tx in (before, after)
         ]
         assert rows[0] == rows[1]
@@ -72,7 +75,7 @@ def test_a_damaged_snapshot_gets_no_row(lost: Catalog, empty: Catalog, store: Ob
     store.delete(victim.key)
     store.put(victim.key, bytes(data))
     rebuilt = rebuild(empty, store)
-    assert rebuilt.snapshots == 5
+    assert rebuilt.snapshots == 8
     assert list(rebuilt.skipped) == [victim.key]
     assert victim.sha256 in rebuilt.skipped[victim.key]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from services.trainer.attempt import Attempt
+from services.trainer.profiles import profile_of
 from shared.catalog import Catalog, Run
 from shared.recipes.config import RunConfig
 from shared.recipes.presets import resolve
@@ -44,7 +45,7 @@ def new_store(folder: Path) -> ObjectStore:
     return open_store((folder / "store").as_uri())
 
 
-def snapshots_of(catalog: Catalog, store: ObjectStore, run: str) -> dict[tuple[int, float], str]:
+def snapshots_of(catalog: Catalog, store: ObjectStore, run: str) -> dict[tuple[int, float | None], str]:
     """(num_images, sigma_rel) to the SHA-256 of the tensors' bytes, for every registered snapshot of the run.
 
     Each file is checked against its row first. The header is left out, because the run's id stands in it.
@@ -57,7 +58,7 @@ def snapshots_of(catalog: Catalog, store: ObjectStore, run: str) -> dict[tuple[i
         header = read_header(store, row.key)
         assert header.metadata is not None
         assert header.metadata.num_images == row.num_images
-        assert header.metadata.profile.sigma_rel == row.sigma_rel
+        assert header.metadata.profile == profile_of(row)
         data = store.get(row.key)[header.data_start :]
         found[row.num_images, row.sigma_rel] = hashlib.sha256(data).hexdigest()
     return found

@@ -7,11 +7,17 @@ import torch
 
 from services.trainer.archive import CHECKPOINTS_KEPT
 from services.trainer.attempt import load_attempt
+from services.trainer.batches import Batches
+from services.trainer.group import Group
 from services.trainer.local import claim_locally, train_attempt, train_locally
 from services.trainer.outcome import conclude
+from services.trainer.state import TrainingState
+from services.trainer.step import train_step
 from shared.catalog import Catalog, JobKind, JobState, LeaseLost
+from shared.datasets import open_dataset
 from shared.edm2.ema import PowerFunctionEMA
 from shared.snapshots import ObjectStore
+from shared.snapshots.header import Profile
 from shared.snapshots.model import load_model
 from tests.fixtures.catalog import only
 from tests.trainer.support import checkpoint_times, get_run, snapshots_of, tiny_config
@@ -59,12 +65,6 @@ def test_the_loss_falls(local_catalog: Catalog, local_store: ObjectStore) -> Non
 
 def test_a_snapshot_is_the_average_that_was_tracked(local_catalog: Catalog, local_store: ObjectStore) -> None:
     """Every stored tensor equals an average kept directly beside the same training, and loads as a network."""
-    from services.trainer.batches import Batches
-    from services.trainer.group import Group
-    from services.trainer.state import TrainingState
-    from services.trainer.step import train_step
-    from shared.datasets import open_dataset
-
     config = tiny_config()
     run = train_locally(config, local_catalog, local_store)
     state = TrainingState(config, torch.device("cpu"))
@@ -86,6 +86,33 @@ def test_a_snapshot_is_the_average_that_was_tracked(local_catalog: Catalog, loca
             assert torch.equal(value, direct.tensors(index)[name]), name
 
 
+def test_a_traditional_average_is_stored_besides(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    """Configuration A's: its half-life ramped up, its snapshots complete, registered and loadable."""
+    config = tiny_config(total_images=64, snapshot_every=32, checkpoint_every=64, ema_half_life_images=40)
+    config = config.model_copy(update={"ema_rampup_ratio": 0.75})
+    run = train_locally(config, local_catalog, local_store)
+    assert run.job.result == {"num_images": 64, "snapshots": 6}
+    state = TrainingState(config, torch.device("cpu"))
+    expected = [value.detach().clone() for value in state.denoiser.parameters()]
+    batches = Batches(open_dataset(config.dataset), config, Group())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    while state.num_images < 64:
+        train_step(state, batches.at(state.num_images), config, Group())
+        left = 2 ** (-16 / min(40, 0.75 * state.num_images))
+        for average, value in zip(expected, state.denoiser.parameters(), strict=True):
+            average.mul_(left).add_(value.detach(), alpha=1 - left)
+    torch.set_num_threads(threads)
+    with local_catalog.transaction() as tx:
+        row = tx.snapshots.list(run.id)[-1]
+    assert (row.num_images, row.profile_kind, row.half_life_images, row.rampup_ratio) == (64, "exponential", 40, 0.75)
+    assert (row.sigma_rel, row.gamma) == (None, None)
+    loaded = load_model(local_store.get(row.key))
+    assert loaded.metadata.profile == Profile(kind="exponential", half_life_images=40, rampup_ratio=0.75)
+    for average, found in zip(expected, loaded.denoiser.parameters(), strict=True):
+        torch.testing.assert_close(found.detach(), average, rtol=1e-5, atol=1e-6)
+
+
 def test_float16_snapshots_keep_buffers_exact(local_catalog: Catalog, local_store: ObjectStore) -> None:
     config = tiny_config(snapshot_dtype="float16", total_images=80, checkpoint_every=80)
     run = train_locally(config, local_catalog, local_store)
@@ -101,7 +128,7 @@ def test_a_run_killed_after_any_step_ends_in_the_same_weights(
     stop_after: int, local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Step 11 is just after the first checkpoint (10), 13 lies between snapshots, 20 is the end of training."""
-    config = tiny_config()
+    config = tiny_config(ema_half_life_images=100)
     whole = train_locally(config, local_catalog, local_store, name="whole")
     attempt = claim_locally(config, local_catalog, name="killed")
     steps = 0
