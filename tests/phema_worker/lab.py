@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -59,13 +60,23 @@ class WorkerProcess:
     def lines(self, pattern: str) -> list[re.Match[str]]:
         return list(re.finditer(pattern, self.log.read_text()))
 
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def address(self) -> str:
+        """Where its metrics are served."""
+        (started,) = self.lines(r'"address": "([^"]+)"')
+        return started[1]
+
     def ready(self) -> WorkerProcess:
         until(self.actor_pids, "a warm actor")
         return self
 
     def actor_pids(self) -> list[int]:
         """Process ids of the actors it started, in order."""
-        assert self.process.poll() is None, self.log.read_text()
+        assert self.alive, self.log.read_text()
         return [int(match[1]) for match in self.lines(r"process id (\d+) is ready")]
 
     def stop(self) -> int:
@@ -80,13 +91,21 @@ class WorkerProcess:
 
 @dataclass
 class Lab:
-    """Catalog and store of one test, and whoever works on them."""
+    """Catalog and store that tests share, each with runs of its own, and whoever works on them."""
 
     folder: Path
     catalog: Catalog
     store: ObjectStore
     env: dict[str, str]
     workers: list[WorkerProcess] = field(default_factory=list)
+    _weighted: Run | None = None
+
+    def worker(self) -> WorkerProcess:
+        """A warm worker: the one that earlier tests left alive, else a new one. It is the only one."""
+        alive = [worker for worker in self.workers if worker.alive]
+        for superfluous in alive[:-1]:
+            superfluous.stop()
+        return alive[-1] if alive else self.start_worker().ready()
 
     def start_worker(self, **settings: object) -> WorkerProcess:
         extra = {f"PHEMA_{name.upper()}": str(value) for name, value in settings.items()}
@@ -95,8 +114,8 @@ class Lab:
         self.workers.append(WorkerProcess(process, log))
         return self.workers[-1]
 
-    def create_run(self, name: str = "digits", config: RunConfig | None = None) -> Run:
-        config = config or tiny_config()
+    def create_run(self, config: RunConfig | None = None) -> Run:
+        config, name = config or tiny_config(), f"run-{secrets.token_hex(4)}"
         with self.catalog.transaction() as tx:
             return tx.runs.create(name, config.model_dump(mode="json"), config.config_hash, config.total_images)
 
@@ -195,6 +214,16 @@ class Lab:
                 tx.reconstructions.complete(row.id, f"runs/elsewhere-{row.id}", 1, "0" * 64)
             return job, [row.id for row in rows]
 
+    def weights(self, sigma_rel: float = 0.08) -> str:
+        """A finished reconstruction: the same for all tests that only need some weights."""
+        if self._weighted is None:
+            self._weighted = self.create_run()
+            self.add_snapshots(self._weighted)
+        job, (reconstruction_id,) = self.ask_reconstructions(self._weighted, [sigma_rel])
+        if job is not None:
+            self.wait(job)
+        return reconstruction_id
+
     def ask_evaluation(self, reconstruction_id: str, recipe: EvaluationRecipe) -> tuple[Job | None, str]:
         with self.catalog.transaction() as tx:
             run_id = tx.reconstructions.get(reconstruction_id).run_id
@@ -218,10 +247,15 @@ class Lab:
 
     def wait(self, job: Job | None, state: JobState = JobState.SUCCEEDED) -> Job:
         assert job is not None
-        until(lambda: self.job(job).state.terminal, f"the end of {job.kind} {job.id}")
+        until(lambda: self.job(job).state.terminal or self._deserted(), f"the end of {job.kind} {job.id}")
         found = self.job(job)
         assert found.state is state, f"{found.state}: {found.error}"
         return found
+
+    def _deserted(self) -> bool:
+        """Nobody is left to wait for: fail at once, with what the last worker said."""
+        assert any(worker.alive for worker in self.workers), self.workers[-1].log.read_text()
+        return False
 
     def wait_until_under_way(self, job: Job) -> None:
         """The actor is known to be at work: it has reported a part of the job as done."""
@@ -240,6 +274,7 @@ class Lab:
         with self.catalog.transaction(read_only=True) as tx:
             return [str(attempt.outcome) for attempt in tx.jobs.attempts(job.id)]
 
-    def results(self) -> list[str]:
-        """Keys of all objects that workers have written."""
-        return [o.key for o in self.store.list() if "/reconstructions/" in o.key or o.key.startswith("evaluations/")]
+    def results(self, owner: str) -> list[str]:
+        """Keys of all objects that workers have written for a run or an evaluation."""
+        written = [o.key for o in self.store.list() if "/reconstructions/" in o.key or o.key.startswith("evaluations/")]
+        return [key for key in written if owner in key]
