@@ -18,6 +18,8 @@ from shared.edm2.topology import Resampling
 
 EPSILON = 1e-4
 _SILU_MAGNITUDE = 0.596  # sqrt(E silu(z)^2) of standard normal z
+SILU_GAIN = 1 / _SILU_MAGNITUDE
+"""What a layer's weights are multiplied by when its input is a plain SiLU: fewer numbers than the activations."""
 
 
 def normalize(x: Tensor, dim: int | Sequence[int] | None = None, eps: float = EPSILON) -> Tensor:
@@ -65,19 +67,22 @@ class MPConv(nn.Module):
         self.weight = nn.Parameter(torch.randn(shape))
         self._frozen: dict[torch.dtype, Tensor] | None = None
 
-    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, gain: Tensor | float | None = None) -> Tensor:
         weight = self._effective_weight(x.dtype, gain)
         return F.linear(x, weight) if weight.ndim == 2 else F.conv2d(x, weight, padding=self.padding)
 
-    def _effective_weight(self, dtype: torch.dtype, gain: Tensor | None) -> Tensor:
+    def _effective_weight(self, dtype: torch.dtype, gain: Tensor | float | None) -> Tensor:
         frozen = self._frozen
         if frozen is None:
             return self._normalized(dtype, gain)
         if dtype not in frozen:
-            frozen[dtype] = self._normalized(dtype, gain).detach()
+            weight = self._normalized(dtype, gain).detach()
+            # Convolutions answer in the layout of their weights, and inference is fastest with channels last.
+            channels_last = torch.channels_last if weight.ndim == 4 else torch.contiguous_format
+            frozen[dtype] = weight.contiguous(memory_format=channels_last)
         return frozen[dtype]
 
-    def _normalized(self, dtype: torch.dtype, gain: Tensor | None) -> Tensor:
+    def _normalized(self, dtype: torch.dtype, gain: Tensor | float | None) -> Tensor:
         # One factor per output channel carries norm, fan-in and gain: a single pass over the weights.
         scale = _inverse_rms(self.weight, None, EPSILON) / math.sqrt(self.weight[0].numel())
         return (self.weight * (scale if gain is None else scale * gain)).to(dtype)
@@ -133,7 +138,15 @@ def _inverse_rms(x: Tensor, dim: int | Sequence[int] | None, eps: float) -> Tens
     Multiplying by a reciprocal costs the backward pass half of what dividing would.
     """
     dims = list(range(1, x.ndim)) if dim is None else [dim] if isinstance(dim, int) else list(dim)
-    count = math.prod(x.shape[d] for d in dims)
-    norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
-    inverse: Tensor = (norm / math.sqrt(count) + eps).reciprocal()
+    norm = _norm(x, dims)
+    inverse: Tensor = (norm / math.sqrt(x.numel() // norm.numel()) + eps).reciprocal()
     return inverse
+
+
+def _norm(x: Tensor, dims: list[int]) -> Tensor:
+    """Euclidean norm over `dims`. On CPUs vector_norm is 20 times slower than this sum where channels are strided."""
+    if x.dtype in (torch.float32, torch.float64):
+        # The addend is lost in any sum but zero, whose root it gives a gradient of zero instead of NaN.
+        return (x.square().sum(dim=dims, keepdim=True) + 1e-30).sqrt()
+    norm: Tensor = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=torch.float32)
+    return norm

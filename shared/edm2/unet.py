@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared.edm2.config import NetworkConfig
-from shared.edm2.layers import MPConv, MPFourier, mp_cat, mp_silu, mp_sum, normalize, resample
+from shared.edm2.layers import SILU_GAIN, MPConv, MPFourier, mp_cat, mp_silu, mp_sum, normalize, resample
 from shared.edm2.topology import BlockPlan, Topology, plan_unet
 
 
@@ -40,11 +40,12 @@ class Block(nn.Module):
             self.attn_proj = MPConv(width, width, kernel=1)
 
     def _branch(self, x: Tensor, emb: Tensor) -> Tensor:
-        y = self.conv_res0(mp_silu(x))
+        """Equation for equation an MP-SiLU before either convolution; its constant is in their weights."""
+        y = self.conv_res0(F.silu(x), gain=SILU_GAIN)
         gain_NC = self.emb_linear(emb, gain=self.emb_gain) + 1
-        y = mp_silu(y * gain_NC[:, :, None, None].to(y.dtype))
+        y = F.silu(y * gain_NC[:, :, None, None].to(y.dtype))
         y = F.dropout(y, self.dropout, self.training)
-        return self.conv_res1(y)  # type: ignore[no-any-return]
+        return self.conv_res1(y, gain=SILU_GAIN)  # type: ignore[no-any-return]
 
     def _finish(self, x: Tensor, branch: Tensor) -> Tensor:
         x = mp_sum(x, branch, self.res_balance)

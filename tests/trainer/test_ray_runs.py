@@ -75,6 +75,7 @@ def attempts(catalog: Catalog) -> list[Any]:
         return tx.jobs.attempts(tx.runs.get("run").job_id)
 
 
+@pytest.mark.slow  # tests/e2e/test_kills.py kills the same processes of a whole service
 def test_kills_of_worker_driver_and_trainer_change_nothing(
     trainer: Trainer, local_catalog: Catalog, local_store: ObjectStore, tmp_path: Path
 ) -> None:
