@@ -23,6 +23,9 @@ OUTAGE_SECONDS = 60.0
 
 Awaited = TypeVar("Awaited", Run, Job)
 
+Guide = Reconstruction | str | tuple[str, int | None, float]
+"""Weights that guide: a finished reconstruction, its id, or (run, num_images, sigma_rel)."""
+
 
 class Client:
     """A connection to one phema service.
@@ -99,16 +102,23 @@ class Client:
         self,
         reconstruction: str | Reconstruction,
         *,
+        guide: Guide | None = None,
         wait: bool = True,
         on_progress: Callable[[Job], None] | None = None,
         **recipe: Any,
     ) -> Evaluation:
         """Sample from a reconstruction and score it.
 
-        `recipe` holds fields of the sampling recipe: num_samples, num_steps, guidance, guide_id, seed, metrics, grid, …
+        `recipe` holds fields of the sampling recipe: num_samples, num_steps, guidance, guidance_interval, churn, seed,
+        metrics, grid, …; `docs/evaluations.md` lists them. `guide` goes with `guidance`: a finished reconstruction, its
+        id, or (run, num_images, sigma_rel), which is reconstructed first; num_images None is that run's latest. It may
+        come from any run and time whose pictures and classes fit.
+
         With `wait`, the answer carries `figures`; a job that fails raises JobFailed.
         """
         identity = reconstruction if isinstance(reconstruction, str) else reconstruction.id
+        if guide is not None:
+            recipe |= self._guidance(guide, recipe, on_progress)
         answer = self._transport.post("/v1/evaluations", {"reconstruction_id": identity, **recipe})
         evaluation = Evaluation.model_validate(answer)
         if not wait:
@@ -116,6 +126,20 @@ class Client:
         if not evaluation.done and evaluation.job_id:
             self.wait(evaluation.job_id, on_progress=on_progress)
         return self.evaluation(evaluation.id)
+
+    def _guidance(
+        self, guide: Guide, recipe: Mapping[str, Any], on_progress: Callable[[Job], None] | None
+    ) -> dict[str, str]:
+        if "guide_id" in recipe:
+            raise InvalidArgument("guide and guide_id both name the guide; give one of them")
+        if "guidance" not in recipe:
+            raise InvalidArgument("guide does nothing without guidance; give a weight such as guidance=2.0")
+        if isinstance(guide, str):
+            return {"guide_id": guide}
+        if not isinstance(guide, Reconstruction):
+            run, num_images, sigma_rel = guide
+            [guide] = self.reconstruct(run, sigma_rel, num_images, on_progress=on_progress)
+        return {"guide_id": guide.id}
 
     def evaluation(self, evaluation_id: str) -> Evaluation:
         return Evaluation.model_validate(self._transport.get(route("evaluations", evaluation_id)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -51,17 +52,27 @@ def sample(
     seeds: int | Sequence[int] = 16,
     class_labels: int | Sequence[int] | Tensor | Literal["random"] | None = "random",
     num_steps: int = 32,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
     guide: Denoiser | None = None,
     guidance: float = 1.0,
+    guidance_interval: tuple[float, float] | None = None,
+    churn: float = 0.0,
+    churn_min: float = 0.0,
+    churn_max: float = math.inf,
+    churn_noise: float = 1.0,
     batch_size: int = 64,
 ) -> Tensor:
     """Pictures drawn with Heun's sampler: float32 [N, C, H, W], about -1 to 1, on the CPU.
 
     `seeds` gives one picture per seed, or a number N for the seeds 0 to N - 1; a picture depends on its seed alone.
     `class_labels` is one class for all, one per picture (indices or one-hot rows), "random", or None for no label.
-    `guide` with `guidance` above 1 steers away from a worse network (autoguidance) or an unconditional one.
+    `guide` with `guidance` above 1 steers away from a worse network (autoguidance) or an unconditional one, with
+    `guidance_interval` (low, high] only at steps whose middle noise level lies in it. `churn` above 0 adds fresh noise
+    of `churn_noise` times unit strength at the levels from `churn_min` to `churn_max`.
 
-    Raises ValueError for labels, guide or steps that do not fit.
+    Raises ValueError for labels, guide or numbers that do not fit.
     """
     chosen = range(seeds) if isinstance(seeds, int) else list(seeds)
     labels = [class_labels] * len(chosen) if isinstance(class_labels, int) else class_labels
@@ -70,8 +81,16 @@ def sample(
         seeds=chosen,
         class_labels=labels,
         num_steps=num_steps,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        rho=rho,
         guide=guide,
         guidance=guidance,
+        guidance_interval=guidance_interval,
+        churn=churn,
+        churn_min=churn_min,
+        churn_max=churn_max,
+        churn_noise=churn_noise,
         batch_size=batch_size,
     )
 

@@ -46,8 +46,43 @@ def evaluate(
         int | None, typer.Option("--num-samples", min=1, help="Pictures to draw for the figures.")
     ] = None,
     num_steps: Annotated[int | None, typer.Option("--num-steps", min=2, help="Steps of the sampler.")] = None,
-    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance weight; 1 is none.")] = None,
-    guide: Annotated[str | None, typer.Option("--guide", metavar="RECONSTRUCTION", help="Weights that guide.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", metavar="W", help="Guidance weight; 1 is none. Needs a guide.")
+    ] = None,
+    guide: Annotated[
+        str | None, typer.Option("--guide", metavar="RECONSTRUCTION", help="Id of the weights that guide.")
+    ] = None,
+    guide_run: Annotated[
+        str | None,
+        typer.Option("--guide-run", metavar="RUN", help="Run whose weights guide, with --guide-sigma-rel."),
+    ] = None,
+    guide_sigma_rel: Annotated[
+        float | None, typer.Option("--guide-sigma-rel", help="EMA length of the guide from --guide-run.")
+    ] = None,
+    guide_images: Annotated[
+        int | None,
+        typer.Option(
+            "--guide-images", min=1, metavar="NUM_IMAGES", help="Training time of that guide; default its latest."
+        ),
+    ] = None,
+    guidance_interval: Annotated[
+        str | None,
+        typer.Option(
+            "--guidance-interval", metavar="LOW,HIGH", help="Guide only at noise levels between these; default all."
+        ),
+    ] = None,
+    churn: Annotated[
+        float | None, typer.Option("--churn", min=0, help="Noise added anew over all steps; 0 is deterministic.")
+    ] = None,
+    churn_min: Annotated[
+        float | None, typer.Option("--churn-min", min=0, help="Lowest noise level at which noise is added.")
+    ] = None,
+    churn_max: Annotated[
+        float | None, typer.Option("--churn-max", help="Highest noise level at which noise is added.")
+    ] = None,
+    churn_noise: Annotated[
+        float | None, typer.Option("--churn-noise", help="Strength of the noise added; 1 keeps the balance.")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the first picture.")] = None,
     metric: Annotated[
         list[Metric] | None, typer.Option("--metric", help="Figure to compute; repeatable, default both.")
@@ -64,16 +99,26 @@ def evaluate(
         "num_samples": num_samples,
         "num_steps": num_steps,
         "guidance": guidance,
-        "guide_id": guide,
+        "guidance_interval": None if guidance_interval is None else _interval(guidance_interval),
+        "churn": churn,
+        "churn_min": churn_min,
+        "churn_max": churn_max,
+        "churn_noise": churn_noise,
         "seed": seed,
         "metrics": metric or None,
         "grid": grid,
     }
     recipe: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
     wanted = None if sigma_rel is None else wanted_sigma_rels(sigma_rel)
+    from_run = _guide_from_run(guide, guide_run, guide_sigma_rel, guide_images)
+    if (guide or from_run) and guidance is None:
+        raise InvalidArgument("a guide does nothing without a weight; add --guidance, such as --guidance 2")
     target, view = folder(output), screen(as_json)
     with client(context) as service:
+        guides = [] if from_run is None else service.reconstruct(*from_run, wait=False)
         weights = _weights(service, view, targets, wanted, at)
+        if guide or guides:
+            recipe["guide_id"] = guide or finish(service, view, guides)[0].id
         evaluations = [service.evaluate(item, wait=False, **recipe) for item in weights]
         if not no_wait:
             way_back = "the same command picks them up again"
@@ -103,17 +148,28 @@ def evaluations(
 def show_evaluations(view: Screen, evaluations: list[Evaluation], files: dict[str, str]) -> None:
     """A table of figures over sigma_rel, the smallest Fréchet distance marked."""
     best = best_of(evaluations)
-    columns = ["SIGMA_REL", "IMAGES", "STATE", "FRECHET", "HELD_OUT_LOSS", "", "SAMPLES", "CREATED", "ID"]
+    guided = any(_guidance(evaluation.recipe) for evaluation in evaluations)
+    columns = ["SIGMA_REL", "IMAGES", "STATE", "FRECHET", "HELD_OUT_LOSS", "", "SAMPLES"]
+    columns += [*(["GUIDANCE"] if guided else []), "CREATED", "ID"]
     rows = []
     for evaluation in evaluations:
         figures = evaluation.figures or {}
         row = [f"{evaluation.sigma_rel:g}", f"{evaluation.num_images:,}", evaluation.state]
         row += [figure(figures.get("frechet")), figure(figures.get("held_out_loss"))]
         row += ["best" if evaluation.id in best else "", str(evaluation.recipe.get("num_samples", ""))]
+        row += [_guidance(evaluation.recipe)] if guided else []
         row += [when(evaluation.created_at), evaluation.id]
         rows.append([*row, files[evaluation.id]] if files else row)
     right = ("SIGMA_REL", "IMAGES", "FRECHET", "HELD_OUT_LOSS", "SAMPLES")
     view.table([*columns, "FILE"] if files else columns, rows, right=right)
+
+
+def _guidance(recipe: dict[str, Any]) -> str:
+    """Weight and interval, or nothing when unguided."""
+    weight, interval = recipe.get("guidance", 1), recipe.get("guidance_interval")
+    if weight == 1:
+        return ""
+    return f"{weight:g}" if interval is None else f"{weight:g} ({interval[0]:g}, {interval[1]:g}]"
 
 
 def best_of(evaluations: Sequence[Evaluation]) -> set[str]:
@@ -141,6 +197,31 @@ def _weights(
     if len(targets) != 1 or ids:
         raise InvalidArgument("--sigma-rel goes with exactly one run; reconstructions have theirs already")
     return finish(service, view, service.reconstruct(targets[0], wanted, at, wait=False))
+
+
+def _guide_from_run(
+    guide: str | None, run: str | None, sigma_rel: float | None, num_images: int | None
+) -> tuple[str, float, int | None] | None:
+    """What `Client.reconstruct` is asked for, if the guide is named by run and EMA length."""
+    if run is None:
+        if sigma_rel is not None or num_images is not None:
+            raise InvalidArgument("--guide-sigma-rel and --guide-images go with --guide-run")
+        return None
+    if guide is not None:
+        raise InvalidArgument("--guide and --guide-run both name the guide; give one of them")
+    if sigma_rel is None:
+        raise InvalidArgument("--guide-run needs the EMA length of the guide; add --guide-sigma-rel")
+    return run, sigma_rel, num_images
+
+
+def _interval(text: str) -> list[float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise InvalidArgument(
+            f"--guidance-interval {text!r} must be two noise levels LOW,HIGH, such as 0.2,1.6"
+        ) from None
+    return [low, high]
 
 
 def _pictures(service: Client, view: Screen, evaluations: list[Evaluation], target: Path) -> dict[str, str]:

@@ -87,13 +87,62 @@ def test_a_guide_comes_from_any_run_whose_pictures_fit(api: Api, subject: str) -
     assert asked.json()["recipe"]["guide_id"] == guide
 
 
-def test_a_guide_that_does_not_fit_is_refused(api: Api, subject: str) -> None:
-    config = resolve("digits-tiny", {"network": {"label_dim": 0}})
+def _reconstruction_of(api: Api, name: str, **config: Any) -> str:
+    """Id of a finished reconstruction of another run, configured so."""
+    other = resolve("digits-tiny", config)
     with api.catalog.transaction() as tx:
-        run = tx.runs.create("plain", config.model_dump(mode="json"), config.config_hash, config.total_images)
-    guide = seed.reconstruction(api.catalog, api.store, run.id).id
+        run = tx.runs.create(name, other.model_dump(mode="json"), other.config_hash, other.total_images)
+    return seed.reconstruction(api.catalog, api.store, run.id).id
+
+
+@only("sqlite")
+def test_an_unconditional_guide_fits_any_network(api: Api, subject: str) -> None:
+    guide = _reconstruction_of(api, "plain", network={"label_dim": 0, "model_channels": 64})
+    assert api.post(PATH, {"reconstruction_id": subject, "guidance": 2.0, "guide_id": guide}).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"label_dim": 3}, "has label_dim 3; to guide {subject} it must be 10 or 0"),
+        ({"img_resolution": 16}, "has img_resolution 16; to guide {subject} it must be 8"),
+        ({"img_channels": 3}, "has img_channels 3; to guide {subject} it must be 1"),
+    ],
+)
+@only("sqlite")
+def test_a_guide_that_does_not_fit_is_refused(api: Api, subject: str, fields: dict[str, int], words: str) -> None:
+    guide = _reconstruction_of(api, "misfit", network=fields)
     response = api.post(PATH, {"reconstruction_id": subject, "guidance": 2.0, "guide_id": guide})
-    assert f"guide_id {guide} has label_dim 0" in problem(response, 422, "invalid")["detail"]
+    document = problem(response, 422, "invalid")
+    assert document["detail"] == f"guide_id {guide} {words.format(subject=subject)}"
+    assert [error["field"] for error in document["errors"]] == ["guide_id"]
+
+
+@only("sqlite")
+def test_a_run_that_kept_no_pictures_has_no_held_out_loss(api: Api) -> None:
+    subject = _reconstruction_of(api, "all-in", dataset={"held_out": 0})
+    document = problem(api.post(PATH, {"reconstruction_id": subject}), 422, "invalid")
+    assert [error["field"] for error in document["errors"]] == ["metrics"]
+    assert document["detail"] == (
+        f"metrics names held_out_loss, but the run of {subject} has dataset.held_out 0: it kept no pictures for that, "
+        "only frechet is allowed"
+    )
+    assert api.post(PATH, {"reconstruction_id": subject, "metrics": ["frechet"]}).status_code == 202
+
+
+@only("sqlite")
+def test_every_option_of_the_sampler_is_part_of_the_question(api: Api, subject: str) -> None:
+    guide = seed.reconstruction(api.catalog, api.store, seed.run(api.catalog, "guide").id).id
+    options = {"guidance": 2.0, "guide_id": guide, "guidance_interval": [0.2, 1.6], "churn": 10.0}
+    options |= {"churn_min": 0.05, "churn_max": 50.0, "churn_noise": 1.003}
+    ids = set()
+    for left_out in (None, "guidance_interval", "churn", "churn_min", "churn_max", "churn_noise"):
+        body = {name: value for name, value in options.items() if name != left_out}
+        asked = api.post(PATH, {"reconstruction_id": subject, **body})
+        assert asked.status_code == 202
+        assert body.items() <= asked.json()["recipe"].items()
+        ids.add(asked.json()["id"])
+    assert len(ids) == 6
 
 
 @pytest.mark.parametrize(
@@ -105,6 +154,9 @@ def test_a_guide_that_does_not_fit_is_refused(api: Api, subject: str) -> None:
         ({"num_steps": 1}, ["num_steps"], "num_steps 1 must be greater than or equal to 2"),
         ({"num_samples": 10**9}, ["num_samples"], "num_samples 1000000000 must be less than or equal to 100000"),
         ({"sigma_min": 90}, [""], "sigma_min 90 must be below sigma_max 80"),
+        ({"guidance_interval": [2, 1]}, [""], "guidance_interval [2, 1] must rise"),
+        ({"churn": -1}, ["churn"], "churn -1 must be greater than or equal to 0"),
+        ({"churn_min": 3, "churn_max": 2}, [""], "churn_min 3 must be below churn_max 2"),
         ({"metrics": ["fid"]}, ["metrics.0"], "metrics.0 \"fid\" must be 'frechet' or 'held_out_loss'"),
         ({"steps": 3}, ["steps"], "steps is not known here"),
     ],

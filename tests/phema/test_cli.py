@@ -17,6 +17,7 @@ import pytest
 from phema.client import Client
 from shared import catalog
 from shared.catalog import JobKind
+from shared.recipes.presets import PRESETS
 from tests.phema.service import Service
 from tests.phema.test_client import steps
 
@@ -117,6 +118,29 @@ def test_evaluate_marks_the_best(cli: Cli, trained: catalog.Run, evaluated: list
     assert (new[0]["state"], new[0]["recipe"]["metrics"], new[0]["recipe"]["seed"]) == ("queued", ["frechet"], 3)
 
 
+def test_evaluate_with_a_guide_from_a_run(
+    service: Service, client: Client, cli: Cli, trained: catalog.Run, evaluated: list[str]
+) -> None:
+    run = trained.name
+    client.reconstruct(run, 0.1, 6400, wait=False)
+    service.reconstruct()
+    options = ["--num-samples", "8", "--guidance", "2", "--guide-run", run, "--guide-sigma-rel", "0.1"]
+    options += ["--guide-images", "6400", "--guidance-interval", "0.2,1.6"]
+    options += ["--churn", "10", "--churn-min", "0.05", "--churn-max", "50", "--churn-noise", "1.003"]
+    (item,) = document(cli("evaluate", evaluated[0], *options, "--no-wait", "--json"))
+    recipe = item["recipe"]
+    assert client.reconstruction(recipe["guide_id"]).num_images == 6400
+    assert (recipe["guidance"], recipe["guidance_interval"]) == (2.0, [0.2, 1.6])
+    assert [recipe[name] for name in ("churn", "churn_min", "churn_max", "churn_noise")] == [10.0, 0.05, 50.0, 1.003]
+    by_id = ["--guide", recipe["guide_id"], *options[2:4]]
+    (other,) = document(cli("evaluate", evaluated[0], *by_id, "--no-wait", "--json"))
+    assert other["recipe"]["guide_id"] == recipe["guide_id"]
+    code, out, _ = cli("evaluations", run)
+    assert code == 0
+    assert "GUIDANCE" in out.splitlines()[0]
+    assert [line for line in out.splitlines() if "2 (0.2, 1.6]" in line]
+
+
 def test_jobs(cli: Cli, client: Client, name: str) -> None:
     job = client.runs.create(name).job
     assert job is not None
@@ -133,10 +157,25 @@ def test_jobs(cli: Cli, client: Client, name: str) -> None:
 
 
 def test_presets(cli: Cli) -> None:
-    assert "digits-tiny" in cli("presets", "list")[1]
-    assert document(cli("presets", "list", "--json"))["digits-tiny"]["batch_size"] == 64
+    code, out, _ = cli("presets")
+    assert code == 0
+    assert out == cli("presets", "list")[1]
+    [row] = [line for line in out.splitlines() if line.startswith("edm2-img512-s ")]
+    assert row.split() == ["edm2-img512-s", "G", "280,212,837", "101.8", "2.56", "0.130"]
+    documents = document(cli("presets", "--json"))
+    assert documents == document(cli("presets", "list", "--json"))
+    named = {item["name"]: item for item in documents}
+    assert set(named) == set(PRESETS)
+    assert named["edm2-img512-a"]["config"] == "A"
+    assert named["edm2-img512-b"]["num_parameters"] == 291_757_828 + 129
+    assert named["edm2-img512-b"]["num_parameters_without_uncertainty"] == 291_757_828
+    assert (named["edm2-img64-s"]["fid"], named["edm2-img64-s"]["fid_sigma_rel"]) == (1.58, 0.075)
     assert document(cli("presets", "show", "digits-tiny", "--json"))["network"]["img_resolution"] == 8
-    assert "network.img_resolution" in cli("presets", "show", "digits-tiny")[1]
+    out = cli("presets", "show", "edm2-img512-s")[1]
+    assert "network.img_resolution" in out
+    assert "280,212,837 parameters, 280,212,709 without the uncertainty head; 101.8 Gflops" in out
+    assert "Expected FID: 2.56 at sigma_rel 0.130" in out
+    assert "\npreset " in out
 
 
 def test_db_upgrade_makes_a_catalog(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -173,7 +212,14 @@ USAGE = [
     (["evaluate", "rec-1", "--at", "64"], "--at goes with a run and --sigma-rel"),
     (["evaluate", "rec-1", "--sigma-rel", "0.1"], "--sigma-rel goes with exactly one run"),
     (["evaluate", "rec-1", "--metric", "fid"], "'fid'"),
-    (["presets", "show", "digits"], "preset 'digits' is unknown; did you mean 'digits-tiny'?"),
+    (["evaluate", "rec-1", "--guide", "rec-2"], "a guide does nothing without a weight; add --guidance"),
+    (["evaluate", "rec-1", "--guide-images", "64"], "--guide-sigma-rel and --guide-images go with --guide-run"),
+    (["evaluate", "rec-1", "--guide-run", "x"], "--guide-run needs the EMA length of the guide; add --guide-sigma-rel"),
+    (["evaluate", "rec-1", "--guide-run", "x", "--guide", "rec-2"], "--guide and --guide-run both name the guide"),
+    (["evaluate", "rec-1", "--guidance-interval", "2"], "--guidance-interval '2' must be two noise levels LOW,HIGH"),
+    (["evaluate", "rec-1", "--churn", "-1"], "'--churn'"),
+    (["presets", "show", "digits-tin"], "preset 'digits-tin' is unknown; did you mean 'digits-tiny'?"),
+    (["presets", "--json", "list"], "--json goes after list"),
     (["download", "thing"], "'thing' cannot be downloaded; ids that can start with rec-, snap- or eval-"),
     (["--url", "ftp://x", "runs", "list"], "the service's address 'ftp://x' must start with http:// or https://"),
     (["up", "--port", "70000"], "'--port'"),

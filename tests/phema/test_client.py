@@ -122,6 +122,24 @@ def test_evaluate_gives_figures(service: Service, client: Client, trained: catal
     assert client.evaluations(trained.name) == [again]
 
 
+def test_a_guide_is_a_reconstruction_an_id_or_a_time_of_a_run(
+    service: Service, client: Client, trained: catalog.Run
+) -> None:
+    main, guide = client.reconstruct(trained.name, [0.1, 0.2], on_progress=steps(service.reconstruct))
+    recipe = {"guidance": 2.0, "guidance_interval": (0.2, 1.6), "num_samples": 16}
+    by_record = client.evaluate(main, guide=guide, wait=False, **recipe)
+    assert by_record.recipe["guide_id"] == guide.id
+    assert by_record.recipe["guidance_interval"] == [0.2, 1.6]
+    assert client.evaluate(main, guide=guide.id, wait=False, **recipe) == by_record
+    latest = client.evaluate(main, guide=(trained.name, None, 0.2), wait=False, **recipe)
+    assert latest == by_record
+    early = client.evaluate(
+        main, guide=(trained.name, 6400, 0.1), wait=False, on_progress=steps(service.reconstruct), **recipe
+    )
+    found = client.reconstruction(early.recipe["guide_id"])
+    assert (found.num_images, found.sigma_rel, found.state) == (6400, 0.1, "succeeded")
+
+
 def test_a_failed_job_is_an_error_with_its_reason(service: Service, client: Client, trained: catalog.Run) -> None:
     def fail() -> None:
         service.fail(service.claim(JobKind.RECONSTRUCT), "snapshot 3 is truncated")
@@ -150,6 +168,8 @@ def test_waiting_can_have_an_end(client: Client, name: str) -> None:
         (lambda c, run: c.plan(run.name, []), errors.InvalidArgument, "sigma_rel is empty; name at least one"),
         (lambda c, run: c.plan(run.name, 0.1, 3201), errors.Refused, "3200"),
         (lambda c, run: c.evaluate("rec-0"), errors.Refused, "rec-0"),
+        (lambda c, run: c.evaluate("rec-0", guide="rec-1"), errors.InvalidArgument, "guide does nothing without"),
+        (lambda c, run: c.evaluate("rec-0", guide="rec-1", guide_id="rec-1"), errors.InvalidArgument, "one of them"),
         (lambda c, run: c.download("rec-0"), errors.NotFound, "rec-0"),
         (lambda c, run: c.download("something"), errors.InvalidArgument, "rec-, snap- or eval-"),
     ],

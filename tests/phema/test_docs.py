@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import phema
 from phema import errors
 from phema.cli import app
 from phema.errors import PhemaError
+from shared.recipes.config import EvaluationRecipe
 
 DOCS = Path(__file__).parents[2] / "docs"
 CLI = (DOCS / "cli.md").read_text()
@@ -69,6 +72,21 @@ def test_public_names_are_listed_and_there() -> None:
     assert set(phema.__all__) <= set(dir(phema))
     with pytest.raises(AttributeError, match="module 'phema' has no attribute 'lode'"):
         phema.lode  # noqa: B018
+
+
+def test_every_field_of_a_recipe_is_in_its_table_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", (DOCS / "evaluations.md").read_text(), re.MULTILINE)
+    defaults = EvaluationRecipe().model_dump(mode="json")
+    assert rows == [(name, json.dumps(value, separators=(",", ":"))) for name, value in defaults.items()]
+
+
+def test_every_argument_of_sample_is_in_its_table_with_its_default() -> None:
+    table = re.findall(r"^\| (`.*`) \| (`.*`) \| ", PYTHON.partition("Argument of `phema.sample`")[2], re.MULTILINE)
+    listed = {}
+    for names, defaults in table:
+        listed |= dict(zip(re.findall(r"`(.*?)`", names), re.findall(r"`(.*?)`", defaults), strict=True))
+    parameters = dict(list(inspect.signature(phema.sample).parameters.items())[1:])
+    assert listed == {name: repr(parameter.default).replace("'", '"') for name, parameter in parameters.items()}
 
 
 def test_the_error_tree_is_drawn_in_full() -> None:

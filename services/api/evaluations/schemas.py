@@ -13,7 +13,11 @@ class EvaluationCreate(EvaluationRecipe):
     """A reconstruction, and how it is sampled and scored; what is absent is the recipe's default."""
 
     reconstruction_id: BodyId = Field(description="A finished reconstruction.")
-    guide_id: BodyId | None = Field(default=None, description="A finished reconstruction that guides the sampler.")
+    guide_id: BodyId | None = Field(
+        default=None,
+        description="A finished reconstruction that guides the sampler: of any run and time whose pictures and classes "
+        "fit.",
+    )
 
     @property
     def recipe(self) -> EvaluationRecipe:

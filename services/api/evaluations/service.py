@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from services.api.downloads import Download
 from services.api.errors import Damaged, Invalid, NotFinished
 from services.api.evaluations.schemas import Evaluation, EvaluationCreate
@@ -12,6 +14,7 @@ from services.api.runs.service import finite
 from services.api.schema import Page
 from shared import catalog
 from shared.catalog import JobKind, JobState, Transaction, content_key
+from shared.edm2.guide_fit import misfit
 from shared.recipes.config import EvaluationRecipe, RunConfig
 from shared.snapshots.store import ObjectStore, digest
 
@@ -21,6 +24,7 @@ def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> Out
     subject = _finished(tx, "reconstruction_id", body.reconstruction_id)
     if body.guide_id is not None:
         _check_guide(tx, subject, _finished(tx, "guide_id", body.guide_id))
+    _check_metrics(tx, subject, body.metrics)
     row, needs_job = tx.evaluations.find_or_create(
         run_id=subject.run_id, reconstruction_id=subject.id, recipe=body.recipe.model_dump(mode="json")
     )
@@ -48,14 +52,28 @@ def _finished(tx: Transaction, field: str, reconstruction_id: str) -> catalog.Re
 
 
 def _check_guide(tx: Transaction, subject: catalog.Reconstruction, guide: catalog.Reconstruction) -> None:
-    """Both networks must take the same pictures and classes; width and depth may differ. Raises Invalid."""
-    ours, theirs = (RunConfig.model_validate(tx.runs.get(row.run_id).config).network for row in (subject, guide))
-    for name in ("img_resolution", "img_channels", "label_dim"):
-        wanted, given = getattr(ours, name), getattr(theirs, name)
-        if wanted != given:
-            raise Invalid.of(
-                "guide_id", f"guide_id {guide.id} has {name} {given}; to guide {subject.id} it must have {wanted}"
-            )
+    """What `misfit` knows from the two runs' configurations. Raises Invalid."""
+    ours, theirs = (_config(tx, row).network for row in (subject, guide))
+    if (wrong := misfit(ours, theirs)) is not None:
+        raise Invalid.of(
+            "guide_id",
+            f"guide_id {guide.id} has {wrong.field} {wrong.given}; to guide {subject.id} it must be {wrong.allowed}",
+        )
+
+
+def _check_metrics(tx: Transaction, subject: catalog.Reconstruction, metrics: Sequence[str]) -> None:
+    """Raises Invalid."""
+    dataset = _config(tx, subject).dataset
+    if "held_out_loss" in metrics and not dataset.held_out:
+        raise Invalid.of(
+            "metrics",
+            f"metrics names held_out_loss, but the run of {subject.id} has dataset.held_out 0: it kept no pictures for "
+            "that, only frechet is allowed",
+        )
+
+
+def _config(tx: Transaction, row: catalog.Reconstruction) -> RunConfig:
+    return RunConfig.model_validate(tx.runs.get(row.run_id).config)
 
 
 def to_evaluation(row: catalog.Evaluation) -> Evaluation:
