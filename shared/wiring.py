@@ -1,23 +1,38 @@
-"""From settings to the two things every process talks to: the object store and the catalog."""
+"""From settings to what processes talk to: the object store, the catalog, and datasets wherever they lie."""
 
 from __future__ import annotations
 
 from shared.catalog import Catalog
+from shared.datasets import Dataset, DatasetChoice, OpenRemote, open_dataset
 from shared.settings import Settings
 from shared.snapshots.store import ObjectStore, S3Options, open_store
 
 
 def store_from(settings: Settings) -> ObjectStore:
     """The object store the settings name. Nothing is read or written yet."""
+    return open_store(settings.object_store_url, s3=s3_from(settings))
+
+
+def s3_from(settings: Settings) -> S3Options:
+    """How the settings reach S3, for the store and for datasets."""
     secret = settings.s3_secret_access_key
-    options = S3Options(
+    return S3Options(
         endpoint_url=settings.s3_endpoint_url,
         public_endpoint_url=settings.s3_public_endpoint_url,
         region=settings.s3_region,
         access_key_id=settings.s3_access_key_id,
         secret_access_key=secret.get_secret_value() if secret else None,
     )
-    return open_store(settings.object_store_url, s3=options)
+
+
+def remote_from(settings: Settings) -> OpenRemote:
+    """Opens s3:// URLs of datasets, with the store's endpoint and credentials."""
+    return lambda url: open_store(url, s3=s3_from(settings))
+
+
+def dataset_from(settings: Settings, choice: DatasetChoice) -> Dataset:
+    """The chosen dataset. Raises DatasetError, and SnapshotError's children when S3 cannot be read."""
+    return open_dataset(choice, remote=remote_from(settings))
 
 
 def catalog_from(settings: Settings) -> Catalog:

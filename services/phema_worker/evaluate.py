@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from services.phema_worker.features import NUM_FEATURES, RandomConvFeatures
 from services.phema_worker.held_out import NUM_LEVELS, held_out_loss
 from services.phema_worker.pictures import grid_png
+from services.phema_worker.reference import reference_moments
 from services.phema_worker.watch import Watch
-from shared.datasets import Dataset, Pictures, open_dataset
+from shared.datasets import Dataset, DatasetError, OpenRemote, Pictures, open_dataset
+from shared.edm2.features import NUM_FEATURES, RandomConvFeatures
 from shared.edm2.frechet import Moments, frechet_distance
-from shared.edm2.precond import Denoiser
+from shared.edm2.guidance import guided_steps
 from shared.edm2.heun import sigma_steps
+from shared.edm2.precond import Denoiser
 from shared.edm2.sampler import Labels, sample_batches
-from shared.recipes.config import DatasetConfig, EvaluationRecipe, RunConfig
+from shared.recipes.config import EvaluationRecipe, RunConfig
 
 _BATCH_ACTIVATIONS = 2**24
 """Activations of the widest map that a batch may hold: 21 pictures for EDM2-S, 256 for small networks."""
@@ -61,9 +63,14 @@ class _Sampler:
             self.denoiser,
             seeds=seeds,
             class_labels=class_labels,
-            sigmas=sigma_steps(recipe.num_steps, recipe.sigma_min, recipe.sigma_max, recipe.rho),
+            sigmas=self.sigmas,
+            churn=recipe.churn,
+            churn_min=recipe.churn_min,
+            churn_max=math.inf if recipe.churn_max is None else recipe.churn_max,
+            churn_noise=recipe.churn_noise,
             guide=self.guide,
             guidance=recipe.guidance,
+            guidance_interval=recipe.guidance_interval,
             batch_size=self.batch_size,
         )
         for pictures in batches:
@@ -76,20 +83,35 @@ class _Sampler:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the network per picture: two per Heun step, one for the last."""
-        return 2 * self.recipe.num_steps - 1
+        """Evaluations per picture: two per Heun step, one for the last, and as many of the guide where it guides."""
+        recipe = self.recipe
+        per_step = [2] * (recipe.num_steps - 1) + [1]
+        if self.guide is None or recipe.guidance == 1:
+            return sum(per_step)
+        steps = guided_steps(self.sigmas, recipe.guidance_interval)
+        return sum(count * (1 + is_guided) for count, is_guided in zip(per_step, steps, strict=True))
+
+    @property
+    def sigmas(self) -> Tensor:
+        recipe = self.recipe
+        return sigma_steps(recipe.num_steps, recipe.sigma_min, recipe.sigma_max, recipe.rho)
 
 
 def evaluate(
-    denoiser: Denoiser, guide: Denoiser | None, config: RunConfig, recipe: EvaluationRecipe, watch: Watch
+    denoiser: Denoiser,
+    guide: Denoiser | None,
+    config: RunConfig,
+    recipe: EvaluationRecipe,
+    watch: Watch,
+    remote: OpenRemote | None = None,
 ) -> Scores:
     """Score a network trained by `config`. Equal arguments give equal figures on one machine.
 
-    Raises NotFinite, SamplerError (the guide does not fit), DatasetError, and Cancelled at the next evaluation of
-    the network.
+    `remote` opens datasets behind S3. Raises NotFinite, SamplerError (the guide does not fit), DatasetError, and
+    Cancelled at the next evaluation of the network.
     """
     sampler = _Sampler(denoiser, guide, recipe, batch_size(denoiser), watch)
-    dataset = open_dataset(config.dataset)
+    dataset = open_dataset(config.dataset, remote=remote)
     dataset.check(denoiser.config)
     figures: dict[str, float] = {}
     with _stoppable(denoiser, watch):
@@ -101,7 +123,7 @@ def evaluate(
         watch.message = "sampling"
         pictures = torch.cat([*_grid(sampler)])
         if "frechet" in recipe.metrics:
-            figures["frechet"] = _frechet(sampler, config.dataset)
+            figures["frechet"] = _frechet(sampler, dataset, config.dataset.path)
     return Scores(figures, grid_png(pictures.numpy(), recipe.grid), _num_sampled(recipe))
 
 
@@ -123,7 +145,7 @@ def _stoppable(denoiser: Denoiser, watch: Watch) -> Iterator[None]:
 
 
 def _work(sampler: _Sampler, dataset: Dataset) -> int:
-    """Evaluations of the network, in pictures."""
+    """Evaluations of network and guide, in pictures."""
     held_out = len(dataset.held_out) * NUM_LEVELS if "held_out_loss" in sampler.recipe.metrics else 0
     return _num_sampled(sampler.recipe) * sampler.evaluations + held_out
 
@@ -133,6 +155,10 @@ def _num_sampled(recipe: EvaluationRecipe) -> int:
 
 
 def _held_out(sampler: _Sampler, config: RunConfig, pictures: Pictures) -> float:
+    if not len(pictures):
+        raise DatasetError(
+            "dataset.held_out of the run is 0, so no pictures were kept for held_out_loss; leave it out of metrics"
+        )
     classes = sampler.denoiser.config.label_dim
     labels = functional.one_hot(torch.from_numpy(pictures.labels), classes).float() if classes else None
     loss = held_out_loss(
@@ -153,14 +179,14 @@ def _grid(sampler: _Sampler) -> Iterator[Tensor]:
     return sampler.draw(_seeds(sampler.recipe, side * side), labels)
 
 
-def _frechet(sampler: _Sampler, dataset: DatasetConfig) -> float:
+def _frechet(sampler: _Sampler, dataset: Dataset, path: str | None) -> float:
     """Fréchet distance between samples with classes drawn uniformly and all training pictures."""
     network, device = sampler.denoiser.config, sampler.device
     features = RandomConvFeatures(network.img_channels, network.img_resolution, device)
     drawn = Moments(NUM_FEATURES)
     for pictures in sampler.draw(_seeds(sampler.recipe, sampler.recipe.num_samples), "random"):
         drawn.add(features(pictures.to(device)).cpu().numpy())
-    return frechet_distance(drawn, reference_moments(dataset))
+    return frechet_distance(drawn, reference_moments(dataset, path, sampler.watch))
 
 
 def _finite(what: str, values: Tensor) -> Tensor:
@@ -171,15 +197,3 @@ def _finite(what: str, values: Tensor) -> Tensor:
 
 def _seeds(recipe: EvaluationRecipe, count: int) -> range:
     return range(recipe.seed, recipe.seed + count)
-
-
-@lru_cache(maxsize=8)
-def reference_moments(config: DatasetConfig) -> Moments:
-    """Moments of the features of all training pictures; computed once per process."""
-    dataset = open_dataset(config)
-    features = RandomConvFeatures(dataset.channels, dataset.resolution)
-    moments = Moments(NUM_FEATURES)
-    for indices in np.split(np.arange(len(dataset.train)), range(_LARGEST_BATCH, len(dataset.train), _LARGEST_BATCH)):
-        images, _ = dataset.train.batch(indices)
-        moments.add(features(torch.from_numpy(images)).numpy())
-    return moments

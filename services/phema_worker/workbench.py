@@ -35,7 +35,7 @@ from shared.snapshots.file import SnapshotMetadata, read_header
 from shared.snapshots.model import LoadedModel, load_model
 from shared.snapshots.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
 from shared.snapshots.store import ObjectInfo
-from shared.wiring import store_from
+from shared.wiring import remote_from, store_from
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Workbench:
         torch.set_num_threads(max(1, int(settings.actor_cpus)))
         self.device = torch.device("cuda" if settings.actor_gpus and torch.cuda.is_available() else "cpu")
         self._store = store_from(settings)
+        self._remote = remote_from(settings)
         self._memory_bytes = settings.reconstruct_memory_bytes
 
     def do(self, task: Task, watch: Watch) -> Outcome:
@@ -115,7 +116,7 @@ class Workbench:
         watch.check()
         guide = self._load(task.guide).denoiser if task.guide is not None else None
         recipe = EvaluationRecipe.model_validate(task.recipe)
-        scores = evaluate(model.denoiser, guide, _config(model, task.weights.key), recipe, watch)
+        scores = evaluate(model.denoiser, guide, _config(model, task.weights.key), recipe, watch, self._remote)
         watch.check()
         return scores
 

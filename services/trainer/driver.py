@@ -19,6 +19,7 @@ from ray.train.torch import TorchTrainer
 
 from services.trainer.attempt import Attempt, load_attempt
 from services.trainer.bookkeeping import bookkeeping
+from services.trainer.device import UnsupportedPrecision, check_precision
 from services.trainer.environment import MissingSecret, check_secrets
 from services.trainer.heartbeat import EXIT_LOST, Heartbeat
 from services.trainer.outcome import conclude
@@ -28,7 +29,7 @@ from shared.datasets import DatasetError, check_dataset
 from shared.settings import Settings
 from shared.snapshots import SnapshotError
 from shared.telemetry import configure_logs
-from shared.wiring import catalog_from, store_from
+from shared.wiring import catalog_from, dataset_from, store_from
 
 WORKER_RESTARTS = 3
 """Times that Ray Train starts the workers again within one attempt."""
@@ -79,7 +80,7 @@ def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int) -> int:
     heartbeat = Heartbeat(attempt, catalog, interval_s=settings.heartbeat_seconds, lease_s=settings.lease_seconds)
     with heartbeat:
         try:
-            check_dataset(attempt.config.dataset, attempt.config.network)
+            check_data(attempt, settings)
             store_from(settings).check()
             fit(attempt, settings)
         except CannotTrain as error:
@@ -90,11 +91,22 @@ def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int) -> int:
             state = _fail(heartbeat, attempt, str(error), retry=True)
         except Exception as error:  # whatever went wrong belongs in the row; a bare exit would say nothing
             _log.exception("training failed")
-            state = _fail(heartbeat, attempt, f"Training failed: {root_cause(error)}", retry=True)
+            cause = root_cause(error)
+            # A worker's error arrives as text; a broken dataset stays broken, whoever reads it.
+            state = _fail(heartbeat, attempt, f"Training failed: {cause}", retry=DatasetError.__name__ not in cause)
         else:
             state = heartbeat.end(lambda tx: conclude(tx, attempt))
     _log.info("the attempt ended, its job is %s", state)
     return 0
+
+
+def check_data(attempt: Attempt, settings: Settings) -> None:
+    """Open the run's dataset and decode a sample of it. Raises DatasetError, SnapshotError when S3 cannot be read."""
+    config = attempt.config
+    check_dataset(config.dataset, config.network)
+    dataset = dataset_from(settings, config.dataset)
+    dataset.check(config.network)
+    dataset.verify()
 
 
 def fit(attempt: Attempt, settings: Settings) -> None:
@@ -123,7 +135,8 @@ def fit(attempt: Attempt, settings: Settings) -> None:
 
 
 def worker_resources(attempt: Attempt, settings: Settings, cluster: dict[str, float]) -> tuple[dict[str, float], bool]:
-    """(resources of one worker, whether it is a GPU). Raises CannotTrain when the whole cluster has too few.
+    """(resources of one worker, whether it is a GPU). Raises CannotTrain when the whole cluster has too few, or the
+    run's precision needs GPUs and there are none to take.
 
     Ray would wait for ever for what no node has.
     """
@@ -131,6 +144,10 @@ def worker_resources(attempt: Attempt, settings: Settings, cluster: dict[str, fl
     gpus = cluster.get("GPU", 0.0)
     use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= config.num_workers)
     resources = {"CPU": settings.training_cpus_per_worker, **({"GPU": 1.0} if use_gpu else {})}
+    try:
+        check_precision(config, "cuda" if use_gpu else "cpu")
+    except UnsupportedPrecision as error:
+        raise CannotTrain(str(error), retry=False) from error
     for kind, each in resources.items():
         if each * config.num_workers > cluster.get(kind, 0.0):
             raise CannotTrain(

@@ -16,7 +16,7 @@ from services.trainer.group import Group
 from services.trainer.loop import train
 from shared.settings import Settings
 from shared.telemetry import Meters, configure_logs
-from shared.wiring import catalog_from, store_from
+from shared.wiring import catalog_from, remote_from, store_from
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ def run_worker(config: dict[str, Any]) -> None:
             if group.is_first:
                 stack.enter_context(announced(meters, catalog, settings.metrics_host))
             try:
-                train(attempt, catalog=catalog, store=store, group=group, meters=meters)
+                remote = remote_from(settings)
+                train(attempt, catalog=catalog, store=store, group=group, meters=meters, remote=remote)
             except Exception as error:
                 _log.exception("training failed")
                 # Ray pickles what a worker raises; exceptions with arguments of their own may not survive that.

@@ -5,10 +5,11 @@
 """
 
 from shared.datasets.errors import DatasetError
-from shared.datasets.facts import DATASETS, DatasetChoice, DatasetFacts, check_dataset, describe
-from shared.datasets.opening import open_dataset
+from shared.datasets.facts import DATASETS, DatasetChoice, DatasetFacts, check_choice, check_dataset
+from shared.datasets.opening import open_dataset, open_files
 from shared.datasets.pictures import Dataset, InMemory, Pictures
 from shared.datasets.prefetch import Prefetcher
+from shared.datasets.remote import OpenRemote
 from shared.datasets.sampler import EpochSampler
 
 __all__ = [
@@ -19,9 +20,11 @@ __all__ = [
     "DatasetFacts",
     "EpochSampler",
     "InMemory",
+    "OpenRemote",
     "Pictures",
     "Prefetcher",
+    "check_choice",
     "check_dataset",
-    "describe",
     "open_dataset",
+    "open_files",
 ]

@@ -1,14 +1,55 @@
-"""From a dataset's name to its pictures."""
+"""From where a dataset lies to its pictures."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from shared.datasets.digits import load_digits
-from shared.datasets.facts import DatasetChoice, describe
+from shared.datasets.errors import DatasetError
+from shared.datasets.facts import DatasetChoice, check_choice
+from shared.datasets.files import Files, FolderFiles, LocalBlob
 from shared.datasets.pictures import Dataset
+from shared.datasets.remote import OpenRemote, RemoteBlob, RemoteFiles
+from shared.datasets.stored import dataset_of
+from shared.datasets.zips import ZipFiles
 
-_OPENERS = {"digits": load_digits}
+S3 = "s3://"
 
 
-def open_dataset(choice: DatasetChoice) -> Dataset:
-    """The chosen dataset, split into training and held-out pictures. Raises DatasetError."""
-    return _OPENERS[describe(choice).name](held_out=choice.held_out)
+def open_dataset(choice: DatasetChoice, *, remote: OpenRemote | None = None) -> Dataset:
+    """The chosen dataset, split into training and held-out pictures; `remote` opens s3:// URLs.
+
+    Lists the files and reads the first picture; the others are read by `batch`. Raises DatasetError, and what `remote`
+    raises.
+    """
+    check_choice(choice)
+    if choice.path is None:
+        return load_digits(held_out=choice.held_out)
+    return dataset_of(open_files(choice.path, remote=remote), choice.name, choice.held_out)
+
+
+def open_files(path: str, *, remote: OpenRemote | None = None) -> Files:
+    """The files in a folder, in a zip, or in either behind s3://. Raises DatasetError."""
+    if path.startswith(S3):
+        if remote is None:
+            raise DatasetError(f"dataset {path} lies behind S3, and this process was not told how to reach it")
+        return _remote_files(path.rstrip("/"), remote)
+    local = Path(path)
+    if local.is_dir():
+        return FolderFiles(local)
+    if local.is_file():
+        return ZipFiles(LocalBlob(local))
+    raise DatasetError(f"dataset {path} does not exist on this machine: it must be a folder or a zip file")
+
+
+def _remote_files(url: str, remote: OpenRemote) -> Files:
+    folder, _, name = url.rpartition("/")
+    try:
+        if url.lower().endswith(".zip") and folder != S3.rstrip("/"):
+            return ZipFiles(RemoteBlob(remote(folder), name))
+        files = RemoteFiles(remote(url))
+    except ValueError as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"dataset {url} cannot be opened: {error}") from error
+    return files

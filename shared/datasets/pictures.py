@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +55,8 @@ class Dataset:
     facts: DatasetFacts
     train: Pictures
     held_out: Pictures
+    verify: Callable[[], None] = lambda: None
+    """Decodes a sample of the pictures before a run starts. Raises DatasetError on one that is broken."""
 
     @property
     def name(self) -> str:

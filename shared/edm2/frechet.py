@@ -26,6 +26,21 @@ class Moments:
         self._mean = np.zeros(num_features)
         self._scatter = np.zeros([num_features, num_features])
 
+    @classmethod
+    def of(cls, count: int, mean: npt.ArrayLike, cov: npt.ArrayLike) -> Self:
+        """Moments that were kept: `mean` [n] and `cov` [n, n], normalised by count - 1, of `count` >= 2 rows.
+
+        Raises FrechetError for other shapes, counts or values that are not finite.
+        """
+        kept_mean, kept_cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
+        if kept_mean.ndim != 1 or kept_cov.shape != (len(kept_mean), len(kept_mean)) or count < 2:
+            raise FrechetError(f"no moments: mean {kept_mean.shape}, covariance {kept_cov.shape}, {count} rows")
+        if not (np.isfinite(kept_mean).all() and np.isfinite(kept_cov).all()):
+            raise FrechetError("moments contain values that are not finite")
+        moments = cls(len(kept_mean))
+        moments.count, moments._mean, moments._scatter = count, kept_mean, kept_cov * (count - 1)
+        return moments
+
     def add(self, features: npt.ArrayLike) -> Self:
         """Take in rows [N, num_features]. Raises FrechetError for another shape or values that are not finite."""
         rows = np.asarray(features, dtype=np.float64)

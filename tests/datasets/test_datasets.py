@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,7 +74,7 @@ def test_a_network_that_fits_passes_with_or_without_classes() -> None:
 @pytest.mark.parametrize("name", DATASETS)
 def test_what_is_known_without_reading_is_true(name: str) -> None:
     facts = DATASETS[name]
-    dataset = open_dataset(SimpleNamespace(name=name, held_out=10))
+    dataset = open_dataset(DatasetConfig(name=name, held_out=10))
     shape = (facts.channels, facts.resolution, facts.resolution)
     assert dataset.train.images.shape == (facts.num_pictures - 10, *shape)
     assert dataset.held_out.images.shape == (10, *shape)
@@ -97,5 +96,19 @@ def test_checking_reads_no_pictures() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(DatasetError, match=r"dataset\.held_out is 1797, but digits has 1797 pictures"):
         open_dataset(DatasetConfig(held_out=1797))
-    with pytest.raises(DatasetError, match="dataset 'letters' is unknown; allowed: digits"):
-        open_dataset(SimpleNamespace(name="letters", held_out=1))
+    with pytest.raises(DatasetError, match=r"dataset\.name is letters, .*dataset\.path must name its folder"):
+        open_dataset(DatasetConfig(name="letters"))
+    with pytest.raises(DatasetError, match=r"dataset\.path is /data/x\.zip, but digits is built in"):
+        check_dataset(DatasetConfig(path="/data/x.zip"), network())
+
+
+@pytest.mark.parametrize("path", ["x.zip", "./x", "~/x", "http://host/x.zip", "file:///x.zip", "s3://", "s3:///"])
+def test_paths_that_no_worker_could_open_are_refused_unread(path: str) -> None:
+    with pytest.raises(DatasetError, match=r"dataset\.path is .*; it must be an absolute path"):
+        check_dataset(DatasetConfig(name="mine", path=path), network())
+
+
+def test_files_are_not_read_by_the_check() -> None:
+    """The API may run where the files are not."""
+    check_dataset(DatasetConfig(name="mine", path="/nowhere/x.zip", held_out=0), network())
+    check_dataset(DatasetConfig(name="mine", path="s3://bucket/prefix", held_out=0), network())

@@ -1,0 +1,27 @@
+"""What samples are compared with: the moments of a dataset's training pictures."""
+
+from __future__ import annotations
+
+from services.phema_worker.watch import Watch
+from shared.datasets import Dataset
+from shared.datasets.statistics import measure, stored
+from shared.edm2.frechet import Moments
+
+_KEPT = 8
+_known: dict[tuple[str, int], Moments] = {}
+
+
+def reference_moments(dataset: Dataset, path: str | None, watch: Watch) -> Moments:
+    """Moments of the features of all training pictures of the dataset at `path`; measured once per process.
+
+    Those that `phema dataset stats` left beside the dataset are taken when they are of the same pictures. Raises
+    DatasetError, and Cancelled between two batches.
+    """
+    key = (dataset.facts.fingerprint, len(dataset.train))
+    if key not in _known:
+        watch.message = "reading training pictures"
+        statistics = stored(dataset, path) or measure(dataset, progress=lambda done: watch.check())
+        while len(_known) >= _KEPT:
+            del _known[next(iter(_known))]
+        _known[key] = statistics.moments
+    return _known[key]

@@ -1,0 +1,215 @@
+"""From the bytes of one picture or latent to its array, checked before anything large is allocated."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+Encoding = Literal["pictures", "latents"]
+LATENT_CHANNELS = 4
+MAX_RESOLUTION = 4096
+"""Of pictures to learn from."""
+MAX_PIXELS = 2**27
+"""Of pictures to convert: 134 megapixels, 400 MB unpacked."""
+
+_LATENT_SHIFT = np.array([5.81, 3.25, 0.12, -2.15], np.float32)[:, None, None]
+_LATENT_SCALE = (np.float32(0.5) / np.array([4.17, 4.62, 3.71, 3.28], np.float32))[:, None, None]
+
+_CHANNELS = {"1": 1, "L": 1, "RGB": 3, "P": 3, "CMYK": 3, "YCbCr": 3}
+"""Pillow's modes that lose nothing, or as little as JPEG does, as grey or RGB."""
+_BROKEN_PICTURE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise on bytes that are no picture."""
+
+
+class Unreadable(ValueError):
+    """The bytes are not what they should be; the message continues '… cannot be read: '."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What all pictures of a dataset have in common; `channels` and `resolution` as the network sees them."""
+
+    encoding: Encoding
+    channels: int
+    resolution: int
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """Of the array that `decode` gives: latents are a mean and a standard deviation per channel."""
+        planes = 2 if self.encoding == "latents" else 1
+        return (planes * self.channels, self.resolution, self.resolution)
+
+    @property
+    def stored_bytes(self) -> int:
+        return int(np.prod(self.stored_shape)) * (4 if self.encoding == "latents" else 1)
+
+    def __str__(self) -> str:
+        kind = "latents" if self.encoding == "latents" else {1: "grey", 3: "RGB"}[self.channels]
+        return f"{self.resolution}x{self.resolution} {kind}"
+
+
+def form_of(data: bytes, *, is_array: bool) -> Form:
+    """What a dataset with this picture consists of. Raises Unreadable."""
+    if is_array:
+        shape, dtype = _array_header(data)[:2]
+        form = _array_form(shape, dtype)
+    else:
+        with _opened(data) as image:
+            form = _picture_form(image)
+    if form.resolution > MAX_RESOLUTION:
+        raise Unreadable(f"it has {form.resolution} pixels a side; at most {MAX_RESOLUTION} are allowed")
+    return form
+
+
+def decode(data: bytes, form: Form, *, is_array: bool) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """A picture as uint8 [C, H, W], a latent as float32 [8, h, w]: four means, four standard deviations.
+
+    Raises Unreadable, also when it is not of `form`; nothing of another size is decoded.
+    """
+    if is_array:
+        shape, dtype, start = _array_header(data)
+        _same(_array_form(shape, dtype), form)
+        array = np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+        if form.encoding == "latents":
+            _check_latent(array)
+        return array
+    with _opened(data) as image:
+        _same(_picture_form(image), form)
+        try:
+            pixels = np.asarray(
+                image if image.mode in ("L", "RGB") else image.convert("L" if form.channels == 1 else "RGB")
+            )
+        except _BROKEN_PICTURE as error:
+            raise Unreadable(_sentence(error)) from error
+    return pixels[None] if form.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def pixels_to_network(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """x / 127.5 - 1, float32 of the same shape."""
+    scaled = stored.astype(np.float32)
+    scaled /= np.float32(127.5)
+    scaled -= np.float32(1)
+    return scaled
+
+
+def latent_to_network(stored: NDArray[np.float32], seed: int | None) -> NDArray[np.float32]:
+    """mean + std * eps, where eps follows from `seed`, or the mean for None; `normalized`. [8, h, w] -> [4, h, w]."""
+    mean, std = stored[:LATENT_CHANNELS], stored[LATENT_CHANNELS:]
+    if seed is None:
+        return normalized(mean)
+    # RandomState's stream is frozen by NumPy's policy; Generator's is not.
+    random = np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF])
+    return normalized(mean + std * random.standard_normal(mean.shape).astype(np.float32))
+
+
+def normalized(latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Latents [..., 4, h, w] of the VAE as the network sees them: mean 0, standard deviation 0.5 over ImageNet."""
+    return (latents - _LATENT_SHIFT) * _LATENT_SCALE
+
+
+def denormalized(latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The inverse of `normalized`."""
+    return latents / _LATENT_SCALE + _LATENT_SHIFT
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """Any picture up to MAX_PIXELS, decoded, as RGB or grey. Raises Unreadable."""
+    with _opened(data) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise Unreadable(f"it has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are allowed")
+        try:
+            image.load()
+            if image.mode == "P" and "transparency" in image.info:
+                return image.convert("RGBA").convert("RGB")
+            return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+        except _BROKEN_PICTURE as error:
+            raise Unreadable(_sentence(error)) from error
+
+
+def _opened(data: bytes) -> Image.Image:
+    """The picture with its header read."""
+    try:
+        return Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+    except UnidentifiedImageError:
+        raise Unreadable("it is neither PNG nor JPEG") from None
+    except (*_BROKEN_PICTURE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unreadable(_sentence(error)) from error
+
+
+def _picture_form(image: Image.Image) -> Form:
+    transparent = " with transparency" if "transparency" in image.info else ""
+    if image.mode not in _CHANNELS or transparent:
+        raise Unreadable(
+            f"its pixels are {image.mode}{transparent}; grey and RGB of 8 bits are read, "
+            "and `phema dataset convert` makes them"
+        )
+    if image.width != image.height:
+        raise Unreadable(
+            f"it is {image.width} x {image.height}, not square; `phema dataset convert` crops pictures to squares"
+        )
+    return Form("pictures", _CHANNELS[image.mode], image.width)
+
+
+def _array_form(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Form:
+    if len(shape) == 3 and shape[1] == shape[2] > 0:
+        if dtype == np.float32 and shape[0] == 2 * LATENT_CHANNELS:
+            return Form("latents", LATENT_CHANNELS, shape[1])
+        if dtype == np.uint8 and shape[0] in (1, 3):
+            return Form("pictures", shape[0], shape[1])
+    raise Unreadable(
+        f"it holds {dtype} {list(shape)}; latents are float32 [8, h, h] (means, then standard deviations), "
+        "pictures uint8 [1 or 3, h, h]"
+    )
+
+
+def _array_header(data: bytes) -> tuple[tuple[int, ...], np.dtype[np.generic], int]:
+    """(shape, dtype, where the values begin) of an NPY file whose length is right. Nothing is unpickled."""
+    try:
+        file = io.BytesIO(data)
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(file)
+    except KeyError:
+        raise Unreadable("its NPY version is not 1 or 2") from None
+    except (ValueError, SyntaxError, EOFError, TypeError, struct.error, MemoryError, RecursionError) as error:
+        raise Unreadable(f"it is no NPY file ({_sentence(error)})") from error
+    if fortran or dtype.hasobject:
+        raise Unreadable("its values must be plain numbers in C order")
+    start, expected = file.tell(), int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if len(data) - start != expected:
+        raise Unreadable(f"it holds {len(data) - start} bytes of values, but its header announces {expected}")
+    return shape, dtype, start
+
+
+def _check_latent(array: NDArray[np.generic]) -> None:
+    values = array.astype(np.float32, copy=False)
+    if not np.isfinite(values).all():
+        raise Unreadable("it holds values that are not finite")
+    if values[LATENT_CHANNELS:].min() < 0:
+        raise Unreadable("its last four channels are standard deviations and must not be negative")
+
+
+def _same(found: Form, wanted: Form) -> None:
+    if found != wanted:
+        raise Unreadable(f"it is {found}, while the dataset's first picture is {wanted}; all must be alike")
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
