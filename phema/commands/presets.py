@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from phema.commands.options import JsonFlag, screen
 from phema.errors import InvalidArgument
-from shared.recipes.presets import PRESETS, UnknownPreset, resolve
+from shared.recipes.presets import PRESETS, Preset, UnknownPreset, resolve
 
-app = typer.Typer(help="The recipes a run can start from.", no_args_is_help=True)
+app = typer.Typer(help="The recipes a run can start from.")
+
+
+@app.callback(invoke_without_command=True)
+def presets(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """The recipes a run can start from; without a command, list them."""
+    if context.invoked_subcommand is None:
+        list_presets(as_json)
+    elif as_json:
+        raise InvalidArgument(f"--json goes after {context.invoked_subcommand}")
 
 
 @app.command("list")
 def list_presets(as_json: JsonFlag = False) -> None:
-    """List the presets."""
+    """List the presets with their size, cost and published FID."""
     view = screen(as_json)
-    configs = {name: resolve(name) for name in PRESETS}
+    documents = [_document(preset) for preset in PRESETS.values()]
+    columns = ("NAME", "CONFIG", "PARAMETERS", "GFLOPS", "FID", "SIGMA_REL")
     rows = [
         (
-            name,
-            str(c.network.img_resolution),
-            str(c.network.img_channels),
-            str(c.network.model_channels),
-            f"{c.total_images:,}",
+            d["name"],
+            d["config"],
+            f"{d['num_parameters']:,}",
+            f"{d['gflops']:.1f}" if d["gflops"] >= 1 else f"{d['gflops']:.4f}",
+            "" if d["fid"] is None else f"{d['fid']:.2f}",
+            "" if d["fid"] is None else f"{d['fid_sigma_rel']:.3f}",
         )
-        for name, c in configs.items()
+        for d in documents
     ]
-    columns = ("NAME", "RESOLUTION", "CHANNELS", "WIDTH", "IMAGES")
-    view.result(
-        {name: config.model_dump(mode="json") for name, config in configs.items()},
-        lambda: view.table(columns, rows, right=columns[1:]),
-    )
+    view.result(documents, lambda: view.table(columns, rows, right=columns[2:]))
 
 
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(metavar="PRESET", help="Name of a preset.")], as_json: JsonFlag = False
 ) -> None:
-    """Show every field of a preset."""
+    """Describe a preset: size, cost, what to expect, and every field of its configuration."""
     view = screen(as_json)
     try:
         config = resolve(name).model_dump(mode="json")
     except UnknownPreset as error:
         raise InvalidArgument(str(error)) from None
-    network = config.pop("network")
-    rows = [*config.items(), *((f"network.{key}", value) for key, value in network.items())]
-    view.result(config | {"network": network}, lambda: view.table((name, ""), [(k, str(v)) for k, v in rows]))
+    rows = [
+        (f"{field}.{key}", str(inner))
+        for field, value in config.items()
+        for key, inner in (value.items() if isinstance(value, dict) else [("", value)])
+    ]
+
+    def human() -> None:
+        view.say(PRESETS[name].description + "\n")
+        view.table((name, ""), [(path.removesuffix("."), text) for path, text in rows])
+
+    view.result(config, human)
+
+
+def _document(preset: Preset) -> dict[str, Any]:
+    return {"name": preset.name, "config": preset.network.config, "summary": preset.summary, **preset.figures}

@@ -21,7 +21,7 @@ app = typer.Typer(help="Launch, watch, cancel and resume training runs.", no_arg
 @app.command()
 def create(
     context: typer.Context,
-    preset: Annotated[str, typer.Option(help="Recipe to start from; `phema presets list` names them.")] = "digits-tiny",
+    preset: Annotated[str, typer.Option(help="Recipe to start from; `phema presets` names them.")] = "digits-tiny",
     name: Annotated[str | None, typer.Option(help="Name of the run; default the preset and the time.")] = None,
     changes: Annotated[
         list[str] | None,

@@ -13,7 +13,10 @@ from shared.edm2.config import FrozenModel, NetworkConfig
 SIGMA_REL_LIMIT = 12**-0.5
 """Supremum of sigma_rel over power functions with gamma > 0 (about 0.2887)."""
 
-Images = Annotated[int, Field(ge=1)]
+MAX_IMAGES = 2**53 - 1
+"""Largest count that JSON, floats and both databases carry exactly."""
+
+Images = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 SigmaRel = Annotated[float, Field(gt=0, lt=SIGMA_REL_LIMIT)]
 
 
@@ -48,7 +51,7 @@ class RunConfig(FrozenModel):
     """alpha_ref of the schedule alpha_ref / sqrt(max(t / t_ref, 1))."""
     lr_decay_iterations: Annotated[float, Field(gt=0)] | None = 70000.0
     """t_ref, in iterations of `batch_size` images; None keeps the rate constant (configurations A-D)."""
-    lr_rampup_images: Annotated[int, Field(ge=0)] = 10_000_000
+    lr_rampup_images: Annotated[int, Field(ge=0, le=MAX_IMAGES)] = 10_000_000
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     adam_eps: Annotated[float, Field(gt=0)] = 1e-8
@@ -78,6 +81,16 @@ class RunConfig(FrozenModel):
         return values
 
     @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        if self.precision != "float32" and self.device == "cpu":
+            raise ValueError(f"precision {self.precision!r} is for GPUs; use 'float32' with device 'cpu'")
+        if self.ema_rampup_ratio is not None and self.ema_half_life_images is None:
+            raise ValueError(
+                f"ema_rampup_ratio {self.ema_rampup_ratio:g} has no meaning without ema_half_life_images; give both"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batches_fit(self) -> Self:
         if self.batch_size % self.num_workers:
             raise ValueError(
@@ -91,6 +104,8 @@ class RunConfig(FrozenModel):
                     f"{field} {value} is not a multiple of batch_size {self.batch_size}; the nearest is "
                     f"{max(1, round(value / self.batch_size)) * self.batch_size}"
                 )
+        if self.device == "cpu" and self.precision != "float32":
+            raise ValueError(f"precision {self.precision} needs a GPU and device is cpu; on CPU compute in float32")
         return self
 
     @property
@@ -126,7 +141,7 @@ class EvaluationRecipe(FrozenModel):
     guide_id: str | None = None
     """Reconstruction whose weights guide the sampler."""
     guidance_interval: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] | None = None
-    """Guide only at steps whose noise level is above the first and at most the second; None guides at all."""
+    """Guide only at steps whose middle noise level is above the first and at most the second; None guides at all."""
     churn: Annotated[float, Field(ge=0)] = 0.0
     """S_churn of EDM's stochastic sampler: noise added anew over all steps; 0 samples deterministically."""
     churn_min: Annotated[float, Field(ge=0)] = 0.0

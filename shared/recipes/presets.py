@@ -1,137 +1,261 @@
-"""The recipes by name, and how a user's overrides become one complete configuration."""
+"""The recipes by name, and how a user's overrides become one complete configuration. Torch-free."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from shared.edm2.config import NetworkConfig
+from shared.edm2.costs import Costs, costs
 from shared.recipes.config import RunConfig
+from shared.recipes.configurations import DIGITS, IMAGENET, Fields, merge, switched
+from shared.recipes.mistakes import InvalidConfig, closest, invalid
+
+__all__ = ["PRESETS", "InvalidConfig", "Preset", "Score", "UnknownPreset", "network_preset", "resolve"]
 
 MEBI = 2**20
-
-# name: (channels, alpha_ref, dropout, duration in Mi images); Table 6, XXS from the autoguidance paper's guides.
-_IMG512 = {
-    "xxs": (64, 0.0170, 0.0, 2048),
-    "xs": (128, 0.0120, 0.0, 2048),
-    "s": (192, 0.0100, 0.0, 2048),
-    "m": (256, 0.0090, 0.1, 2048),
-    "l": (320, 0.0080, 0.1, 1792),
-    "xl": (384, 0.0070, 0.1, 1280),
-    "xxl": (448, 0.0065, 0.1, 896),
-}
-_IMG64 = {
-    "xs": (128, 0.0120, 0.0, 1024),
-    "s": (192, 0.0100, 0.0, 1024),
-    "m": (256, 0.0090, 0.1, 2048),
-    "l": (320, 0.0080, 0.1, 1024),
-    "xl": (384, 0.0070, 0.1, 640),
-}
 
 
 class UnknownPreset(ValueError):
     """The name is none of `PRESETS`."""
 
 
-class InvalidConfig(ValueError):
-    """One or more fields are wrong. `problems` holds (field path, sentence) pairs."""
+class Score(NamedTuple):
+    """A published Frechet distance, unguided, and the EMA length at which it was reached."""
 
-    def __init__(self, problems: list[tuple[str, str]]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(f"{field}: {sentence}" if field else sentence for field, sentence in problems))
+    value: float
+    sigma_rel: float
 
 
-def _imagenet(resolution: int, channels: int, row: tuple[int, float, float, int], **fields: Any) -> dict[str, Any]:
-    width, alpha_ref, dropout, duration = row
-    return {
-        "network": {
-            "img_resolution": resolution,
-            "img_channels": channels,
-            "label_dim": 1000,
-            "model_channels": width,
-            "dropout": dropout,
-        },
-        "total_images": duration * MEBI,
-        "learning_rate": alpha_ref,
+@dataclass(frozen=True)
+class Preset:
+    """A complete recipe: the data it is made for, its fields, and what the paper says came of it.
+
+    `recipes` are the seven letters' own hyperparameters on this data, for when another letter is asked for.
+    """
+
+    name: str
+    data: str
+    fields: Fields
+    recipes: Mapping[str, Fields]
+    fid: Score | None = None
+    fd_dinov2: Score | None = None
+    cost: str = ""
+    """What training took, where somebody measured it."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The complete configuration of a run without overrides."""
+        return resolve(self.name)
+
+    @property
+    def network(self) -> NetworkConfig:
+        return NetworkConfig.model_validate(self.fields["network"])
+
+    @property
+    def costs(self) -> Costs:
+        return costs(self.network)
+
+    @property
+    def summary(self) -> str:
+        """One line: configuration, width, data."""
+        network = self.network
+        labels = f"{network.label_dim} classes" if network.label_dim else "unconditional"
+        return f"Configuration {network.config}, {network.model_channels} channels, on {self.data}, {labels}."
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Size, cost of training and published distances, under the names that the API and the command use."""
+        size = self.costs
+        fid, fd_dinov2 = (score or (None, None) for score in (self.fid, self.fd_dinov2))
+        return {
+            "num_parameters": size.num_parameters,
+            "num_parameters_without_uncertainty": size.num_parameters_without_uncertainty,
+            "gflops": _rounded(size.gflops),
+            "training_zettaflops": _rounded(size.training_zettaflops(self.config.total_images)),
+            "fid": fid[0],
+            "fid_sigma_rel": fid[1],
+            "fd_dinov2": fd_dinov2[0],
+            "fd_dinov2_sigma_rel": fd_dinov2[1],
+        }
+
+    @property
+    def description(self) -> str:
+        """Summary, size, expected cost of training, and expected Frechet distances."""
+        size, images = self.costs, self.config.total_images
+        return " ".join(
+            [
+                self.summary,
+                f"{size.num_parameters:,} parameters, {size.num_parameters_without_uncertainty:,} without the "
+                f"uncertainty head; {size.gflops:.4g} Gflops per evaluation.",
+                f"Training sees {images:,} images in {size.training_zettaflops(images):.2g} zettaflops{self.cost}.",
+                f"Expected FID: {_expected(self.fid)}; FD_DINOv2: {_expected(self.fd_dinov2)}.",
+            ]
+        )
+
+
+def _rounded(value: float) -> float:
+    """To the digits an estimate has."""
+    return float(f"{value:.5g}")
+
+
+def _expected(score: Score | None) -> str:
+    return "not published" if score is None else f"{score.value:.2f} at sigma_rel {score.sigma_rel:.3f}"
+
+
+class _Row(NamedTuple):
+    """A column of Table 6. `duration` is in Mi images, `days` on 32 A100 GPUs."""
+
+    channels: int
+    alpha_ref: float
+    dropout: float
+    duration: int
+    fid: Score | None = None
+    fd_dinov2: Score | None = None
+    days: float | None = None
+
+
+# XXS, and XS at 64 x 64, are guides of the autoguidance paper.
+_IMG512 = {
+    "xxs": _Row(64, 0.0170, 0.0, 2048),
+    "xs": _Row(128, 0.0120, 0.0, 2048, Score(3.53, 0.135), Score(103.39, 0.200), 3.0),
+    "s": _Row(192, 0.0100, 0.0, 2048, Score(2.56, 0.130), Score(68.64, 0.190), 5.3),
+    "m": _Row(256, 0.0090, 0.1, 2048, Score(2.25, 0.100), Score(58.44, 0.155), 7.8),
+    "l": _Row(320, 0.0080, 0.1, 1792, Score(2.06, 0.085), Score(52.25, 0.155), 10.2),
+    "xl": _Row(384, 0.0070, 0.1, 1280, Score(1.96, 0.085), Score(45.96, 0.155), 9.7),
+    "xxl": _Row(448, 0.0065, 0.1, 896, Score(1.91, 0.070), Score(42.84, 0.150), 9.1),
+}
+_IMG64 = {
+    "xs": _Row(128, 0.0120, 0.0, 1024),
+    "s": _Row(192, 0.0100, 0.0, 1024, Score(1.58, 0.075), Score(58.52, 0.160)),
+    "m": _Row(256, 0.0090, 0.1, 2048, Score(1.43, 0.060)),
+    "l": _Row(320, 0.0080, 0.1, 1024, Score(1.33, 0.040)),
+    "xl": _Row(384, 0.0070, 0.1, 640, Score(1.33, 0.040)),
+}
+_UNCONDITIONAL = {"edm2-img512-s": (Score(11.67, 0.145), Score(209.53, 0.170))}  # the autoguidance paper's
+# Figures 16-21. A's average is the traditional one; 0.034 is the relative width of its half-life.
+_LETTERS = {
+    "A": Score(8.00, 0.034),
+    "B": Score(7.24, 0.090),
+    "C": Score(6.96, 0.075),
+    "D": Score(3.75, 0.225),
+    "E": Score(3.02, 0.145),
+    "F": Score(2.71, 0.100),
+}
+
+
+def _imagenet(resolution: int, data: str, dataset: str, row: _Row, **fields: Any) -> dict[str, Any]:
+    """Configuration G at the width of `row`. Half precision is for GPUs, so that is where it must run."""
+    network = {
+        "img_resolution": resolution,
+        "img_channels": 4 if "latents" in data else 3,
+        "label_dim": 1000,
+        "model_channels": row.channels,
+        "dropout": row.dropout,
+    }
+    own: Fields = {
+        "network": network,
+        "dataset": {"name": dataset, "held_out": 0},
+        "total_images": row.duration * MEBI,
+        "learning_rate": row.alpha_ref,
+        "device": "cuda",
+        "precision": "float16",
         **fields,
     }
+    return merge(IMAGENET["G"], own)
 
 
-def _digits_tiny() -> dict[str, Any]:
-    """181,115 parameters; about two minutes on two CPU cores to recognisable digits (1,200 steps of 64)."""
-    return {
-        "network": {
-            "img_resolution": 8,
-            "img_channels": 1,
-            "label_dim": 10,
-            "model_channels": 16,
-            "channel_mult": [1, 2],
-            "num_blocks": 1,
-            "attn_resolutions": [4],
-            "channels_per_head": 16,
-        },
+def _conditional_or_not(preset: Preset) -> Iterator[Preset]:
+    yield preset
+    fid, fd_dinov2 = _UNCONDITIONAL.get(preset.name, (None, None))
+    fields = merge(preset.fields, {"network": {"label_dim": 0}})
+    yield Preset(f"{preset.name}-uncond", preset.data, fields, preset.recipes, fid, fd_dinov2)
+
+
+def _img512() -> Iterator[Preset]:
+    data = "ImageNet-512 latents"
+    for size, row in _IMG512.items():
+        cost = "" if row.days is None else f" ({row.days} days on 32 A100 GPUs in the paper)"
+        fields = _imagenet(64, data, "imagenet-512-latents", row)
+        preset = Preset(f"edm2-img512-{size}", data, fields, IMAGENET, row.fid, row.fd_dinov2, cost)
+        yield from _conditional_or_not(preset)
+    for letter, fid in _LETTERS.items():
+        g = _imagenet(64, data, "imagenet-512-latents", _IMG512["s"])
+        yield Preset(f"edm2-img512-{letter.lower()}", data, switched(g, IMAGENET, letter), IMAGENET, fid)
+
+
+def _img64() -> Iterator[Preset]:
+    data = "ImageNet-64 pictures"
+    for size, row in _IMG64.items():
+        fields = _imagenet(64, data, "imagenet-64", row, p_mean=-0.8, p_std=1.6, lr_decay_iterations=35_000.0)
+        preset = Preset(f"edm2-img64-{size}", data, fields, IMAGENET, row.fid, row.fd_dinov2)
+        yield from _conditional_or_not(preset)
+
+
+def _digits() -> Iterator[Preset]:
+    """Small enough to learn on two CPU cores in two minutes what a digit looks like: 1,200 steps of 64."""
+    data, cost = "the 8 x 8 digits", " (about two minutes on two CPU cores)"
+    network = {
+        "img_resolution": 8,
+        "img_channels": 1,
+        "label_dim": 10,
+        "model_channels": 16,
+        "channel_mult": [1, 2],
+        "num_blocks": 1,
+        "channels_per_head": 16,
+    }
+    own: Fields = {
+        "network": network,
         "total_images": 76_800,
         "batch_size": 64,
-        "learning_rate": 1e-2,
-        "lr_decay_iterations": 300,
         "lr_rampup_images": 3_200,
         "snapshot_every": 3_200,
         "snapshot_dtype": "float32",
         "checkpoint_every": 12_800,
         "status_every": 1_280,
+        "magnitudes_every": 3_840,
     }
+    fields: Fields = merge(DIGITS["G"], own)
+    yield Preset("digits-tiny", data, fields, DIGITS, cost=cost)
+    for letter in _LETTERS:
+        yield Preset(f"digits-{letter.lower()}", data, switched(fields, DIGITS, letter), DIGITS, cost=cost)
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "digits-tiny": _digits_tiny(),
-    **{f"edm2-img512-{n}": _imagenet(64, 4, row) for n, row in _IMG512.items()},
-    **{
-        f"edm2-img64-{n}": _imagenet(64, 3, row, p_mean=-0.8, p_std=1.6, lr_decay_iterations=35000)
-        for n, row in _IMG64.items()
-    },
-}
+PRESETS: dict[str, Preset] = {preset.name: preset for family in (_digits, _img512, _img64) for preset in family()}
 
 
 def network_preset(name: str) -> NetworkConfig:
-    """The network of a preset."""
-    return NetworkConfig.model_validate(_preset(name)["network"])
+    """The network of a preset. Raises UnknownPreset."""
+    return _preset(name).network
 
 
 def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """A preset with `overrides` (nested mappings) merged over it, checked and complete.
 
+    Overriding `network.config` brings that letter's own hyperparameters along: every field in which the two letters'
+    recipes differ takes the new letter's value, unless it is overridden too.
+
     Raises UnknownPreset, or InvalidConfig naming each wrong field.
     """
+    chosen, over = _preset(preset), overrides or {}
+    fields = switched(chosen.fields, chosen.recipes, _letter(over))
     try:
-        return RunConfig.model_validate({**_merge(_preset(preset), overrides or {}), "preset": preset})
+        return RunConfig.model_validate({**merge(fields, over), "preset": preset})
     except ValidationError as error:
-        raise InvalidConfig(
-            [(".".join(map(str, e["loc"])), _sentence(e)) for e in error.errors(include_url=False)]
-        ) from error
+        raise invalid(error) from error
 
 
-def _preset(name: str) -> dict[str, Any]:
+def _letter(overrides: Mapping[str, Any]) -> str:
+    """The configuration asked for; "" where none is, or what is given makes no sense, which is for pydantic to say."""
+    network = overrides.get("network")
+    letter = network.get("config") if isinstance(network, Mapping) else None
+    return letter if isinstance(letter, str) else ""
+
+
+def _preset(name: str) -> Preset:
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UnknownPreset(f"preset {name!r} is unknown; {hint}allowed: {', '.join(PRESETS)}")
+        raise UnknownPreset(f"preset {name!r} is unknown; {closest(name, list(PRESETS))}allowed: {', '.join(PRESETS)}")
     return PRESETS[name]
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if nested else value
-    return merged
-
-
-def _sentence(error: Any) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        return "is not a field of the configuration"
-    given = error.get("input")
-    return message if isinstance(given, dict) else f"{message}, got {given!r}"

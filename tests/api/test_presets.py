@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from shared.recipes.presets import PRESETS
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only
@@ -18,6 +20,18 @@ def test_every_preset_is_listed_complete(api: Api) -> None:
     assert set(items) == set(PRESETS)
     assert items["digits-tiny"]["network"]["clip_act"] == 256.0
     assert items["edm2-img512-xxl"]["network"]["model_channels"] == 448
+
+
+@only("sqlite")
+def test_every_preset_says_what_it_costs_and_what_to_expect(api: Api) -> None:
+    items = {item["name"]: item for item in api.all("/v1/presets")}
+    small = items["edm2-img512-s"]
+    assert (small["num_parameters"], small["num_parameters_without_uncertainty"]) == (280_212_837, 280_212_709)
+    assert small["gflops"] == pytest.approx(102.2, abs=0.7)
+    assert small["training_zettaflops"] == pytest.approx(0.66, abs=0.01)
+    assert (small["fid"], small["fid_sigma_rel"]) == (2.56, 0.13)
+    assert small["summary"] == "Configuration G, 192 channels, on ImageNet-512 latents, 1000 classes."
+    assert items["digits-c"]["fid"] is None
 
 
 @only("sqlite")

@@ -6,12 +6,17 @@ from fastapi import APIRouter
 
 from services.api.presets.schemas import Preset
 from services.api.schema import Page
-from shared.recipes.presets import PRESETS, resolve
+from shared.recipes.presets import PRESETS
 
 router = APIRouter(tags=["runs"])
 
 
 @router.get("/v1/presets", summary="List the recipes")
 def list_presets() -> Page[Preset]:
-    """Every preset with the complete configuration that a run of it has."""
-    return Page(items=[Preset(name=name, config=resolve(name).model_dump(mode="json")) for name in PRESETS])
+    """Every preset with its size and cost, published figures, and the complete configuration that a run of it has."""
+    return Page(items=[_item(name) for name in PRESETS])
+
+
+def _item(name: str) -> Preset:
+    preset = PRESETS[name]
+    return Preset(name=name, summary=preset.summary, **preset.figures, config=preset.config.model_dump(mode="json"))
