@@ -102,7 +102,7 @@ def test_a_name_is_given_once(api: Api) -> None:
         (
             {**DIGITS, "config": {"precision": "float16", "device": "cpu"}},
             ["config"],
-            ["precision 'float16' is for GPUs; use 'float32' with device 'cpu'"],
+            ["precision float16 needs a GPU and device is cpu"],
         ),
         ({**DIGITS, "config": {"network": {"label_dim": 5}}}, ["config"], ["network.label_dim is 5", "10 classes"]),
         ({**DIGITS, "name": "a b"}, ["name"], ['name "a b" must match']),
