@@ -81,7 +81,9 @@ class RunConfig(FrozenModel):
         return values
 
     @model_validator(mode="after")
-    def _averages_fit(self) -> Self:
+    def _fields_agree(self) -> Self:
+        if self.precision != "float32" and self.device == "cpu":
+            raise ValueError(f"precision {self.precision} needs a GPU and device is cpu; on a CPU compute in float32")
         if self.ema_rampup_ratio is not None and self.ema_half_life_images is None:
             raise ValueError(
                 f"ema_rampup_ratio {self.ema_rampup_ratio:g} has no meaning without ema_half_life_images; give both"
