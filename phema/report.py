@@ -153,15 +153,16 @@ def _span(values: Sequence[float]) -> str:
 
 
 def _means(found: Findings, kind: str) -> list[list[float]]:
-    """Mean magnitudes of the blocks, [times][blocks]."""
-    return [
+    """Mean magnitudes of the blocks of the averaged network, [times][blocks], where they were measured."""
+    rows = (
         [
             v
             for name, v in line.values.items()
             if name.startswith(f"{kind}/") and name.endswith("/mean") and v is not None
         ]
         for line in found.history
-    ]
+    )
+    return [row for row in rows if row]
 
 
 def _closing(found: Findings) -> str:

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from services.trainer.device import memory_format
 from services.trainer.group import Group
 from services.trainer.noise import picture_noise
 from shared.datasets import Dataset, EpochSampler
+from shared.edm2.seeding import picture_seeds
 from shared.recipes.config import RunConfig
 
 
@@ -30,8 +32,16 @@ class Batch:
     noise: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        labels = None if self.labels is None else self.labels.to(device)
-        return Batch(self.images.to(device), labels, self.sigma.to(device), self.noise.to(device))
+        """On a GPU by way of pinned memory, so that nobody waits for the copy, and in the network's memory format."""
+        if device.type == "cpu":
+            return self
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True)
+
+        wanted = memory_format(device)
+        images, noise = (moved(t).contiguous(memory_format=wanted) for t in (self.images, self.noise))
+        return Batch(images, None if self.labels is None else moved(self.labels), moved(self.sigma), noise)
 
     def parts(self, size: int) -> Iterator[Batch]:
         """Consecutive parts of `size` pictures, for gradient accumulation."""
@@ -59,10 +69,12 @@ class Batches:
         )
 
     def at(self, num_images: int) -> Batch:
-        """The share of the batch that starts when the run has seen `num_images`."""
+        """The share of the batch that starts when the run has seen `num_images`. Thread-safe."""
         config, device = self._config, self._group.device
         positions = num_images + self._group.rank + self._group.world_size * np.arange(self._share)
-        pictures, classes = self._pictures.batch(self._sampler.take(num_images, self._share))
+        pictures, classes = self._pictures.batch(
+            self._sampler.take(num_images, self._share), picture_seeds(config.seed, positions, "latent")
+        )
         images = torch.from_numpy(pictures)
         labels = None
         if config.network.label_dim:

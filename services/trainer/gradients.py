@@ -23,7 +23,8 @@ class FlatGradients:
         self.flat = torch.zeros(sum(p.numel() for p in owned), device=owned[0].device, dtype=owned[0].dtype)
         start = 0
         for parameter in owned:
-            parameter.grad = self.flat[start : start + parameter.numel()].view_as(parameter)
+            # The fused optimizer wants gradients to lie as their parameters do, channels last or not.
+            parameter.grad = self.flat.as_strided(parameter.shape, parameter.stride(), start)
             start += parameter.numel()
 
     def zero_(self) -> None:

@@ -8,31 +8,51 @@ from services.trainer.archive import Archive
 from services.trainer.attempt import Attempt
 from services.trainer.batches import Batches
 from services.trainer.checkpoint import resume
+from services.trainer.device import check_precision, prepare_device
 from services.trainer.group import Group
 from services.trainer.state import TrainingState
 from services.trainer.status import Status
 from services.trainer.step import train_step
 from shared.catalog import Catalog
-from shared.datasets import check_dataset, open_dataset
+from shared.datasets import OpenRemote, check_dataset, open_dataset
+from shared.datasets.prefetch import Prefetcher
 from shared.snapshots import ObjectStore
 from shared.telemetry import Meters
 
+BATCHES_AHEAD = 3
+READERS = 2
+"""Batches that wait for the step, and threads that read, draw noise and copy them to the device."""
 
-def train(attempt: Attempt, *, catalog: Catalog, store: ObjectStore, group: Group, meters: Meters) -> None:
+
+def train(
+    attempt: Attempt,
+    *,
+    catalog: Catalog,
+    store: ObjectStore,
+    group: Group,
+    meters: Meters,
+    remote: OpenRemote | None = None,
+) -> None:
     """Train the run from its latest checkpoint to its end, or until a cancel is requested.
 
-    Every worker of the group calls it; the first one writes. On return all snapshots and checkpoints are durable and
-    registered. Raises LeaseLost when another attempt has taken over, DatasetError, CheckpointError, and what the
-    store and the catalog raise when they stay away.
+    Every worker of the group calls it; the first one writes; `remote` opens datasets behind S3. On return all
+    snapshots and checkpoints are durable and registered. Raises LeaseLost when another attempt has taken over,
+    UnsupportedPrecision, DatasetError, CheckpointError, and what the store and the catalog raise when they stay away.
     """
     config = attempt.config
+    check_precision(config, group.device.type)
     check_dataset(config.dataset, config.network)
-    dataset = open_dataset(config.dataset)
+    dataset = open_dataset(config.dataset, remote=remote)
+    dataset.check(config.network)
+    prepare_device(group.device)
     state = TrainingState(config, group.device)
     resume(state, attempt, catalog=catalog, store=store, group=group)
-    batches = Batches(dataset, config, group)
+    read = Batches(dataset, config, group).at
     status = Status(attempt, catalog=catalog, group=group, meters=meters)
     with contextlib.ExitStack() as stack:
+        batches = stack.enter_context(
+            Prefetcher(read, config.batch_size, BATCHES_AHEAD, READERS, end=config.total_images)
+        )
         archive = None
         if group.is_first:
             archive = stack.enter_context(Archive(attempt, catalog=catalog, store=store, meters=meters))
@@ -41,7 +61,7 @@ def train(attempt: Attempt, *, catalog: Catalog, store: ObjectStore, group: Grou
             status.add(train_step(state, batch, config, group))
             if archive is not None:
                 archive.keep(state)
-            if status.due(state.num_images) and status.publish(state, batch):
+            if status.due(state.num_images) and status.publish(state, batch, batches.waited_seconds):
                 if archive is not None:
                     archive.leave(state)
                 break

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from services.trainer.device import memory_format
 from services.trainer.gradients import FlatGradients
 from services.trainer.profiles import tracked_profiles
 from shared.edm2.ema import PowerFunctionEMA, TraditionalEMA
+from shared.edm2.loss import denoising_loss
 from shared.edm2.networks import build_denoiser
 from shared.recipes.config import RunConfig
 from shared.snapshots.header import Profile
@@ -23,11 +25,15 @@ class TrainingState:
     `batches` and `step`).
     """
 
-    def __init__(self, config: RunConfig, device: torch.device) -> None:
+    def __init__(self, config: RunConfig, device: torch.device, format: torch.memory_format | None = None) -> None:
+        """`format` is how convolutions' weights lie in memory; None is what suits the device."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             denoiser = build_denoiser(config.network, precision=config.precision)
-        self.denoiser = denoiser.to(device).train()
+        format = memory_format(device) if format is None else format
+        self.denoiser = denoiser.to(device=device, memory_format=format).train()  # type: ignore[call-overload]
+        self.loss = torch.compile(denoising_loss, dynamic=False) if config.compile else denoising_loss
+        """Of a part of a batch. Compiled apart from the network, which stays open to hooks and borrowed weights."""
         self.gradients = FlatGradients(self.denoiser.parameters())
         self.optimizer = torch.optim.Adam(
             self.denoiser.parameters(),
@@ -78,6 +84,11 @@ class TrainingState:
         """Continue exactly from `state`. Raises RuntimeError or ValueError when it is another network's."""
         self.denoiser.load_state_dict(state["denoiser"])
         self.optimizer.load_state_dict(state["optimizer"])
+        # Saved on another kind of device, moments may lie in memory as the parameters here do not.
+        for parameter, moments in self.optimizer.state.items():
+            for name, value in moments.items():
+                if value.shape == parameter.shape:
+                    moments[name] = torch.empty_like(parameter).copy_(value)
         self.ema.load_state_dict(state["ema"])
         if self.traditional_ema is not None:
             self.traditional_ema.load_state_dict(state["traditional_ema"])

@@ -10,7 +10,8 @@ import torch
 from services.trainer.attempt import Attempt
 from services.trainer.batches import Batch
 from services.trainer.group import Group
-from services.trainer.magnitudes import averaged_magnitudes
+from services.trainer.magnitudes import magnitudes, magnitudes_due
+from services.trainer.noise_levels import LossByNoise
 from services.trainer.state import TrainingState
 from services.trainer.step import StepFigures
 from shared.catalog import Catalog, CatalogUnreachable
@@ -23,13 +24,15 @@ class Status:
     """Collects the figures of all workers' steps; the first worker publishes them.
 
     The history of a run holds, per time: `loss` (uncertainty-weighted, per element), `denoising_loss` (plain, lambda
-    weighted, 1 for a network that outputs nothing), `learning_rate`, `images_per_second`, `grad_nonfinite` (elements
-    since the last time), and the magnitudes of `averaged_magnitudes`.
+    weighted, 1 for a network that outputs nothing), `loss_by_noise/<bin>` (the latter by noise level, if the run asks
+    for it), `learning_rate`, `grad_norm` (mean over steps), `grad_nonfinite` (elements since the last time),
+    `images_per_second`, `data_wait_share` (of the first worker's time), and the `magnitudes` when they are due.
     """
 
     def __init__(self, attempt: Attempt, *, catalog: Catalog, group: Group, meters: Meters) -> None:
         self._attempt, self._catalog, self._group, self._meters = attempt, catalog, group, meters
         self._unsent: dict[int, dict[str, float]] = {}
+        self._waited = 0.0
         self._begin()
 
     def _begin(self) -> None:
@@ -37,14 +40,25 @@ class Status:
         self._images = 0
         self._loss = torch.zeros((), device=self._group.device, dtype=torch.float64)
         self._weighted_mse = torch.zeros_like(self._loss)
+        self._grad_norm = torch.zeros_like(self._loss)
         self._nonfinite = torch.zeros((), device=self._group.device, dtype=torch.int64)
+        config = self._attempt.config
+        self._by_noise = None
+        if config.noise_level_bins:
+            self._by_noise = LossByNoise(
+                config.noise_level_bins, p_mean=config.p_mean, p_std=config.p_std, device=self._group.device
+            )
         self._learning_rate = 0.0
+        self._waited_before = self._waited
 
     def add(self, figures: StepFigures) -> None:
         """Count one step in; waits for no device."""
         self._images += self._attempt.config.batch_size
         self._loss += figures.loss
-        self._weighted_mse += figures.weighted_mse
+        self._weighted_mse += figures.weighted_mse.sum()
+        if self._by_noise is not None:
+            self._by_noise.add(figures.sigma, figures.weighted_mse)
+        self._grad_norm += figures.grad_norm
         self._nonfinite += figures.nonfinite
         self._learning_rate = figures.learning_rate
 
@@ -52,25 +66,37 @@ class Status:
         config = self._attempt.config
         return num_images % config.status_every == 0 or num_images == config.total_images
 
-    def publish(self, state: TrainingState, batch: Batch) -> bool:
+    def publish(self, state: TrainingState, batch: Batch, waited_seconds: float) -> bool:
         """Record the figures since the last time; every worker calls it. True when the run should stop.
+
+        `waited_seconds` is how long this worker has waited for pictures, in all.
 
         Raises LeaseLost when this attempt no longer holds the run.
         """
+        self._waited = waited_seconds
         sums = self._group.sum_(torch.stack([self._loss, self._weighted_mse]))
+        if self._by_noise is not None:
+            self._group.sum_(self._by_noise.sums)
         stop = False
         if self._group.is_first:
             loss, weighted_mse = sums.tolist()
-            network = self._attempt.config.network
+            config = self._attempt.config
+            network = config.network
             elements = network.img_channels * network.img_resolution**2
+            seconds = time.perf_counter() - self._since
             values = {
                 "loss": loss / (self._images * elements),
                 "denoising_loss": weighted_mse / self._images,
                 "learning_rate": self._learning_rate,
-                "images_per_second": self._images / (time.perf_counter() - self._since),
+                "grad_norm": float(self._grad_norm) * config.batch_size / self._images,
                 "grad_nonfinite": float(self._nonfinite),
-                **averaged_magnitudes(state, next(batch.parts(self._attempt.config.microbatch))),
+                "images_per_second": self._images / seconds,
+                "data_wait_share": (self._waited - self._waited_before) / seconds,
             }
+            if self._by_noise is not None:
+                values |= self._by_noise.values()
+            if magnitudes_due(config, state.num_images):
+                values |= magnitudes(state, next(batch.parts(config.microbatch)))
             self._measure(state.num_images, values)
             stop = self._record(state.num_images, values)
         self._begin()
@@ -99,12 +125,17 @@ class Status:
         meters.set(metrics.TRAINING_TOTAL_IMAGES, self._attempt.config.total_images, **labels)
         meters.set(metrics.TRAINING_LOSS, values["loss"], **labels)
         meters.set(metrics.TRAINING_LEARNING_RATE, values["learning_rate"], **labels)
+        meters.set(metrics.GRADIENT_NORM, values["grad_norm"], **labels)
         meters.set(metrics.TRAINING_SPEED, values["images_per_second"], **labels)
+        meters.set(metrics.DATA_WAIT_SHARE, values["data_wait_share"], **labels)
         meters.add(metrics.NONFINITE_GRADIENTS, values["grad_nonfinite"], **labels)
         families = {"activation": metrics.ACTIVATION_MAGNITUDE, "weight": metrics.WEIGHT_MAGNITUDE}
         for name, value in values.items():
-            family, *bucket = name.split("/")
-            if bucket:
-                side, resolution, statistic = bucket
-                place = {"side": side, "resolution": resolution, "statistic": statistic}
-                meters.set(families[family], value, **place, **labels)
+            match name.split("/"):
+                case [family, side, resolution, statistic]:
+                    place = {"side": side, "resolution": resolution, "statistic": statistic}
+                    weights = "training" if family.startswith("training_") else "ema"
+                    family = family.removeprefix("training_")
+                    meters.set(families[family], value, **place, weights=weights, **labels)
+                case ["loss_by_noise", place_of_bin]:
+                    meters.set(metrics.LOSS_BY_NOISE, value, bin=place_of_bin, **labels)

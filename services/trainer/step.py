@@ -11,21 +11,24 @@ from services.trainer.batches import Batch
 from services.trainer.group import Group
 from services.trainer.state import TrainingState
 from shared.edm2.layers import normalize_weights_
-from shared.edm2.loss import denoising_loss
 from shared.edm2.schedule import learning_rate
 from shared.edm2.seeding import iteration_seed
 from shared.recipes.config import RunConfig
 
 
 class StepFigures(NamedTuple):
-    """Sums over this worker's share, on its device: nobody waits for them until a status is due."""
+    """Of this worker's share, on its device: nobody waits for them until a status is due."""
 
     loss: Tensor
-    """Uncertainty-weighted loss over all elements of all pictures."""
+    """Uncertainty-weighted loss summed over all elements of all pictures."""
     weighted_mse: Tensor
-    """Plain weighted squared error per element, summed over pictures."""
+    """Plain weighted squared error per element, of each picture [N]."""
+    sigma: Tensor
+    """Their noise levels [N]."""
     nonfinite: Tensor
     """Elements of the whole batch's gradient that were not finite."""
+    grad_norm: Tensor
+    """Euclidean norm of the whole batch's gradient as Adam sees it: scaled by loss_scaling, finite elements only."""
     learning_rate: float
 
 
@@ -42,13 +45,14 @@ def train_step(state: TrainingState, batch: Batch, config: RunConfig, group: Gro
     state.gradients.zero_()
     losses, errors = [], []
     for part in batch.parts(config.microbatch):
-        out = denoising_loss(state.denoiser, part.images, part.labels, sigma=part.sigma, noise=part.noise)
+        out = state.loss(state.denoiser, part.images, part.labels, sigma=part.sigma, noise=part.noise)
         loss = out.loss.sum()
         (loss * (config.loss_scaling / config.batch_size)).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
-        errors.append(out.weighted_mse.sum())
+        errors.append(out.weighted_mse)
     state.gradients.reduce_(group)
     nonfinite = state.gradients.drop_nonfinite_()
+    grad_norm = torch.linalg.vector_norm(state.gradients.flat)
     rate = learning_rate(
         state.num_images,
         batch_size=config.batch_size,
@@ -61,4 +65,11 @@ def train_step(state: TrainingState, batch: Batch, config: RunConfig, group: Gro
     state.optimizer.step()
     state.num_images += config.batch_size
     state.update_averages(config.batch_size)
-    return StepFigures(sum(losses[1:], losses[0]), sum(errors[1:], errors[0]), nonfinite, rate)
+    return StepFigures(
+        loss=sum(losses[1:], losses[0]),
+        weighted_mse=torch.cat(errors),
+        sigma=batch.sigma,
+        nonfinite=nonfinite,
+        grad_norm=grad_norm,
+        learning_rate=rate,
+    )

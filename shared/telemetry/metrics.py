@@ -55,6 +55,30 @@ TRAINING_LOSS = Metric(
 TRAINING_LEARNING_RATE = Metric(
     "phema_training_learning_rate", "gauge", "1", ("run_id",), ("training",), "Learning rate of the last step."
 )
+LOSS_BY_NOISE = Metric(
+    "phema_training_loss_by_noise",
+    "gauge",
+    "1",
+    ("run_id", "bin"),
+    ("training",),
+    "Plain weighted loss per element by bin of the noise level, averaged since the last status.",
+)
+GRADIENT_NORM = Metric(
+    "phema_training_gradient_norm",
+    "gauge",
+    "1",
+    ("run_id",),
+    ("training",),
+    "Euclidean norm of the gradient that Adam sees, averaged over the steps since the last status.",
+)
+DATA_WAIT_SHARE = Metric(
+    "phema_training_data_wait_share",
+    "gauge",
+    "1",
+    ("run_id",),
+    ("training",),
+    "Share of the first worker's time since the last status in which a step waited for its pictures.",
+)
 NONFINITE_GRADIENTS = Metric(
     "phema_training_nonfinite_gradients_total",
     "counter",
@@ -67,17 +91,17 @@ ACTIVATION_MAGNITUDE = Metric(
     "phema_activation_magnitude",
     "gauge",
     "1",
-    ("run_id", "side", "resolution", "statistic"),
+    ("run_id", "weights", "side", "resolution", "statistic"),
     ("training",),
-    "Activation magnitude by side of the network (enc, dec), resolution and statistic (max, mean) over features.",
+    "Activation magnitude of the ema or training weights by side (enc, dec), resolution and statistic (max, mean).",
 )
 WEIGHT_MAGNITUDE = Metric(
     "phema_weight_magnitude",
     "gauge",
     "1",
-    ("run_id", "side", "resolution", "statistic"),
+    ("run_id", "weights", "side", "resolution", "statistic"),
     ("training",),
-    "Weight magnitude by side of the network (enc, dec), resolution and statistic (max, mean) over features.",
+    "Magnitude of the ema or training weights by side (enc, dec), resolution and statistic (max, mean).",
 )
 SNAPSHOTS_UPLOADED = Metric(
     "phema_snapshots_uploaded_total",

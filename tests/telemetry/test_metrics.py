@@ -51,7 +51,8 @@ def test_a_scrape_shows_what_was_set() -> None:
     meters.add(table.SNAPSHOT_BYTES, 1000, run_id="run-1")
     meters.add(table.SNAPSHOT_BYTES, 24, run_id="run-1")
     meters.observe(table.UPLOAD_SECONDS, 0.3, run_id="run-1", kind="snapshot")
-    meters.set(table.WEIGHT_MAGNITUDE, 0.9, run_id="run-1", side="enc", resolution="8", statistic="max")
+    place = {"weights": "ema", "side": "enc", "resolution": "8", "statistic": "max"}
+    meters.set(table.WEIGHT_MAGNITUDE, 0.9, run_id="run-1", **place)
     address, stop = serve_metrics(meters.registry, "127.0.0.1")
     try:
         text = httpx.get(f"http://{address}/metrics").text
@@ -60,7 +61,7 @@ def test_a_scrape_shows_what_was_set() -> None:
     assert 'phema_training_loss{run_id="run-1"} 0.75' in text
     assert 'phema_snapshot_bytes_total{run_id="run-1"} 1024.0' in text
     assert 'phema_upload_seconds_bucket{kind="snapshot",le="0.5",run_id="run-1"} 1.0' in text
-    assert 'phema_weight_magnitude{resolution="8",run_id="run-1",side="enc",statistic="max"} 0.9' in text
+    assert 'phema_weight_magnitude{resolution="8",run_id="run-1",side="enc",statistic="max",weights="ema"} 0.9' in text
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://{address}/metrics")
 

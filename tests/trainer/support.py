@@ -28,6 +28,7 @@ def tiny_config(**fields: Any) -> RunConfig:
         "snapshot_every": 80,
         "checkpoint_every": 160,
         "status_every": 80,
+        "magnitudes_every": 80,
         "lr_rampup_images": 80,
         "seed": 1,
     }

@@ -147,7 +147,7 @@ def test_what_training_reports_is_what_the_catalog_holds(local_catalog: Catalog,
     assert value("phema_training_learning_rate", labels) == last["learning_rate"]
     assert value("phema_training_nonfinite_gradients_total", labels) == 0
     assert value("phema_snapshot_bytes_total", labels) == sum(row.size for row in rows)
-    bucket = {**labels, "side": "dec", "resolution": "4", "statistic": "mean"}
+    bucket = {**labels, "weights": "ema", "side": "dec", "resolution": "4", "statistic": "mean"}
     assert value("phema_activation_magnitude", bucket) == last["activation/dec/4/mean"]
     assert value("phema_weight_magnitude", bucket) == last["weight/dec/4/mean"]
 

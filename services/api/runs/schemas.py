@@ -52,6 +52,7 @@ class HistoryRow(Answer):
 
     num_images: int
     values: dict[str, float | None] = Field(
-        description="By name: loss, learning_rate, images_per_second, grad_nonfinite, activation/…, weight/…; "
+        description="By name: loss, denoising_loss, loss_by_noise/…, learning_rate, grad_norm, grad_nonfinite, "
+        "images_per_second, data_wait_share, activation/…, weight/…, training_activation/…, training_weight/…; "
         "null where the figure was not finite."
     )

@@ -1,0 +1,207 @@
+"""Precision, memory format, compilation and reading ahead change how fast a run is, not what it learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from services.trainer import loop
+from services.trainer.attempt import Attempt
+from services.trainer.batches import Batches
+from services.trainer.checkpoint import copied
+from services.trainer.device import UnsupportedPrecision, check_precision, prepare_device
+from services.trainer.driver import CannotTrain, worker_resources
+from services.trainer.group import Group
+from services.trainer.local import claim_locally, train_attempt, train_locally
+from services.trainer.magnitudes import magnitudes
+from services.trainer.state import TrainingState
+from services.trainer.step import train_step
+from shared.catalog import Catalog
+from shared.datasets import open_dataset
+from shared.recipes.config import DatasetConfig, RunConfig
+from shared.settings import Settings
+from shared.snapshots import ObjectStore
+from tests.trainer.support import loose_attempt, snapshots_of, tiny_config
+
+CPU = torch.device("cpu")
+DATASET = open_dataset(DatasetConfig())
+
+
+def trained(config: RunConfig, state: TrainingState, steps: int, group: Group | None = None) -> dict[str, Tensor]:
+    """The weights after `steps` more, as contiguous float32 on the CPU."""
+    group = group or Group()
+    batches = Batches(DATASET, config, group)
+    for _ in range(steps):
+        train_step(state, batches.at(state.num_images), config, group)
+    return {name: value.float().cpu().contiguous() for name, value in state.denoiser.state_dict().items()}
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], rtol: float, atol: float) -> None:
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_less_than_float32_is_refused_on_cpus(precision: str) -> None:
+    attempt = loose_attempt(precision=precision)
+    sentence = f"precision {precision} needs a GPU, but this run would be trained on CPUs: on CPU compute in float32"
+    with pytest.raises(UnsupportedPrecision, match=sentence):
+        check_precision(attempt.config, "cpu")
+    check_precision(attempt.config, "cuda")
+    check_precision(tiny_config(), "cpu")
+    with pytest.raises(CannotTrain, match=sentence) as refused:
+        worker_resources(attempt, Settings(), {"CPU": 8.0})
+    assert not refused.value.retry
+    assert worker_resources(attempt, Settings(), {"CPU": 8.0, "GPU": 1.0})[1]
+
+
+def test_the_loop_refuses_it_as_well(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    with pytest.raises(UnsupportedPrecision, match="on CPU compute in float32"):
+        train_locally(tiny_config(precision="bfloat16"), local_catalog, local_store)
+
+
+def test_channels_last_changes_the_layout_alone() -> None:
+    """Gradients, moments and averages lie as the weights do; a checkpoint moves between the two layouts."""
+    config = tiny_config(lr_rampup_images=0, network={"attn_resolutions": [4]})
+    plain, last = TrainingState(config, CPU), TrainingState(config, CPU, torch.channels_last)
+    expected, found = trained(config, plain, 3), trained(config, last, 3)
+    assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    kernels = [p for p in last.denoiser.parameters() if p.ndim == 4 and p.shape[2] > 1]
+    assert kernels
+    for kernel in kernels:
+        assert kernel.is_contiguous(memory_format=torch.channels_last)
+        assert kernel.grad is not None
+        assert kernel.grad.stride() == kernel.stride()
+        assert last.optimizer.state[kernel]["exp_avg"].stride() == kernel.stride()
+    assert last.gradients.flat.abs().sum() > 0
+
+    resumed = TrainingState(config, CPU)
+    resumed.load_state_dict(copied(last.state_dict()))
+    for parameter in resumed.denoiser.parameters():
+        assert resumed.optimizer.state[parameter]["exp_avg"].stride() == parameter.stride()
+    assert_close(trained(config, resumed, 2), trained(config, last, 2), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("ahead", [0, 5])
+def test_reading_ahead_changes_nothing(
+    ahead: int, local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(total_images=160, network={"dropout": 0.1})
+    usual = train_locally(config, local_catalog, local_store, name="usual")
+    monkeypatch.setattr(loop, "BATCHES_AHEAD", ahead)
+    other = train_locally(config, local_catalog, local_store, name="other")
+    found, expected = (snapshots_of(local_catalog, local_store, run.id) for run in (other, usual))
+    assert found == expected
+
+
+def test_pictures_that_cannot_be_read_end_the_run(
+    local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a reader thread raises is raised by the loop, which leaves no thread behind."""
+
+    class Broken(Batches):
+        def at(self, num_images: int) -> object:  # type: ignore[override]
+            if num_images == 64:
+                raise OSError("the disk is gone")
+            return super().at(num_images)
+
+    monkeypatch.setattr(loop, "Batches", Broken)
+    with pytest.raises(OSError, match="the disk is gone"):
+        train_locally(tiny_config(), local_catalog, local_store)
+
+
+def _interrupted(config: RunConfig, catalog: Catalog, store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Attempt:
+    """A run that dies after 13 steps, three after its checkpoint, and is resumed to its end."""
+    attempt = claim_locally(config, catalog, name="killed")
+    steps, original = 0, loop.train_step
+
+    def step_and_die(*arguments: object) -> object:
+        nonlocal steps
+        steps += 1
+        if steps > 13:
+            raise KeyboardInterrupt
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "train_step", step_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train_attempt(attempt, catalog, store)
+    monkeypatch.undo()
+    train_attempt(attempt, catalog, store)
+    return attempt
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own
+def test_a_compiled_run_learns_the_same_and_resumes_bit_for_bit(
+    local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(compile=True, network={"dropout": 0.1}, ema_half_life_images=100)
+    whole = train_locally(config, local_catalog, local_store, name="whole")
+    torch.compiler.reset()  # as in another process
+    killed = _interrupted(config, local_catalog, local_store, monkeypatch)
+    found, expected = (snapshots_of(local_catalog, local_store, run) for run in (killed.run_id, whole.id))
+    assert found == expected
+
+    plain, compiled = (tiny_config(lr_rampup_images=0, compile=value) for value in (False, True))
+    state = TrainingState(compiled, CPU)
+    first = trained(compiled, state, 2)
+    measured = magnitudes(state, Batches(DATASET, compiled, Group()).at(32))
+    assert measured["activation/enc/8/mean"] > 0, "hooks see the network that is compiled for training"
+    eager = TrainingState(plain, CPU)
+    assert_close(first, trained(plain, eager, 2), rtol=1e-3, atol=1e-4)
+    assert_close(trained(compiled, state, 2), trained(plain, eager, 2), rtol=5e-3, atol=5e-4)
+
+
+@pytest.fixture
+def cuda(tmp_path: Path) -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    device = torch.device("cuda", 0)
+    prepare_device(device)
+    return device
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_a_gpu_learns_what_a_cpu_does(precision: str, compiled: bool, cuda: torch.device, tmp_path: Path) -> None:
+    """Four steps in every precision, reduced with NCCL, against float32 on the CPU: the weights' movement agrees."""
+    network = {"attn_resolutions": [4]}
+    exact = tiny_config(lr_rampup_images=0, network=network)
+    reference = TrainingState(exact, CPU)
+    initial = {name: value.clone() for name, value in reference.denoiser.state_dict().items()}
+    expected = trained(exact, reference, 4)
+    config = tiny_config(lr_rampup_images=0, network=network, precision=precision, device="cuda", compile=compiled)
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    try:
+        state = TrainingState(config, cuda)
+        group = Group(0, 1, cuda)
+        found = trained(config, state, 4, group)
+        dist.all_reduce(state.gradients.flat)
+    finally:
+        dist.destroy_process_group()
+    assert all(p.dtype is torch.float32 for p in state.denoiser.parameters())
+    moved = torch.cat([(found[name] - initial[name]).flatten() for name in expected])
+    wanted = torch.cat([(expected[name] - initial[name]).flatten() for name in expected])
+    tolerance = {"float32": 0.05, "float16": 0.15, "bfloat16": 0.5}[precision]
+    assert float((moved - wanted).norm() / wanted.norm()) < tolerance
+    batch = Batches(DATASET, config, group).at(64)
+    assert all(value > 0 for value in magnitudes(state, batch).values())
+
+
+@pytest.mark.gpu
+def test_a_gpu_run_resumes_on_a_cpu(cuda: torch.device) -> None:
+    config = tiny_config(lr_rampup_images=0)
+    state = TrainingState(config, cuda)
+    trained(config, state, 2, Group(0, 1, cuda))
+    resumed = TrainingState(config, CPU)
+    resumed.load_state_dict(copied(state.state_dict()))
+    found, expected = trained(config, resumed, 2), trained(config, state, 2, Group(0, 1, cuda))
+    assert_close(found, expected, rtol=1e-2, atol=1e-2)
