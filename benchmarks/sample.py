@@ -1,0 +1,123 @@
+"""Images per second of the sampler, and what each optimisation is worth.
+
+The sampler is the product's own (`shared.edm2.sampler`). It is timed beside a plain one: the same Heun steps over
+`benchmarks.plain`, which normalises every weight in every evaluation and attends by einsum, eagerly; and with each
+optimisation switched off in turn. Rounds of all variants alternate; ratios come from the fastest round of each.
+
+    python benchmarks/sample.py [--preset digits-tiny] [--images 64] [--steps 8] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from benchmarks.peak import peak_tflops
+from benchmarks.plain import plain_denoiser
+from benchmarks.report import machine, show
+from benchmarks.switches import IN_NETWORK, IN_SAMPLING, NOTHING
+from services.trainer.device import prepare_device
+from shared.edm2.costs import costs
+from shared.edm2.networks import build_denoiser
+from shared.edm2.precond import Denoiser, Precision
+from shared.edm2.sampler import sample_batches, sigma_steps
+from shared.recipes.presets import network_preset
+
+
+@dataclass
+class Variant:
+    name: str
+    denoiser: Denoiser
+    switch: Callable[[], AbstractContextManager[Any]]
+    seconds: list[float] = field(default_factory=list)
+
+
+def main() -> None:
+    options = arguments()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(options.threads)
+    prepare_device(device)
+    precision: Precision = options.precision or ("float16" if device.type == "cuda" else "float32")
+    variants = variants_of(options.preset, precision, device)
+    for variant in variants:
+        timed(variant, options, device)
+        variant.seconds.clear()
+    for _ in range(options.rounds):
+        for variant in variants:
+            timed(variant, options, device)
+    show(machine(device.type), rows(variants, options, device, precision), as_json=options.json)
+
+
+def variants_of(preset: str, precision: Precision, device: torch.device) -> list[Variant]:
+    config = network_preset(preset)
+    torch.manual_seed(0)
+    own = build_denoiser(config, precision=precision).to(device)
+    plain = plain_denoiser(config, precision).to(device)
+    plain.load_state_dict(own.state_dict())
+    nothing = NOTHING[""]
+    result = [Variant("plain", plain, nothing), Variant("phema", own, nothing)]
+    result += [Variant(f"without {name}", own, switch) for name, switch in {**IN_SAMPLING, **IN_NETWORK}.items()]
+    if device.type == "cuda":
+        full = build_denoiser(config).to(device)
+        result.append(Variant("in float32", full, nothing))
+    return result
+
+
+def timed(variant: Variant, options: argparse.Namespace, device: torch.device) -> None:
+    with variant.switch():
+        start = time.perf_counter()
+        batches = sample_batches(
+            variant.denoiser,
+            seeds=range(options.images),
+            sigmas=sigma_steps(options.steps),
+            batch_size=options.images,
+            device=device,
+        )
+        for _ in batches:
+            pass
+        variant.seconds.append(time.perf_counter() - start)
+
+
+def rows(
+    variants: list[Variant], options: argparse.Namespace, device: torch.device, precision: str
+) -> list[dict[str, Any]]:
+    plain = min(variants[0].seconds)
+    gflops = (2 * options.steps - 1) * costs(network_preset(options.preset)).gflops
+    peak = peak_tflops(device, precision)
+    result = []
+    for variant in variants:
+        seconds = min(variant.seconds)
+        rate = options.images / seconds
+        share = 2 * gflops * rate / (1e3 * peak) if math.isfinite(peak) else None  # hardware counts a MAC as 2 flops
+        result.append(
+            {
+                "variant": variant.name,
+                "images/s": rate,
+                "over plain": plain / seconds,
+                "share of peak": "-" if share is None else share,
+            }
+        )
+    return result
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="digits-tiny", help="default %(default)s")
+    parser.add_argument("--images", type=int, default=64, help="pictures per round (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=8, help="Heun steps (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--precision", choices=["float32", "float16", "bfloat16"], help="default float16 on a GPU")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
