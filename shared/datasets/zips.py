@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import zipfile
@@ -113,7 +114,7 @@ class _Window(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._blob.size}[whence]
         if origin + offset < 0:
-            raise ValueError("the directory would begin before the file")
+            raise OSError(errno.EINVAL, "before the beginning")  # as files do; zipfile relies on it
         self._at = origin + offset
         return self._at
 
