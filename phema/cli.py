@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from phema.commands import db, demo, download, evaluate, jobs, presets, reconstruct, runs, service
+from phema.commands import dataset, db, demo, download, evaluate, jobs, presets, reconstruct, runs, service
 from phema.commands.options import Connection
 from phema.errors import InvalidArgument, PhemaError, Refused
 from phema.following import Detached
@@ -32,6 +32,7 @@ app.command()(evaluate.evaluations)
 app.add_typer(jobs.app, name="jobs")
 app.command()(download.download)
 app.add_typer(presets.app, name="presets")
+app.add_typer(dataset.app, name="dataset")
 app.add_typer(db.app, name="db")
 app.command()(demo.demo)
 

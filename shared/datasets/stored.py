@@ -57,6 +57,11 @@ class Shelf:
         """`stored` of each, in order; read at the same time where reading waits for a network."""
         return map(self.stored, pictures) if self._pool is None else self._pool.map(self.stored, pictures)
 
+    def pictures_per_class(self) -> list[int]:
+        """By label; empty without labels."""
+        counts: list[int] = np.bincount(self.index.labels, minlength=self.index.num_classes).tolist()
+        return counts if self.index.num_classes else []
+
     def verify(self, most: int = PROBES) -> None:
         """Decode up to `most` pictures, spread evenly. Raises DatasetError on the first that is broken."""
         spread = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(np.int64))
