@@ -45,7 +45,7 @@ def train(
     dataset = open_dataset(config.dataset, remote=remote)
     dataset.check(config.network)
     prepare_device(group.device)
-    state = TrainingState(config, group.device)
+    state = TrainingState(config, group.device, dataset=dataset.facts.fingerprint)
     resume(state, attempt, catalog=catalog, store=store, group=group)
     read = Batches(dataset, config, group).at
     status = Status(attempt, catalog=catalog, group=group, meters=meters)

@@ -11,6 +11,7 @@ from torch import Tensor
 from services.trainer.device import memory_format
 from services.trainer.gradients import FlatGradients
 from services.trainer.profiles import tracked_profiles
+from shared.datasets import DatasetError
 from shared.edm2.ema import PowerFunctionEMA, TraditionalEMA
 from shared.edm2.loss import denoising_loss
 from shared.edm2.networks import build_denoiser
@@ -25,8 +26,18 @@ class TrainingState:
     `batches` and `step`).
     """
 
-    def __init__(self, config: RunConfig, device: torch.device, format: torch.memory_format | None = None) -> None:
-        """`format` is how convolutions' weights lie in memory; None is what suits the device."""
+    def __init__(
+        self,
+        config: RunConfig,
+        device: torch.device,
+        format: torch.memory_format | None = None,
+        *,
+        dataset: str = "",
+    ) -> None:
+        """`format` is how convolutions' weights lie in memory; None is what suits the device.
+
+        `dataset` is the fingerprint of what is trained on.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             denoiser = build_denoiser(config.network, precision=config.precision)
@@ -48,6 +59,7 @@ class TrainingState:
             self.traditional_ema = TraditionalEMA(self.denoiser, config.ema_half_life_images, config.ema_rampup_ratio)
         self._profiles = tracked_profiles(config)
         self.num_images = 0
+        self.dataset = dataset
 
     @property
     def buffers(self) -> tuple[str, ...]:
@@ -72,6 +84,7 @@ class TrainingState:
         """Tensors, numbers, strings, lists and dicts; no copies."""
         state = {
             "num_images": self.num_images,
+            "dataset": self.dataset,
             "denoiser": dict(self.denoiser.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
@@ -81,7 +94,15 @@ class TrainingState:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly from `state`. Raises RuntimeError or ValueError when it is another network's."""
+        """Continue exactly from `state`.
+
+        Raises RuntimeError or ValueError when it is another network's, DatasetError when it has seen other data.
+        """
+        if state.get("dataset", self.dataset) != self.dataset:
+            raise DatasetError(
+                f"the run's dataset has changed since image {state['num_images']}: names, sizes or labels of its "
+                "files are others; put the old files back, or start a new run"
+            )
         self.denoiser.load_state_dict(state["denoiser"])
         self.optimizer.load_state_dict(state["optimizer"])
         # Saved on another kind of device, moments may lie in memory as the parameters here do not.
