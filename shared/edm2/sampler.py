@@ -121,8 +121,9 @@ def sample_batches(
 
 
 def _cpu_batch(denoiser: Denoiser) -> int:
-    """Pictures a CPU makes at once: enough that small ones share overheads, one from 64 x 64 on."""
-    return max(1, 2048 // denoiser.config.img_resolution**2)
+    """Pictures a CPU makes at once, one from 64 x 64 on: beyond, sharing overheads gains less than 5 %, while a request
+    for few pictures pays for all."""
+    return max(1, 4096 // denoiser.config.img_resolution**2)
 
 
 @contextmanager

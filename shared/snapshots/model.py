@@ -41,12 +41,17 @@ def load_model(source: Path | str | bytes) -> LoadedModel:
         config = NetworkConfig.model_validate(metadata.config.get("network"))
     except ValidationError as error:
         raise CorruptObject(f"object {name} describes no network phema can build: {_first(error)}") from error
-    tensors = load_tensors(source)
     # Initial weights are drawn and thrown away: that must not move the caller's random numbers.
     with torch.random.fork_rng(devices=[]):
         denoiser = build_denoiser(config)
+    # They give up their memory first; then the file's tensors become the parameters instead of being copied into them.
+    denoiser.to_empty(device="meta")
+    tensors = load_tensors(source)
     _check_fit(denoiser, tensors, name)
-    denoiser.load_state_dict(tensors, strict=True)
+    for key, wanted in denoiser.state_dict().items():
+        # Those of a file are a view of it and would change with it.
+        tensors[key] = tensors[key].to(wanted.dtype, copy=not isinstance(source, bytes))
+    denoiser.load_state_dict(tensors, strict=True, assign=True)
     return LoadedModel(denoiser.eval(), metadata)
 
 

@@ -232,7 +232,7 @@ def test_network_is_left_as_it_was(make_tiny: Callable[..., Denoiser]) -> None:
 def test_batches_come_one_by_one(make_tiny: Callable[..., Denoiser]) -> None:
     denoiser = make_tiny()
     sizes = [len(batch) for batch in sample_batches(denoiser, seeds=range(70), sigmas=sigma_steps(2))]
-    assert sizes == [32, 32, 6]
+    assert sizes == [64, 6]
     assert sample(denoiser, seeds=[]).shape == (0, 2, 8, 8)
 
 

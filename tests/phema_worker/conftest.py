@@ -56,8 +56,7 @@ def _laboratory(folder: Path, catalog_url: str, store_url: str, options: S3Optio
     try:
         yield lab
     finally:
-        for worker in lab.workers:
-            worker.stop()
+        lab.close()
         catalog.close()
 
 
@@ -77,7 +76,7 @@ def servers(
     postgres_template: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Servers]:
-    """PostgreSQL and S3, both behind tunnels. A lease outlives every outage that a test makes."""
+    """PostgreSQL and S3, both behind tunnels; its worker has two actors. A lease outlives every outage a test makes."""
     client = s3_server.client()
     client.create_bucket(Bucket=BUCKET)
     client.close()
@@ -87,7 +86,8 @@ def servers(
         catalog_url = postgres_server.url(database).replace(f":{postgres_server.port}/", f":{to_catalog.port}/")
         options = S3Options(**vars(s3_server.options) | {"endpoint_url": f"http://127.0.0.1:{to_store.port}"})
         folder = tmp_path_factory.mktemp("servers")
-        with _laboratory(folder, catalog_url, f"s3://{BUCKET}/store", options, PHEMA_LEASE_SECONDS="600") as lab:
+        settings = {"PHEMA_LEASE_SECONDS": "600", "PHEMA_WORKER_ACTORS": "2"}
+        with _laboratory(folder, catalog_url, f"s3://{BUCKET}/store", options, **settings) as lab:
             yield Servers(lab, to_catalog, to_store)
     postgres_server.drop_database(database)
 

@@ -46,7 +46,7 @@ def until(answer: Callable[[], Any], what: str) -> Any:
     while time.monotonic() < deadline:
         if value := answer():
             return value
-        time.sleep(0.02)
+        time.sleep(0.05)
     raise AssertionError(f"waited {PATIENCE_SECONDS:g} s in vain for {what}")
 
 
@@ -101,11 +101,33 @@ class Lab:
     _weighted: Run | None = None
 
     def worker(self) -> WorkerProcess:
-        """A warm worker: the one that earlier tests left alive, else a new one. It is the only one."""
-        alive = [worker for worker in self.workers if worker.alive]
-        for superfluous in alive[:-1]:
+        """The only worker, warm: one that earlier tests left alive, else a new one."""
+        (worker,) = self.warm_workers(1)
+        return worker
+
+    def warm_workers(self, count: int) -> list[WorkerProcess]:
+        """So many and no more."""
+        for superfluous in self._alive()[count:]:
             superfluous.stop()
-        return alive[-1] if alive else self.start_worker().ready()
+        while len(self._alive()) < count:
+            self.start_worker()
+        return [worker.ready() for worker in self._alive()]
+
+    def holder(self, job: Job) -> WorkerProcess:
+        """The worker that has the job's lease."""
+        owner = str(self.job(job).lease_owner)
+        (found,) = [worker for worker in self.workers if f"-{worker.process.pid}-" in owner]
+        return found
+
+    def close(self) -> None:
+        """End the workers that are alive; a signal is no failure."""
+        alive = self._alive()
+        for worker in alive:
+            worker.process.terminate()
+        assert [worker.process.wait(60) for worker in alive] == [0] * len(alive)
+
+    def _alive(self) -> list[WorkerProcess]:
+        return [worker for worker in self.workers if worker.alive]
 
     def start_worker(self, **settings: object) -> WorkerProcess:
         extra = {f"PHEMA_{name.upper()}": str(value) for name, value in settings.items()}
@@ -254,7 +276,7 @@ class Lab:
 
     def _deserted(self) -> bool:
         """Nobody is left to wait for: fail at once, with what the last worker said."""
-        assert any(worker.alive for worker in self.workers), self.workers[-1].log.read_text()
+        assert self._alive(), self.workers[-1].log.read_text()
         return False
 
     def wait_until_under_way(self, job: Job) -> None:

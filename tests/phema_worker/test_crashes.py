@@ -1,6 +1,6 @@
 """Whatever is killed, frozen or cut off, a job ends once, and nothing half-made is left.
 
-Each test takes the worker that the one before left alive, so that a replacement serves on.
+Each test takes the workers that the one before left alive, so that a replacement serves on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import pytest
 import torch
 
-from services.phema_worker.evaluate import evaluate
+from services.phema_worker.evaluate import Scores, evaluate
 from services.phema_worker.watch import Watch
 from shared.catalog import JobState
 from shared.recipes.config import EvaluationRecipe, RunConfig
@@ -29,10 +29,10 @@ def _long(seed: int, **changes: int) -> EvaluationRecipe:
     return EvaluationRecipe(**{"num_samples": 256, "num_steps": 8, "grid": 4, "seed": seed, **changes})
 
 
-def _figures_computed_here(lab: Lab, reconstruction_id: str, recipe: EvaluationRecipe) -> dict[str, float]:
+def _computed_here(lab: Lab, reconstruction_id: str, recipe: EvaluationRecipe) -> Scores:
     model = load_model(lab.store.get(str(lab.reconstruction(reconstruction_id).key)))
     config = RunConfig.model_validate(model.metadata.config)
-    return evaluate(model.denoiser, None, config, recipe, Watch()).figures
+    return evaluate(model.denoiser, None, config, recipe, Watch())
 
 
 def test_a_killed_actor_is_replaced_and_the_job_done_once(local_lab: Lab) -> None:
@@ -48,23 +48,42 @@ def test_a_killed_actor_is_replaced_and_the_job_done_once(local_lab: Lab) -> Non
     assert lab.outcomes(job) == ["failed", "succeeded"]
     assert len(worker.actor_pids()) == actors + 1
     row = lab.evaluation(evaluation_id)
-    assert row.figures == pytest.approx(_figures_computed_here(lab, reconstruction_id, recipe), rel=1e-3)
+    here = _computed_here(lab, reconstruction_id, recipe)
+    assert row.figures == pytest.approx(here.figures, rel=1e-6)
+    assert lab.store.get(str(row.pictures_key)) == here.png, "bit for bit, in any process"
     assert lab.results(evaluation_id) == [row.pictures_key]
+
+
+def test_a_worker_that_was_frozen_drops_its_result(local_lab: Lab) -> None:
+    lab = local_lab
+    frozen, reconstruction_id = lab.worker(), lab.weights()
+    job, evaluation_id = lab.ask_evaluation(reconstruction_id, _long(seed=4))
+    assert job is not None
+    lab.wait_until_under_way(job)
+    frozen.process.send_signal(signal.SIGSTOP)
+    try:
+        lab.start_worker()
+        lab.wait(job)
+    finally:
+        frozen.process.send_signal(signal.SIGCONT)
+    assert lab.outcomes(job) == ["expired", "succeeded"]
+    until(lambda: frozen.lines("no longer holds job"), "the frozen worker to notice")
+    winner = lab.evaluation(evaluation_id).pictures_key
+    until(lambda: lab.results(evaluation_id) == [winner], "the loser's object to go")
 
 
 def test_a_killed_worker_loses_nothing_and_leaves_nothing(local_lab: Lab) -> None:
     lab = local_lab
-    first, run = lab.worker(), lab.create_run()
+    lab.warm_workers(2)
+    run = lab.create_run()
     lab.add_snapshots(run)
     job, ids = lab.ask_reconstructions(run, [0.07, 0.12], repeat=SLOW)
     assert job is not None
     lab.wait_until_under_way(job)
-    first.kill()
+    lab.holder(job).kill()
     assert lab.job(job).state is JobState.RUNNING
     # As if it had died between the last byte of an object and the row.
     lab.store.put(reconstruction_key(run.id, ids[0], f"{job.id}-a1"), b"of the dead")
-    # Two actors: what the tests below say of a worker holds for several, too.
-    lab.start_worker(worker_actors=2)
     lab.wait(job)
     assert lab.outcomes(job) == ["expired", "succeeded"]
     rows = [lab.reconstruction(one) for one in ids]
@@ -100,36 +119,17 @@ def test_cancel_stops_work_under_way_and_the_worker_goes_on(local_lab: Lab) -> N
 
 def test_sigterm_hands_the_job_back(local_lab: Lab) -> None:
     lab = local_lab
-    first, reconstruction_id = lab.worker(), lab.weights()
-    job, _ = lab.ask_evaluation(reconstruction_id, _long(seed=3))
+    lab.warm_workers(2)
+    job, _ = lab.ask_evaluation(lab.weights(), _long(seed=3))
     assert job is not None
     lab.wait_until_under_way(job)
-    assert first.stop() == 0
-    released = lab.job(job)
-    assert (released.state, released.attempts) == (JobState.QUEUED, 0)
-    with lab.catalog.transaction() as tx:
-        assert first.address not in [target.address for target in tx.targets.live(3600)]
-    lab.start_worker()
+    holder = lab.holder(job)
+    assert holder.stop() == 0
     lab.wait(job)
     assert lab.outcomes(job) == ["released", "succeeded"]
-
-
-def test_a_worker_that_was_frozen_drops_its_result(local_lab: Lab) -> None:
-    lab = local_lab
-    frozen, reconstruction_id = lab.worker(), lab.weights()
-    job, evaluation_id = lab.ask_evaluation(reconstruction_id, _long(seed=4))
-    assert job is not None
-    lab.wait_until_under_way(job)
-    frozen.process.send_signal(signal.SIGSTOP)
-    try:
-        lab.start_worker()
-        lab.wait(job)
-    finally:
-        frozen.process.send_signal(signal.SIGCONT)
-    assert lab.outcomes(job) == ["expired", "succeeded"]
-    until(lambda: frozen.lines("no longer holds job"), "the frozen worker to notice")
-    winner = lab.evaluation(evaluation_id).pictures_key
-    until(lambda: lab.results(evaluation_id) == [winner], "the loser's object to go")
+    assert lab.job(job).attempts == 1, "what was released does not count"
+    with lab.catalog.transaction() as tx:
+        assert holder.address not in [target.address for target in tx.targets.live(3600)]
 
 
 def test_a_store_that_is_away_for_a_while_delays_the_job(servers: Servers) -> None:

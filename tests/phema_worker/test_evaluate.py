@@ -53,6 +53,41 @@ def test_progress_counts_every_evaluation_of_the_network(denoiser: Denoiser) -> 
     assert watch._done == (16 + 48) * 5 + 297 * NUM_LEVELS
 
 
+@pytest.mark.parametrize(
+    ("interval", "guiding"),
+    [(None, 5), ((80.0, 90.0), 0), ((3.0, 80.0), 2), ((0.0, 3.0), 3), ((0.0, 0.1), 1)],
+)
+def test_progress_counts_the_guide_where_it_guides(
+    denoiser: Denoiser, interval: tuple[float, float] | None, guiding: int
+) -> None:
+    """Three steps: from 80 to about 2.5, to 0.002, and to 0 with a single evaluation."""
+    watch, guide = Watch(), build_denoiser(CONFIG.network)
+    calls: list[int] = []
+    guide.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    options = {"guidance": 2.0, "guide_id": "rec-x", "guidance_interval": interval, "churn": 1.0}
+    recipe = RECIPE.model_copy(update={**options, "metrics": ("frechet",)})
+    evaluate(denoiser, guide, CONFIG, recipe, watch)
+    assert watch.progress == 1.0
+    assert watch._done == (16 + 48) * (5 + guiding)
+    assert len(calls) == 2 * guiding, "one batch for the grid, one for the samples"
+
+
+def test_pictures_depend_on_neither_batch_size_nor_threads(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit. Threads may round the features of a picture differently, far below what figures are shown with."""
+    recipe = RECIPE.model_copy(update={"metrics": ("frechet",), "churn": 1.0})
+    reference = evaluate(denoiser, None, CONFIG, recipe, Watch())
+    monkeypatch.setattr("services.phema_worker.evaluate.batch_size", lambda _: 5)
+    assert evaluate(denoiser, None, CONFIG, recipe, Watch()) == reference
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = evaluate(denoiser, None, CONFIG, recipe, Watch())
+    finally:
+        torch.set_num_threads(threads)
+    assert found.png == reference.png
+    assert found.figures == pytest.approx(reference.figures, rel=1e-6)
+
+
 def test_rows_of_the_grid_are_classes(denoiser: Denoiser) -> None:
     """A network that draws its class's own brightness shows one brightness per row."""
 
