@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from tests.api import seed
@@ -25,6 +27,34 @@ def test_snapshots_come_in_order_of_time_then_width(api: Api) -> None:
     assert (first["run_id"], first["profile_kind"], first["dtype"], first["size"]) == (run.id, "power", "float32", 64)
     assert first["gamma"] == pytest.approx(16.97, abs=0.01)
     assert len(first["sha256"]) == 64
+
+
+def test_a_traditional_average_is_listed_and_downloaded_and_no_reconstruction_reads_it(api: Api) -> None:
+    run = seed.trained(api.catalog, api.store)
+    last, data = seed.TIMES[-1], b"averaged weights"
+    api.store.put("runs/x/snapshots/ema.safetensors", data)
+    with api.catalog.transaction() as tx:
+        row, _ = tx.snapshots.add(
+            run_id=run.id,
+            num_images=last,
+            profile_kind="exponential",
+            half_life_images=50_000_000,
+            rampup_ratio=0.05,
+            dtype="float32",
+            key="runs/x/snapshots/ema.safetensors",
+            size=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+    item = api.all("/v1/runs/digits/snapshots", limit=5)[-1]
+    assert (item["id"], item["num_images"], item["profile_kind"]) == (row.id, last, "exponential")
+    assert (item["half_life_images"], item["rampup_ratio"]) == (50_000_000, 0.05)
+    assert (item["sigma_rel"], item["gamma"]) == (None, None)
+    answer = api.get(f"/v1/snapshots/{row.id}/download")
+    assert answer.content == data
+    assert f"digits-{last}-ema.safetensors" in answer.headers["content-disposition"]
+    question = {"sigma_rel": [0.2], "plan_only": True}
+    plan = api.post("/v1/runs/digits/reconstructions", question).json()
+    assert all(snapshot["sigma_rel"] in seed.STORED for snapshot in plan["snapshots"])
 
 
 def test_a_run_without_snapshots_has_an_empty_list(api: Api) -> None:

@@ -13,7 +13,7 @@ import pytest
 import phema
 from phema import errors
 from phema.client import Client
-from phema.records import Job, Run
+from phema.records import Job, Run, Snapshot
 from shared import catalog
 from shared.catalog import JobKind
 from shared.settings import Settings
@@ -240,3 +240,9 @@ def test_the_token_comes_from_the_environment(tmp_path: Path, monkeypatch: pytes
 
 def test_presets(client: Client) -> None:
     assert client.presets()["digits-tiny"]["batch_size"] == 64
+
+
+def test_a_snapshot_says_which_average_it_is() -> None:
+    assert Snapshot(id="s", num_images=64, sigma_rel=0.05).average == "0.05"
+    traditional = Snapshot(id="s", num_images=64, profile_kind="exponential", half_life_images=50_000_000)
+    assert traditional.average == "half-life 50,000,000"

@@ -45,6 +45,16 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], rtol: fl
         torch.testing.assert_close(found[name], value, rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
 
 
+def movement_error(found: dict[str, Tensor], expected: dict[str, Tensor], initial: dict[str, Tensor]) -> float:
+    """Distance between two trainings' ends over the distance from their beginning.
+
+    Adam's first steps follow the sign of gradients, however small: single weights may differ by a whole step.
+    """
+    different = torch.cat([(found[name] - expected[name]).flatten() for name in expected])
+    moved = torch.cat([(expected[name] - initial[name]).flatten() for name in expected])
+    return float(different.norm() / moved.norm())
+
+
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_less_than_float32_is_refused_on_cpus(precision: str) -> None:
     attempt = loose_attempt(precision=precision)
@@ -148,13 +158,12 @@ def test_a_compiled_run_learns_the_same_and_resumes_bit_for_bit(
     assert found == expected
 
     plain, compiled = (tiny_config(lr_rampup_images=0, compile=value) for value in (False, True))
-    state = TrainingState(compiled, CPU)
-    first = trained(compiled, state, 2)
+    state, eager = TrainingState(compiled, CPU), TrainingState(plain, CPU)
+    initial = {name: value.clone() for name, value in eager.denoiser.state_dict().items()}
+    assert movement_error(trained(compiled, state, 2), trained(plain, eager, 2), initial) < 0.01
     measured = magnitudes(state, Batches(DATASET, compiled, Group()).at(32))
     assert measured["activation/enc/8/mean"] > 0, "hooks see the network that is compiled for training"
-    eager = TrainingState(plain, CPU)
-    assert_close(first, trained(plain, eager, 2), rtol=1e-3, atol=1e-4)
-    assert_close(trained(compiled, state, 2), trained(plain, eager, 2), rtol=5e-3, atol=5e-4)
+    assert movement_error(trained(compiled, state, 2), trained(plain, eager, 2), initial) < 0.05
 
 
 @pytest.fixture
@@ -188,10 +197,8 @@ def test_a_gpu_learns_what_a_cpu_does(precision: str, compiled: bool, cuda: torc
     finally:
         dist.destroy_process_group()
     assert all(p.dtype is torch.float32 for p in state.denoiser.parameters())
-    moved = torch.cat([(found[name] - initial[name]).flatten() for name in expected])
-    wanted = torch.cat([(expected[name] - initial[name]).flatten() for name in expected])
     tolerance = {"float32": 0.05, "float16": 0.15, "bfloat16": 0.5}[precision]
-    assert float((moved - wanted).norm() / wanted.norm()) < tolerance
+    assert movement_error(found, expected, initial) < tolerance
     batch = Batches(DATASET, config, group).at(64)
     assert all(value > 0 for value in magnitudes(state, batch).values())
 
