@@ -17,6 +17,7 @@ from services.phema_worker.pictures import grid_png
 from services.phema_worker.reference import reference_moments
 from services.phema_worker.watch import Watch
 from shared.datasets import Dataset, DatasetError, OpenRemote, Pictures, open_dataset
+from shared.datasets.vae import decode
 from shared.edm2.features import NUM_FEATURES, RandomConvFeatures
 from shared.edm2.frechet import Moments, frechet_distance
 from shared.edm2.guidance import guided_steps
@@ -122,6 +123,8 @@ def evaluate(
             watch.advance(NUM_LEVELS * len(dataset.held_out))
         watch.message = "sampling"
         pictures = torch.cat([*_grid(sampler)])
+        if dataset.facts.encoding == "latents" and config.dataset.vae is not None:
+            pictures = decode(pictures, config.dataset.vae, sampler.device)
         if "frechet" in recipe.metrics:
             figures["frechet"] = _frechet(sampler, dataset, config.dataset.path)
     return Scores(figures, grid_png(pictures.numpy(), recipe.grid), _num_sampled(recipe))

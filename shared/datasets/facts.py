@@ -22,6 +22,9 @@ class DatasetChoice(Protocol):
     @property
     def held_out(self) -> int: ...
 
+    @property
+    def vae(self) -> str | None: ...
+
 
 @dataclass(frozen=True)
 class DatasetFacts:
@@ -45,6 +48,11 @@ class DatasetFacts:
             raise DatasetError(
                 f"dataset.held_out is {held_out}, but {self.name} has {self.num_pictures} pictures; hold out fewer"
             )
+
+    def check_vae(self, vae: str | None) -> None:
+        """Raises DatasetError when there is nothing to decode."""
+        if vae is not None and self.encoding != "latents":
+            raise DatasetError(f"dataset.vae is {vae}, but {self.name} holds pictures, not latents; leave it out")
 
     def check_network(self, network: NetworkConfig) -> None:
         """Raises DatasetError when `network` cannot take these pictures; an unconditional network ignores labels."""
@@ -80,6 +88,7 @@ def check_choice(choice: DatasetChoice) -> None:
                 "leave dataset.path out, or give your dataset a dataset.name of its own"
             )
         DATASETS[choice.name].check_held_out(choice.held_out)
+        DATASETS[choice.name].check_vae(choice.vae)
         return
     if choice.path is None:
         raise DatasetError(

@@ -25,7 +25,9 @@ def open_dataset(choice: DatasetChoice, *, remote: OpenRemote | None = None) -> 
     check_choice(choice)
     if choice.path is None:
         return load_digits(held_out=choice.held_out)
-    return dataset_of(open_files(choice.path, remote=remote), choice.name, choice.held_out)
+    dataset = dataset_of(open_files(choice.path, remote=remote), choice.name, choice.held_out)
+    dataset.facts.check_vae(choice.vae)
+    return dataset
 
 
 def open_files(path: str, *, remote: OpenRemote | None = None) -> Files:

@@ -87,7 +87,7 @@ def load(path: Path) -> Statistics:
             )
     except DatasetError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, FrechetError) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, FrechetError) as error:
         raise DatasetError(f"statistics {path} cannot be read: {error}") from error
 
 

@@ -107,6 +107,12 @@ def test_without_labels_there_are_no_classes(tmp_path: Path, extra: Files) -> No
         dataset.check(network(label_dim=10))
 
 
+def test_pictures_need_no_vae(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a.png": TILE})
+    with pytest.raises(DatasetError, match=r"dataset\.vae is x, but photos holds pictures, not latents; leave it out"):
+        open_dataset(DatasetConfig(name="photos", path=str(tmp_path), held_out=0, vae="x"))
+
+
 def network(**fields: object) -> NetworkConfig:
     base = {"img_resolution": SIZE, "img_channels": 3, "label_dim": 4, "model_channels": 16, "channel_mult": (1, 2)}
     return NetworkConfig.model_validate({**base, "attn_resolutions": (), "channels_per_head": 16, **fields})

@@ -1,0 +1,60 @@
+"""Evaluations of networks that draw latents: the picture that is kept shows what the VAE makes of them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from services.phema_worker.evaluate import evaluate
+from services.phema_worker.watch import Watch
+from shared.datasets import DatasetError
+from shared.edm2.networks import build_denoiser
+from shared.recipes.config import EvaluationRecipe, RunConfig
+from tests.datasets.photos import npy, write_zip
+from tests.trainer.support import tiny_config
+
+RECIPE = EvaluationRecipe(num_samples=8, num_steps=2, grid=2)
+
+
+def latent_run(folder: Path, vae: str | None, held_out: int = 2) -> RunConfig:
+    random = np.random.RandomState(0)
+    files = {f"{i}.npy": npy(np.abs(random.standard_normal((8, 4, 4))).astype(np.float32)) for i in range(8)}
+    path = str(write_zip(folder / "latents.zip", files))
+    network = {"img_resolution": 4, "img_channels": 4, "label_dim": 0, "channel_mult": [1]}
+    return tiny_config(network=network, dataset={"name": "latents", "path": path, "held_out": held_out, "vae": vae})
+
+
+def size_of(png: bytes) -> tuple[str, int]:
+    image = Image.open(io.BytesIO(png))
+    return image.mode, image.width
+
+
+def test_latents_are_decoded_for_people(tmp_path: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+        AutoencoderKL(**blocks, block_out_channels=(4, 4), norm_num_groups=2).save_pretrained(tmp_path / "vae")
+        config = latent_run(tmp_path, str(tmp_path / "vae"))
+        denoiser = build_denoiser(config.network)
+    decoded = evaluate(denoiser, None, config, RECIPE, Watch())
+    plain = evaluate(denoiser, None, latent_run(tmp_path, None), RECIPE, Watch())
+    assert decoded.figures == plain.figures  # figures are of latents, with or without a VAE
+    assert set(decoded.figures) == {"frechet", "held_out_loss"}
+    # 4x4 latents become 8x8 pictures, enlarged by whole factors to 48 pixels either way
+    assert size_of(decoded.png) == size_of(plain.png) == ("RGB", 102)
+    assert decoded.png != plain.png
+
+
+def test_a_loss_on_no_pictures_is_refused(tmp_path: Path) -> None:
+    config = latent_run(tmp_path, None, held_out=0)
+    denoiser = build_denoiser(config.network)
+    with pytest.raises(DatasetError, match=r"dataset\.held_out of the run is 0, so no pictures were kept"):
+        evaluate(denoiser, None, config, RECIPE, Watch())
+    evaluate(denoiser, None, config, RECIPE.model_copy(update={"metrics": ("frechet",)}), Watch())
