@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from phema.commands import dataset, db, demo, download, evaluate, jobs, presets, reconstruct, runs, service
+from phema.commands import dataset, db, demo, download, evaluate, jobs, presets, reconstruct, reproduce, runs, service
 from phema.commands.options import Connection
 from phema.errors import InvalidArgument, PhemaError, Refused
 from phema.following import Detached
@@ -35,6 +35,7 @@ app.add_typer(presets.app, name="presets")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(db.app, name="db")
 app.command()(demo.demo)
+app.add_typer(reproduce.app, name="reproduce")
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +13,9 @@ from typing import Any
 
 from phema.client import Client
 from phema.commands.reconstruct import finish
-from phema.discovery import running_url, state_dir
 from phema.findings import Findings, Trial
-from phema.following import Detached, download, follow_evaluations, follow_run
+from phema.following import download, follow_evaluations, follow_run
+from phema.own_service import command, service_for
 from phema.screen import Screen, duration, figure
 
 PRESET = "digits-tiny"
@@ -75,12 +72,11 @@ class Outcome:
         columns = ("SIGMA_REL", "FRECHET  ", "HELD_OUT_LOSS  ", "PROFILE_ERROR")
         view.say("")
         view.table(columns, rows, right=columns)
-        command = _command()
         view.say("")
         view.say(f"best EMA length: σ_rel {found.best.sigma_rel:g}, chosen after training ({_took(found.seconds)})")
         view.say(
-            f"look at {self.folder / 'report.html'}; then type `{command} up`, and in a second terminal "
-            f"`{command} reconstruct {found.run.name} --sigma-rel 0.08,0.09,...,0.15`"
+            f"look at {self.folder / 'report.html'}; then type `{command()} up`, and in a second terminal "
+            f"`{command()} reconstruct {found.run.name} --sigma-rel 0.08,0.09,...,0.15`"
         )
 
 
@@ -91,7 +87,7 @@ def run_demo(view: Screen, folder: Path, *, url: str | None = None, token: str |
     """
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with _service(view, url) as address, Client(address, token) as client:
+    with service_for(view, url, actors=ACTORS) as address, Client(address, token) as client:
         ready = time.monotonic()
         findings = _experiment(client, view, folder)
     findings.seconds["starting the service"] = ready - started
@@ -104,25 +100,6 @@ def run_demo(view: Screen, folder: Path, *, url: str | None = None, token: str |
     outcome = Outcome(findings, folder)
     (folder / "results.json").write_text(json.dumps(outcome.document, indent=2) + "\n")
     return outcome
-
-
-@contextmanager
-def _service(view: Screen, url: str | None) -> Iterator[str]:
-    running = url or running_url(state_dir())
-    if running:
-        view.note(f"using the service at {running}")
-        yield running
-        return
-    from phema.up import running_service
-
-    view.note(f"starting the service (Ray, API, trainer, worker; state in {state_dir()}) …")
-    actors = str(min(ACTORS, os.cpu_count() or 1))
-    try:
-        with running_service(state_dir(), env={"PHEMA_WORKER_ACTORS": actors}) as started:
-            yield started
-    except Detached:
-        # The service ends with the demo, but nothing that it was asked for is lost.
-        raise Detached(f"stopped; `{_command()} up` goes on with what was begun") from None
 
 
 def _experiment(client: Client, view: Screen, folder: Path) -> Findings:
@@ -159,12 +136,3 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 def _took(seconds: dict[str, float]) -> str:
     parts = [f"{name} {duration(seconds[name])}" for name in ("training", "reconstruction", "evaluation")]
     return ", ".join([*parts, f"everything {duration(seconds['everything'])}"])
-
-
-def _command() -> str:
-    """How this user calls phema: by name, or by the path into an environment that is not active."""
-    own = Path(sys.executable).with_name("phema")
-    if shutil.which("phema") == str(own) or not own.exists():
-        return "phema"
-    near = os.path.relpath(own)
-    return str(own) if near.startswith("..") else near

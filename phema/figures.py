@@ -51,7 +51,7 @@ class Point:
 
 def curve(points: Sequence[Point], tracked: Sequence[float], theme: Theme = LIGHT) -> bytes:
     """Fréchet distance and held-out loss over sigma_rel; the best of each marked, `tracked` EMAs as dotted lines."""
-    with _page(theme, (WIDTH, 5.2), rows=2, sharex=True) as (figure, (upper, lower)):
+    with page(theme, (WIDTH, 5.2), rows=2, sharex=True) as (figure, (upper, lower)):
         x = [100 * point.sigma_rel for point in points]
         for axes, values, colour, name in (
             (upper, [point.frechet for point in points], theme.blue, "Fréchet distance"),
@@ -64,7 +64,7 @@ def curve(points: Sequence[Point], tracked: Sequence[float], theme: Theme = LIGH
             axes.set_title(name, loc="left", fontsize=10, fontweight="bold")
         lower.set_xlabel("EMA length σ_rel (dotted: the two that were tracked during training)")
         lower.set_xticks(x, [f"{value:g} %" for value in x])
-        return _png(figure)
+        return png(figure)
 
 
 def profiles(plan: Plan, theme: Theme = LIGHT) -> bytes:
@@ -77,7 +77,7 @@ def profiles(plan: Plan, theme: Theme = LIGHT) -> bytes:
     densities = np.stack([profile.density(times) for profile in stored])
     columns = min(3, len(plan.outputs))
     rows = -(-len(plan.outputs) // columns)
-    with _page(theme, (WIDTH, 1.7 * rows + 0.5), rows, columns, sharex=True) as (figure, panels):
+    with page(theme, (WIDTH, 1.7 * rows + 0.5), rows, columns, sharex=True) as (figure, panels):
         for axes, output in zip(panels, plan.outputs, strict=False):
             wanted = PowerProfile(plan.num_images, output.sigma_rel).density(times)
             found = np.asarray(output.coefficients) @ densities
@@ -89,13 +89,13 @@ def profiles(plan: Plan, theme: Theme = LIGHT) -> bytes:
             axes.set_yticks([])
             axes.grid(False)
             axes.set_ylim(min(0.0, 1.05 * float(found.min())), 1.1 * float(max(wanted.max(), found.max())))
-            axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+            axes.xaxis.set_major_formatter(FuncFormatter(thousands))
         for axes in panels[len(plan.outputs) :]:
             axes.set_axis_off()
         figure.supxlabel("images seen when the averaged weights were current", fontsize=9)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=2)
-        return _png(figure)
+        return png(figure)
 
 
 def magnitudes(history: Sequence[Metrics], theme: Theme = LIGHT) -> bytes:
@@ -103,39 +103,39 @@ def magnitudes(history: Sequence[Metrics], theme: Theme = LIGHT) -> bytes:
     names = sorted({name.rpartition("/")[0] for line in history for name in line.values if name.count("/") == 3})
     buckets = sorted({name.partition("/")[2] for name in names}, key=lambda b: (b.split("/")[0] != "enc", b))
     colours = (theme.blue, theme.orange, theme.green, theme.violet)
-    with _page(theme, (WIDTH, 5.0), 2, 2, sharex=True) as (figure, panels):
+    with page(theme, (WIDTH, 5.0), 2, 2, sharex=True) as (figure, panels):
         grid = [(kind, statistic) for kind in ("activation", "weight") for statistic in ("max", "mean")]
         for axes, (kind, statistic) in zip(panels, grid, strict=True):
             for index, bucket in enumerate(buckets):
                 side, resolution = bucket.split("/")
-                line = _series(history, f"{kind}/{bucket}/{statistic}")
+                line = series(history, f"{kind}/{bucket}/{statistic}")
                 label = f"{'encoder' if side == 'enc' else 'decoder'} {resolution}×{resolution}"
                 style = "-" if side == "enc" else (0, (4, 1.5))
                 axes.plot(*line, color=colours[index % len(colours)], linestyle=style, linewidth=1.6, label=label)
             axes.set_title(f"{kind.capitalize()}s, {statistic}", loc="left", fontsize=10, fontweight="bold")
             axes.set_ylim(0, 1.1 * axes.dataLim.y1)
-            axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+            axes.xaxis.set_major_formatter(FuncFormatter(thousands))
         figure.supxlabel("images seen", fontsize=9)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4)
-        return _png(figure)
+        return png(figure)
 
 
 def training(history: Sequence[Metrics], theme: Theme = LIGHT) -> bytes:
     """Loss and learning rate over training."""
-    with _page(theme, (WIDTH, 2.6), 1, 2) as (figure, panels):
+    with page(theme, (WIDTH, 2.6), 1, 2) as (figure, panels):
         for axes, name, title, colour in (
             (panels[0], "loss", "Training loss", theme.blue),
             (panels[1], "learning_rate", "Learning rate", theme.green),
         ):
-            axes.plot(*_series(history, name), color=colour, linewidth=1.8)
+            axes.plot(*series(history, name), color=colour, linewidth=1.8)
             axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
             axes.set_xlabel("images seen")
-            axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-        return _png(figure)
+            axes.xaxis.set_major_formatter(FuncFormatter(thousands))
+        return png(figure)
 
 
-def _series(history: Sequence[Metrics], name: str) -> tuple[list[int], list[float]]:
+def series(history: Sequence[Metrics], name: str) -> tuple[list[int], list[float]]:
     pairs = [(line.num_images, line.values[name]) for line in history if line.values.get(name) is not None]
     return [x for x, _ in pairs], [y for _, y in pairs if y is not None]
 
@@ -149,12 +149,12 @@ def _mark_lowest(axes: Axes, x: Sequence[float], values: Sequence[float], colour
     axes.margins(y=0.15)
 
 
-def _thousands(value: float, _position: int | None) -> str:
+def thousands(value: float, _position: int | None) -> str:
     return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
 @contextmanager
-def _page(theme: Theme, size: tuple[float, float], rows: int = 1, columns: int = 1, sharex: bool = False) -> Any:
+def page(theme: Theme, size: tuple[float, float], rows: int = 1, columns: int = 1, sharex: bool = False) -> Any:
     """A figure in the theme's colours and its panels as a flat list."""
     style: Any = {
         "figure.facecolor": theme.background,
@@ -182,7 +182,7 @@ def _page(theme: Theme, size: tuple[float, float], rows: int = 1, columns: int =
         yield figure, list(figure.subplots(rows, columns, squeeze=False, sharex=sharex).flat)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()
