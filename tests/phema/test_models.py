@@ -105,6 +105,30 @@ def test_a_picture_depends_on_its_seed_alone(reconstructed: Path) -> None:
     torch.testing.assert_close(guided, threes)
 
 
+def test_every_option_of_the_sampler_has_its_effect(reconstructed: Path) -> None:
+    denoiser = phema.load(reconstructed)
+    options = {"guide": denoiser, "guidance": 2.0}
+    plain = phema.sample(denoiser, seeds=2, num_steps=4)
+    assert torch.equal(phema.sample(denoiser, seeds=2, num_steps=4, **options, guidance_interval=(90, 100)), plain)
+    churned = phema.sample(denoiser, seeds=2, num_steps=4, churn=2.0)
+    others = [
+        phema.sample(denoiser, seeds=2, num_steps=4, **changed)
+        for changed in (
+            {"churn": 1.0},
+            {"churn": 2.0, "churn_noise": 1.1},
+            {"churn": 2.0, "churn_min": 1.0},
+            {"churn": 2.0, "churn_max": 1.0},
+            {"sigma_min": 0.01},
+            {"sigma_max": 40.0},
+            {"rho": 5.0},
+        )
+    ]
+    different = [plain, churned, *others]
+    assert all(not torch.equal(a, b) for i, a in enumerate(different) for b in different[:i])
+    with pytest.raises(ValueError, match="guidance_interval"):
+        phema.sample(denoiser, **options, guidance_interval=(2, 1))
+
+
 def test_mistakes_in_sampling(reconstructed: Path) -> None:
     denoiser = phema.load(reconstructed)
     with pytest.raises(ValueError, match="between 0 and 9"):

@@ -44,7 +44,7 @@ def _laboratory(folder: Path, catalog_url: str, store_url: str, options: S3Optio
         "PHEMA_STORE_URL": store_url,
         "PHEMA_HEARTBEAT_SECONDS": "0.2",
         "PHEMA_LEASE_SECONDS": "3",
-        "PHEMA_POLL_SECONDS": "0.05",
+        "PHEMA_POLL_SECONDS": "0.1",
     }
     if options is not None:
         settings |= {
