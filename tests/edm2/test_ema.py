@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from shared.edm2.ema import EmaError, PowerFunctionEMA
-from shared.edm2.powerfunction import PowerFunctionError, gamma_from_sigma_rel
+from shared.edm2.ema import EmaError, PowerFunctionEMA, TraditionalEMA
+from shared.edm2.powerfunction import PowerFunctionError, gamma_from_sigma_rel, sigma_rel_from_gamma
 from shared.edm2.precond import Denoiser
 
 
@@ -107,3 +107,77 @@ def test_impossible_width_and_time() -> None:
         PowerFunctionEMA(nn.Linear(1, 1), [0.3])
     with pytest.raises(PowerFunctionError, match="delta_images 128"):
         PowerFunctionEMA(nn.Linear(1, 1), [0.1]).update(64, 128)
+
+
+@pytest.mark.parametrize(("half_life", "ratio"), [(100.0, None), (100.0, 0.05), (1e9, 0.05)])
+def test_traditional_average_is_the_weighted_sum_of_history(half_life: float, ratio: float | None) -> None:
+    """In float64, weights multiplied out from the half-life of each step; the initial weights keep what is left."""
+    module = nn.Linear(3, 2).double()
+    history, shares, num_images = [module.weight.detach().clone()], [1.0], 0
+    ema = TraditionalEMA(module, half_life, ratio)
+    for i, delta in enumerate([64, 64, 128, 32, 64, 256, 64]):
+        step(module, i)
+        num_images += delta
+        ema.update(num_images, delta)
+        current = min(half_life, ratio * num_images) if ratio else half_life
+        decay = 2 ** (-delta / current)
+        shares = [share * decay for share in shares] + [1 - decay]
+        history.append(module.weight.detach().clone())
+    assert sum(shares) == pytest.approx(1)
+    expected = sum(share * weight for share, weight in zip(shares, history, strict=True))
+    assert ema.tensors()["weight"].dtype == torch.float64
+    torch.testing.assert_close(ema.tensors()["weight"], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_first_updates_of_the_traditional_average() -> None:
+    """With EDM's ramp-up a millionth of the initial weights is left; without, what the half-life says."""
+    ramped = TraditionalEMA(nn.Linear(1, 1), 50e6, 0.05)
+    assert ramped.decay(4096, 4096) == pytest.approx(2**-20)
+    assert ramped.decay(100_000_000, 5_000_000) == pytest.approx(0.5)
+    assert ramped.decay(2_000_000_000, 50_000_000) == pytest.approx(0.5)
+    assert TraditionalEMA(nn.Linear(1, 1), 50e6).decay(4096, 4096) == pytest.approx(0.5 ** (4096 / 50e6))
+
+
+def test_ramp_up_is_a_power_function() -> None:
+    """A half-life of a share r of the time is the power function of exponent ln 2 / r - 1 (r 0.09: sigma_rel 0.102)."""
+    module = nn.Linear(4, 4).double()
+    power = PowerFunctionEMA(module, [sigma_rel_from_gamma(np.log(2) / 0.09 - 1)])
+    ramped = TraditionalEMA(module, 1e12, 0.09)
+    for i in range(400):
+        step(module, i)
+        power.update(64 * (i + 1), 64)
+        ramped.update(64 * (i + 1), 64)
+    error = (power.tensors(0)["weight"] - ramped.tensors()["weight"]).norm() / power.tensors(0)["weight"].norm()
+    assert float(error) < 0.02
+
+
+def test_traditional_state_resumes_and_foreign_ones_are_refused(make_tiny: Callable[..., Denoiser]) -> None:
+    denoiser = make_tiny()
+    ema = TraditionalEMA(denoiser, 1000, 0.05)
+    step(denoiser, 0)
+    ema.update(64, 64)
+    other = make_tiny(seed=9)
+    other.load_state_dict(denoiser.state_dict())
+    resumed = TraditionalEMA(other, 1000, 0.05)
+    resumed.load_state_dict(ema.state_dict())
+    for average, module in ((ema, denoiser), (resumed, other)):
+        step(module, 1)
+        average.update(128, 64)
+    assert list(ema.tensors()) == list(denoiser.state_dict())
+    for name, value in ema.tensors().items():
+        assert torch.equal(resumed.tensors()[name], value), name
+    with pytest.raises(EmaError, match=r"the saved average has half_life_images 1000, not 2000"):
+        TraditionalEMA(denoiser, 2000, 0.05).load_state_dict(ema.state_dict())
+    with pytest.raises(EmaError, match=r"the saved average has rampup_ratio 0.05, not None"):
+        TraditionalEMA(denoiser, 1000).load_state_dict(ema.state_dict())
+    with pytest.raises(EmaError, match=r"differ in 'unet\.emb_label\.weight'"):
+        TraditionalEMA(make_tiny(label_dim=0), 1000, 0.05).load_state_dict(ema.state_dict())
+
+
+def test_impossible_half_life_ramp_up_and_time() -> None:
+    with pytest.raises(EmaError, match="half_life_images 0 must be above 0"):
+        TraditionalEMA(nn.Linear(1, 1), 0)
+    with pytest.raises(EmaError, match="rampup_ratio -1 must be above 0"):
+        TraditionalEMA(nn.Linear(1, 1), 10, -1)
+    with pytest.raises(EmaError, match="delta_images 128"):
+        TraditionalEMA(nn.Linear(1, 1), 10).update(64, 128)
