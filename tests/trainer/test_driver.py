@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ray.train import WorkerGroupError
 
-from services.trainer.driver import CannotTrain, root_cause, worker_resources
+from services.trainer.driver import CannotTrain, drive, root_cause, worker_resources
 from services.trainer.heartbeat import EXIT_LOST
 from services.trainer.local import claim_locally
 from shared.catalog import Catalog, JobKind, JobState
@@ -18,15 +18,15 @@ from shared.settings import Settings
 from tests.trainer.support import get_run, loose_attempt, tiny_config
 
 
-def drive(folder: Path, job_id: str, fence: int, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run_driver(folder: Path, job_id: str, fence: int, *more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "services.trainer.driver", "--job", job_id, "--fence", str(fence), *more]
-    environment = {**os.environ, "PHEMA_STATE_DIR": str(folder), **env}
+    environment = {**os.environ, "PHEMA_STATE_DIR": str(folder)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
 
 
 def test_a_stale_attempt_ends_without_a_word_in_the_catalog(local_catalog: Catalog, tmp_path: Path) -> None:
     attempt = claim_locally(tiny_config(), local_catalog)
-    result = drive(tmp_path, attempt.job_id, attempt.fence - 1)
+    result = run_driver(tmp_path, attempt.job_id, attempt.fence - 1)
     assert result.returncode == EXIT_LOST
     assert "no longer holds job" in result.stderr
     job = get_run(local_catalog, attempt.run_id).job
@@ -36,7 +36,7 @@ def test_a_stale_attempt_ends_without_a_word_in_the_catalog(local_catalog: Catal
 def test_a_network_that_does_not_fit_fails_at_once(local_catalog: Catalog, tmp_path: Path) -> None:
     config = tiny_config(network={"img_channels": 3})
     attempt = claim_locally(config, local_catalog)
-    assert drive(tmp_path, attempt.job_id, attempt.fence).returncode == 0
+    assert drive(local_catalog, Settings(state_dir=tmp_path), attempt.job_id, attempt.fence) == 0
     job = get_run(local_catalog, attempt.run_id).job
     assert job.state is JobState.FAILED
     assert job.error == "network.img_channels is 3, but the pictures of digits need 1"
@@ -44,8 +44,8 @@ def test_a_network_that_does_not_fit_fails_at_once(local_catalog: Catalog, tmp_p
 
 def test_a_store_that_cannot_be_used_is_named(local_catalog: Catalog, tmp_path: Path) -> None:
     attempt = claim_locally(tiny_config(), local_catalog, max_attempts=1)
-    result = drive(tmp_path, attempt.job_id, attempt.fence, PHEMA_STORE_URL="file:///proc/no-such-store")
-    assert result.returncode == 0
+    settings = Settings(state_dir=tmp_path, store_url="file:///proc/no-such-store")
+    assert drive(local_catalog, settings, attempt.job_id, attempt.fence) == 0
     job = get_run(local_catalog, attempt.run_id).job
     assert job.state is JobState.FAILED
     assert job.error is not None
@@ -57,7 +57,7 @@ def test_a_configuration_of_another_version_fails_at_once(local_catalog: Catalog
     with local_catalog.transaction() as tx:
         run = tx.runs.create("newer", {**config.model_dump(mode="json"), "future": 1}, config.config_hash, 320)
         assert tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60) is not None
-    assert drive(tmp_path, run.job_id, 1).returncode == 0
+    assert drive(local_catalog, Settings(state_dir=tmp_path), run.job_id, 1) == 0
     job = get_run(local_catalog, run.id).job
     assert job.state is JobState.FAILED
     assert job.error is not None
@@ -66,7 +66,7 @@ def test_a_configuration_of_another_version_fails_at_once(local_catalog: Catalog
 
 def test_a_secret_that_is_not_there_is_named(local_catalog: Catalog, tmp_path: Path) -> None:
     attempt = claim_locally(tiny_config(), local_catalog)
-    result = drive(tmp_path, attempt.job_id, attempt.fence, "--inherits", "PHEMA_S3_SECRET_ACCESS_KEY")
+    result = run_driver(tmp_path, attempt.job_id, attempt.fence, "--inherits", "PHEMA_S3_SECRET_ACCESS_KEY")
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
         "PHEMA_S3_SECRET_ACCESS_KEY is a secret, which is not passed through Ray's job metadata: "

@@ -34,7 +34,7 @@ torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=int(rank), world_size=2)
 states = []
 fresh = loop.TrainingState
-loop.TrainingState = lambda *arguments: states.append(fresh(*arguments)) or states[-1]
+loop.TrainingState = lambda *given, **named: states.append(fresh(*given, **named)) or states[-1]
 catalog = Catalog(f"sqlite:///{folder}/catalog.db")
 store = open_store(f"file://{folder}/store")
 ends = []
