@@ -6,17 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ray.train import WorkerGroupError
 
-from services.trainer.driver import check_data
+from services.trainer import driver
+from services.trainer.driver import check_data, drive
+from services.trainer.group import Group
 from services.trainer.local import claim_locally, train_attempt, train_locally
+from services.trainer.loop import train
 from services.trainer.outcome import conclude
 from shared.catalog import Catalog, JobKind, JobState
 from shared.datasets import DatasetError
-from shared.recipes.config import RunConfig
+from shared.recipes.config import DatasetConfig, RunConfig
 from shared.settings import Settings
-from shared.snapshots import ObjectStore
+from shared.snapshots import ObjectStore, S3Options, open_store
+from shared.telemetry import Meters
 from tests.datasets.photos import encoded, npy, photo_files, tiles, write_folder, write_zip
-from tests.trainer.support import snapshots_of, tiny_config
+from tests.fixtures.s3 import S3Server
+from tests.trainer.support import get_run, snapshots_of, tiny_config
 
 
 def on_files(path: Path, *, channels: int = 3) -> RunConfig:
@@ -50,6 +56,34 @@ def test_a_run_on_latents_trains(tmp_path: Path, local_catalog: Catalog, local_s
     files = {f"{i % 4}/{i}.npy": npy(np.abs(random.standard_normal((8, 16, 16))).astype(np.float32)) for i in range(12)}
     config = on_files(write_zip(tmp_path / "latents.zip", files), channels=4)
     assert train_locally(config, local_catalog, local_store).state is JobState.SUCCEEDED
+
+
+def test_a_run_on_a_zip_behind_s3_trains_as_on_the_same_zip_here(
+    tmp_path: Path,
+    local_catalog: Catalog,
+    local_store: ObjectStore,
+    s3_options: tuple[str, S3Options],
+    s3_server: S3Server,
+    s3_bucket: str,
+) -> None:
+    path = write_zip(tmp_path / "photos.zip", photo_files(20, 16)[0])
+    client = s3_server.client()
+    client.put_object(Bucket=s3_bucket, Key="data/photos.zip", Body=path.read_bytes())
+    client.close()
+    here = train_locally(on_files(path), local_catalog, local_store, name="here")
+    config = on_files(path).model_copy(
+        update={"dataset": DatasetConfig(name="photos", path=f"s3://{s3_bucket}/data/photos.zip", held_out=4)}
+    )
+    attempt = claim_locally(config, local_catalog, name="there")
+    train(
+        attempt,
+        catalog=local_catalog,
+        store=local_store,
+        group=Group(),
+        meters=Meters("training"),
+        remote=lambda url: open_store(url, s3=s3_options[1]),
+    )
+    assert snapshots_of(local_catalog, local_store, "there") == snapshots_of(local_catalog, local_store, here.id)
 
 
 def test_a_run_is_not_resumed_on_other_data(tmp_path: Path, local_catalog: Catalog, local_store: ObjectStore) -> None:
@@ -97,3 +131,32 @@ def test_one_broken_picture_among_many_is_found(tmp_path: Path, local_catalog: C
     attempt = claim_locally(on_files(write_zip(tmp_path / "photos.zip", files)), local_catalog)
     with pytest.raises(DatasetError, match=r"00000/img00000013\.png in dataset .* cannot be read"):
         check_data(attempt, Settings(state_dir=tmp_path))
+
+
+def test_a_job_with_a_broken_dataset_is_not_tried_again(tmp_path: Path, local_catalog: Catalog) -> None:
+    attempt = claim_locally(on_files(write_folder(tmp_path / "photos", {})), local_catalog)
+    assert drive(local_catalog, Settings(state_dir=tmp_path), attempt.job_id, attempt.fence) == 0
+    job = get_run(local_catalog, attempt.run_id).job
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.startswith(f"dataset {tmp_path / 'photos'} holds no pictures")
+
+
+@pytest.mark.parametrize(
+    ("raised", "state"),
+    [("DatasetError: b.png in dataset /x cannot be read: it is", JobState.FAILED), ("OSError: b", JobState.QUEUED)],
+)
+def test_a_worker_that_meets_a_broken_picture_ends_the_job(
+    tmp_path: Path, local_catalog: Catalog, monkeypatch: pytest.MonkeyPatch, raised: str, state: JobState
+) -> None:
+    """Ray hands over a worker's error as text; only its name says that no other worker would fare better."""
+    attempt = claim_locally(on_files(write_zip(tmp_path / "photos.zip", photo_files(20, 16)[0])), local_catalog)
+
+    def fit(*arguments: object) -> None:
+        raise WorkerGroupError("Training failed", {0: RuntimeError(raised)})
+
+    monkeypatch.setattr(driver, "fit", fit)
+    assert drive(local_catalog, Settings(state_dir=tmp_path), attempt.job_id, attempt.fence) == 0
+    job = get_run(local_catalog, attempt.run_id).job
+    assert job.state is state
+    assert raised in str(job.error)
