@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STATE ?= .phema
+BENCHMARKS := ema_update magnitudes train_step sample data_loading snapshot_stall reconstruct
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down test test-slow lint types format bench clean
@@ -43,7 +44,7 @@ format: $(STAMP) ## put the code in ruff's format
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 bench: $(STAMP) ## every benchmark, as a table
-	@for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+	@for b in $(BENCHMARKS); do echo "== $$b"; $(BIN)/python -m benchmarks.$$b || exit 1; done
 
 clean: ## remove what the verbs made, but neither .venv nor any state folder
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .cache build dist *.egg-info

@@ -3,7 +3,7 @@
 The S preset's network at reduced width trains on random data; each step's averaging is timed apart from the rest of
 the same step, so that a busy machine slows both alike. The bound is 5 % for two averages.
 
-    python benchmarks/ema_update.py [--json]
+    python -m benchmarks.ema_update [--json]
 
 Exit status 1 when the bound is missed.
 """
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     return {
         "hardware": f"{cpu_model()}, {os.cpu_count()} CPUs, {options.threads} threads",
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}",
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
         "parameters": sum(p.numel() for p in denoiser.parameters()),
         "batch": options.batch,
         "steps": options.steps,

@@ -1,6 +1,6 @@
 """Reconstruction against reading alone: time as a ratio within one run, and memory against its bound.
 
-    python benchmarks/reconstruct.py [--json] [--snapshots 256] [--parameters 4000000] [--memory-mib 1024] ...
+    python -m benchmarks.reconstruct [--json] [--snapshots 256] [--parameters 4000000] [--memory-mib 1024] ...
 
 Time: 8 profiles in one pass, everything included (headers, sums, SHA-256, durable outputs), over the time in which the
 same store's own reader, with as many reads in flight, reads the same bytes and discards them. Target: at most 2.
@@ -274,7 +274,7 @@ def resident(field: str) -> int:
 
 def report(options: argparse.Namespace, timings: list[Timing], memories: list[Memory]) -> None:
     setting = {
-        "command": " ".join([Path(sys.executable).name, *sys.argv]),
+        "command": " ".join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "cpu": cpu(),
         "cores": os.cpu_count(),
         "load_1min": os.getloadavg()[0],

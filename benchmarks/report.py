@@ -19,7 +19,7 @@ def machine(device: str = "cpu") -> dict[str, str]:
     if device == "cuda":
         place = f"{torch.cuda.get_device_name()}, {place}"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return {"hardware": place, "versions": versions, "command": " ".join(["python", *sys.argv])}
+    return {"hardware": place, "versions": versions, "command": " ".join(["python", *sys.orig_argv[1:]])}
 
 
 def show(facts: Mapping[str, str], rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

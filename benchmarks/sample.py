@@ -4,7 +4,7 @@ The sampler is the product's own (`shared.edm2.sampler`). It is timed beside a p
 `benchmarks.plain`, which normalises every weight in every evaluation and attends by einsum, eagerly; and with each
 optimisation switched off in turn. Rounds of all variants alternate; ratios come from the fastest round of each.
 
-    python benchmarks/sample.py [--preset digits-tiny] [--images 64] [--steps 8] [--json]
+    python -m benchmarks.sample [--preset digits-tiny] [--images 64] [--steps 8] [--json]
 """
 
 from __future__ import annotations

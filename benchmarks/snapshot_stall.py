@@ -4,7 +4,7 @@ Per round, in turn: a plain copy of the run's averages, and `Archive.keep` at a 
 Encoding, hashing, upload and the row follow in the background; each round waits for them, so that rounds do not
 disturb one another. The bound is 1: nothing but the copy, within the noise of the measurement (10 %).
 
-    python benchmarks/snapshot_stall.py [--json]
+    python -m benchmarks.snapshot_stall [--json]
 
 Exit status 1 when the bound is missed.
 """
@@ -59,7 +59,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(Path(folder), options.channels, options.rounds)
     setting = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
         "hardware": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}",
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}",
     }

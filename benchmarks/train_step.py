@@ -5,7 +5,7 @@ The step is the trainer's own (`services.trainer.step`): loss, gradients, Adam, 
 in optimizer and averages) and with each optimisation switched off in turn; rounds of all variants alternate, so that a
 busy machine slows all alike. Ratios come from the fastest round of each.
 
-    python benchmarks/train_step.py [--preset digits-tiny] [--batch 64] [--compile] [--json]
+    python -m benchmarks.train_step [--preset digits-tiny] [--batch 64] [--compile] [--json]
 """
 
 from __future__ import annotations
