@@ -91,7 +91,7 @@ class Preset:
                 self.summary,
                 f"{size.num_parameters:,} parameters, {size.num_parameters_without_uncertainty:,} without the "
                 f"uncertainty head; {size.gflops:.4g} Gflops per evaluation.",
-                f"Training sees {images:,} images in {size.training_zettaflops(images):.2g} zettaflops{self.cost}.",
+                f"Training sees {images:,} images in {_flops(size.training_zettaflops(images))}{self.cost}.",
                 f"Expected FID: {_expected(self.fid)}; FD_DINOv2: {_expected(self.fd_dinov2)}.",
             ]
         )
@@ -100,6 +100,14 @@ class Preset:
 def _rounded(value: float) -> float:
     """To the digits an estimate has."""
     return float(f"{value:.5g}")
+
+
+def _flops(zettaflops: float) -> str:
+    """In the largest unit that leaves a number above 1/10, down to teraflops."""
+    value, units = zettaflops, ["zettaflops", "exaflops", "petaflops", "teraflops"]
+    while value < 0.1 and len(units) > 1:
+        value, units = 1000 * value, units[1:]
+    return f"{value:.2g} {units[0]}"
 
 
 def _expected(score: Score | None) -> str:
