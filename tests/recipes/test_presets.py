@@ -81,7 +81,7 @@ def test_every_preset_says_what_to_expect() -> None:
         assert "Gflops per evaluation" in preset.description
         assert ("FID: not published" in preset.description) == (preset.fid is None)
     assert "in 0.66 zettaflops (5.3 days" in PRESETS["edm2-img512-s"].description
-    assert "in 1.2 teraflops (" in PRESETS["digits-tiny"].description
+    assert "in 1.3 teraflops (" in PRESETS["digits-tiny"].description
     assert PRESETS["edm2-img512-a"].fid == Score(8.00, 0.034)
     assert PRESETS["edm2-img512-xxl"].fid == Score(1.91, 0.070)
     assert PRESETS["edm2-img512-s-uncond"].fid == Score(11.67, 0.145)
