@@ -24,12 +24,12 @@ import torch
 
 from benchmarks.report import machine, show
 from services.trainer.batches import Batch
-from services.trainer.device import prepare_device
 from services.trainer.group import Group
 from services.trainer.magnitudes import magnitudes
 from services.trainer.noise import picture_noise
 from services.trainer.state import TrainingState
 from services.trainer.step import train_step
+from shared.edm2.device import prepare_device
 from shared.recipes.config import RunConfig
 from shared.recipes.presets import resolve
 

@@ -23,8 +23,8 @@ from benchmarks.peak import peak_tflops
 from benchmarks.plain import plain_denoiser
 from benchmarks.report import machine, show
 from benchmarks.switches import IN_NETWORK, IN_SAMPLING, NOTHING
-from services.trainer.device import prepare_device
 from shared.edm2.costs import costs
+from shared.edm2.device import prepare_device
 from shared.edm2.networks import build_denoiser
 from shared.edm2.precond import Denoiser, Precision
 from shared.edm2.sampler import sample_batches, sigma_steps
@@ -36,6 +36,7 @@ class Variant:
     name: str
     denoiser: Denoiser
     switch: Callable[[], AbstractContextManager[Any]]
+    precision: str
     seconds: list[float] = field(default_factory=list)
 
 
@@ -52,7 +53,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for variant in variants:
             timed(variant, options, device)
-    show(machine(device.type), rows(variants, options, device, precision), as_json=options.json)
+    show(machine(device.type), rows(variants, options, device), as_json=options.json)
 
 
 def variants_of(preset: str, precision: Precision, device: torch.device) -> list[Variant]:
@@ -62,11 +63,11 @@ def variants_of(preset: str, precision: Precision, device: torch.device) -> list
     plain = plain_denoiser(config, precision).to(device)
     plain.load_state_dict(own.state_dict())
     nothing = NOTHING[""]
-    result = [Variant("plain", plain, nothing), Variant("phema", own, nothing)]
-    result += [Variant(f"without {name}", own, switch) for name, switch in {**IN_SAMPLING, **IN_NETWORK}.items()]
-    if device.type == "cuda":
-        full = build_denoiser(config).to(device)
-        result.append(Variant("in float32", full, nothing))
+    result = [Variant("plain", plain, nothing, precision), Variant("phema", own, nothing, precision)]
+    for name, switch in {**IN_SAMPLING, **IN_NETWORK}.items():
+        result.append(Variant(f"without {name}", own, switch, precision))
+    if precision != "float32":
+        result.append(Variant("in float32", build_denoiser(config).to(device), nothing, "float32"))
     return result
 
 
@@ -85,14 +86,12 @@ def timed(variant: Variant, options: argparse.Namespace, device: torch.device) -
         variant.seconds.append(time.perf_counter() - start)
 
 
-def rows(
-    variants: list[Variant], options: argparse.Namespace, device: torch.device, precision: str
-) -> list[dict[str, Any]]:
+def rows(variants: list[Variant], options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     plain = min(variants[0].seconds)
     gflops = (2 * options.steps - 1) * costs(network_preset(options.preset)).gflops
-    peak = peak_tflops(device, precision)
     result = []
     for variant in variants:
+        peak = peak_tflops(device, variant.precision)
         seconds = min(variant.seconds)
         rate = options.images / seconds
         share = 2 * gflops * rate / (1e3 * peak) if math.isfinite(peak) else None  # hardware counts a MAC as 2 flops

@@ -11,6 +11,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from phema.client import Client
+from phema.errors import PhemaError
 from phema.following import follow_run
 from phema.own_service import service_for
 from phema.records import Metrics
@@ -39,7 +40,13 @@ class Story:
         last = self.history[-1]
         since = next(line for line in self.history if line.num_images >= SETTLED * last.num_images)
         names = [name for name in last.values if name.startswith(f"{kind}/") and name.endswith("/max")]
-        return geometric_mean([_value(last, name) / _value(since, name) for name in names])
+        return geometric_mean([self._value(last, name) / self._value(since, name) for name in names])
+
+    def _value(self, line: Metrics, name: str) -> float:
+        value = line.values[name]
+        if value is None:
+            raise PhemaError(f"run {self.run} diverged: {name} is not finite after {line.num_images:,} images")
+        return value
 
 
 @dataclass(frozen=True)
@@ -117,9 +124,3 @@ def reproduce_fig3(
 
 def _is_shown(name: str) -> bool:
     return name.partition("/")[0] in KINDS and name.endswith("/max")
-
-
-def _value(line: Metrics, name: str) -> float:
-    value = line.values[name]
-    assert value is not None, f"{name} is not finite at {line.num_images} images"
-    return value

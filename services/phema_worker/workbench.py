@@ -26,6 +26,7 @@ from services.phema_worker.tasks import (
 )
 from services.phema_worker.watch import Cancelled, Watch
 from shared.datasets import DatasetError
+from shared.edm2.device import prepare_device
 from shared.edm2.frechet import FrechetError
 from shared.edm2.heun import SamplerError
 from shared.recipes.config import EvaluationRecipe, RunConfig
@@ -54,6 +55,7 @@ class Workbench:
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(max(1, int(settings.actor_cpus)))
         self.device = torch.device("cuda" if settings.actor_gpus and torch.cuda.is_available() else "cpu")
+        prepare_device(self.device)
         self._store = store_from(settings)
         self._remote = remote_from(settings)
         self._memory_bytes = settings.reconstruct_memory_bytes
@@ -126,6 +128,8 @@ class Workbench:
             raise CorruptObject(f"object {weights.key} in {self._store.url} is not what was written: its hash differs")
         model = load_model(data)
         model.denoiser.to(self.device)
+        if self.device.type == "cuda":  # CPUs compute in float32, GPUs as the run did
+            model.denoiser.precision = _config(model, weights.key).precision
         return model
 
 

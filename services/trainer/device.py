@@ -1,8 +1,6 @@
-"""How a training worker computes on its device: precision, memory format, and what CUDA may take liberties with."""
+"""Which precision a run may be trained in where."""
 
 from __future__ import annotations
-
-import torch
 
 from shared.recipes.config import RunConfig
 
@@ -18,23 +16,3 @@ def check_precision(config: RunConfig, device_type: str) -> None:
             f"precision {config.precision} needs a GPU, but this run would be trained on CPUs: "
             f"on CPU compute in float32, or ask for device cuda"
         )
-
-
-def prepare_device(device: torch.device) -> None:
-    """Arithmetic as the paper has it: TF32 off, and sums of half-precision products in float32.
-
-    For the process, and of consequence on CUDA only. cuDNN picks the fastest algorithm for each shape, so that runs
-    on GPUs do not repeat bit for bit.
-    """
-    if device.type != "cuda":
-        return
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    torch.backends.cudnn.benchmark = True
-
-
-def memory_format(device: torch.device) -> torch.memory_format:
-    """Channels last on CUDA, where tensor cores want it: weights, gradients, averages and pictures all have it."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format

@@ -8,7 +8,7 @@ from services.trainer.archive import Archive
 from services.trainer.attempt import Attempt
 from services.trainer.batches import Batches
 from services.trainer.checkpoint import resume
-from services.trainer.device import check_precision, prepare_device
+from services.trainer.device import check_precision
 from services.trainer.group import Group
 from services.trainer.state import TrainingState
 from services.trainer.status import Status
@@ -16,6 +16,7 @@ from services.trainer.step import train_step
 from shared.catalog import Catalog
 from shared.datasets import OpenRemote, check_dataset, open_dataset
 from shared.datasets.prefetch import Prefetcher
+from shared.edm2.device import prepare_device
 from shared.snapshots import ObjectStore
 from shared.telemetry import Meters
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from services.trainer.device import memory_format
 from services.trainer.gradients import FlatGradients
 from services.trainer.profiles import tracked_profiles
 from shared.datasets import DatasetError
+from shared.edm2.device import memory_format
 from shared.edm2.ema import PowerFunctionEMA, TraditionalEMA
 from shared.edm2.loss import denoising_loss
 from shared.edm2.networks import build_denoiser

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import phema
+from phema.errors import InvalidArgument
 from shared.edm2.networks import build_denoiser
 from shared.edm2.posthoc import PowerProfile, solve
 from shared.edm2.precond import Denoiser
@@ -147,6 +148,14 @@ def test_files_that_cannot_be_loaded(reconstructed: Path, tmp_path: Path) -> Non
         phema.metadata(tmp_path / "cut")
     with pytest.raises(FileNotFoundError):
         phema.load(tmp_path / "none")
+
+
+def test_a_cpu_computes_in_float32(reconstructed: Path) -> None:
+    assert phema.load(reconstructed).precision == "float32"
+    with pytest.raises(InvalidArgument, match="precision float16 needs a GPU; on a CPU compute in float32"):
+        phema.load(reconstructed, precision="float16")
+    with pytest.raises(InvalidArgument, match="precision 'half' is unknown; allowed: float32, float16, bfloat16"):
+        phema.load(reconstructed, precision="half")  # type: ignore[arg-type]
 
 
 def test_save_grid_draws_what_it_is_given(tmp_path: Path) -> None:

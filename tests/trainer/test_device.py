@@ -13,7 +13,7 @@ from services.trainer import loop
 from services.trainer.attempt import Attempt
 from services.trainer.batches import Batches
 from services.trainer.checkpoint import copied
-from services.trainer.device import UnsupportedPrecision, check_precision, prepare_device
+from services.trainer.device import UnsupportedPrecision, check_precision
 from services.trainer.driver import CannotTrain, worker_resources
 from services.trainer.group import Group
 from services.trainer.local import claim_locally, train_attempt, train_locally
@@ -22,6 +22,7 @@ from services.trainer.state import TrainingState
 from services.trainer.step import train_step
 from shared.catalog import Catalog
 from shared.datasets import open_dataset
+from shared.edm2.device import prepare_device
 from shared.recipes.config import DatasetConfig, RunConfig
 from shared.settings import Settings
 from shared.snapshots import ObjectStore
