@@ -132,7 +132,7 @@ class Client:
     ) -> dict[str, str]:
         if "guide_id" in recipe:
             raise InvalidArgument("guide and guide_id both name the guide; give one of them")
-        if "guidance" not in recipe:
+        if recipe.get("guidance", 1) == 1:
             raise InvalidArgument("guide does nothing without guidance; give a weight such as guidance=2.0")
         if isinstance(guide, str):
             return {"guide_id": guide}

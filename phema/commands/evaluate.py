@@ -85,7 +85,8 @@ def evaluate(
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the first picture.")] = None,
     metric: Annotated[
-        list[Metric] | None, typer.Option("--metric", help="Figure to compute; repeatable, default both.")
+        list[Metric] | None,
+        typer.Option("--metric", help="Figure to compute; repeatable, default all that the run can give."),
     ] = None,
     grid: Annotated[int | None, typer.Option("--grid", min=1, help="Rows and columns of the picture kept.")] = None,
     output: Annotated[
@@ -111,7 +112,7 @@ def evaluate(
     recipe: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
     wanted = None if sigma_rel is None else wanted_sigma_rels(sigma_rel)
     from_run = _guide_from_run(guide, guide_run, guide_sigma_rel, guide_images)
-    if (guide or from_run) and guidance is None:
+    if (guide or from_run) and guidance in (None, 1):
         raise InvalidArgument("a guide does nothing without a weight; add --guidance, such as --guidance 2")
     target, view = folder(output), screen(as_json)
     with client(context) as service:

@@ -18,6 +18,7 @@ MAX_IMAGES = 2**53 - 1
 
 Images = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 SigmaRel = Annotated[float, Field(gt=0, lt=SIGMA_REL_LIMIT)]
+Metric = Literal["frechet", "held_out_loss"]
 
 
 class DatasetConfig(FrozenModel):
@@ -149,7 +150,7 @@ class EvaluationRecipe(FrozenModel):
     """S_noise: strength of the noise added."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the first picture; picture i uses seed + i."""
-    metrics: tuple[Literal["frechet", "held_out_loss"], ...] = ("frechet", "held_out_loss")
+    metrics: tuple[Metric, ...] = ("frechet", "held_out_loss")
     grid: Annotated[int, Field(ge=1, le=32)] = 10
     """Rows and columns of the picture that is kept."""
 

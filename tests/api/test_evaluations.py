@@ -121,13 +121,26 @@ def test_a_guide_that_does_not_fit_is_refused(api: Api, subject: str, fields: di
 @only("sqlite")
 def test_a_run_that_kept_no_pictures_has_no_held_out_loss(api: Api) -> None:
     subject = _reconstruction_of(api, "all-in", dataset={"held_out": 0})
-    document = problem(api.post(PATH, {"reconstruction_id": subject}), 422, "invalid")
+    both = {"reconstruction_id": subject, "metrics": ["frechet", "held_out_loss"]}
+    document = problem(api.post(PATH, both), 422, "invalid")
     assert [error["field"] for error in document["errors"]] == ["metrics"]
     assert document["detail"] == (
         f"metrics names held_out_loss, but the run of {subject} has dataset.held_out 0: it kept no pictures for that, "
         "only frechet is allowed"
     )
-    assert api.post(PATH, {"reconstruction_id": subject, "metrics": ["frechet"]}).status_code == 202
+    asked = api.post(PATH, {"reconstruction_id": subject, "metrics": ["frechet"]})
+    assert asked.status_code == 202
+    by_default = api.post(PATH, {"reconstruction_id": subject}).json()
+    assert (by_default["id"], by_default["recipe"]["metrics"]) == (asked.json()["id"], ["frechet"])
+
+
+@only("sqlite")
+def test_all_figures_are_computed_by_default(api: Api, subject: str) -> None:
+    asked = api.post(PATH, {"reconstruction_id": subject}).json()
+    assert asked["recipe"] == EvaluationRecipe().model_dump(mode="json")
+    assert asked["recipe"]["metrics"] == ["frechet", "held_out_loss"]
+    named = {"reconstruction_id": subject, "metrics": ["frechet", "held_out_loss"]}
+    assert api.post(PATH, named).json()["id"] == asked["id"]
 
 
 @only("sqlite")
@@ -155,6 +168,16 @@ def test_every_option_of_the_sampler_is_part_of_the_question(api: Api, subject: 
         ({"num_samples": 10**9}, ["num_samples"], "num_samples 1000000000 must be less than or equal to 100000"),
         ({"sigma_min": 90}, [""], "sigma_min 90 must be below sigma_max 80"),
         ({"guidance_interval": [2, 1]}, [""], "guidance_interval [2, 1] must rise"),
+        (
+            {"guidance_interval": [0.2, 1.6]},
+            [""],
+            "guidance_interval [0.2, 1.6] has no effect with guidance 1; leave it out, or give a guidance other than 1",
+        ),
+        (
+            {"guide_id": "rec-a", "guidance": 1},
+            [""],
+            "guide_id rec-a has no effect with guidance 1; leave it out, or give a guidance other than 1",
+        ),
         ({"churn": -1}, ["churn"], "churn -1 must be greater than or equal to 0"),
         ({"churn_min": 3, "churn_max": 2}, [""], "churn_min 3 must be below churn_max 2"),
         ({"metrics": ["fid"]}, ["metrics.0"], "metrics.0 \"fid\" must be 'frechet' or 'held_out_loss'"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Sequence
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from services.api.schema import Answer, BodyId, Timestamp
 from shared.catalog import JobState
-from shared.recipes.config import EvaluationRecipe
+from shared.recipes.config import EvaluationRecipe, Metric
 
 
 class EvaluationCreate(EvaluationRecipe):
@@ -18,10 +21,27 @@ class EvaluationCreate(EvaluationRecipe):
         description="A finished reconstruction that guides the sampler: of any run and time whose pictures and classes "
         "fit.",
     )
+    metrics: tuple[Metric, ...] | None = Field(  # type: ignore[assignment]
+        default=None,
+        description="What to compute; by default all that the run can give: `held_out_loss` needs pictures that were "
+        "kept from training.",
+    )
 
-    @property
-    def recipe(self) -> EvaluationRecipe:
-        return EvaluationRecipe.model_validate(self.model_dump(exclude={"reconstruction_id"}))
+    @model_validator(mode="after")
+    def _guidance_has_an_effect(self) -> Self:
+        """Not part of the recipe: evaluations that were once asked for so must still be shown."""
+        if self.guidance == 1:
+            for field in ("guide_id", "guidance_interval"):
+                if (value := getattr(self, field)) is not None:
+                    shown = value if isinstance(value, str) else "[{:g}, {:g}]".format(*value)
+                    raise ValueError(
+                        f"{field} {shown} has no effect with guidance 1; leave it out, or give a guidance other than 1"
+                    )
+        return self
+
+    def recipe(self, metrics: Sequence[Metric]) -> EvaluationRecipe:
+        """The recipe that is asked for, with its metrics named."""
+        return EvaluationRecipe.model_validate(self.model_dump(exclude={"reconstruction_id"}) | {"metrics": metrics})
 
 
 class Evaluation(Answer):

@@ -15,7 +15,7 @@ from services.api.schema import Page
 from shared import catalog
 from shared.catalog import JobKind, JobState, Transaction, content_key
 from shared.edm2.guide_fit import misfit
-from shared.recipes.config import EvaluationRecipe, RunConfig
+from shared.recipes.config import EvaluationRecipe, Metric, RunConfig
 from shared.snapshots.store import ObjectStore, digest
 
 
@@ -24,9 +24,9 @@ def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> Out
     subject = _finished(tx, "reconstruction_id", body.reconstruction_id)
     if body.guide_id is not None:
         _check_guide(tx, subject, _finished(tx, "guide_id", body.guide_id))
-    _check_metrics(tx, subject, body.metrics)
+    recipe = body.recipe(_metrics(tx, subject, body.metrics))
     row, needs_job = tx.evaluations.find_or_create(
-        run_id=subject.run_id, reconstruction_id=subject.id, recipe=body.recipe.model_dump(mode="json")
+        run_id=subject.run_id, reconstruction_id=subject.id, recipe=recipe.model_dump(mode="json")
     )
     if needs_job:
         job, _ = tx.jobs.enqueue(
@@ -61,15 +61,18 @@ def _check_guide(tx: Transaction, subject: catalog.Reconstruction, guide: catalo
         )
 
 
-def _check_metrics(tx: Transaction, subject: catalog.Reconstruction, metrics: Sequence[str]) -> None:
-    """Raises Invalid."""
-    dataset = _config(tx, subject).dataset
-    if "held_out_loss" in metrics and not dataset.held_out:
+def _metrics(tx: Transaction, subject: catalog.Reconstruction, asked: Sequence[Metric] | None) -> Sequence[Metric]:
+    """Those asked for, else all that the run can give. Raises Invalid."""
+    kept_pictures = _config(tx, subject).dataset.held_out > 0
+    if asked is None:
+        return ("frechet", "held_out_loss") if kept_pictures else ("frechet",)
+    if "held_out_loss" in asked and not kept_pictures:
         raise Invalid.of(
             "metrics",
             f"metrics names held_out_loss, but the run of {subject.id} has dataset.held_out 0: it kept no pictures for "
             "that, only frechet is allowed",
         )
+    return asked
 
 
 def _config(tx: Transaction, row: catalog.Reconstruction) -> RunConfig:
