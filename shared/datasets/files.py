@@ -24,6 +24,8 @@ class Files(Protocol):
     """Relative paths with / between their parts, sorted."""
     reads_in_flight: int
     """Reads at once beyond which it gets no faster; 1 where a read does not wait."""
+    stamps_content: bool
+    """Whether files of equal size and other bytes have other stamps."""
 
     def size(self, position: int) -> int:
         """Bytes of the file, as `read` returns them."""
@@ -50,6 +52,7 @@ class FolderFiles:
     """All regular files below a folder; links are followed, hidden files and folders are passed over."""
 
     reads_in_flight = 1
+    stamps_content = False
 
     def __init__(self, folder: Path) -> None:
         self.where = str(folder)

@@ -19,8 +19,8 @@ S3 = "s3://"
 def open_dataset(choice: DatasetChoice, *, remote: OpenRemote | None = None) -> Dataset:
     """The chosen dataset, split into training and held-out pictures; `remote` opens s3:// URLs.
 
-    Lists the files and reads the first picture; the others are read by `batch`. Raises DatasetError, and what `remote`
-    raises.
+    Lists the files and reads the first picture, and up to 16 for the fingerprint where they are in no zip; the others
+    are read by `batch`. Raises DatasetError, and what `remote` raises.
     """
     check_choice(choice)
     if choice.path is None:

@@ -40,6 +40,8 @@ OpenRemote = Callable[[str], Remote]
 class RemoteFiles:
     """All objects below a prefix; hidden ones are passed over."""
 
+    stamps_content = False
+
     def __init__(self, remote: Remote) -> None:
         self.where, self.reads_in_flight = remote.url, remote.reads_in_flight
         self._remote = remote

@@ -64,8 +64,7 @@ class Shelf:
 
     def verify(self, most: int = PROBES) -> None:
         """Decode up to `most` pictures, spread evenly. Raises DatasetError on the first that is broken."""
-        spread = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(np.int64))
-        for _ in self.each(spread.tolist()):
+        for _ in self.each(self.index.spread(most)):
             pass
 
     def _checked(self, picture: int, read: Callable[[bytes], T]) -> T:

@@ -24,6 +24,8 @@ class ZipFiles:
     The directory is read once: seconds, and some 600 MB of memory for a moment, per million pictures.
     """
 
+    stamps_content = True
+
     def __init__(self, blob: Blob) -> None:
         self.where, self.reads_in_flight = blob.where, blob.reads_in_flight
         self._blob = blob

@@ -175,6 +175,21 @@ def test_the_fingerprint_follows_the_data(tmp_path: Path) -> None:
     assert found["same"] == opened(write_zip(tmp_path / "again.zip", files, zipfile.ZIP_DEFLATED)).facts.fingerprint
 
 
+@pytest.mark.parametrize("write", [write_folder, lambda folder, files: write_zip(folder.with_suffix(".zip"), files)])
+@pytest.mark.parametrize("count", [3, 40])
+def test_the_fingerprint_sees_bytes_where_names_and_sizes_are_equal(
+    tmp_path: Path, write: Callable[[Path, Files], Path], count: int
+) -> None:
+    """Latents have equal sizes and names, whichever VAE made them."""
+    latents = {f"{i:02}.npy": npy(LATENT) for i in range(count)}
+    last = max(latents)
+    changed = {**latents, last: latents[last][:-1] + b"\0"}
+    found = [opened(write(tmp_path / str(i), files)).facts.fingerprint for i, files in enumerate((latents, changed))]
+    assert {len(data) for data in changed.values()} == {len(latents[last])}
+    assert found[0] != found[1]
+    assert found[0] == opened(write(tmp_path / "again", latents)).facts.fingerprint
+
+
 TILE = encoded(tiles(1, SIZE)[0])
 LATENT = np.ones((8, 4, 4), np.float32)
 BROKEN_FILES: dict[str, tuple[Files, str]] = {
