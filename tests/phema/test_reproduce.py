@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from phema.cli import run
 from phema.fig3 import draw
+from phema.figures import LIGHT
 from phema.records import Metrics
 from phema.reproduce import Story
 
@@ -40,7 +41,9 @@ def test_the_picture_has_a_column_for_each_configuration() -> None:
     two = Image.open(io.BytesIO(draw({"C": history(2, 1), "D": history(1, 2)})))
     four = Image.open(io.BytesIO(draw({letter: history(2, 1) for letter in "CDEG"})))
     assert four.width == 2 * two.width
-    assert four.convert("L").getextrema() != (255, 255)
+    colours = {colour for _, colour in four.convert("RGB").getcolors(2**24) or []}
+    for line in (LIGHT.blue, LIGHT.orange):  # 8 x 8 and 4 x 4
+        assert ImageColor.getrgb(line) in colours
 
 
 def test_a_length_that_does_not_divide_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
