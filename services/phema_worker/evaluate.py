@@ -189,7 +189,7 @@ def _frechet(sampler: _Sampler, dataset: Dataset, path: str | None) -> float:
     drawn = Moments(NUM_FEATURES)
     for pictures in sampler.draw(_seeds(sampler.recipe, sampler.recipe.num_samples), "random"):
         drawn.add(features(pictures.to(device)).cpu().numpy())
-    return frechet_distance(drawn, reference_moments(dataset, path, sampler.watch))
+    return frechet_distance(drawn, reference_moments(dataset, path, sampler.watch, device))
 
 
 def _finite(what: str, values: Tensor) -> Tensor:

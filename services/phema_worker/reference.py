@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from services.phema_worker.watch import Watch
 from shared.datasets import Dataset
 from shared.datasets.statistics import measure, stored
@@ -11,8 +13,8 @@ _KEPT = 8
 _known: dict[tuple[str, int], Moments] = {}
 
 
-def reference_moments(dataset: Dataset, path: str | None, watch: Watch) -> Moments:
-    """Moments of the features of all training pictures of the dataset at `path`; measured once per process.
+def reference_moments(dataset: Dataset, path: str | None, watch: Watch, device: torch.device | str = "cpu") -> Moments:
+    """Moments of the features of all training pictures of the dataset at `path`; measured on `device`, once per process.
 
     Those that `phema dataset stats` left beside the dataset are taken when they are of the same pictures. Raises
     DatasetError, and Cancelled between two batches.
@@ -20,7 +22,7 @@ def reference_moments(dataset: Dataset, path: str | None, watch: Watch) -> Momen
     key = (dataset.facts.fingerprint, len(dataset.train))
     if key not in _known:
         watch.message = "reading training pictures"
-        statistics = stored(dataset, path) or measure(dataset, progress=lambda done: watch.check())
+        statistics = stored(dataset, path) or measure(dataset, device=device, progress=lambda done: watch.check())
         while len(_known) >= _KEPT:
             del _known[next(iter(_known))]
         _known[key] = statistics.moments
