@@ -12,16 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from phema.errors import InvalidArgument
+from shared.datasets.grid import picture_grid
 from shared.edm2 import sampler
 from shared.edm2.precond import Denoiser, Precision
 from shared.snapshots.errors import CorruptObject
 from shared.snapshots.file import read_path
 from shared.snapshots.header import SnapshotMetadata
 from shared.snapshots.model import load_denoiser
-
-SMALLEST = 48
-"""Pictures of fewer pixels are enlarged to about so many, or an 8x8 digit would be a speck."""
-GAP = 2
 
 
 def load(path: str | Path, device: torch.device | str = "cpu", precision: Precision = "float32") -> Denoiser:
@@ -114,18 +111,7 @@ def save_grid(pictures: Tensor, path: str | Path, columns: int | None = None) ->
         raise InvalidArgument(
             f"pictures have the shape {tuple(pictures.shape)}; a grid needs [N, C, H, W] with N > 0 and C 1 or 3"
         )
-    count, channels, height, width = pictures.shape
-    columns = columns or max(1, round(count**0.5))
-    rows = -(-count // columns)
-    scale = max(1, SMALLEST // max(height, width))
-    levels = ((pictures.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    levels = levels.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
-    step_h, step_w = height * scale + GAP, width * scale + GAP
-    canvas = torch.full((channels, rows * step_h + GAP, columns * step_w + GAP), 255, dtype=torch.uint8)
-    for index, picture in enumerate(levels):
-        top, left = index // columns * step_h + GAP, index % columns * step_w + GAP
-        canvas[:, top : top + height * scale, left : left + width * scale] = picture
-    image = canvas[0] if channels == 1 else canvas.permute(1, 2, 0)
+    columns = columns or max(1, round(len(pictures) ** 0.5))
     path = Path(path)
-    Image.fromarray(image.contiguous().numpy()).save(path)
+    Image.fromarray(picture_grid(pictures.detach().float().cpu().numpy(), columns)).save(path)
     return path

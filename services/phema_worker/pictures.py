@@ -1,4 +1,4 @@
-"""Pictures as people look at them: a grid in one PNG."""
+"""Pictures as they are stored: a grid in one PNG."""
 
 from __future__ import annotations
 
@@ -8,28 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_GAP = 2
-_COMFORTABLE = 48
-"""Smaller pictures are enlarged to about this many pixels, or 8x8 digits would be specks."""
+from shared.datasets.grid import picture_grid
 
 
 def grid_png(pictures: NDArray[np.float32], columns: int) -> bytes:
-    """Pictures float [N, C, H, W] in [-1, 1], row by row, as a PNG; equal pictures give equal bytes.
-
-    One channel is grey, three or more show the first three as red, green and blue. Values outside the range are
-    clipped. Tiny pictures are enlarged by whole factors without smoothing.
-    """
-    n, channels, height, width = pictures.shape
-    colours = 3 if channels >= 3 else 1
-    scale = max(1, _COMFORTABLE // max(height, width))
-    rows = -(-n // columns)
-    cell_h, cell_w = height * scale + _GAP, width * scale + _GAP
-    canvas = np.full((rows * cell_h + _GAP, columns * cell_w + _GAP, colours), 255, np.uint8)
-    levels = np.rint((np.clip(pictures[:, :colours], -1, 1) + 1) * 127.5).astype(np.uint8)
-    for i, picture in enumerate(levels):
-        tile = picture.transpose(1, 2, 0).repeat(scale, axis=0).repeat(scale, axis=1)
-        top, left = _GAP + i // columns * cell_h, _GAP + i % columns * cell_w
-        canvas[top : top + height * scale, left : left + width * scale] = tile
+    """`picture_grid` of pictures float [N, C, H, W] in [-1, 1] as a PNG; equal pictures give equal bytes."""
     file = io.BytesIO()
-    Image.fromarray(canvas[:, :, 0] if colours == 1 else canvas).save(file, "PNG", optimize=True)
+    Image.fromarray(picture_grid(pictures, columns)).save(file, "PNG", optimize=True)
     return file.getvalue()
