@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from services.phema_worker.held_out import NUM_LEVELS, held_out_loss
 from services.phema_worker.pictures import grid_png
@@ -120,7 +118,6 @@ def evaluate(
         if "held_out_loss" in recipe.metrics:
             watch.message = "denoising held-out pictures"
             figures["held_out_loss"] = _held_out(sampler, config, dataset.held_out)
-            watch.advance(NUM_LEVELS * len(dataset.held_out))
         watch.message = "sampling"
         pictures = torch.cat([*_grid(sampler)])
         if dataset.facts.encoding == "latents" and config.dataset.vae is not None:
@@ -162,15 +159,13 @@ def _held_out(sampler: _Sampler, config: RunConfig, pictures: Pictures) -> float
         raise DatasetError(
             "dataset.held_out of the run is 0, so no pictures were kept for held_out_loss; leave it out of metrics"
         )
-    classes = sampler.denoiser.config.label_dim
-    labels = functional.one_hot(torch.from_numpy(pictures.labels), classes).float() if classes else None
     loss = held_out_loss(
         sampler.denoiser,
-        torch.from_numpy(pictures.batch(np.arange(len(pictures)))[0]).to(sampler.device),
-        labels.to(sampler.device) if labels is not None else None,
+        pictures,
         p_mean=config.p_mean,
         p_std=config.p_std,
         batch_size=sampler.batch_size,
+        advance=sampler.watch.advance,
     )
     return _finite("the held-out loss", torch.tensor(loss, dtype=torch.float64)).item()
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
+from shared.datasets import Pictures
 from shared.edm2.layers import frozen_weights
 from shared.edm2.loss import loss_weight
 from shared.edm2.precond import Denoiser
@@ -25,30 +29,44 @@ def sigma_grid(p_mean: float, p_std: float, levels: int = NUM_LEVELS) -> tuple[f
 @torch.inference_mode()
 def held_out_loss(
     denoiser: Denoiser,
-    images: Tensor,
-    class_labels: Tensor | None,
+    pictures: Pictures,
     *,
     p_mean: float,
     p_std: float,
     batch_size: int,
+    advance: Callable[[int], None] = lambda amount: None,
 ) -> float:
     """Mean of λ(σ) · (D(y + n; σ) - y)² over pictures, pixels and the noise levels of `sigma_grid`.
 
-    `images` float32 [N, C, H, W] and one-hot `class_labels` float32 [N, label_dim] lie on the denoiser's device. λ is
-    the weight of EDM's loss (1 for a network that outputs nothing), not the learned one, and the noise is the same
-    for every network: figures of one run compare, whatever the EMA length.
+    `pictures` are read once, `batch_size` at a time; the network sees their classes if it knows any. λ is the weight
+    of EDM's loss (1 for a network that outputs nothing), not the learned one, and the noise is the same for every
+    network and batch size: figures of one run compare, whatever the EMA length. `advance` is told the number of
+    evaluations, in pictures, after each batch and may raise to stop. Raises DatasetError.
     """
-    total = 0.0
+    network, device = denoiser.config, next(denoiser.parameters()).device
     sigmas = sigma_grid(p_mean, p_std)
+    generators = [torch.Generator().manual_seed(_SEED + level) for level in range(len(sigmas))]
+    squared, values = [0.0] * len(sigmas), 0
     with frozen_weights(denoiser.eval()):
-        for level, sigma in enumerate(sigmas):
-            generator = torch.Generator().manual_seed(_SEED + level)
-            noise = torch.randn(images.shape, generator=generator).to(images.device) * sigma
-            squared = 0.0
-            for part in range(0, len(images), batch_size):
-                clean = images[part : part + batch_size]
-                labels = None if class_labels is None else class_labels[part : part + batch_size]
-                error = denoiser(clean + noise[part : part + batch_size], sigma, labels) - clean
-                squared += error.double().square().sum().item()
-            total += squared * loss_weight(torch.tensor(sigma, dtype=torch.float64), denoiser.sigma_data).item()
-    return total / (len(sigmas) * images.numel())
+        for start in range(0, len(pictures), batch_size):
+            images, numbers = pictures.batch(np.arange(start, min(start + batch_size, len(pictures))))
+            clean = torch.from_numpy(images).to(device)
+            labels = (
+                one_hot(torch.from_numpy(numbers), network.label_dim).float().to(device) if network.label_dim else None
+            )
+            for level, sigma in enumerate(sigmas):
+                noise = _noise(clean.shape, generators[level]).to(device) * sigma
+                error = denoiser(clean + noise, sigma, labels) - clean
+                squared[level] += error.double().square().sum().item()
+            values += clean.numel()
+            advance(len(clean) * len(sigmas))
+    weights = loss_weight(torch.tensor(sigmas, dtype=torch.float64), denoiser.sigma_data).tolist()
+    total: float = sum(part * weight for part, weight in zip(squared, weights, strict=True))
+    return total / (len(sigmas) * values)
+
+
+def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Standard normal. Each picture takes a multiple of 16 numbers, because torch draws them by 16: so the noise does
+    not depend on how the pictures are divided into batches."""
+    count, size = shape[0], shape[1:].numel()
+    return torch.randn(count, -(-size // 16) * 16, generator=generator)[:, :size].reshape(shape)

@@ -14,10 +14,10 @@ _known: dict[tuple[str, int], Moments] = {}
 
 
 def reference_moments(dataset: Dataset, path: str | None, watch: Watch, device: torch.device | str = "cpu") -> Moments:
-    """Moments of the features of all training pictures of the dataset at `path`; measured on `device`, once per process.
+    """Moments of the features of all training pictures of the dataset at `path`; measured once per process.
 
-    Those that `phema dataset stats` left beside the dataset are taken when they are of the same pictures. Raises
-    DatasetError, and Cancelled between two batches.
+    `device` is where the features are computed. Moments that `phema dataset stats` left beside the dataset are taken
+    when they are of the same pictures. Raises DatasetError, and Cancelled between two batches.
     """
     key = (dataset.facts.fingerprint, len(dataset.train))
     if key not in _known:

@@ -7,12 +7,13 @@ import io
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from services.phema_worker.evaluate import NotFinite, batch_size, evaluate
-from services.phema_worker.held_out import NUM_LEVELS, held_out_loss, sigma_grid
+from services.phema_worker.held_out import NUM_LEVELS, _noise, held_out_loss, sigma_grid
 from services.phema_worker.watch import Cancelled, Watch
-from shared.datasets import open_dataset
+from shared.datasets import InMemory, open_dataset
 from shared.edm2.heun import SamplerError
 from shared.edm2.networks import build_denoiser
 from shared.edm2.precond import Denoiser
@@ -108,18 +109,62 @@ def test_the_held_out_loss_of_a_network_without_output_is_known(denoiser: Denois
     """D = c_skip x has the error (1 - c_skip) y - c_skip n, whose mean square follows from that of the pictures."""
     with torch.no_grad():
         denoiser.unet.out_gain.zero_()
-    images = torch.from_numpy(open_dataset(CONFIG.dataset).held_out.images)
-    power, s = float(images.square().mean()), denoiser.sigma_data
+    pictures = open_dataset(CONFIG.dataset).held_out
+    images = pictures.batch(np.arange(len(pictures)))[0]
+    power, s = float((images**2).mean()), denoiser.sigma_data
     grid = sigma_grid(CONFIG.p_mean, CONFIG.p_std)
     wanted = np.mean([(sigma**2 * power / s**2 + s**2) / (sigma**2 + s**2) for sigma in grid])
-    found = held_out_loss(denoiser, images, None, p_mean=CONFIG.p_mean, p_std=CONFIG.p_std, batch_size=100)
+    found = held_out_loss(denoiser, pictures, p_mean=CONFIG.p_mean, p_std=CONFIG.p_std, batch_size=100)
     assert found == pytest.approx(wanted, rel=0.01)
 
 
 def test_the_held_out_loss_does_not_depend_on_the_batch(denoiser: Denoiser) -> None:
-    images = torch.from_numpy(open_dataset(CONFIG.dataset).held_out.images[:50])
-    losses = [held_out_loss(denoiser, images, None, p_mean=-0.4, p_std=1.0, batch_size=size) for size in (7, 50)]
+    images, labels = open_dataset(CONFIG.dataset).held_out.batch(np.arange(50))
+    losses = [_loss(denoiser, InMemory(images, labels), size) for size in (7, 50)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_the_noise_does_not_depend_on_the_batch() -> None:
+    """Not even where a picture holds no multiple of the 16 numbers that torch draws at once."""
+    for shape in ((1, 8, 8), (3, 2, 3)):
+        drawn = []
+        for size in (1, 4, 9):
+            generator = torch.Generator().manual_seed(0)
+            parts = [min(size, 9 - start) for start in range(0, 9, size)]
+            drawn.append(torch.cat([_noise(torch.Size((part, *shape)), generator) for part in parts]))
+        assert torch.equal(drawn[0], drawn[1])
+        assert torch.equal(drawn[0], drawn[2])
+    assert torch.equal(_noise(torch.Size((9, 1, 8, 8)), torch.Generator().manual_seed(0)), _one_draw(9, 1, 8, 8))
+
+
+def test_held_out_pictures_are_read_once_by_batches_with_a_chance_to_stop(denoiser: Denoiser) -> None:
+    images, labels = open_dataset(CONFIG.dataset).held_out.batch(np.arange(50))
+    read: list[list[int]] = []
+
+    class Recorded(InMemory):
+        def batch(
+            self, indices: NDArray[np.int64], seeds: NDArray[np.int64] | None = None
+        ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+            read.append(indices.tolist())
+            return super().batch(indices, seeds)
+
+    done: list[int] = []
+    classes: list[torch.Tensor] = []
+    denoiser.register_forward_pre_hook(lambda _, inputs: classes.append(inputs[2].argmax(dim=1)))
+    pictures = Recorded(images, labels)
+    held_out_loss(denoiser, pictures, p_mean=-0.4, p_std=1.0, batch_size=20, advance=done.append)
+    assert read == [list(range(20)), list(range(20, 40)), list(range(40, 50))]
+    assert torch.cat(classes[::NUM_LEVELS]).tolist() == labels.tolist()
+    assert done == [20 * NUM_LEVELS, 20 * NUM_LEVELS, 10 * NUM_LEVELS]
+
+
+def _loss(denoiser: Denoiser, pictures: InMemory, batch_size: int) -> float:
+    return held_out_loss(denoiser, pictures, p_mean=-0.4, p_std=1.0, batch_size=batch_size)
+
+
+def _one_draw(*shape: int) -> torch.Tensor:
+    """As figures of earlier versions were made."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def test_the_grid_of_noise_levels_has_the_training_distribution() -> None:
