@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from shared.catalog import Catalog, Job, LeaseLost, Run, Transaction
+from shared.catalog import Catalog, Job, JobState, LeaseLost, Run, Transaction
 from shared.recipes.config import RunConfig
 
 
@@ -39,9 +39,9 @@ def attempt_at(run: Run, job: Job) -> Attempt:
 
 
 def load_attempt(catalog: Catalog, job_id: str, fence: int) -> Attempt:
-    """Attempt `fence` at `job_id`. Raises LeaseLost when that is not the current one, ValidationError as above."""
+    """Attempt `fence` at `job_id`. Raises LeaseLost unless that is running, ValidationError as above."""
     with catalog.transaction(read_only=True) as tx:
         job = tx.jobs.get(job_id)
-        if job.fence != fence:
+        if job.fence != fence or job.state is not JobState.RUNNING:
             raise LeaseLost(job_id, fence)
         return attempt_at(tx.runs.get(job.payload["run_id"]), job)

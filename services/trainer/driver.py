@@ -1,7 +1,7 @@
 """The driver of one attempt: `python -m services.trainer.driver --job ID --fence N`, submitted to Ray as a job.
 
-It sends heartbeats that carry its fence, runs Ray Train, and writes the terminal row. When its lease is lost it ends
-at once; when it dies, the trainer retries.
+It sends heartbeats that carry its fence, runs Ray Train, and writes the terminal row, unless a worker has (see
+`outcome`). When its lease is lost it ends at once; when it dies, the trainer retries.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from services.trainer.bookkeeping import bookkeeping
 from services.trainer.device import UnsupportedPrecision, check_precision
 from services.trainer.environment import MissingSecret, check_secrets
 from services.trainer.heartbeat import EXIT_LOST, Heartbeat
-from services.trainer.outcome import conclude
+from services.trainer.outcome import conclude, end_once
 from services.trainer.worker import run_worker
-from shared.catalog import Catalog, JobState, LeaseLost
+from shared.catalog import Catalog, JobState, LeaseLost, Transaction
 from shared.datasets import DatasetError, check_dataset
 from shared.settings import Settings
 from shared.snapshots import SnapshotError
@@ -91,11 +91,9 @@ def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int) -> int:
             state = _fail(heartbeat, attempt, str(error), retry=True)
         except Exception as error:  # whatever went wrong belongs in the row; a bare exit would say nothing
             _log.exception("training failed")
-            cause = root_cause(error)
-            # A worker's error arrives as text; a broken dataset stays broken, whoever reads it.
-            state = _fail(heartbeat, attempt, f"Training failed: {cause}", retry=DatasetError.__name__ not in cause)
+            state = _fail(heartbeat, attempt, f"Training failed: {root_cause(error)}", retry=True)
         else:
-            state = heartbeat.end(lambda tx: conclude(tx, attempt))
+            state = heartbeat.end(lambda tx: end_once(tx, attempt, lambda tx: conclude(tx, attempt)))
     _log.info("the attempt ended, its job is %s", state)
     return 0
 
@@ -173,7 +171,10 @@ def _last_line(error: BaseException) -> str:
 
 
 def _fail(heartbeat: Heartbeat, attempt: Attempt, error: str, *, retry: bool) -> JobState:
-    return heartbeat.end(lambda tx: tx.jobs.fail(attempt.job_id, attempt.fence, error, retry=retry))
+    def write(tx: Transaction) -> JobState:
+        return tx.jobs.fail(attempt.job_id, attempt.fence, error, retry=retry)
+
+    return heartbeat.end(lambda tx: end_once(tx, attempt, write))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
 from services.trainer.attempt import Attempt
-from shared.catalog import Catalog, CatalogUnreachable, LeaseLost, Transaction
+from services.trainer.outcome import has_ended
+from shared.catalog import Catalog, CatalogUnreachable, JobState, LeaseLost, Transaction
 
 EXIT_LOST = 3
 """Exit code of a driver that has lost its lease."""
@@ -20,18 +21,25 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-def exit_now(reason: str) -> NoReturn:
+def exit_now(reason: str, code: int = EXIT_LOST) -> NoReturn:
     """End this process at once, and with it, through Ray, every worker of its run."""
     _log.error("this attempt ends at once: %s", reason)
     logging.shutdown()
-    os._exit(EXIT_LOST)
+    os._exit(code)
+
+
+def leave_now(reason: str) -> NoReturn:
+    """The same, with exit code 0: nothing is left to write."""
+    exit_now(reason, 0)
 
 
 class Heartbeat:
     """Extends the lease every `interval_s` from a thread of its own, reporting the run's progress.
 
     When the lease is lost, or the catalog has been away for as long as the lease lasts, `on_lost` is called in that
-    thread: by then another attempt may train the run. The first heartbeat is sent on entering the block.
+    thread: by then another attempt may train the run. `on_ended` is called instead when one of this attempt's own
+    workers has ended the job (see `outcome`): the others may wait for it for ever. The first heartbeat is sent on
+    entering the block.
     """
 
     def __init__(
@@ -42,9 +50,11 @@ class Heartbeat:
         interval_s: float,
         lease_s: float,
         on_lost: Callable[[str], object] = exit_now,
+        on_ended: Callable[[str], object] = leave_now,
     ) -> None:
         self._attempt, self._catalog = attempt, catalog
         self._interval_s, self._lease_s, self._on_lost = interval_s, lease_s, on_lost
+        self._on_ended = on_ended
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._heard_at = time.monotonic()
@@ -86,7 +96,7 @@ class Heartbeat:
                 if self._stopping.is_set():
                     return
                 try:
-                    self._beat()
+                    ended = self._beat_unless_ended()
                 except LeaseLost as error:
                     self._on_lost(str(error))
                     return
@@ -96,6 +106,22 @@ class Heartbeat:
                         self._on_lost(f"no heartbeat for {silence:.0f} s. {error}")
                         return
                     _log.warning("heartbeat failed: %s", error)
+                else:
+                    if ended is not None:
+                        self._on_ended(f"a worker has ended the job, which is {ended}")
+                        return
+
+    def _beat_unless_ended(self) -> JobState | None:
+        """The state in which a worker has ended the job, if so. Raises LeaseLost and CatalogUnreachable."""
+        try:
+            self._beat()
+        except LeaseLost:
+            with self._catalog.transaction(read_only=True) as tx:
+                ended = has_ended(tx, self._attempt)
+            if ended is None:
+                raise
+            return ended
+        return None
 
     def _beat(self) -> None:
         attempt = self._attempt

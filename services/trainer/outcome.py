@@ -1,10 +1,55 @@
-"""How an attempt ends: decided from what is registered, whatever the workers said."""
+"""How an attempt ends: decided from what is registered, whatever the workers said.
+
+The driver writes the end, but for errors that no restart mends: Ray Train would start the workers again after any
+error, so the worker that meets a final one ends the job itself. The fence lets one of them do so, once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
 from services.trainer.attempt import Attempt
+from services.trainer.checkpoint import CheckpointError
+from services.trainer.device import UnsupportedPrecision
 from services.trainer.profiles import profile_of, tracked_profiles
-from shared.catalog import JobState, Transaction
+from shared.catalog import Catalog, JobState, LeaseLost, Transaction
+from shared.datasets import DatasetError
+
+FINAL_ERRORS = (DatasetError, UnsupportedPrecision, CheckpointError)
+"""What another try would meet again."""
+
+
+@contextmanager
+def final_errors_end_the_job(attempt: Attempt, catalog: Catalog) -> Iterator[None]:
+    """A final error from the block ends the job with its sentence, unless that has an end; it is raised on.
+
+    Dying before the end is written is safe: the restarted worker meets the error again. Dying after it is, too: a
+    restarted worker finds that its attempt no longer runs.
+    """
+    try:
+        yield
+    except FINAL_ERRORS as error:
+        with suppress(LeaseLost), attempt.writing(catalog) as (tx, _):
+            tx.jobs.fail(attempt.job_id, attempt.fence, str(error), retry=False)
+        raise
+
+
+def has_ended(tx: Transaction, attempt: Attempt) -> JobState | None:
+    """The terminal state that the job reached in this very attempt, if it did."""
+    job = tx.jobs.get(attempt.job_id)
+    return job.state if job.fence == attempt.fence and job.state.terminal else None
+
+
+def end_once(tx: Transaction, attempt: Attempt, write: Callable[[Transaction], JobState]) -> JobState:
+    """The state that `write` gives the job, or the one in which a worker has ended it. Raises LeaseLost."""
+    try:
+        return write(tx)
+    except LeaseLost:
+        state = has_ended(tx, attempt)
+        if state is None:
+            raise
+        return state
 
 
 def is_complete(tx: Transaction, attempt: Attempt) -> bool:

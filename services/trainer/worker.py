@@ -14,6 +14,8 @@ from services.trainer.announce import announced
 from services.trainer.attempt import load_attempt
 from services.trainer.group import Group
 from services.trainer.loop import train
+from services.trainer.outcome import final_errors_end_the_job
+from shared.catalog import LeaseLost
 from shared.settings import Settings
 from shared.telemetry import Meters, configure_logs
 from shared.wiring import catalog_from, remote_from, store_from
@@ -25,7 +27,8 @@ def run_worker(config: dict[str, Any]) -> None:
     """Train in this worker until the run's end. `config` holds `job_id` and `fence` and nothing secret: Ray shows it.
 
     Called again in a new process group when Ray Train restarts the workers after one has died; the loop then goes on
-    from the latest checkpoint.
+    from the latest checkpoint, or returns at once when this attempt has ended: with a final error (see `outcome`), or
+    because another has taken over.
     """
     settings = Settings()
     context = ray.train.get_context()
@@ -34,7 +37,11 @@ def run_worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(max(1, int(settings.training_cpus_per_worker)))
     catalog, store = catalog_from(settings), store_from(settings)
     with contextlib.closing(catalog):
-        attempt = load_attempt(catalog, config["job_id"], config["fence"])
+        try:
+            attempt = load_attempt(catalog, config["job_id"], config["fence"])
+        except LeaseLost as error:
+            _log.warning("%s", error)
+            return
         configure_logs(
             "training",
             level=settings.log_level,
@@ -49,7 +56,8 @@ def run_worker(config: dict[str, Any]) -> None:
                 stack.enter_context(announced(meters, catalog, settings.metrics_host))
             try:
                 remote = remote_from(settings)
-                train(attempt, catalog=catalog, store=store, group=group, meters=meters, remote=remote)
+                with final_errors_end_the_job(attempt, catalog):
+                    train(attempt, catalog=catalog, store=store, group=group, meters=meters, remote=remote)
             except Exception as error:
                 _log.exception("training failed")
                 # Ray pickles what a worker raises; exceptions with arguments of their own may not survive that.

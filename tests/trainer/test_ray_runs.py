@@ -12,7 +12,7 @@ import pytest
 from phema.ray_head import RayHead
 from services.trainer.checkpoint import encode_checkpoint
 from services.trainer.local import train_locally
-from services.trainer.ray_jobs import RayJobs
+from services.trainer.ray_jobs import RayJob, RayJobs
 from shared.catalog import AttemptOutcome, Catalog, JobState, submission_id
 from shared.recipes.config import RunConfig
 from shared.snapshots import ObjectStore, open_store
@@ -227,10 +227,8 @@ def test_a_driver_that_lost_its_lease_ends_and_the_next_takes_over(
 
 @pytest.mark.slow
 def test_a_worker_that_fails_says_why(trainer: Trainer, local_catalog: Catalog, local_store: ObjectStore) -> None:
-    """A checkpoint that is none: every start of the worker fails alike, and the run fails with its sentence."""
-    config = tiny_config()
-    with local_catalog.transaction() as tx:
-        run = tx.runs.create("run", config.model_dump(mode="json"), config.config_hash, 320, max_attempts=1)
+    """A checkpoint that is none: no start of the workers could mend it, so the run fails at once with its sentence."""
+    run = submit(local_catalog, tiny_config(num_workers=2))
     info = local_store.put("runs/other.pt", encode_checkpoint({}, loose_attempt("run-other")))
     assert info.sha256 is not None
     with local_catalog.transaction() as tx:
@@ -238,5 +236,13 @@ def test_a_worker_that_fails_says_why(trainer: Trainer, local_catalog: Catalog, 
     trainer.start()
     done = finished(local_catalog, run.id)
     assert done.state is JobState.FAILED
-    expected = f"Training failed: worker 0: CheckpointError: the checkpoint's run_id is 'run-other', not '{run.id}'"
-    assert done.job.error == expected
+    assert done.job.error == f"the checkpoint's run_id is 'run-other', not '{run.id}'"
+    assert [attempt.outcome for attempt in attempts(local_catalog)] == [AttemptOutcome.FAILED]
+    wait_until(lambda: not trainer.workers(), "the end of the workers")
+    with RayJobs(trainer.head.env["PHEMA_RAY_DASHBOARD_URL"], token=trainer.head.env["RAY_AUTH_TOKEN"]) as jobs:
+
+        def ended() -> RayJob | None:
+            job = jobs.get(submission_id(run.job_id, 1))
+            return job if job is not None and job.ended else None
+
+        assert wait_until(ended, "the end of the driver").status == "SUCCEEDED", "it has nothing left to write"
