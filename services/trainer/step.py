@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,9 @@ from shared.edm2.layers import normalize_weights_
 from shared.edm2.schedule import learning_rate
 from shared.edm2.seeding import iteration_seed
 from shared.recipes.config import RunConfig
+
+PICTURES_PER_PASS = 64
+"""Of the authors' GPUs: 32 share a batch of 2048 (Karras et al. 2024, Table 6)."""
 
 
 class StepFigures(NamedTuple):
@@ -32,25 +36,40 @@ class StepFigures(NamedTuple):
     learning_rate: float
 
 
+def backward_boost(config: RunConfig) -> float:
+    """Power of two by which backward passes below float32 multiply the loss; the reduced gradient is divided by it.
+
+    In half precision, gradients at loss_scaling / batch size fall below the smallest normal numbers. The authors'
+    passes run at loss_scaling / (a GPU's part of the batch), 64 pictures of 2048, and the mean over GPUs follows in
+    float32. So does this, whatever the number of workers; undoing a power of two is exact.
+    """
+    if config.precision == "float32":
+        return 1.0
+    return float(2 ** max(0, round(math.log2(config.batch_size / PICTURES_PER_PASS))))
+
+
 def train_step(state: TrainingState, batch: Batch, config: RunConfig, group: Group) -> StepFigures:
     """Take `state` one batch further.
 
     Weights are forced to unit magnitude first (Eq. 66); the loss is summed over elements and scaled by loss_scaling /
-    batch size; non-finite gradients become 0; Adam and then the averages follow.
+    batch size (and on the way by `backward_boost`); non-finite gradients become 0; Adam and then the averages follow.
     """
     # Dropout draws from torch's global generators: its masks follow from the clock, but differ between workers.
     torch.manual_seed(iteration_seed(config.seed, group.rank, state.num_images))
     if state.denoiser.forces_weights:
         normalize_weights_(state.denoiser)
     state.gradients.zero_()
+    boost = backward_boost(config)
     losses, errors = [], []
     for part in batch.parts(config.microbatch):
         out = state.loss(state.denoiser, part.images, part.labels, sigma=part.sigma, noise=part.noise)
         loss = out.loss.sum()
-        (loss * (config.loss_scaling / config.batch_size)).backward()  # type: ignore[no-untyped-call]
+        (loss * (config.loss_scaling / config.batch_size * boost)).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
         errors.append(out.weighted_mse)
     state.gradients.reduce_(group)
+    if boost != 1.0:
+        state.gradients.flat.div_(boost)
     nonfinite = state.gradients.drop_nonfinite_()
     grad_norm = torch.linalg.vector_norm(state.gradients.flat)
     rate = learning_rate(

@@ -12,7 +12,7 @@ from services.trainer.gradients import FlatGradients
 from services.trainer.group import Group
 from services.trainer.noise import picture_noise
 from services.trainer.state import TrainingState
-from services.trainer.step import train_step
+from services.trainer.step import backward_boost, train_step
 from shared.datasets import open_dataset
 from shared.edm2.layers import MPConv
 from shared.recipes.config import DatasetConfig
@@ -109,6 +109,32 @@ def test_the_step_follows_the_papers_loss() -> None:
     loss = weight / u.exp() * error + u
     gradients = torch.autograd.grad(loss.sum() * 2.0 / 16, list(state.denoiser.parameters()))
     torch.testing.assert_close(ours, torch.cat([g.flatten() for g in gradients]), rtol=1e-4, atol=1e-5)
+
+
+def test_the_boost_of_half_precision_is_undone_exactly() -> None:
+    """On a float32 network, where nothing underflows: the same bits, though the passes were multiplied by 8."""
+    config = tiny_config(batch_size=512, total_images=512, snapshot_every=512, checkpoint_every=512, status_every=512)
+    halved = config.model_copy(update={"precision": "float16"})
+    assert (backward_boost(config), backward_boost(halved)) == (1.0, 8.0)
+    gradients = []
+    for each in (config, halved):
+        state = TrainingState(config, CPU)
+        seen: list[Tensor] = []
+        state.denoiser.unet.out_gain.register_hook(seen.append)
+        train_step(state, Batches(DATASET, config, Group()).at(0), each, Group())
+        gradients.append((seen[0], state.gradients.flat))
+    (passed, kept), (passed_boosted, kept_boosted) = gradients
+    assert torch.equal(passed_boosted, 8 * passed)
+    assert torch.equal(kept_boosted, kept)
+    assert kept.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("batch", "boost"), [(2048, 32.0), (4096, 64.0), (64, 1.0), (16, 1.0), (96, 2.0), (1536, 32.0)]
+)
+def test_the_boost_is_that_of_the_authors_parts_of_the_batch(batch: int, boost: float) -> None:
+    config = tiny_config().model_copy(update={"precision": "bfloat16", "batch_size": batch})
+    assert backward_boost(config) == boost
 
 
 @pytest.mark.parametrize("limit", [1, 5, 8])
