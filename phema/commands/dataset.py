@@ -193,13 +193,13 @@ def _written(view: Screen, path: Path, what: str) -> None:
 
 @contextmanager
 def _plainly() -> Iterator[None]:
-    """What is wrong with a dataset is the user's to mend; what is wrong with S3 may pass."""
-    from shared.datasets import DatasetError
+    """What is wrong with a dataset is the user's to mend; what is wrong with S3 or the hub may pass."""
+    from shared.datasets import DatasetError, HubUnreachable
     from shared.snapshots.errors import SnapshotError
 
     try:
         yield
     except DatasetError as error:
         raise InvalidArgument(str(error)) from error
-    except SnapshotError as error:
+    except (SnapshotError, HubUnreachable) as error:
         raise PhemaError(str(error)) from error

@@ -106,8 +106,8 @@ def evaluate(
 ) -> Scores:
     """Score a network trained by `config`. Equal arguments give equal figures on one machine.
 
-    `remote` opens datasets behind S3. Raises NotFinite, SamplerError (the guide does not fit), DatasetError, and
-    Cancelled at the next evaluation of the network.
+    `remote` opens datasets behind S3. Raises NotFinite, SamplerError (the guide does not fit), DatasetError,
+    HubUnreachable (of the VAE), and Cancelled at the next evaluation of the network.
     """
     sampler = _Sampler(denoiser, guide, recipe, batch_size(denoiser), watch)
     dataset = open_dataset(config.dataset, remote=remote)

@@ -25,7 +25,7 @@ from services.phema_worker.tasks import (
     Written,
 )
 from services.phema_worker.watch import Cancelled, Watch
-from shared.datasets import DatasetError
+from shared.datasets import DatasetError, HubUnreachable
 from shared.edm2.device import prepare_device
 from shared.edm2.frechet import FrechetError
 from shared.edm2.heun import SamplerError
@@ -74,7 +74,7 @@ class Workbench:
             outcome: Outcome = Stopped()
         except _FINAL as error:
             outcome = Failed(str(error), retry=False)
-        except SnapshotError as error:
+        except (SnapshotError, HubUnreachable) as error:
             outcome = Failed(str(error), retry=True)
         except Exception as error:
             # A mistake of phema's own or of the machine: the job's attempts bound how often it is repeated.

@@ -4,7 +4,7 @@
 `EpochSampler` the order in which a run sees them.
 """
 
-from shared.datasets.errors import DatasetError
+from shared.datasets.errors import DatasetError, HubUnreachable
 from shared.datasets.facts import DATASETS, DatasetChoice, DatasetFacts, check_choice, check_dataset
 from shared.datasets.opening import open_dataset, open_files
 from shared.datasets.pictures import Dataset, InMemory, Pictures
@@ -19,6 +19,7 @@ __all__ = [
     "DatasetError",
     "DatasetFacts",
     "EpochSampler",
+    "HubUnreachable",
     "InMemory",
     "OpenRemote",
     "Pictures",

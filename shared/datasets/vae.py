@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from shared.datasets.converting import Progress, numbered
 from shared.datasets.decoding import LATENT_CHANNELS, denormalized
-from shared.datasets.errors import DatasetError
+from shared.datasets.errors import DatasetError, HubUnreachable
 from shared.datasets.files import Files
 from shared.datasets.index import LABELS_FILE, labels_document
 from shared.datasets.stored import Shelf
@@ -32,7 +33,7 @@ class Vae:
     """
 
     def __init__(self, source: str, device: torch.device | str = "cpu") -> None:
-        """`source` is a folder or an id on the Hugging Face hub. Raises DatasetError."""
+        """`source` is a folder or an id on the Hugging Face hub. Raises DatasetError, HubUnreachable."""
         self.source, self._device = source, torch.device(device)
         self._model = _loaded(source).to(self._device).eval().requires_grad_(False)
         config = self._model.config
@@ -67,12 +68,12 @@ class Vae:
 
 @lru_cache(maxsize=1)
 def opened(source: str, device: torch.device | str = "cpu") -> Vae:
-    """The VAE, kept for the next call. Raises DatasetError."""
+    """The VAE, kept for the next call. Raises DatasetError, HubUnreachable."""
     return Vae(source, device)
 
 
 def decode(latents: Tensor, source: str, device: torch.device | str = "cpu") -> Tensor:
-    """`Vae.decode` by the VAE in the folder, or with the hub id, `source`. Raises DatasetError."""
+    """`Vae.decode` by the VAE in the folder, or with the hub id, `source`. Raises DatasetError, HubUnreachable."""
     return opened(source, device).decode(latents)
 
 
@@ -126,4 +127,19 @@ def _loaded(source: str) -> Any:
         return AutoencoderKL.from_pretrained(source, use_safetensors=True, low_cpu_mem_usage=False)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
+        if _hub_away(error):
+            raise HubUnreachable(f"VAE {source} is not on this machine, and its hub cannot be reached") from error
         raise DatasetError(f"VAE {source} cannot be loaded: {reason}") from error
+
+
+def _hub_away(error: BaseException | None) -> bool:
+    """Whether a connection or the hub failed. diffusers wraps that in the OSError of a file that is missing."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    while error is not None:
+        if isinstance(error, (ConnectionError, TimeoutError, LocalEntryNotFoundError)):
+            return True
+        if isinstance(error, HfHubHTTPError) and error.response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.datasets import Dataset, DatasetError, open_dataset, open_files
+from shared.datasets import Dataset, DatasetError, HubUnreachable, open_dataset, open_files
 from shared.datasets.vae import Vae, decode, encode
 from shared.recipes.config import DatasetConfig
 from tests.datasets.photos import npy, photo_files, tiles, write_folder, write_zip
@@ -140,6 +142,38 @@ def test_mistakes_are_named(vae_folder: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(DatasetError, match=r"latents need the package diffusers, .* pip install 'phema\[vae\]'"):
         Vae(str(vae_folder))
+
+
+@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument:UserWarning")
+def test_a_hub_that_is_away_is_worth_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubUnreachable, match="VAE nobody/none is not on this machine, and its hub cannot be reached"):
+        Vae("nobody/none")
+
+
+@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument:UserWarning")
+def test_an_id_that_the_hub_does_not_know_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", url)
+        try:
+            with pytest.raises(DatasetError, match="VAE nobody/none cannot be loaded: nobody/none is not a local fol"):
+                Vae("nobody/none")
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_channels_of_a_vae_are_checked(tmp_path: Path) -> None:
