@@ -156,7 +156,10 @@ _LETTERS = {
 
 
 def _imagenet(resolution: int, data: str, dataset: str, row: _Row, **fields: Any) -> dict[str, Any]:
-    """Configuration G at the width of `row`. Half precision is for GPUs, so that is where it must run."""
+    """Configuration G at the width of `row`, in parts of the batch that fit one GPU.
+
+    Half precision is for GPUs, so that is where it must run.
+    """
     network = {
         "img_resolution": resolution,
         "img_channels": 4 if "latents" in data else 3,
@@ -168,6 +171,7 @@ def _imagenet(resolution: int, data: str, dataset: str, row: _Row, **fields: Any
         "network": network,
         "dataset": {"name": dataset, "held_out": 0},
         "total_images": row.duration * MEBI,
+        "max_batch_per_worker": 64 if row.channels <= 256 else 32,
         "learning_rate": row.alpha_ref,
         "device": "cuda",
         "precision": "float16",

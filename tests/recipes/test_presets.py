@@ -66,6 +66,7 @@ def test_widths_of_the_paper(name: str, channels: int, rate: float, dropout: flo
     assert (c.network.model_channels, c.learning_rate, c.network.dropout) == (channels, rate, dropout)
     assert c.total_images == mebi * 2**20
     assert (c.p_mean, c.p_std, c.lr_decay_iterations) == ((-0.8, 1.6, 35_000) if pixels else (-0.4, 1.0, 70_000))
+    assert c.microbatch == c.max_batch_per_worker == (64 if channels <= 256 else 32)
     assert c.network.img_channels == (3 if pixels else 4)
     assert c.dataset.name == ("imagenet-64" if pixels else "imagenet-512-latents")
     unconditional = resolve(f"{name}-uncond")
