@@ -13,7 +13,7 @@ from services.trainer.driver import check_data, drive
 from services.trainer.group import Group
 from services.trainer.local import claim_locally, train_attempt, train_locally
 from services.trainer.loop import train
-from services.trainer.outcome import conclude
+from services.trainer.outcome import conclude, final_errors_end_the_job
 from shared.catalog import Catalog, JobKind, JobState
 from shared.datasets import DatasetError
 from shared.recipes.config import DatasetConfig, RunConfig
@@ -144,19 +144,23 @@ def test_a_job_with_a_broken_dataset_is_not_tried_again(tmp_path: Path, local_ca
 
 @pytest.mark.parametrize(
     ("raised", "state"),
-    [("DatasetError: b.png in dataset /x cannot be read: it is", JobState.FAILED), ("OSError: b", JobState.QUEUED)],
+    [(DatasetError("b.png in dataset /x cannot be read: it is"), JobState.FAILED), (OSError("b"), JobState.QUEUED)],
 )
 def test_a_worker_that_meets_a_broken_picture_ends_the_job(
-    tmp_path: Path, local_catalog: Catalog, monkeypatch: pytest.MonkeyPatch, raised: str, state: JobState
+    tmp_path: Path, local_catalog: Catalog, monkeypatch: pytest.MonkeyPatch, raised: Exception, state: JobState
 ) -> None:
-    """Ray hands over a worker's error as text; only its name says that no other worker would fare better."""
+    """Where the error is raised, since Ray hands it over as text and would start the workers again first."""
     attempt = claim_locally(on_files(write_zip(tmp_path / "photos.zip", photo_files(20, 16)[0])), local_catalog)
 
     def fit(*arguments: object) -> None:
-        raise WorkerGroupError("Training failed", {0: RuntimeError(raised)})
+        try:
+            with final_errors_end_the_job(attempt, local_catalog):
+                raise raised
+        except Exception as error:
+            raise WorkerGroupError("Training failed", {0: RuntimeError(f"{type(error).__name__}: {error}")}) from None
 
     monkeypatch.setattr(driver, "fit", fit)
     assert drive(local_catalog, Settings(state_dir=tmp_path), attempt.job_id, attempt.fence) == 0
     job = get_run(local_catalog, attempt.run_id).job
     assert job.state is state
-    assert raised in str(job.error)
+    assert str(raised) in str(job.error)
