@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 
 from services.trainer.archive import Archive
 from services.trainer.attempt import Attempt
 from services.trainer.batches import Batches
 from services.trainer.checkpoint import resume
 from services.trainer.device import check_precision
-from services.trainer.group import Group
+from services.trainer.group import Group, GroupError
 from services.trainer.state import TrainingState
 from services.trainer.status import Status
 from services.trainer.step import train_step
 from shared.catalog import Catalog
-from shared.datasets import OpenRemote, check_dataset, open_dataset
+from shared.datasets import DatasetError, OpenRemote, check_dataset, open_dataset
 from shared.datasets.prefetch import Prefetcher
 from shared.edm2.device import prepare_device
+from shared.recipes.config import DatasetConfig
 from shared.snapshots import ObjectStore
 from shared.telemetry import Meters
 
@@ -46,6 +48,7 @@ def train(
     dataset = open_dataset(config.dataset, remote=remote)
     dataset.check(config.network)
     prepare_device(group.device)
+    check_same_dataset(dataset.facts.fingerprint, config.dataset, group)
     state = TrainingState(config, group.device, dataset=dataset.facts.fingerprint)
     resume(state, attempt, catalog=catalog, store=store, group=group)
     read = Batches(dataset, config, group).at
@@ -66,3 +69,18 @@ def train(
                 if archive is not None:
                     archive.leave(state)
                 break
+
+
+def check_same_dataset(fingerprint: str, choice: DatasetConfig, group: Group) -> None:
+    """Every worker calls it. Raises DatasetError on all of them unless all have opened the same dataset.
+
+    A path that every machine has may hold other files on one of them; each would learn from its own.
+    """
+    digest = hashlib.sha256(fingerprint.encode()).digest()
+    try:
+        group.check_same(int.from_bytes(digest[:6]), "datasets")
+    except GroupError as error:
+        raise DatasetError(
+            f"dataset.path {choice.path} does not hold the same files for every worker; "
+            "give each machine the same files, or one path that all can reach"
+        ) from error

@@ -67,6 +67,45 @@ def train_in_two(attempts: list[Attempt], folder: Path) -> list[list[dict[str, o
             process.communicate()
 
 
+CHECK = """
+import sys
+import torch.distributed as dist
+from services.trainer.group import Group
+from services.trainer.loop import check_same_dataset
+from shared.recipes.config import DatasetConfig
+
+folder, rank, *fingerprints = sys.argv[1:]
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=int(rank), world_size=2)
+choice, group = DatasetConfig(name="mine", path="/data/mine"), Group(int(rank), 2)
+check_same_dataset("equal", choice, group)
+try:
+    check_same_dataset(fingerprints[int(rank)], choice, group)
+except ValueError as error:
+    print(type(error).__name__, error)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_workers_that_see_other_datasets_are_told(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHECK, str(tmp_path), str(rank), "one", "other"], stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=200)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert said == 2 * [
+        "DatasetError dataset.path /data/mine does not hold the same files for every worker; "
+        "give each machine the same files, or one path that all can reach\n"
+    ]
+
+
 def averages(catalog: Catalog, store: ObjectStore, run: str) -> dict[str, Tensor]:
     """Every tensor of every snapshot of the run."""
     with catalog.transaction(read_only=True) as tx:
