@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from services.trainer.group import Group
 
+CHUNK = 2**26
+"""Elements looked at together: the largest networks have billions, and comparing them all at once takes as many bytes
+several times over."""
+
 
 class FlatGradients:
     """Makes every parameter's `.grad` a view of `flat`, into which backward passes accumulate."""
@@ -36,6 +40,8 @@ class FlatGradients:
 
     def drop_nonfinite_(self) -> Tensor:
         """Set NaN and infinite elements to 0, as the paper does before Adam; their number, int64 on the device."""
-        nonfinite = self.flat.numel() - torch.isfinite(self.flat).sum()
-        torch.nan_to_num_(self.flat, nan=0.0, posinf=0.0, neginf=0.0)
-        return nonfinite
+        counts: list[Tensor] = []
+        for part in torch.split(self.flat, CHUNK):
+            counts.append(part.numel() - torch.isfinite(part).sum())
+            torch.nan_to_num_(part, nan=0.0, posinf=0.0, neginf=0.0)
+        return sum(counts[1:], counts[0])

@@ -164,7 +164,9 @@ def test_the_first_average_is_the_weights_after_the_first_step() -> None:
             assert torch.equal(value, state.denoiser.state_dict()[name])
 
 
-def test_nonfinite_gradients_become_zero_and_are_counted() -> None:
+@pytest.mark.parametrize("chunk", [2**26, 3])
+def test_nonfinite_gradients_become_zero_and_are_counted(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.trainer.gradients.CHUNK", chunk)
     layer = nn.Linear(3, 2)
     gradients = FlatGradients(layer.parameters())
     loss = (layer(torch.ones(1, 3)) * torch.tensor([[float("nan"), 1.0]])).sum()
