@@ -26,8 +26,9 @@ from torch import nn
 from shared.edm2.config import NetworkConfig
 from shared.edm2.ema import PowerFunctionEMA
 from shared.edm2.layers import normalize_weights_
-from shared.edm2.loss import TrainingLoss
+from shared.edm2.loss import uncertainty_loss
 from shared.edm2.networks import build_denoiser
+from shared.edm2.precond import Denoiser
 from shared.recipes.presets import network_preset
 
 LIMIT = 0.05
@@ -38,15 +39,15 @@ WARM_UP = 2
 class Trainer:
     """The parts of one training step that every run has."""
 
-    loss: TrainingLoss
+    denoiser: Denoiser
     optimizer: torch.optim.Optimizer
     images: torch.Tensor
     labels: torch.Tensor
 
     def step(self) -> None:
-        normalize_weights_(self.loss)
+        normalize_weights_(self.denoiser)
         self.optimizer.zero_grad(set_to_none=True)
-        out = self.loss(self.images, self.labels)
+        out = uncertainty_loss(self.denoiser, self.images, self.labels, p_mean=-0.4, p_std=1.0)
         (out.loss.sum() / len(self.images)).backward()
         self.optimizer.step()
 
@@ -87,7 +88,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     config = reduced(options.width)
     denoiser = build_denoiser(config)
     trainer = Trainer(
-        loss=TrainingLoss(denoiser, p_mean=-0.4, p_std=1.0),
+        denoiser=denoiser,
         optimizer=torch.optim.Adam(denoiser.parameters(), lr=1e-2, betas=(0.9, 0.99)),
         images=0.5 * torch.randn(options.batch, config.img_channels, config.img_resolution, config.img_resolution),
         labels=torch.eye(config.label_dim)[torch.randint(config.label_dim, [options.batch])],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shared.edm2.precond import Denoiser
 
@@ -71,23 +71,3 @@ def denoising_loss(
         u = denoiser.logvar(sigma)
         loss = weighted * torch.exp(-u) + u * elements
     return LossOutput(loss=loss, weighted_mse=weighted.detach() / elements, sigma=sigma)
-
-
-class TrainingLoss(nn.Module):
-    """`uncertainty_loss` as a module, for DistributedDataParallel to wrap.
-
-    The gradient of the uncertainty head must flow through the wrapped module's forward to be averaged over ranks.
-    """
-
-    def __init__(self, denoiser: Denoiser, *, p_mean: float, p_std: float) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-        self.p_mean = p_mean
-        self.p_std = p_std
-
-    def forward(
-        self, images: Tensor, class_labels: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> LossOutput:
-        return uncertainty_loss(
-            self.denoiser, images, class_labels, p_mean=self.p_mean, p_std=self.p_std, generator=generator
-        )

@@ -114,10 +114,6 @@ class RunConfig(FrozenModel):
         limit = min(self.max_batch_per_worker or share, share)
         return max(d for d in range(1, limit + 1) if share % d == 0)
 
-    @property
-    def accumulation_rounds(self) -> int:
-        return self.batch_size // self.num_workers // self.microbatch
-
     def canonical_json(self) -> str:
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 

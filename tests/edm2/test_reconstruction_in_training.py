@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from shared.edm2.ema import PowerFunctionEMA
 from shared.edm2.layers import normalize_weights_
-from shared.edm2.loss import TrainingLoss
+from shared.edm2.loss import uncertainty_loss
 from shared.edm2.posthoc import PowerProfile, solve
 from shared.edm2.precond import Denoiser
 from shared.edm2.schedule import learning_rate
@@ -35,7 +35,6 @@ def train(denoiser: Denoiser) -> tuple[dict[PowerProfile, Weights], PowerFunctio
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 8 - 1
     labels = torch.eye(10)[torch.tensor(digits.target)]
-    loss = TrainingLoss(denoiser, p_mean=-0.4, p_std=1.0)
     optimizer = torch.optim.Adam(denoiser.parameters(), betas=(0.9, 0.99))
     stored, direct = PowerFunctionEMA(denoiser, STORED), PowerFunctionEMA(denoiser, NEVER_STORED)
     snapshots: dict[PowerProfile, Weights] = {}
@@ -48,7 +47,7 @@ def train(denoiser: Denoiser) -> tuple[dict[PowerProfile, Weights], PowerFunctio
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
         normalize_weights_(denoiser)
-        out = loss(images[batch], labels[batch], generator)
+        out = uncertainty_loss(denoiser, images[batch], labels[batch], p_mean=-0.4, p_std=1.0, generator=generator)
         (out.loss.sum() / BATCH).backward()
         optimizer.step()
         errors.append(float(out.weighted_mse.mean()))
