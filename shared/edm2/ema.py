@@ -1,4 +1,6 @@
-"""Averages of a module's parameters, kept while it trains (Karras et al. 2024, Section 3.1; 2022 for the other)."""
+"""Power-function (Karras et al. 2024, Section 3.1) and traditional exponential (EDM, 2022) averages of a module's
+parameters, kept while it trains.
+"""
 
 from __future__ import annotations
 
