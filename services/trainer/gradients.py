@@ -40,6 +40,10 @@ class FlatGradients:
 
     def drop_nonfinite_(self) -> Tensor:
         """Set NaN and infinite elements to 0, as the paper does before Adam; their number, int64 on the device."""
+        # A finite norm has finite elements alone, and costs a thirtieth of looking at each. A GPU would have to be
+        # waited for, and looks at each in no time.
+        if self.flat.device.type == "cpu" and torch.linalg.vector_norm(self.flat).isfinite():
+            return torch.zeros((), dtype=torch.int64)
         counts: list[Tensor] = []
         for part in torch.split(self.flat, CHUNK):
             counts.append(part.numel() - torch.isfinite(part).sum())

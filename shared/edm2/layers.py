@@ -144,9 +144,12 @@ def _inverse_rms(x: Tensor, dim: int | Sequence[int] | None, eps: float) -> Tens
 
 
 def _norm(x: Tensor, dims: list[int]) -> Tensor:
-    """Euclidean norm over `dims`. On CPUs vector_norm is 20 times slower than this sum where channels are strided."""
-    if x.dtype in (torch.float32, torch.float64):
+    """Euclidean norm over `dims`, by the faster of two ways: on CPUs vector_norm is 20 times slower than a sum where
+    elements are strided, as channels are, and faster where they are not, as weights are.
+    """
+    if x.dtype in (torch.float32, torch.float64) and x.ndim - 1 not in dims:
         # The addend is lost in any sum but zero, whose root it gives a gradient of zero instead of NaN.
         return (x.square().sum(dim=dims, keepdim=True) + 1e-30).sqrt()
-    norm: Tensor = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=torch.float32)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=dtype)
     return norm
