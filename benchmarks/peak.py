@@ -1,8 +1,10 @@
-"""What a device can do at most, by its data sheet."""
+"""What a device can do at most, by its data sheet, and how near a program comes to it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 
@@ -19,3 +21,30 @@ def peak_tflops(device: torch.device, precision: str) -> float:
         if piece in name:
             return full if precision == "float32" else half
     return math.inf
+
+
+class Timed(Protocol):
+    """A program's rounds; `precision` is that of its arithmetic."""
+
+    name: str
+    precision: str
+    seconds: list[float]
+
+
+def compared(variants: Sequence[Timed], *, images: int, gflops: float, device: torch.device) -> list[dict[str, Any]]:
+    """A row for each variant's fastest round of `images`, over the first one's; `gflops` (MACs) are per image."""
+    plain = min(variants[0].seconds)
+    rows = []
+    for variant in variants:
+        seconds = min(variant.seconds)
+        peak = peak_tflops(device, variant.precision)
+        share = 2 * gflops * images / seconds / (1e3 * peak)  # hardware counts a MAC as 2 flops
+        rows.append(
+            {
+                "variant": variant.name,
+                "images/s": images / seconds,
+                "over plain": plain / seconds,
+                "share of peak": share if math.isfinite(peak) else "-",
+            }
+        )
+    return rows

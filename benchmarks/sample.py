@@ -10,7 +10,6 @@ optimisation switched off in turn. Rounds of all variants alternate; ratios come
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.peak import peak_tflops
+from benchmarks.peak import compared
 from benchmarks.plain import plain_denoiser
 from benchmarks.report import machine, show
 from benchmarks.switches import IN_NETWORK, IN_SAMPLING, NOTHING
@@ -53,7 +52,9 @@ def main() -> None:
     for _ in range(options.rounds):
         for variant in variants:
             timed(variant, options, device)
-    show(machine(device.type), rows(variants, options, device), as_json=options.json)
+    gflops = (2 * options.steps - 1) * costs(network_preset(options.preset)).gflops
+    rows = compared(variants, images=options.images, gflops=gflops, device=device)
+    show(machine(device.type), rows, as_json=options.json)
 
 
 def variants_of(preset: str, precision: Precision, device: torch.device) -> list[Variant]:
@@ -84,26 +85,6 @@ def timed(variant: Variant, options: argparse.Namespace, device: torch.device) -
         for _ in batches:
             pass
         variant.seconds.append(time.perf_counter() - start)
-
-
-def rows(variants: list[Variant], options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
-    plain = min(variants[0].seconds)
-    gflops = (2 * options.steps - 1) * costs(network_preset(options.preset)).gflops
-    result = []
-    for variant in variants:
-        peak = peak_tflops(device, variant.precision)
-        seconds = min(variant.seconds)
-        rate = options.images / seconds
-        share = 2 * gflops * rate / (1e3 * peak) if math.isfinite(peak) else None  # hardware counts a MAC as 2 flops
-        result.append(
-            {
-                "variant": variant.name,
-                "images/s": rate,
-                "over plain": plain / seconds,
-                "share of peak": "-" if share is None else share,
-            }
-        )
-    return result
 
 
 def arguments() -> argparse.Namespace:

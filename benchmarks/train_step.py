@@ -11,7 +11,6 @@ busy machine slows all alike. Ratios come from the fastest round of each.
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.peak import peak_tflops
+from benchmarks.peak import compared
 from benchmarks.plain import plain_denoiser
 from benchmarks.report import machine, show
 from benchmarks.switches import IN_NETWORK, NOTHING
@@ -93,7 +92,9 @@ def main() -> None:
     for _ in range(options.rounds):
         for variant in variants:
             timed(variant, device)
-    show(machine(device.type), rows(variants, config, device), as_json=options.json)
+    gflops = 3 * costs(config.network).gflops  # the backward pass costs twice the forward pass
+    rows = compared(variants, images=config.batch_size, gflops=gflops, device=device)
+    show(machine(device.type), rows, as_json=options.json)
 
 
 def variants_of(config: RunConfig, device: torch.device, *, compiled: bool) -> list[Variant]:
@@ -143,26 +144,6 @@ def timed(variant: Variant, device: torch.device) -> None:
         if device.type == "cuda":
             torch.cuda.synchronize()
         variant.seconds.append(time.perf_counter() - start)
-
-
-def rows(variants: list[Variant], config: RunConfig, device: torch.device) -> list[dict[str, Any]]:
-    plain = min(variants[0].seconds)
-    gflops = 3 * costs(config.network).gflops  # the backward pass costs twice the forward pass
-    result = []
-    for variant in variants:
-        peak = peak_tflops(device, variant.precision)
-        seconds = min(variant.seconds)
-        rate = config.batch_size / seconds
-        share = 2 * gflops * rate / (1e3 * peak) if math.isfinite(peak) else None  # hardware counts a MAC as 2 flops
-        result.append(
-            {
-                "variant": variant.name,
-                "images/s": rate,
-                "over plain": plain / seconds,
-                "share of peak": "-" if share is None else share,
-            }
-        )
-    return result
 
 
 def arguments() -> argparse.Namespace:
