@@ -52,6 +52,17 @@ def resample(x: Tensor, mode: Resampling) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest") if mode == "up" else x
 
 
+def cosine_attention(qkv: Tensor, heads: int) -> Tensor:
+    """Attention between queries, keys and values of unit magnitude, pixel by pixel and head by head (Eq. 30).
+
+    [N, 3C, H, W] to [N, C, H, W]; channels run head first, then channel of the head, then {q, k, v}.
+    """
+    n, triple, h, w = qkv.shape
+    unit = normalize(qkv.reshape(n, heads, triple // 3 // heads, 3, h * w), dim=2)
+    q, k, v = unit.permute(3, 0, 1, 4, 2).contiguous().unbind(0)  # each [N, heads, HW, C of the head]
+    return F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(n, triple // 3, h, w)
+
+
 class MPConv(nn.Module):
     """Convolution, or linear layer when `kernel` is 0, whose weights have unit norm per output channel (Eq. 47, 66).
 

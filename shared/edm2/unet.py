@@ -12,7 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared.edm2.config import NetworkConfig
-from shared.edm2.layers import SILU_GAIN, MPConv, MPFourier, mp_cat, mp_silu, mp_sum, normalize, resample
+from shared.edm2.layers import (
+    SILU_GAIN,
+    MPConv,
+    MPFourier,
+    cosine_attention,
+    mp_cat,
+    mp_silu,
+    mp_sum,
+    normalize,
+    resample,
+)
 from shared.edm2.topology import BlockPlan, Topology, plan_unet
 
 
@@ -50,19 +60,9 @@ class Block(nn.Module):
     def _finish(self, x: Tensor, branch: Tensor) -> Tensor:
         x = mp_sum(x, branch, self.res_balance)
         if self.num_heads:
-            x = mp_sum(x, self._attend(x), self.attn_balance)
+            attended = self.attn_proj(cosine_attention(self.attn_qkv(x), self.num_heads))
+            x = mp_sum(x, attended, self.attn_balance)
         return x.clamp(-self.clip_act, self.clip_act)
-
-    def _attend(self, x: Tensor) -> Tensor:
-        """Cosine attention: unit-magnitude queries, keys and values (Section 2.2, Appendix B.3).
-
-        The qkv convolution's channels run head first, then channel of the head, then {q, k, v}.
-        """
-        n, c, h, w = x.shape
-        qkv = normalize(self.attn_qkv(x).reshape(n, self.num_heads, c // self.num_heads, 3, h * w), dim=2)
-        q, k, v = qkv.permute(3, 0, 1, 4, 2).contiguous().unbind(0)  # each [N, heads, HW, C of the head]
-        y = F.scaled_dot_product_attention(q, k, v)
-        return self.attn_proj(y.transpose(2, 3).reshape(n, c, h, w))  # type: ignore[no-any-return]
 
 
 class EncoderBlock(Block):

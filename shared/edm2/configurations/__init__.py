@@ -23,10 +23,10 @@ from shared.edm2.configurations.a import (
     unscaled,
     zero_layer,
 )
-from shared.edm2.configurations.c import FourierFeatures, GroupScale, cosine_attention, scale, uniform_layer
+from shared.edm2.configurations.c import FourierFeatures, GroupScale, scale, uniform_layer
 from shared.edm2.configurations.f import DecoderBlock, EncoderBlock
 from shared.edm2.configurations.parts import Conditioning, Parts
-from shared.edm2.layers import MPConv
+from shared.edm2.layers import MPConv, cosine_attention
 
 # EDM's U-Net ("ADM"), as it trained on latents before the paper.
 A = Parts(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared.edm2.configurations.a import Layer
@@ -38,11 +37,3 @@ class FourierFeatures(MPFourier):
 def scale(y: Tensor, numbers: Tensor) -> Tensor:
     """y (1 + scale), channel by channel: [N, C, H, W] and [N, C]."""
     return y * (1 + numbers)[:, :, None, None].to(y.dtype)
-
-
-def cosine_attention(qkv: Tensor, heads: int) -> Tensor:
-    """Attention between queries, keys and values of unit magnitude, pixel by pixel and head by head (Eq. 30)."""
-    n, triple, h, w = qkv.shape
-    unit = normalize(qkv.reshape(n, heads, triple // 3 // heads, 3, h * w), dim=2)
-    q, k, v = unit.permute(3, 0, 1, 4, 2).contiguous().unbind(0)  # each [N, heads, HW, C of the head]
-    return F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(n, triple // 3, h, w)
