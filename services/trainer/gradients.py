@@ -38,14 +38,17 @@ class FlatGradients:
         """Sum over the workers; each has divided its own part by the size of the whole batch."""
         group.sum_(self.flat)
 
-    def drop_nonfinite_(self) -> Tensor:
-        """Set NaN and infinite elements to 0, as the paper does before Adam; their number, int64 on the device."""
+    def drop_nonfinite_(self) -> tuple[Tensor, Tensor]:
+        """Set NaN and infinite elements to 0, as the paper does before Adam.
+
+        Returns their number (int64) and the Euclidean norm of what is left, both on the device.
+        """
         # A finite norm has finite elements alone, and costs a thirtieth of looking at each. A GPU would have to be
         # waited for, and looks at each in no time.
-        if self.flat.device.type == "cpu" and torch.linalg.vector_norm(self.flat).isfinite():
-            return torch.zeros((), dtype=torch.int64)
+        if self.flat.device.type == "cpu" and (norm := torch.linalg.vector_norm(self.flat)).isfinite():
+            return torch.zeros((), dtype=torch.int64), norm
         counts: list[Tensor] = []
         for part in torch.split(self.flat, CHUNK):
             counts.append(part.numel() - torch.isfinite(part).sum())
             torch.nan_to_num_(part, nan=0.0, posinf=0.0, neginf=0.0)
-        return sum(counts[1:], counts[0])
+        return sum(counts[1:], counts[0]), torch.linalg.vector_norm(self.flat)

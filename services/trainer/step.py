@@ -70,8 +70,7 @@ def train_step(state: TrainingState, batch: Batch, config: RunConfig, group: Gro
     state.gradients.reduce_(group)
     if boost != 1.0:
         state.gradients.flat.div_(boost)
-    nonfinite = state.gradients.drop_nonfinite_()
-    grad_norm = torch.linalg.vector_norm(state.gradients.flat)
+    nonfinite, grad_norm = state.gradients.drop_nonfinite_()
     rate = learning_rate(
         state.num_images,
         batch_size=config.batch_size,

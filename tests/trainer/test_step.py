@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -171,12 +173,14 @@ def test_nonfinite_gradients_become_zero_and_are_counted(chunk: int, monkeypatch
     gradients = FlatGradients(layer.parameters())
     loss = (layer(torch.ones(1, 3)) * torch.tensor([[float("nan"), 1.0]])).sum()
     loss.backward()
-    assert int(gradients.drop_nonfinite_()) == 4  # a row of the weight and its bias
+    assert int(gradients.drop_nonfinite_()[0]) == 4  # a row of the weight and its bias
     assert layer.weight.grad is not None
     assert torch.equal(layer.weight.grad, torch.tensor([[0.0] * 3, [1.0] * 3]))
     gradients.flat[:2] = torch.tensor([float("inf"), -float("inf")])
-    assert int(gradients.drop_nonfinite_()) == 2
+    count, norm = gradients.drop_nonfinite_()
+    assert int(count) == 2
     assert torch.isfinite(gradients.flat).all()
+    assert float(norm) == pytest.approx(math.hypot(*gradients.flat.tolist()))
 
 
 def test_a_picture_that_is_not_finite_does_not_poison_the_weights() -> None:
