@@ -30,29 +30,38 @@ def _story(**changes: Fields) -> dict[str, Fields]:
     return recipes
 
 
+# What A and B say whatever the data.
+_EDM: Fields = {
+    "network": {"dropout": 0.1},
+    "lr_decay_iterations": None,
+    "adam_beta2": 0.999,
+    "p_mean": -1.2,
+    "p_std": 1.2,
+    "loss_scaling": 100.0,
+    "ema_rampup_ratio": 0.05,
+}
+_IMPROVED_BASELINE: Fields = {
+    "adam_beta2": 0.99,
+    "p_mean": -0.4,
+    "p_std": 1.0,
+    "ema_half_life_images": None,
+    "ema_rampup_ratio": None,
+}
+
 IMAGENET = _story(
-    A={
-        "network": {"attn_resolutions": [32, 16, 8], "dropout": 0.1},
-        "batch_size": 4096,
-        "learning_rate": 1e-4,
-        "lr_decay_iterations": None,
-        "adam_beta2": 0.999,
-        "p_mean": -1.2,
-        "p_std": 1.2,
-        "loss_scaling": 100.0,
-        "ema_half_life_images": 50_000_000,
-        "ema_rampup_ratio": 0.05,
-    },
-    B={
-        "network": {"attn_resolutions": [16, 8]},
-        "batch_size": 2048,
-        "learning_rate": 2e-4,
-        "adam_beta2": 0.99,
-        "p_mean": -0.4,
-        "p_std": 1.0,
-        "ema_half_life_images": None,
-        "ema_rampup_ratio": None,
-    },
+    A=merge(
+        _EDM,
+        {
+            "network": {"attn_resolutions": [32, 16, 8]},
+            "batch_size": 4096,
+            "learning_rate": 1e-4,
+            "ema_half_life_images": 50_000_000,
+        },
+    ),
+    B=merge(
+        _IMPROVED_BASELINE,
+        {"network": {"attn_resolutions": [16, 8]}, "batch_size": 2048, "learning_rate": 2e-4},
+    ),
     C={},
     D={"learning_rate": 0.01, "loss_scaling": 1.0},
     E={"lr_decay_iterations": 70_000.0},
@@ -62,25 +71,11 @@ IMAGENET = _story(
 """Of 192 channels on ImageNet-512 latents. C and F change the network alone."""
 
 DIGITS = _story(
-    A={
-        "network": {"attn_resolutions": [8, 4], "dropout": 0.1},
-        "learning_rate": 1e-3,
-        "lr_decay_iterations": None,
-        "adam_beta2": 0.999,
-        "p_mean": -1.2,
-        "p_std": 1.2,
-        "loss_scaling": 100.0,
-        "ema_half_life_images": 1_792,
-        "ema_rampup_ratio": 0.05,
-    },
-    B={
-        "network": {"attn_resolutions": [4]},
-        "adam_beta2": 0.99,
-        "p_mean": -0.4,
-        "p_std": 1.0,
-        "ema_half_life_images": None,
-        "ema_rampup_ratio": None,
-    },
+    A=merge(
+        _EDM,
+        {"network": {"attn_resolutions": [8, 4]}, "learning_rate": 1e-3, "ema_half_life_images": 1_792},
+    ),
+    B=merge(_IMPROVED_BASELINE, {"network": {"attn_resolutions": [4]}}),
     C={},
     D={"learning_rate": 0.01, "loss_scaling": 1.0},
     E={"lr_decay_iterations": 300.0},
