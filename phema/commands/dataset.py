@@ -20,10 +20,6 @@ Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Folder, zip file,
 Destination = Annotated[Path, typer.Argument(metavar="DEST", help="Zip file to write, or folder without .zip.")]
 
 
-class Crop(StrEnum):
-    adm = "adm"
-
-
 class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
@@ -35,9 +31,6 @@ def convert(
     source: Source,
     destination: Destination,
     resolution: Annotated[int, typer.Option("--resolution", min=1, max=4096, help="Pixels a side.")],
-    crop: Annotated[
-        Crop, typer.Option("--crop", help="How squares are cut: adm halves by box filter, then bicubic, then centre.")
-    ] = Crop.adm,
     grey: Annotated[bool, typer.Option("--grey", help="Write one channel instead of RGB.")] = False,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads; default one per core.")] = None,
     as_json: JsonFlag = False,
@@ -57,7 +50,6 @@ def convert(
         "channels": 1 if grey else 3,
         "num_classes": done.num_classes,
         "classes": list(done.classes),
-        "crop": crop.value,
     }
     view.result(document, lambda: _written(view, destination, f"{done.num_pictures:,} pictures"))
 
