@@ -24,7 +24,7 @@ from shared.snapshots.model import load_denoiser
 def load(path: str | Path, device: torch.device | str = "cpu", precision: Precision = "float32") -> Denoiser:
     """The network of a downloaded reconstruction or snapshot, ready to use, on `device`.
 
-    `precision` is that of the activations; "float16" and "bfloat16" are for GPUs, where they are several times as fast.
+    `precision` is that of the activations; "float16" and "bfloat16" are for GPUs.
 
     `denoiser(x, sigma, class_labels)` is D(x; sigma): x float32 [N, C, H, W], sigma [N] or one number, class_labels
     one-hot [N, label_dim] or None. `denoiser.config` describes the network.

@@ -100,7 +100,7 @@ class TrainingState:
         """
         if state.get("dataset", self.dataset) != self.dataset:
             raise DatasetError(
-                f"the run's dataset has changed since image {state['num_images']}: names, sizes or labels of its "
+                f"the run's dataset has changed since image {state['num_images']}: names, contents or labels of its "
                 "files are others; put the old files back, or start a new run"
             )
         self.denoiser.load_state_dict(state["denoiser"])

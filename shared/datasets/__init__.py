@@ -1,4 +1,4 @@
-"""Pictures in, batches out. Torch-free.
+"""Pictures in, batches out. Torch-free but for `statistics` and `vae`, which nothing here imports.
 
 `check_dataset` says whether a network fits a dataset without reading it, `open_dataset` gives the pictures,
 `EpochSampler` the order in which a run sees them.

@@ -49,9 +49,8 @@ def _remote_files(url: str, remote: OpenRemote) -> Files:
     try:
         if url.lower().endswith(".zip") and folder != S3.rstrip("/"):
             return ZipFiles(RemoteBlob(remote(folder), name))
-        files = RemoteFiles(remote(url))
+        return RemoteFiles(remote(url))
+    except DatasetError:
+        raise
     except ValueError as error:
-        if isinstance(error, DatasetError):
-            raise
         raise DatasetError(f"dataset {url} cannot be opened: {error}") from error
-    return files
