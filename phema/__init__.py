@@ -1,6 +1,6 @@
 """phema: train EDM2 diffusion models on Ray and choose the EMA length after training.
 
-`import phema` is light: torch is loaded by `load`, `sample` and `save_grid` when they are first used.
+`import phema` is light: torch is loaded by the names that need it when they are first used.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ if TYPE_CHECKING:
     from phema.client import Client
     from phema.errors import PhemaError
     from phema.models import load, metadata, sample, save_grid
+    from shared.edm2.ema import PowerFunctionEMA
 
 _HOMES = {
     "Client": "phema.client",
     "PhemaError": "phema.errors",
+    "PowerFunctionEMA": "shared.edm2.ema",
     "load": "phema.models",
     "metadata": "phema.models",
     "sample": "phema.models",
     "save_grid": "phema.models",
 }
 
-__all__ = ["Client", "PhemaError", "load", "metadata", "sample", "save_grid"]
+__all__ = ["Client", "PhemaError", "PowerFunctionEMA", "load", "metadata", "sample", "save_grid"]
 
 
 def __getattr__(name: str) -> Any:

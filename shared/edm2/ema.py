@@ -1,15 +1,31 @@
 """Power-function (Karras et al. 2024, Section 3.1) and traditional exponential (EDM, 2022) averages of a module's
 parameters, kept while it trains.
+
+They work for any module: tied parameters are averaged once and returned under each of their names, frozen ones are
+averages of themselves, buffers and integer parameters are copied and not averaged. Names are those of the plain module
+under DistributedDataParallel and torch.compile. Of a module sharded by FSDP2 (`fully_shard`), each process averages its
+own shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from shared.edm2.parameters import (
+    Sharding,
+    is_sharded,
+    local,
+    named_state,
+    named_weights,
+    plain_name,
+    sharding_of,
+    whole,
+)
 from shared.edm2.powerfunction import beta, gamma_from_sigma_rel
 
 
@@ -20,41 +36,123 @@ class EmaError(ValueError):
 class PowerFunctionEMA:
     """One average per width in `sigma_rels` of every parameter of `module`, in float32 (float64 for float64 ones).
 
-    The first update replaces whatever the averages hold, so initial weights never enter. Buffers are not averaged.
+    The first update replaces whatever the averages hold, so initial weights never enter. Buffers are not averaged:
+    BatchNorm's running statistics are those of the training weights, and should be measured anew for averaged ones.
+
+    `half_life_images` keeps traditional exponential averages beside them, one per half-life, their half-lives held
+    below `rampup_ratio` of the images seen; see `TraditionalEMA`.
+
+    Make it after the module is where it trains (device, `fully_shard`), before its first step. Averages follow a module
+    that moves to another device. Raises EmaError, and PowerFunctionError for a width outside 0 to 12^-0.5.
     """
 
-    def __init__(self, module: nn.Module, sigma_rels: Sequence[float]) -> None:
-        if not sigma_rels:
-            raise EmaError("sigma_rels is empty; name at least one width to track")
+    def __init__(
+        self,
+        module: nn.Module,
+        sigma_rels: Sequence[float] = (0.05, 0.10),
+        *,
+        half_life_images: int | Sequence[int] = (),
+        rampup_ratio: float | None = None,
+    ) -> None:
+        half_lives = (half_life_images,) if isinstance(half_life_images, int) else tuple(half_life_images)
         self.sigma_rels = tuple(sigma_rels)
+        if not self.sigma_rels and not half_lives:
+            raise EmaError("sigma_rels is empty; name at least one width to track")
+        for field, values in (("sigma_rels", self.sigma_rels), ("half_life_images", half_lives)):
+            if len(set(values)) != len(values):
+                raise EmaError(f"{field} {list(values)} names an average twice; each may be tracked once")
+        if rampup_ratio is not None and not half_lives:
+            raise EmaError(f"rampup_ratio {rampup_ratio!r} has no meaning without half_life_images; give both")
         self._gammas = [gamma_from_sigma_rel(s) for s in self.sigma_rels]
         self._averages = [_Average(module) for _ in self.sigma_rels]
+        self.traditional = tuple(TraditionalEMA(module, half_life, rampup_ratio) for half_life in half_lives)
+        self.num_images = 0
+        """Images seen at the last update; 0 before the first."""
+
+    def __len__(self) -> int:
+        """Number of averages: the power functions, in order of `sigma_rels`, then the traditional ones."""
+        return len(self._averages) + len(self.traditional)
 
     @torch.no_grad()
-    def update(self, num_images: int, delta_images: int) -> None:
-        """Take the module's weights in after a step of `delta_images` that ended at `num_images` seen (Eq. 127)."""
-        weights = self._averages[0].weights()
-        for gamma, average in zip(self._gammas, self._averages, strict=True):
-            average.take(weights, 1 - beta(gamma, num_images, delta_images))
+    def update(self, num_images: int, delta_images: int | None = None) -> None:
+        """Take the module's weights in, `num_images` seen so far (Eq. 127). Call it after a step, each or every k-th.
+
+        What decays is decided by the images since the last update, which may vary: the weights now stand for all of
+        them. `delta_images` replaces that interval. Raises EmaError unless `num_images` is a whole number that grows,
+        or when the module's parameters are not those that the averages were made for.
+        """
+        now = _whole_number("num_images", num_images)
+        if now <= self.num_images:
+            raise EmaError(
+                f"num_images {now} must be above {self.num_images}, the time of the last update: it counts all the "
+                "images seen since training began"
+            )
+        elapsed = now - self.num_images if delta_images is None else delta_images
+        shares = [1 - beta(gamma, now, elapsed) for gamma in self._gammas]
+        everything = [*self._averages, *(t.average for t in self.traditional)]
+        shares += [1 - t.decay(now, elapsed) for t in self.traditional]
+        weights = everything[0].weights()
+        for average, share in zip(everything, shares, strict=True):
+            average.take(weights, share)
+        self.num_images = now
 
     def tensors(self, index: int) -> dict[str, Tensor]:
         """Full state of average `index`, keyed and ordered like the module's state_dict; buffers are the module's.
 
-        No copies: the averages change with the next update.
+        No copies: the averages change with the next update. Of a sharded module, whole tensors, put together
+        collectively: every process must call it.
         """
-        return self._averages[index].tensors()
+        return dict(self.items(index))
+
+    def items(self, index: int) -> Iterator[tuple[str, Tensor]]:
+        """`tensors` one by one, so that no more than one tensor of a sharded module need be whole at a time."""
+        return self._at(index).items()
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """Names in `tensors` of what is copied and not averaged."""
+        return self._at(0).buffers()
+
+    @property
+    def sharded(self) -> bool:
+        """Whether `tensors` and `items` are collective."""
+        return self._at(0).sharded
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything `load_state_dict` needs for an exact resume; tensors are not copied."""
-        return {"sigma_rels": list(self.sigma_rels), "averages": [average.named() for average in self._averages]}
+        """Everything `load_state_dict` needs for an exact resume; tensors are not copied.
+
+        Of a sharded module they are distributed tensors, as in its own state_dict: save both with
+        `torch.distributed.checkpoint`.
+        """
+        state: dict[str, Any] = {
+            "sigma_rels": list(self.sigma_rels),
+            "averages": [average.named() for average in self._averages],
+            "num_images": self.num_images,
+        }
+        if self.traditional:
+            state["traditional"] = [t.state_dict() for t in self.traditional]
+        return state
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly from `state`. Raises EmaError when widths, names or shapes differ."""
+        """Continue exactly from `state`. Raises EmaError when widths, half-lives, names or shapes differ.
+
+        Of a sharded module, tensors may be distributed alike, or whole, of which each process takes its part.
+        """
         if tuple(state["sigma_rels"]) != self.sigma_rels:
             raise EmaError(f"saved averages have sigma_rel {list(state['sigma_rels'])}, not {list(self.sigma_rels)}")
+        traditional = state.get("traditional", [])
+        if len(traditional) != len(self.traditional):
+            raise EmaError(f"{len(traditional)} traditional averages are saved, {len(self.traditional)} are tracked")
         for average, saved in zip(self._averages, state["averages"], strict=True):
             average.copy(saved)
+        for kept, saved in zip(self.traditional, traditional, strict=True):
+            kept.load_state_dict(saved)
+        # Absent from checkpoints of trainers before this was kept, which say themselves how much each update covers.
+        self.num_images = state.get("num_images", 0)
+
+    def _at(self, index: int) -> _Average:
+        return [*self._averages, *(t.average for t in self.traditional)][index]
 
 
 class TraditionalEMA:
@@ -72,7 +170,7 @@ class TraditionalEMA:
             raise EmaError(f"rampup_ratio {rampup_ratio!r} must be above 0, or None for no ramp-up")
         self.half_life_images = half_life_images
         self.rampup_ratio = rampup_ratio
-        self._average = _Average(module)
+        self.average = _Average(module)
 
     def decay(self, num_images: int, delta_images: int) -> float:
         """Share of the average that remains after an update of `delta_images` that ended at `num_images` seen."""
@@ -86,18 +184,18 @@ class TraditionalEMA:
     @torch.no_grad()
     def update(self, num_images: int, delta_images: int) -> None:
         """Take the module's weights in after a step of `delta_images` that ended at `num_images` seen."""
-        self._average.take(self._average.weights(), 1 - self.decay(num_images, delta_images))
+        self.average.take(self.average.weights(), 1 - self.decay(num_images, delta_images))
 
     def tensors(self) -> dict[str, Tensor]:
         """Full state, keyed and ordered like the module's state_dict; buffers are the module's. No copies."""
-        return self._average.tensors()
+        return dict(self.average.items())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything `load_state_dict` needs for an exact resume; tensors are not copied."""
         return {
             "half_life_images": self.half_life_images,
             "rampup_ratio": self.rampup_ratio,
-            "average": self._average.named(),
+            "average": self.average.named(),
         }
 
     @torch.no_grad()
@@ -106,38 +204,84 @@ class TraditionalEMA:
         for field in ("half_life_images", "rampup_ratio"):
             if state[field] != getattr(self, field):
                 raise EmaError(f"the saved average has {field} {state[field]}, not {getattr(self, field)}")
-        self._average.copy(state["average"])
+        self.average.copy(state["average"])
 
 
 class _Average:
-    """One average of every parameter of a module."""
+    """One average of every parameter of a module: of this process's shards, if it is sharded."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._names = [name for name, _ in module.named_parameters()]
-        self._values = [
-            p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True) for p in module.parameters()
-        ]
+        weights = named_weights(module)
+        self._own_names = list(weights)
+        self._names = [plain_name(module, name) for name in weights]
+        self._shardings: list[Sharding | None] = [sharding_of(p) for p in weights.values()]
+        self._values = [local(p).to(torch.promote_types(p.dtype, torch.float32), copy=True) for p in weights.values()]
+
+    @property
+    def sharded(self) -> bool:
+        return any(self._shardings)
 
     def weights(self) -> list[Tensor]:
-        """The module's weights in the averages' precision."""
-        return [p.detach().to(v.dtype) for p, v in zip(self._module.parameters(), self._values, strict=True)]
+        """The module's weights in the averages' precision. Raises EmaError when they are no longer the same ones."""
+        found = named_weights(self._module)
+        if list(found) != self._own_names:
+            different = sorted(set(self._own_names) ^ set(found))
+            raise EmaError(f"the module's parameters are not those that averages were made of: {different or 'order'}")
+        return [
+            self._local(name, p, sharding, value).to(value.dtype)
+            for (name, p), sharding, value in zip(found.items(), self._shardings, self._values, strict=True)
+        ]
+
+    def _local(self, name: str, parameter: Tensor, sharding: Sharding | None, value: Tensor) -> Tensor:
+        if is_sharded(parameter) and sharding is None:
+            raise EmaError(f"parameter {name} was sharded after its average was made; make averages after fully_shard")
+        if sharding is not None and not is_sharded(parameter):
+            raise EmaError(
+                f"parameter {name} is not sharded now, as after an evaluation outside training; call reshard() on the "
+                "FSDP module before update"
+            )
+        part = local(parameter)
+        if part.shape != value.shape:
+            raise EmaError(f"parameter {name} has shape {tuple(part.shape)}, its average has {tuple(value.shape)}")
+        return part
 
     def take(self, weights: list[Tensor], share: float) -> None:
+        for i, (value, weight) in enumerate(zip(self._values, weights, strict=True)):
+            if value.device != weight.device:
+                self._values[i] = value.to(weight.device)
         torch._foreach_lerp_(self._values, weights, share)
 
     def named(self) -> dict[str, Tensor]:
-        return dict(zip(self._names, self._values, strict=True))
+        wrapped = (
+            value if sharding is None else sharding.wrap(value)
+            for value, sharding in zip(self._values, self._shardings, strict=True)
+        )
+        return dict(zip(self._names, wrapped, strict=True))
 
-    def tensors(self) -> dict[str, Tensor]:
+    def items(self) -> Iterator[tuple[str, Tensor]]:
         named = self.named()
-        return {name: named.get(name, value) for name, value in self._module.state_dict().items()}
+        for name, value, weight in named_state(self._module):
+            yield name, whole(value if weight is None else named[weight])
+
+    def buffers(self) -> tuple[str, ...]:
+        return tuple(name for name, _, weight in named_state(self._module) if weight is None)
 
     def copy(self, saved: Mapping[str, Tensor]) -> None:
         different = set(self._names) ^ set(saved)
         if different:
             raise EmaError(f"saved averages and the network differ in {sorted(different)[0]!r}")
-        for name, value in self.named().items():
-            if saved[name].shape != value.shape:
-                raise EmaError(f"{name} has shape {tuple(saved[name].shape)}; the network's is {tuple(value.shape)}")
-            value.copy_(saved[name])
+        for name, value, sharding in zip(self._names, self._values, self._shardings, strict=True):
+            found, shape = saved[name], value.shape if sharding is None else sharding.shape
+            if found.shape != shape:
+                raise EmaError(f"{name} has shape {tuple(found.shape)}; the network's is {tuple(shape)}")
+            if sharding is not None and not is_sharded(found):
+                found = sharding.part(found)
+            value.copy_(local(found))
+
+
+def _whole_number(field: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise EmaError(f"{field} {value!r} must be a whole number of images") from error

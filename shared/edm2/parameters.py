@@ -1,0 +1,117 @@
+"""Parameters and buffers of any module under the plain module's names, whatever wraps it and however it is sharded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """Where the shards of a tensor lie: what is needed to put local shards together again."""
+
+    mesh: Any
+    placements: tuple[Any, ...]
+    shape: torch.Size
+    stride: tuple[int, ...]
+
+    def wrap(self, local: Tensor) -> Tensor:
+        """`local` as this process's part of a distributed tensor. No communication."""
+        wrapped: Tensor = _dtensor().from_local(
+            local, self.mesh, self.placements, run_check=False, shape=self.shape, stride=self.stride
+        )
+        return wrapped
+
+    def part(self, whole: Tensor) -> Tensor:
+        """This process's part of a whole tensor. No communication."""
+        from torch.distributed.tensor import distribute_tensor
+
+        return local(distribute_tensor(whole, self.mesh, self.placements, src_data_rank=None))
+
+
+def sharding_of(tensor: Tensor) -> Sharding | None:
+    """None for an ordinary tensor, which is all here."""
+    if not is_sharded(tensor):
+        return None
+    spread: Any = tensor
+    return Sharding(spread.device_mesh, tuple(spread.placements), tensor.shape, tensor.stride())
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    # A distributed tensor exists only where its module is loaded, which costs most programs seconds for nothing.
+    return "torch.distributed.tensor" in sys.modules and isinstance(tensor, _dtensor())
+
+
+def local(tensor: Any) -> Tensor:
+    """This process's part of a tensor: all of an ordinary one. No communication, no copy."""
+    detached: Any = tensor.detach()
+    part: Tensor = detached.to_local() if is_sharded(detached) else detached
+    return part
+
+
+def whole(tensor: Any) -> Tensor:
+    """All of a tensor. Collective for a distributed one: every process of its mesh must call it."""
+    full: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor
+    return full
+
+
+def named_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter that can be averaged, once, by its (first) own name. Integer ones cannot: they are copied."""
+    named = module.named_parameters()
+    return {name: parameter for name, parameter in named if parameter.is_floating_point() or parameter.is_complex()}
+
+
+def named_state(module: nn.Module) -> Iterator[tuple[str, Tensor, str | None]]:
+    """Each tensor of the module's state_dict, in its order: plain name, tensor, plain name of the weight that it is.
+
+    The last is None for a tensor that is no weight. Tied parameters have several names and one weight.
+    """
+    first = {id(parameter): plain_name(module, name) for name, parameter in named_weights(module).items()}
+    weights = {
+        plain_name(module, name): first.get(id(parameter))
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+    }
+    for name, value in module.state_dict().items():
+        # What modules keep beside tensors (`get_extra_state`) has no place in a file of tensors.
+        if isinstance(value, Tensor):
+            plain = plain_name(module, name)
+            yield plain, value, weights.get(plain)
+
+
+def plain_name(module: nn.Module, name: str) -> str:
+    """`name` without the parts that DistributedDataParallel (`module`) and torch.compile (`_orig_mod`) put into it."""
+    current: nn.Module | None = module
+    kept = []
+    for part in name.split("."):
+        inner = _inner(current)
+        if inner == part:
+            current = _child(current, part)
+            continue
+        while inner is not None:  # a name that leaves the wrapper out
+            current = _child(current, inner)
+            inner = _inner(current)
+        kept.append(part)
+        current = _child(current, part)
+    return ".".join(kept)
+
+
+def _inner(module: nn.Module | None) -> str | None:
+    """The attribute under which a wrapper holds the module that the user wrote; None for such a module itself."""
+    if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        return "module"
+    return "_orig_mod" if _child(module, "_orig_mod") is not None else None
+
+
+def _child(module: nn.Module | None, name: str) -> nn.Module | None:
+    return None if module is None else module._modules.get(name)
+
+
+def _dtensor() -> Any:
+    from torch.distributed.tensor import DTensor
+
+    return DTensor
