@@ -1,0 +1,329 @@
+"""A reader of pickle streams that builds data and calls nothing. Torch-free; Python's unpickler has no part in it.
+
+A pickle is a program for a stack machine. This one knows the operations that published networks need, and refuses the
+rest: no object is named, called or constructed but through `Vocabulary`, a closed table of builders of inert records.
+What a stream can cost is bounded before it is spent: every count must fit into the file, byte strings are views of
+it, the number of operations and the length of all texts are limited, only texts and small integers may be keys (a pair
+of one pair twice, forty levels deep, would take a lifetime to hash), and nothing here recurses.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pickletools import opcodes
+from typing import Any
+
+from shared.snapshots.foreign.errors import ForeignFileRefused
+
+MAX_PROTOCOL = 5
+MAX_OPERATIONS = 1_000_000
+"""A published XXL network takes about 60,000."""
+MAX_TEXT_BYTES = 2**26
+"""Of all texts together: the class sources, each of which a stream holds once, are some hundred kilobytes."""
+MAX_INTEGER_BYTES = 16
+MAX_NAME_BYTES = 200
+
+
+class Unexpected(ValueError):
+    """A builder's word on what it was given; the machine adds which file and where."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """A global that a stream mentions, as text. It is never looked up."""
+
+    module: str
+    attribute: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.attribute}"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a stream may mention. Every builder gets plain data and records, and returns the same; see `records`."""
+
+    calls: Mapping[Name, Callable[[tuple[Any, ...]], Any]] = field(default_factory=dict)
+    """REDUCE: builders by the name of the function that the stream wants called with a tuple of arguments."""
+    instances: Mapping[Name, Callable[[tuple[Any, ...]], Any]] = field(default_factory=dict)
+    """NEWOBJ: builders by the name of the class."""
+    mentions: frozenset[Name] = frozenset()
+    """Names that may occur as data."""
+    fill: Callable[[Any, Any], None] | None = None
+    """BUILD: puts a state into a record made before."""
+    refer: Callable[[Any], Any] | None = None
+    """BINPERSID: a record for a reference to something outside the stream."""
+
+    def __contains__(self, name: Name) -> bool:
+        return name in self.calls or name in self.instances or name in self.mentions
+
+
+_MARK = object()
+
+
+class Machine:
+    """One file's bytes; `load` reads one stream of them."""
+
+    def __init__(self, data: memoryview, name: str, vocabulary: Vocabulary) -> None:
+        """`name` is what errors call the file."""
+        self._data, self._name, self._vocabulary = data, name, vocabulary
+        self._position = 0
+        self._operations = self._text_bytes = 0
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+
+    @property
+    def position(self) -> int:
+        """Offset of the first byte that no stream has used yet."""
+        return self._position
+
+    def load(self) -> Any:
+        """The object of the stream that begins at `position`. Raises ForeignFileRefused."""
+        self._stack, self._memo = [], {}
+        start = self._position
+        try:
+            while (code := self._take(1)[0]) != _STOP:
+                self._operations += 1
+                if self._operations > MAX_OPERATIONS:
+                    raise Unexpected(f"it has more than {MAX_OPERATIONS:,} pickle operations")
+                operation = _OPERATIONS.get(code)
+                if operation is None:
+                    raise Unexpected(f"pickle operation {_label(code)} has no place in a published network")
+                operation(self)
+                start = self._position
+            result = self._pop()
+            if self._stack:
+                raise Unexpected("its stream ends with objects left over")
+        except Unexpected as error:
+            raise ForeignFileRefused(self._name, f"{error} (at byte {start:,})") from None
+        return result
+
+    def _take(self, count: int) -> memoryview:
+        end = self._position + count
+        if end > len(self._data):
+            left = len(self._data) - self._position
+            raise Unexpected(f"it was cut off: {count:,} bytes more are announced and {left:,} are left")
+        view = self._data[self._position : end]
+        self._position = end
+        return view
+
+    def _number(self, form: str) -> int:
+        value: int = struct.unpack(form, self._take(struct.calcsize(form)))[0]
+        return value
+
+    def _text(self, count: int) -> str:
+        self._text_bytes += count
+        if self._text_bytes > MAX_TEXT_BYTES:
+            raise Unexpected(f"its texts are longer than {MAX_TEXT_BYTES:,} bytes together")
+        try:
+            return str(self._take(count), "utf-8")
+        except UnicodeDecodeError:
+            raise Unexpected("a text in it is no UTF-8") from None
+
+    def _line(self) -> str:
+        line = bytes(self._data[self._position : self._position + MAX_NAME_BYTES])
+        length = line.find(b"\n")
+        if length < 0:
+            raise Unexpected(f"a name in it does not end within {MAX_NAME_BYTES} bytes")
+        text = self._text(length)
+        self._take(1)
+        return text
+
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def _pop(self) -> Any:
+        if not self._stack or self._stack[-1] is _MARK:
+            raise Unexpected("an operation lacks its operand")
+        return self._stack.pop()
+
+    def _top(self) -> Any:
+        value = self._pop()
+        self._push(value)
+        return value
+
+    def _pop_to_mark(self) -> list[Any]:
+        for index in range(len(self._stack) - 1, -1, -1):
+            if self._stack[index] is _MARK:
+                values = self._stack[index + 1 :]
+                del self._stack[index:]
+                return values
+        raise Unexpected("an operation lacks its mark")
+
+    def _name_of(self, module: Any, attribute: Any) -> Name:
+        if not isinstance(module, str) or not isinstance(attribute, str):
+            raise Unexpected("a name in it is no text")
+        name = Name(module[:MAX_NAME_BYTES], attribute[:MAX_NAME_BYTES])
+        if name not in self._vocabulary:
+            raise Unexpected(f"it names {str(name)!r}, which no published network does")
+        return name
+
+    # Operations, by what they do.
+
+    def _protocol(self) -> None:
+        version = self._number("<B")
+        if version > MAX_PROTOCOL:
+            raise Unexpected(f"its pickle protocol is {version}; at most {MAX_PROTOCOL} is known")
+
+    def _frame(self) -> None:
+        length = self._number("<Q")
+        if length > len(self._data) - self._position:
+            raise Unexpected(f"it was cut off: a frame of {length:,} bytes is announced")
+
+    def _long(self) -> None:
+        count = self._number("<B")
+        if count > MAX_INTEGER_BYTES:
+            raise Unexpected(f"a number in it has {count} bytes; at most {MAX_INTEGER_BYTES} are allowed")
+        self._push(int.from_bytes(self._take(count), "little", signed=True))
+
+    def _memoize(self, index: int) -> None:
+        self._memo[index] = self._top()
+
+    def _recall(self, index: int) -> None:
+        if index not in self._memo:
+            raise Unexpected(f"it refers to its object {index}, which it does not have")
+        self._push(self._memo[index])
+
+    def _tuple(self, count: int) -> None:
+        values = [self._pop() for _ in range(count)]
+        self._push(tuple(reversed(values)))
+
+    def _append(self, values: list[Any]) -> None:
+        target = self._top()
+        if type(target) is not list:
+            raise Unexpected(f"it appends to {_kind(target)}")
+        target.extend(values)
+
+    def _add(self, values: list[Any]) -> None:
+        target = self._top()
+        if type(target) is not set:
+            raise Unexpected(f"it adds members to {_kind(target)}")
+        target.update(_key(value) for value in values)
+
+    def _set(self, values: list[Any]) -> None:
+        target = self._top()
+        if type(target) is not dict or len(values) % 2:
+            raise Unexpected(f"it sets items of {_kind(target)}")
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            target[_key(key)] = value
+
+    def _set_item(self) -> None:
+        value, key = self._pop(), self._pop()
+        self._set([key, value])
+
+    def _global(self) -> None:
+        module = self._line()
+        self._push(self._name_of(module, self._line()))
+
+    def _stack_global(self) -> None:
+        attribute, module = self._pop(), self._pop()
+        self._push(self._name_of(module, attribute))
+
+    def _call(self, builders: str) -> None:
+        arguments, name = self._pop(), self._pop()
+        table: Mapping[Name, Callable[[tuple[Any, ...]], Any]] = getattr(self._vocabulary, builders)
+        if type(name) is not Name or name not in table or type(arguments) is not tuple:
+            what = repr(str(name)) if type(name) is Name else _kind(name)
+            raise Unexpected(f"it calls {what} with {_kind(arguments)}, which no published network does")
+        self._push(table[name](arguments))
+
+    def _build(self) -> None:
+        state = self._pop()
+        if self._vocabulary.fill is None:
+            raise Unexpected("it sets the state of an object where none has one")
+        self._vocabulary.fill(self._top(), state)
+
+    def _refer(self) -> None:
+        reference = self._pop()
+        if self._vocabulary.refer is None:
+            raise Unexpected("it refers to something outside itself (a persistent id)")
+        self._push(self._vocabulary.refer(reference))
+
+
+def _key(value: Any) -> str | int:
+    """Large integers are refused as keys because any number of them can be chosen to have one hash."""
+    if type(value) is str or (type(value) is int and abs(value) < 2**31):
+        return value
+    raise Unexpected(f"{_kind(value)} is a key in it; only texts and small integers may be")
+
+
+def _kind(value: Any) -> str:
+    return repr(str(value)) if type(value) is Name else f"a {type(value).__name__}"
+
+
+def _label(code: int) -> str:
+    """An operation's byte and, where Python's documentation has one, its name."""
+    known = {ord(opcode.code): f"{opcode.name} " for opcode in opcodes}
+    return f"{known.get(code, '')}0x{code:02x}"
+
+
+_STOP = ord(".")
+_Operation = Callable[[Machine], None]
+
+
+def _constant(make: Callable[[], Any]) -> _Operation:
+    return lambda m: m._push(make())
+
+
+def _read(form: str) -> _Operation:
+    return lambda m: m._push(m._number(form))
+
+
+def _text(form: str) -> _Operation:
+    return lambda m: m._push(m._text(m._number(form)))
+
+
+def _bytes(form: str) -> _Operation:
+    return lambda m: m._push(m._take(m._number(form)))
+
+
+_OPERATIONS: dict[int, _Operation] = {
+    0x80: Machine._protocol,
+    0x95: Machine._frame,
+    ord("("): _constant(lambda: _MARK),
+    ord("N"): _constant(lambda: None),
+    0x88: _constant(lambda: True),
+    0x89: _constant(lambda: False),
+    ord("}"): _constant(dict),
+    ord("]"): _constant(list),
+    ord(")"): _constant(tuple),
+    0x8F: _constant(set),
+    ord("K"): _read("<B"),
+    ord("M"): _read("<H"),
+    ord("J"): _read("<i"),
+    ord("G"): _read(">d"),
+    0x8A: Machine._long,
+    0x8C: _text("<B"),
+    ord("X"): _text("<I"),
+    0x8D: _text("<Q"),
+    ord("C"): _bytes("<B"),
+    ord("B"): _bytes("<I"),
+    0x8E: _bytes("<Q"),
+    0x94: lambda m: m._memoize(len(m._memo)),
+    ord("q"): lambda m: m._memoize(m._number("<B")),
+    ord("r"): lambda m: m._memoize(m._number("<I")),
+    ord("h"): lambda m: m._recall(m._number("<B")),
+    ord("j"): lambda m: m._recall(m._number("<I")),
+    0x85: lambda m: m._tuple(1),
+    0x86: lambda m: m._tuple(2),
+    0x87: lambda m: m._tuple(3),
+    ord("t"): lambda m: m._push(tuple(m._pop_to_mark())),
+    ord("a"): lambda m: m._append([m._pop()]),
+    ord("e"): lambda m: m._append(m._pop_to_mark()),
+    ord("s"): Machine._set_item,
+    ord("u"): lambda m: m._set(m._pop_to_mark()),
+    0x90: lambda m: m._add(m._pop_to_mark()),
+    0x91: lambda m: m._push(frozenset(map(_key, m._pop_to_mark()))),
+    ord("c"): Machine._global,
+    0x93: Machine._stack_global,
+    ord("R"): lambda m: m._call("calls"),
+    0x81: lambda m: m._call("instances"),
+    ord("b"): Machine._build,
+    ord("Q"): Machine._refer,
+}
+"""PROTO, FRAME, MARK, constants, empty containers, numbers, texts, bytes, memo, containers, names, REDUCE, NEWOBJ,
+BUILD, BINPERSID. Not here, and so refused: INST, OBJ, NEWOBJ_EX, EXT1-4, PERSID, POP, DUP, LONG4, the text forms of
+protocol 0, buffers outside the stream.
+"""

@@ -1,0 +1,87 @@
+"""Tensors of foreign files as phema's snapshots hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from shared.edm2.config import NetworkConfig
+from shared.edm2.networks import build_denoiser
+from shared.snapshots.foreign.errors import ForeignFileRefused
+from shared.snapshots.foreign.published import PublishedNetwork, read_published
+from shared.snapshots.foreign.storages import read_tensor
+
+
+@dataclass(frozen=True)
+class ForeignWeights:
+    """What one foreign file holds: the arguments of a snapshot that are not its time and profile."""
+
+    tensors: Mapping[str, Tensor]
+    """By phema's names, on the CPU, contiguous, with every value exactly the file's."""
+    buffers: tuple[str, ...]
+    """Names of tensors that are no averages."""
+    network: NetworkConfig | None
+    """The architecture; None when the file holds tensors that phema has no network for."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest floating-point dtype among the averages."""
+        dtype = torch.float16
+        averages = [t for name, t in self.tensors.items() if t.is_floating_point() and name not in self.buffers]
+        for tensor in averages:
+            dtype = torch.promote_types(dtype, tensor.dtype)
+        return dtype if averages else torch.float32
+
+
+def published_weights(path: Path) -> ForeignWeights:
+    """The EMA network of a published pickle, as `build_denoiser(network)` takes it, strictly.
+
+    Weights and gains keep the file's dtype (float16); Fourier frequencies and phases become float32, exactly.
+    Raises ForeignFileRefused unless names and shapes are those of the network that the file describes.
+    """
+    return convert(read_published(path), str(path))
+
+
+def convert(found: PublishedNetwork, name: str) -> ForeignWeights:
+    """The same for a parsed file called `name`."""
+    shapes, buffers = network_shapes(found.config)
+    check_shapes({key: tensor.shape for key, tensor in found.tensors.items()}, shapes, name)
+    if len({id(tensor.storage.payload) for tensor in found.tensors.values()}) < len(shapes):
+        # One storage under many names would build more bytes than the file has.
+        raise ForeignFileRefused(name, "two of its tensors share one storage")
+    tensors = {key: read_tensor(found.tensors[key], name) for key in shapes}
+    check_finite(tensors, name)
+    return ForeignWeights(
+        {key: tensor.float() if key in buffers else tensor for key, tensor in tensors.items()}, buffers, found.config
+    )
+
+
+@lru_cache(maxsize=4)
+def network_shapes(config: NetworkConfig) -> tuple[Mapping[str, tuple[int, ...]], tuple[str, ...]]:
+    """Shapes of all tensors of a network by name, and the names of its buffers. Allocates none of them."""
+    with torch.device("meta"):
+        denoiser = build_denoiser(config)
+    shapes = {key: tuple(tensor.shape) for key, tensor in denoiser.state_dict().items()}
+    return shapes, tuple(key for key, _ in denoiser.named_buffers())
+
+
+def check_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], name: str) -> None:
+    """Raises ForeignFileRefused naming the first tensor that is missing, unknown or of another shape."""
+    for key in sorted(wanted.keys() | found.keys()):
+        have, want = found.get(key), wanted.get(key)
+        if have != want:
+            is_there = f"has the shape {have}" if have is not None else "is missing"
+            should_be = f"the shape {want}" if want is not None else "no such tensor"
+            raise ForeignFileRefused(name, f"its tensor {key[:200]!r} {is_there}; its network has {should_be}")
+
+
+def check_finite(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Raises ForeignFileRefused for NaN and infinity, which would spoil every reconstruction."""
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ForeignFileRefused(name, f"its tensor {key[:200]!r} holds values that are not finite")
