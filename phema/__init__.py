@@ -12,19 +12,33 @@ if TYPE_CHECKING:
     from phema.client import Client
     from phema.errors import PhemaError
     from phema.models import load, metadata, sample, save_grid
+    from phema.writer import SnapshotWriter
     from shared.edm2.ema import PowerFunctionEMA
+    from shared.snapshots.profile import Profile
 
 _HOMES = {
     "Client": "phema.client",
     "PhemaError": "phema.errors",
     "PowerFunctionEMA": "shared.edm2.ema",
+    "Profile": "shared.snapshots.profile",
+    "SnapshotWriter": "phema.writer",
     "load": "phema.models",
     "metadata": "phema.models",
     "sample": "phema.models",
     "save_grid": "phema.models",
 }
 
-__all__ = ["Client", "PhemaError", "PowerFunctionEMA", "load", "metadata", "sample", "save_grid"]
+__all__ = [
+    "Client",
+    "PhemaError",
+    "PowerFunctionEMA",
+    "Profile",
+    "SnapshotWriter",
+    "load",
+    "metadata",
+    "sample",
+    "save_grid",
+]
 
 
 def __getattr__(name: str) -> Any:

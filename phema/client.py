@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import builtins
 import os
 import time
@@ -200,6 +201,50 @@ class Runs:
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         return Run.model_validate(self._transport.post("/v1/runs", body, headers))
 
+    def open(
+        self,
+        name: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        origin: str = "external",
+        total_images: int | None = None,
+    ) -> Run:
+        """A run of a training loop of your own, for `phema.SnapshotWriter`: the one of this name and `config`, or new.
+
+        `config` is any description that JSON can hold. `origin` is external or imported. `total_images` None grows with
+        the snapshots. Raises Conflict when another run, or this one with another config, has the name.
+        """
+        body = {"name": name, "origin": origin, "config": dict(config or {}), "total_images": total_images}
+        return Run.model_validate(self._transport.post("/v1/runs/external", body))
+
+    def register_snapshot(
+        self,
+        run: str,
+        *,
+        num_images: int,
+        profile: Mapping[str, Any],
+        dtype: str,
+        key: str,
+        size: int,
+        sha256: str,
+        probe: bytes | None = None,
+    ) -> Snapshot:
+        """Enter a file that lies in the service's store into an open run; `phema.SnapshotWriter` does both."""
+        body = {
+            "num_images": num_images,
+            "profile": dict(profile),
+            "dtype": dtype,
+            "key": key,
+            "size": size,
+            "sha256": sha256,
+            "probe": None if probe is None else base64.b64encode(probe).decode(),
+        }
+        return Snapshot.model_validate(self._transport.post(route("runs", run, "snapshots"), body))
+
+    def finish(self, run: str) -> Run:
+        """End a run of a training loop of your own; it takes no more snapshots unless it is resumed."""
+        return Run.model_validate(self._transport.post(route("runs", run, "finish")))
+
     def list(self, state: str | None = None, limit: int | None = None) -> list[Run]:
         """All runs, newest first; those in `state`; the first `limit`."""
         return [Run.model_validate(item) for item in self._transport.pages("/v1/runs", limit, state=state)]
@@ -223,7 +268,10 @@ class Runs:
         return Run.model_validate(self._transport.post(route("runs", run, "cancel")))
 
     def resume(self, run: str) -> Run:
-        """Train a failed or cancelled run on from its latest checkpoint; any other stays as it is."""
+        """Train a failed or cancelled run on from its latest checkpoint; any other stays as it is.
+
+        A run of a training loop of your own takes snapshots again, however it had ended.
+        """
         return Run.model_validate(self._transport.post(route("runs", run, "resume")))
 
     def snapshots(self, run: str, limit: int | None = None) -> builtins.list[Snapshot]:

@@ -62,7 +62,7 @@ def list_runs(
         (
             r.name,
             r.state,
-            r.preset,
+            r.preset or r.origin,
             f"{r.num_images:,}",
             f"{r.num_images / r.total_images:.0%}",
             when(r.created_at),
@@ -164,7 +164,7 @@ def _describe(view: Screen, run: Run, latest: dict[str, float | None], times: li
     rows = [
         ("id", run.id),
         ("state", run.state),
-        ("preset", run.preset),
+        ("preset", run.preset) if run.preset else ("origin", run.origin),
         ("images", f"{run.num_images:,} of {run.total_images:,} ({_share(run)})"),
         ("snapshots", f"at {len(times)} times, latest {times[-1]:,}" if times else "none yet"),
         ("created", when(run.created_at)),

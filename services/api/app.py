@@ -14,6 +14,7 @@ from services.api.body_limit import LimitBody
 from services.api.dependencies import Services
 from services.api.discovery.endpoints import router as discovery
 from services.api.evaluations.endpoints import router as evaluations
+from services.api.external.endpoints import router as external
 from services.api.health.endpoints import router as health
 from services.api.jobs.endpoints import router as jobs
 from services.api.observe import Observe
@@ -26,7 +27,7 @@ from shared.settings import Settings
 from shared.telemetry import Meters
 from shared.wiring import catalog_from, store_from
 
-ROUTERS = (runs, snapshots, reconstructions, evaluations, jobs, presets, discovery, health)
+ROUTERS = (runs, external, snapshots, reconstructions, evaluations, jobs, presets, discovery, health)
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -8,6 +8,7 @@ Problem                     `.status`, `.title`, `.detail` (one sentence), `.kin
 ├── Conflict                409  right request, wrong moment
 │   ├── NameTaken                another run has the name
 │   ├── NoSnapshots              the run has not written a snapshot yet
+│   ├── NotOpen                  the run takes no snapshots from outside: phema trains it, or it has ended
 │   └── NotFinished              what is asked for, or built on, is not there yet, or never will be
 ├── TooLarge                413  the body is longer than any request of this API
 ├── RangeNotSatisfiable     416  the range starts behind the end of the file
@@ -80,6 +81,10 @@ class NoSnapshots(Conflict):
 
 class NotFinished(Conflict):
     kind, title = "not-finished", "The work is not finished"
+
+
+class NotOpen(Conflict):
+    kind, title = "run-not-open", "The run takes no snapshots"
 
 
 class TooLarge(Problem):

@@ -22,6 +22,7 @@ from shared.catalog.engine import (
 )
 from shared.catalog.errors import CatalogUnreachable, SchemaOutOfDate
 from shared.catalog.evaluations import EvaluationRepository
+from shared.catalog.external import ExternalRunRepository
 from shared.catalog.history import HistoryRepository
 from shared.catalog.idempotency import IdempotencyRepository
 from shared.catalog.jobs import JobRepository
@@ -37,6 +38,7 @@ class Transaction:
     def __init__(self, session: Session) -> None:
         self.jobs = JobRepository(session)
         self.runs = RunRepository(session, self.jobs)
+        self.external = ExternalRunRepository(session, self.runs)
         self.snapshots = SnapshotRepository(session)
         self.checkpoints = CheckpointRepository(session)
         self.history = HistoryRepository(session)

@@ -11,7 +11,7 @@ from shared.catalog.clock import database_now
 from shared.catalog.columns import new_id
 from shared.catalog.errors import NotFound
 from shared.catalog.leases import LeaseRepository
-from shared.catalog.models import LIVE_CONTENT, PRIORITY, Attempt, Job, JobKind, JobState
+from shared.catalog.models import LIVE_CONTENT, PRIORITY, Attempt, AttemptOutcome, Job, JobKind, JobState
 from shared.catalog.pages import Page
 from shared.catalog.repository import FRESH, Rows
 
@@ -94,7 +94,10 @@ class JobRepository(LeaseRepository):
         return self._all(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number))
 
     def request_cancel(self, job_id: str) -> Job:
-        """Cancel a queued job at once, ask the holder of a running one to stop, leave a finished one as it is."""
+        """Cancel a queued job at once, ask the holder of a running one to stop, leave a finished one as it is.
+
+        An external run's job has no holder: it is cancelled at once as well.
+        """
         query = select(Job, database_now()).where(Job.id == job_id).with_for_update()
         row = self._session.execute(query, execution_options=FRESH).one_or_none()
         if row is None:
@@ -106,6 +109,8 @@ class JobRepository(LeaseRepository):
             job.finished_at = now
         elif job.state is JobState.RUNNING:
             job.cancel_requested = True
+            if job.kind is JobKind.EXTERNAL:
+                self._end(job, now, JobState.CANCELLED, AttemptOutcome.CANCELLED)
         self._session.flush()
         return job
 

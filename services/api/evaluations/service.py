@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import ValidationError
+
 from services.api.downloads import Download
 from services.api.errors import Damaged, Invalid, NotFinished
 from services.api.evaluations.schemas import Evaluation, EvaluationCreate
@@ -53,7 +55,8 @@ def _finished(tx: Transaction, field: str, reconstruction_id: str) -> catalog.Re
 
 def _check_guide(tx: Transaction, subject: catalog.Reconstruction, guide: catalog.Reconstruction) -> None:
     """What `misfit` knows from the two runs' configurations. Raises Invalid."""
-    ours, theirs = (_config(tx, row).network for row in (subject, guide))
+    ours = _config(tx, "reconstruction_id", subject).network
+    theirs = _config(tx, "guide_id", guide).network
     if (wrong := misfit(ours, theirs)) is not None:
         raise Invalid.of(
             "guide_id",
@@ -63,7 +66,7 @@ def _check_guide(tx: Transaction, subject: catalog.Reconstruction, guide: catalo
 
 def _metrics(tx: Transaction, subject: catalog.Reconstruction, asked: Sequence[Metric] | None) -> Sequence[Metric]:
     """Those asked for, else all that the run can give. Raises Invalid."""
-    kept_pictures = _config(tx, subject).dataset.held_out > 0
+    kept_pictures = _config(tx, "reconstruction_id", subject).dataset.held_out > 0
     if asked is None:
         return ("frechet", "held_out_loss") if kept_pictures else ("frechet",)
     if "held_out_loss" in asked and not kept_pictures:
@@ -75,8 +78,19 @@ def _metrics(tx: Transaction, subject: catalog.Reconstruction, asked: Sequence[M
     return asked
 
 
-def _config(tx: Transaction, row: catalog.Reconstruction) -> RunConfig:
-    return RunConfig.model_validate(tx.runs.get(row.run_id).config)
+def _config(tx: Transaction, field: str, row: catalog.Reconstruction) -> RunConfig:
+    """Raises Invalid for weights of a network that phema does not know."""
+    run = tx.runs.get(row.run_id)
+    try:
+        return RunConfig.model_validate(run.config)
+    except ValidationError as error:
+        if run.origin == "trained":
+            raise
+        raise Invalid.of(
+            field,
+            f"{field} {row.id} belongs to run {run.name}, of another training loop, whose configuration describes no "
+            "network of phema: it cannot be sampled or evaluated here, only downloaded",
+        ) from error
 
 
 def to_evaluation(row: catalog.Evaluation) -> Evaluation:

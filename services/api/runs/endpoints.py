@@ -64,7 +64,10 @@ def cancel_run(run: RunRef, services: ServicesDep) -> Run:
     responses=documented(NotFound, KeyReused, Invalid),
 )
 def resume_run(run: RunRef, services: ServicesDep, once: OnceDep) -> Response:
-    """Train a failed or cancelled run on from its latest checkpoint, with a new job; any other stays as it is."""
+    """Train a failed or cancelled run on from its latest checkpoint, with a new job; any other stays as it is.
+
+    A run of another training loop takes snapshots again, however it had ended.
+    """
     attempts = services.settings.max_attempts
     return once.run(Body(), lambda tx: Outcome(200, service.resume(tx, run, max_attempts=attempts)))
 

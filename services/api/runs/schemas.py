@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from services.api.jobs.schemas import Job
 from services.api.schema import Answer, Body, Timestamp
 from shared.catalog import JobState
 
 
+def _is_no_id(name: str) -> str:
+    # A run is found by id or name; a name that looks like an id could hide another run.
+    if name.startswith("run-"):
+        raise ValueError(f"{name!r} must not start with run-, as the ids of runs do")
+    return name
+
+
+RunName = Annotated[
+    str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), AfterValidator(_is_no_id)
+]
+
+
 class RunCreate(Body):
     """A new training run: a preset and what differs from it."""
 
-    name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
-        description="Unique; letters, digits and `._-`."
-    )
+    name: RunName = Field(description="Unique; letters, digits and `._-`.")
     preset: Annotated[str, Field(max_length=100)] = Field(description="One of GET /v1/presets.")
     config: dict[str, Any] = Field(
         default={}, description="Fields of the configuration that replace those of the preset, nested as it is."
     )
-
-    @field_validator("name")
-    @classmethod
-    def _is_no_id(cls, name: str) -> str:
-        # A run is found by id or name; a name that looks like an id could hide another run.
-        if name.startswith("run-"):
-            raise ValueError(f"{name!r} must not start with run-, as the ids of runs do")
-        return name
 
 
 class Run(Answer):
@@ -37,10 +39,13 @@ class Run(Answer):
     id: str
     name: str
     state: JobState
-    preset: str
+    origin: str = Field(description="`trained` by phema, by an `external` training loop, or `imported` from files.")
+    preset: str | None = Field(description="Null for a run that no preset began.")
     num_images: int = Field(description="Images seen so far.")
-    total_images: int
-    config: dict[str, Any] = Field(description="The complete, frozen configuration.")
+    total_images: int = Field(description="Length of the training; of a run that did not say, images seen, at least 1.")
+    config: dict[str, Any] = Field(
+        description="The complete, frozen configuration; of a run that phema does not train, what its user said of it."
+    )
     config_hash: str = Field(description="SHA-256 of the configuration's canonical JSON.")
     created_at: Timestamp
     job: Job

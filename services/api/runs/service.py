@@ -52,7 +52,8 @@ def to_run(row: catalog.Run) -> Run:
         id=row.id,
         name=row.name,
         state=row.state,
-        preset=row.config["preset"],
+        origin=row.origin,
+        preset=_preset(row),
         num_images=row.num_images,
         total_images=row.total_images,
         config=row.config,
@@ -61,6 +62,11 @@ def to_run(row: catalog.Run) -> Run:
         job=to_job(row.job),
         error=row.job.error,
     )
+
+
+def _preset(row: catalog.Run) -> str | None:
+    preset = row.config.get("preset")
+    return preset if isinstance(preset, str) else None
 
 
 def page(tx: Transaction, *, state: JobState | None, cursor: str | None, limit: int) -> Page[Run]:
@@ -77,7 +83,10 @@ def cancel(tx: Transaction, run: str) -> Run:
 
 def resume(tx: Transaction, run: str, *, max_attempts: int) -> Run:
     """Raises catalog.NotFound."""
-    return to_run(tx.runs.resume(tx.runs.get(run).id, max_attempts))
+    row = tx.runs.get(run)
+    if row.origin != "trained":
+        return to_run(tx.external.reopen(row.id))
+    return to_run(tx.runs.resume(row.id, max_attempts))
 
 
 def history(tx: Transaction, run: str, *, after: int | None, cursor: str | None, limit: int) -> Page[HistoryRow]:

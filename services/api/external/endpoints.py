@@ -1,0 +1,72 @@
+"""Runs of other training loops: `/v1/runs/external`, their snapshots, their end."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from services.api.dependencies import ServicesDep
+from services.api.errors import Invalid, NameTaken, NotFound, NotOpen
+from services.api.external import service
+from services.api.external.schemas import ExternalRunOpen, SnapshotRegister
+from services.api.problems import documented
+from services.api.runs.schemas import Run
+from services.api.runs.service import to_run
+from services.api.schema import RunRef
+from services.api.snapshots.schemas import Snapshot
+
+router = APIRouter()
+
+
+@router.post(
+    "/v1/runs/external",
+    status_code=201,
+    summary="Open a run of another training loop",
+    tags=["runs"],
+    responses={200: {"model": Run, "description": "The run was there."}, **documented(NameTaken, Invalid)},
+)
+def open_external_run(body: ExternalRunOpen, services: ServicesDep, response: Response) -> Run:
+    """A run that phema does not train: it is running until it is finished or cancelled, and no worker takes it.
+
+    Asking again with the same name, origin and config gives the same run, so that a training script that is started
+    again goes on with it.
+    """
+    with services.catalog.transaction() as tx:
+        row, created = service.open_run(tx, body)
+    # After the row: a death in between is mended by the repeat, which writes the same bytes.
+    service.describe(services.store, row)
+    response.status_code = 201 if created else 200
+    return to_run(row)
+
+
+@router.post(
+    "/v1/runs/{run}/snapshots",
+    status_code=201,
+    summary="Register an uploaded snapshot",
+    tags=["snapshots"],
+    responses={200: {"model": Snapshot, "description": "It was registered."}, **documented(NotFound, NotOpen, Invalid)},
+)
+def register_snapshot(run: RunRef, body: SnapshotRegister, services: ServicesDep, response: Response) -> Snapshot:
+    """Enter a file that lies in the store into an external run, once its header says the same run, time and profile.
+
+    A time and profile that the run has already is left as it is, and answered with what is registered.
+    """
+    with services.catalog.transaction(read_only=True) as tx:
+        row = service.open_for_snapshots(tx, run)
+        known = service.registered(tx, row, body)
+    if known is not None:
+        response.status_code = 200
+        return known
+    service.check_object(services.store, row, body)
+    with services.catalog.transaction() as tx:
+        snapshot, created = service.register(tx, row.id, body)
+    response.status_code = 201 if created else 200
+    return snapshot
+
+
+@router.post(
+    "/v1/runs/{run}/finish", summary="Finish an external run", tags=["runs"], responses=documented(NotFound, NotOpen)
+)
+def finish_run(run: RunRef, services: ServicesDep) -> Run:
+    """End a run of another training loop as succeeded; it takes no more snapshots unless it is resumed."""
+    with services.catalog.transaction() as tx:
+        return service.finish(tx, run)

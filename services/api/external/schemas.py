@@ -1,0 +1,85 @@
+"""Runs that phema does not train, and their snapshots, as requests."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from services.api.runs.schemas import RunName
+from services.api.schema import MAX_COUNT, Body
+from shared.snapshots.header import StoredDtype
+from shared.snapshots.probe import PROBE_WEIGHTS
+from shared.snapshots.profile import Profile
+
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+_PROBE_BYTES = 4 * PROBE_WEIGHTS
+
+
+class ExternalRunOpen(Body):
+    """A run whose snapshots somebody else writes."""
+
+    name: RunName = Field(description="Unique; letters, digits and `._-`.")
+    origin: Literal["external", "imported"] = Field(
+        default="external", description="`external`: a training loop of your own; `imported`: read from files."
+    )
+    config: dict[str, Any] = Field(
+        default={},
+        description="A description of the training, any JSON object. A complete configuration, as a run of phema "
+        "has it, lets its reconstructions be sampled and evaluated.",
+    )
+    total_images: Count | None = Field(
+        default=None, description="Length of the training, if it is known; otherwise it grows with the snapshots."
+    )
+
+    @field_validator("config")
+    @classmethod
+    def _is_json(cls, config: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(config, allow_nan=False)
+        except ValueError as error:
+            raise ValueError("holds NaN or an infinity, which JSON has not; leave it out or send text") from error
+        return config
+
+
+class SnapshotRegister(Body):
+    """A snapshot file that lies in the store."""
+
+    num_images: Count = Field(description="Images seen.")
+    profile: Profile = Field(description="How its weights average the history, of any kind but basis and per_tensor.")
+    dtype: StoredDtype = Field(description="Of its averaged tensors.")
+    key: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
+        description="`runs/RUN_ID/snapshots/TIME-LABEL-SHA256.safetensors`: the time in 12 digits, the profile's label."
+    )
+    size: Count = Field(description="Bytes of the file.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    probe: Annotated[str, Field(max_length=4 * ((_PROBE_BYTES + 2) // 3))] | None = Field(
+        default=None,
+        description="Base64 of the file's sample of weights (`shared.snapshots.probe`); errors are predicted from it.",
+    )
+
+    @field_validator("profile")
+    @classmethod
+    def _is_an_average(cls, profile: Profile) -> Profile:
+        if profile.kind in ("basis", "per_tensor"):
+            raise ValueError(f"of kind {profile.kind!r} is no average that a training loop keeps")
+        return profile
+
+    @field_validator("probe")
+    @classmethod
+    def _is_a_probe(cls, probe: str | None) -> str | None:
+        if probe is not None:
+            try:
+                data = base64.b64decode(probe, validate=True)
+            except binascii.Error as error:
+                raise ValueError("must be base64") from error
+            if len(data) % 4 or len(data) > _PROBE_BYTES:
+                raise ValueError(f"holds {len(data)} bytes; it must hold at most {PROBE_WEIGHTS} float32 of 4 bytes")
+        return probe
+
+    @property
+    def probe_bytes(self) -> bytes | None:
+        return None if self.probe is None else base64.b64decode(self.probe)

@@ -1,0 +1,123 @@
+"""Runs that phema does not train: opened, given snapshots that already lie in the store, and ended by their user."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from services.api.errors import Invalid, NameTaken, NotOpen
+from services.api.external.schemas import ExternalRunOpen, SnapshotRegister
+from services.api.runs.schemas import Run
+from services.api.runs.service import to_run
+from services.api.snapshots.schemas import Snapshot
+from services.api.snapshots.service import to_snapshot
+from shared import catalog
+from shared.catalog import JobState, Transaction
+from shared.snapshots.errors import CorruptObject, ObjectMissing
+from shared.snapshots.header import read_header
+from shared.snapshots.layout import run_key, snapshot_key
+from shared.snapshots.store import ObjectStore
+
+
+def open_run(tx: Transaction, body: ExternalRunOpen) -> tuple[catalog.Run, bool]:
+    """The run, and whether it is new. Raises NameTaken."""
+    try:
+        return tx.external.open(
+            body.name,
+            origin=body.origin,
+            config=body.config,
+            total_images=body.total_images,
+        )
+    except catalog.NameTaken as error:
+        raise NameTaken(
+            f"name {body.name!r} is taken by another run, or by this one with another origin or config; choose one "
+            "that is free, or give the same config to go on with that run"
+        ) from error
+
+
+def describe(store: ObjectStore, run: catalog.Run) -> None:
+    """Write what the store says of the run itself: from it and the snapshots, a lost catalog is written again."""
+    document: dict[str, Any] = {
+        "id": run.id,
+        "name": run.name,
+        "origin": run.origin,
+        "total_images": run.job.payload.get("total_images"),
+        "config": run.config,
+    }
+    store.put(run_key(run.id), json.dumps(document, sort_keys=True, indent=1).encode())
+
+
+def open_for_snapshots(tx: Transaction, run: str) -> catalog.Run:
+    """Raises catalog.NotFound, NotOpen."""
+    row = tx.runs.get(run)
+    if row.origin == "trained":
+        raise NotOpen(f"run {row.name} is trained by phema, which registers its snapshots itself")
+    if row.state is not JobState.RUNNING:
+        raise NotOpen(f"run {row.name} has {row.state} and takes no more snapshots; resume it to open it again")
+    return row
+
+
+def registered(tx: Transaction, run: catalog.Run, body: SnapshotRegister) -> Snapshot | None:
+    """The snapshot of this time and profile, if there is one."""
+    key = body.profile.key
+    found = (s for s in tx.snapshots.list(run.id, up_to=body.num_images) if s.num_images == body.num_images)
+    return next((to_snapshot(s) for s in found if s.profile_key == key), None)
+
+
+def check_object(store: ObjectStore, run: catalog.Run, body: SnapshotRegister) -> None:
+    """Law 1: the object is complete and is what the row will say. Reads its header. Raises Invalid."""
+    wanted = snapshot_key(run.id, num_images=body.num_images, label=body.profile.label, sha256=body.sha256)
+    if body.key != wanted:
+        raise Invalid.of("key", f"key {body.key} must be {wanted}")
+    try:
+        info = store.head(body.key)
+        found = read_header(store, body.key, size=body.size).metadata
+    except ObjectMissing as error:
+        raise Invalid.of(
+            "key", f"key {body.key} is not in the service's store ({store.url}); upload it there first"
+        ) from error
+    except CorruptObject as error:
+        raise Invalid.of("key", f"key {body.key}: {error}") from error
+    if info is not None and info.sha256 not in (None, body.sha256):
+        raise Invalid.of("sha256", f"sha256 {body.sha256} is not that of the object, {info.sha256}")
+    if found is None or found.kind != "snapshot":
+        raise Invalid.of("key", f"key {body.key} is a safetensors file that does not say which snapshot it is")
+    said = {
+        "run": (run.id, found.run_id),
+        "config_hash": (run.config_hash, found.config_hash),
+        "num_images": (body.num_images, found.num_images),
+        "profile": (body.profile.key, found.profile.key),
+        "dtype": (body.dtype, found.dtype),
+    }
+    for field, (given, stored) in said.items():
+        if given != stored:
+            raise Invalid.of(field, f"{field} {given} is not what the file at {body.key} says: {stored}")
+
+
+def register(tx: Transaction, run_id: str, body: SnapshotRegister) -> tuple[Snapshot, bool]:
+    """The snapshot, and whether it is new. Raises NotOpen."""
+    tx.runs.lock(run_id)
+    open_for_snapshots(tx, run_id)
+    row, created = tx.snapshots.add(
+        run_id=run_id,
+        num_images=body.num_images,
+        profile=body.profile.model_dump(mode="json"),
+        dtype=body.dtype,
+        key=body.key,
+        size=body.size,
+        sha256=body.sha256,
+        probe=body.probe_bytes,
+    )
+    tx.external.seen(run_id, body.num_images)
+    return to_snapshot(row), created
+
+
+def finish(tx: Transaction, run: str) -> Run:
+    """Raises catalog.NotFound, NotOpen."""
+    row = tx.runs.get(run)
+    if row.origin == "trained":
+        raise NotOpen(f"run {row.name} is trained by phema, which ends it itself; cancel it to stop it")
+    row = tx.external.finish(row.id)
+    if row.state is not JobState.SUCCEEDED:
+        raise NotOpen(f"run {row.name} has {row.state}; resume it to open it again")
+    return to_run(row)
