@@ -41,7 +41,7 @@ class ExternalRunOpen(Body):
         try:
             json.dumps(config, allow_nan=False)
         except ValueError as error:
-            raise ValueError("holds NaN or an infinity, which JSON has not; leave it out or send text") from error
+            raise ValueError("config holds NaN or an infinity, which JSON has not; send it as text") from error
         return config
 
 
