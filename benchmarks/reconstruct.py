@@ -35,9 +35,10 @@ import torch
 
 from shared.snapshots import ObjectStore, S3Options, open_store
 from shared.snapshots.file import encode
-from shared.snapshots.header import Profile, SnapshotMetadata
+from shared.snapshots.header import SnapshotMetadata
 from shared.snapshots.lanes import pool_of
 from shared.snapshots.plan import StoredSnapshot, plan
+from shared.snapshots.profile import Profile
 from shared.snapshots.reconstruct import OutputSpec, reconstruct
 from tests.servers.s3 import ministack
 
@@ -134,7 +135,7 @@ def fill(store: ObjectStore, snapshots: int, parameters: int, dtype: Any) -> lis
         key = f"snapshots/{num_images:06d}-{sigma_rel:.2f}.safetensors"
         described = metadata(num_images, sigma_rel, dtype)
         info = store.put(key, encode({**weights, "frequencies": torch.arange(64.0)}, described))
-        stored.append(StoredSnapshot(key, num_images, sigma_rel, key, info.size, info.sha256 or ""))
+        stored.append(StoredSnapshot(key, num_images, Profile.power(sigma_rel), key, info.size, info.sha256 or ""))
     return stored
 
 
@@ -142,7 +143,7 @@ def metadata(num_images: int, sigma_rel: float, dtype: Any, **fields: Any) -> Sn
     return SnapshotMetadata(
         run_id="run-benchmark",
         num_images=num_images,
-        profile=Profile(sigma_rel=sigma_rel, gamma=1.0),
+        profile=Profile.power(sigma_rel),
         dtype=dtype,
         buffers=("frequencies",),
         code_version="benchmark",
@@ -154,12 +155,12 @@ def metadata(num_images: int, sigma_rel: float, dtype: Any, **fields: Any) -> Sn
 
 def combine(store: ObjectStore, stored: Sequence[StoredSnapshot], memory_bytes: int, dtype: Any) -> None:
     """Plan and write the eight profiles, then remove them."""
-    planned = plan(stored, sigma_rels=SIGMA_RELS)
+    planned = plan(stored, [Profile.power(value) for value in SIGMA_RELS])
     outputs = [
         OutputSpec(
-            f"reconstructions/{output.sigma_rel}.safetensors",
+            f"reconstructions/{output.profile.sigma_rel}.safetensors",
             output.coefficients,
-            metadata(planned.num_images, output.sigma_rel, dtype, kind="reconstruction", lineage={}),
+            metadata(planned.num_images, output.profile.sigma_rel or 0.0, dtype, kind="reconstruction", lineage={}),
             dtype,
         )
         for output in planned.outputs
@@ -228,7 +229,7 @@ def remembered(
     task = {
         "url": url,
         "s3": s3 and asdict(s3),
-        "stored": [asdict(s) for s in stored],
+        "stored": [vars(s) | {"profile": s.profile.model_dump()} for s in stored],
         "memory_bytes": bound,
         "dtype": options.output_dtype,
     }
@@ -256,7 +257,9 @@ def probe(task: dict[str, Any]) -> int:
         combine(tiny, fill(tiny, 6, 1000, "float16"), 16 * MIB, task["dtype"])
     store = open_store(task["url"], s3=S3Options(**task["s3"]) if task["s3"] else None)
     store.check()
-    stored = [StoredSnapshot(**fields) for fields in task["stored"]]
+    stored = [
+        StoredSnapshot(**fields | {"profile": Profile.model_validate(fields["profile"])}) for fields in task["stored"]
+    ]
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = resident("VmRSS")
     combine(store, stored, task["memory_bytes"], task["dtype"])

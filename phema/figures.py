@@ -72,7 +72,7 @@ def profiles(plan: Plan, theme: Theme = LIGHT) -> bytes:
 
     The reconstructed profile is the combination of the stored ones by the plan's coefficients (the paper's Fig. 4).
     """
-    stored = [PowerProfile(s.num_images, s.sigma_rel) for s in plan.snapshots]
+    stored = [PowerProfile(s.num_images, s.sigma_rel or 0.0) for s in plan.snapshots]
     times = np.linspace(plan.num_images / 1000, plan.num_images, 1000)
     densities = np.stack([profile.density(times) for profile in stored])
     columns = min(3, len(plan.outputs))

@@ -54,4 +54,4 @@ class Findings:
 
     @property
     def tracked(self) -> list[float]:
-        return sorted({snapshot.sigma_rel for snapshot in self.plan.snapshots})
+        return sorted({s.sigma_rel for s in self.plan.snapshots if s.sigma_rel is not None})

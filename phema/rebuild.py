@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -19,6 +20,7 @@ from shared.recipes.config import RunConfig
 from shared.snapshots.errors import CorruptObject
 from shared.snapshots.header import SnapshotMetadata, read_header
 from shared.snapshots.layout import run_key, sha256_of_key
+from shared.snapshots.probe import probe_stored
 from shared.snapshots.store import ObjectInfo, ObjectStore, digest
 
 Progress = Callable[[int, int], None]
@@ -44,13 +46,13 @@ class Rebuilt:
 class _Found:
     """The objects of one run, read and verified."""
 
-    snapshots: list[tuple[ObjectInfo, SnapshotMetadata]] = field(default_factory=list)
+    snapshots: list[tuple[ObjectInfo, SnapshotMetadata, bytes]] = field(default_factory=list)
     reconstructions: list[tuple[ObjectInfo, SnapshotMetadata]] = field(default_factory=list)
     checkpoints: list[tuple[ObjectInfo, int]] = field(default_factory=list)
 
     @property
     def num_images(self) -> int:
-        times = [m.num_images for _, m in self.snapshots] + [time for _, time in self.checkpoints]
+        times = [m.num_images for _, m, _ in self.snapshots] + [time for _, time in self.checkpoints]
         return max(times, default=0)
 
 
@@ -89,8 +91,11 @@ def _read(store: ObjectStore, run_id: str, info: ObjectInfo, found: _Found) -> N
     metadata = read_header(store, info.key).metadata
     if metadata is None or metadata.run_id != run_id:
         raise CorruptObject(f"object {info.key} is no weights file of {run_id}")
-    target = found.reconstructions if metadata.kind == "reconstruction" else found.snapshots
-    target.append((_verified(store, info), metadata))
+    whole = _verified(store, info)
+    if metadata.kind == "reconstruction":
+        found.reconstructions.append((whole, metadata))
+    elif metadata.kind == "snapshot":
+        found.snapshots.append((whole, metadata, probe_stored(store, info.key, size=info.size)))
 
 
 def _verified(store: ObjectStore, info: ObjectInfo) -> ObjectInfo:
@@ -110,17 +115,9 @@ def _checkpoint_time(data: bytes, run_id: str) -> int:
 
 def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found, rebuilt: Rebuilt) -> None:
     described = json.loads(store.get(run_key(run_id)))
-    config = RunConfig.model_validate(described["config"])
     with catalog.transaction() as tx:
-        created = tx.runs.restore(
-            run_id,
-            name=described["name"],
-            config=config.model_dump(mode="json"),
-            config_hash=config.config_hash,
-            total_images=config.total_images,
-            num_images=min(found.num_images, config.total_images),
-        )
-        snapshots = sum(_add_snapshot(tx, info, metadata) for info, metadata in found.snapshots)
+        created = _restore(tx, run_id, described, found.num_images)
+        snapshots = sum(_add_snapshot(tx, *snapshot) for snapshot in found.snapshots)
         checkpoints = sum(_add_checkpoint(tx, run_id, info, time) for info, time in found.checkpoints)
         reconstructions = 0
         for info, metadata in found.reconstructions:
@@ -135,20 +132,32 @@ def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found,
     rebuilt.reconstructions += reconstructions
 
 
-def _add_snapshot(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata) -> bool:
-    profile = metadata.profile
+def _restore(tx: Transaction, run_id: str, described: dict[str, Any], num_images: int) -> bool:
+    """The run's row; False when it is there. One of another training loop has an origin, and any configuration."""
+    if "origin" in described:
+        own = {name: described[name] for name in ("name", "origin", "config", "total_images")}
+        return tx.external.restore(run_id, **own, num_images=num_images)
+    config = RunConfig.model_validate(described["config"])
+    return tx.runs.restore(
+        run_id,
+        name=described["name"],
+        config=config.model_dump(mode="json"),
+        config_hash=config.config_hash,
+        total_images=config.total_images,
+        num_images=min(num_images, config.total_images),
+    )
+
+
+def _add_snapshot(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata, probe: bytes) -> bool:
     return tx.snapshots.add(
         run_id=metadata.run_id,
         num_images=metadata.num_images,
-        profile_kind=profile.kind,
-        sigma_rel=profile.sigma_rel,
-        gamma=profile.gamma,
-        half_life_images=profile.half_life_images,
-        rampup_ratio=profile.rampup_ratio,
+        profile=metadata.profile.model_dump(mode="json"),
         dtype=metadata.dtype,
         key=info.key,
         size=info.size,
         sha256=str(info.sha256),
+        probe=probe,
     )[1]
 
 
@@ -160,9 +169,6 @@ def _add_checkpoint(tx: Transaction, run_id: str, info: ObjectInfo, num_images: 
 
 def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata) -> bool:
     """The row that a request with the same question finds. Raises MissingSnapshot before it writes."""
-    profile = metadata.profile
-    assert profile.sigma_rel is not None, "a reconstruction's metadata are refused without"
-    assert profile.gamma is not None, "likewise"
     lineage = metadata.lineage or {}
     stored = {s.sha256: s for s in tx.snapshots.list(metadata.run_id)}
     missing = [s["sha256"] for s in lineage["snapshots"] if s["sha256"] not in stored]
@@ -172,15 +178,14 @@ def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMet
     plan = {
         **lineage,
         "snapshots": [
-            {name: getattr(s, name) for name in ("id", "num_images", "sigma_rel", "key", "size", "sha256")}
+            {name: getattr(s, name) for name in ("id", "num_images", "profile", "key", "size", "sha256", "dtype")}
             for s in used
         ],
     }
     row, _ = tx.reconstructions.find_or_create(
         run_id=metadata.run_id,
         num_images=metadata.num_images,
-        sigma_rel=profile.sigma_rel,
-        gamma=profile.gamma,
+        profile=metadata.profile.model_dump(mode="json"),
         dtype=metadata.dtype,
         plan=plan,
     )

@@ -47,7 +47,9 @@ class Run(Record):
     id: str
     name: str
     state: str
-    preset: str = ""
+    origin: str = "trained"
+    """`trained` by phema, by an `external` training loop, or `imported` from files."""
+    preset: str | None = None
     num_images: int = 0
     total_images: int
     config: dict[str, Any] = {}
@@ -66,11 +68,11 @@ class Snapshot(Record):
 
     id: str
     num_images: int
-    profile_kind: str = "power"
+    profile: dict[str, Any] = {}
+    """How it averages the history: `kind` and that kind's fields."""
     sigma_rel: float | None = None
-    """None for a traditional EMA, which has `half_life_images` instead."""
-    half_life_images: int | None = None
-    rampup_ratio: float | None = None
+    """Of a power-function EMA, otherwise None."""
+    pinned: bool = False
     size: int | None = None
     sha256: str | None = None
     created_at: datetime | None = None
@@ -78,7 +80,10 @@ class Snapshot(Record):
     @property
     def average(self) -> str:
         """Its EMA, for people: `0.05`, the sigma_rel, or `half-life 50,000,000`."""
-        return f"half-life {self.half_life_images:,}" if self.sigma_rel is None else f"{self.sigma_rel:g}"
+        half_life = self.profile.get("half_life_images")
+        if half_life is not None:
+            return f"half-life {half_life:,}"
+        return str(self.profile.get("kind", "")) if self.sigma_rel is None else f"{self.sigma_rel:g}"
 
 
 class Metrics(Record):
@@ -90,7 +95,7 @@ class Metrics(Record):
 
 class PlannedSnapshot(Record):
     num_images: int
-    sigma_rel: float
+    sigma_rel: float | None
 
 
 class PlannedOutput(Record):

@@ -7,9 +7,9 @@ from typing import Any
 
 from services.phema_worker.tasks import Done, EvaluateTask, Output, ReconstructTask, Task, Weights
 from shared.catalog import Evaluation, Job, JobKind, Reconstruction, Transaction, submission_id
-from shared.snapshots.header import Profile
 from shared.snapshots.layout import pictures_key, reconstruction_key
 from shared.snapshots.plan import StoredSnapshot
+from shared.snapshots.profile import Profile
 
 _SWEPT_ATTEMPTS = 16
 
@@ -47,18 +47,22 @@ def record(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> J
 
 def _reconstruct_task(job: Job, rows: list[Reconstruction]) -> ReconstructTask:
     """One pass for all rows: their snapshots together, with coefficient 0 where a row does without one."""
-    stored = {entry["id"]: StoredSnapshot(**entry) for row in rows for entry in row.plan["snapshots"]}
-    inputs = sorted(stored.values(), key=lambda s: (s.num_images, s.sigma_rel))
+    stored = {entry["id"]: _stored(entry) for row in rows for entry in row.plan["snapshots"]}
+    inputs = sorted(stored.values(), key=lambda s: s.order)
     attempts = [[reconstruction_key(row.run_id, row.id, token) for row in rows] for token in _tokens(job)]
     outputs = tuple(_output(row, key, inputs) for row, key in zip(rows, attempts[-1], strict=True))
     return ReconstructTask(_tokens(job)[-1], tuple(inputs), outputs, tuple(chain(*attempts[:-1])))
+
+
+def _stored(entry: dict[str, Any]) -> StoredSnapshot:
+    return StoredSnapshot(**entry | {"profile": Profile.model_validate(entry["profile"])})
 
 
 def _output(row: Reconstruction, key: str, inputs: list[StoredSnapshot]) -> Output:
     plan = row.plan
     by_id = {s["id"]: c for s, c in zip(plan["snapshots"], plan["coefficients"], strict=True)}
     lineage = {
-        "snapshots": [{name: s[name] for name in ("num_images", "sigma_rel", "sha256")} for s in plan["snapshots"]],
+        "snapshots": [{name: s[name] for name in ("num_images", "profile", "sha256")} for s in plan["snapshots"]],
         "coefficients": plan["coefficients"],
         "predicted_error": plan["predicted_error"],
         "noise_gain": plan["noise_gain"],
@@ -68,7 +72,7 @@ def _output(row: Reconstruction, key: str, inputs: list[StoredSnapshot]) -> Outp
         key=key,
         coefficients=tuple(by_id.get(s.id, 0.0) for s in inputs),
         dtype=row.dtype,  # type: ignore[arg-type]  # checked when the metadata is built
-        profile=Profile(sigma_rel=row.sigma_rel, gamma=row.gamma),
+        profile=Profile.model_validate(row.profile),
         lineage=lineage,
     )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from shared.snapshots.header import Profile, StoredDtype
+from shared.snapshots.header import StoredDtype
 from shared.snapshots.plan import StoredSnapshot
+from shared.snapshots.profile import Profile
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ from services.trainer.state import TrainingState
 from shared.catalog import Catalog, CatalogUnreachable
 from shared.snapshots import CorruptObject, ObjectInfo, ObjectStore, StoreUnreachable
 from shared.snapshots.file import encode
-from shared.snapshots.header import Profile, SnapshotMetadata
+from shared.snapshots.header import SnapshotMetadata
 from shared.snapshots.layout import checkpoint_key, run_key, snapshot_key
+from shared.snapshots.probe import probe_of
+from shared.snapshots.profile import Profile
 from shared.snapshots.store import Data
 from shared.snapshots.uploader import BackgroundUploader, Produce, Register
 from shared.telemetry import Meters, metrics
@@ -96,14 +98,17 @@ class Archive:
     ) -> tuple[str, Produce, Register]:
         metadata = self._metadata(state, profile)
         tensors: dict[str, Tensor] = copied(average)
-        time, width = metadata.num_images, profile.sigma_rel
+        probe = b""
 
         def produce() -> tuple[str, bytes]:
+            nonlocal probe
             data = encode(tensors, metadata)
+            probe = probe_of(data)
             sha256 = hashlib.sha256(data).hexdigest()
-            return snapshot_key(self._run, num_images=time, sigma_rel=width, sha256=sha256), data
+            time = metadata.num_images
+            return snapshot_key(self._run, num_images=time, label=profile.label, sha256=sha256), data
 
-        return "snapshot", produce, lambda info: self._register_snapshot(metadata, info)
+        return "snapshot", produce, lambda info: self._register_snapshot(metadata, info, probe)
 
     def _checkpoint(self, state: TrainingState) -> tuple[str, Produce, Register]:
         attempt, num_images = self._attempt, state.num_images
@@ -133,21 +138,17 @@ class Archive:
 
         self._uploader.submit(timed_produce, timed_register)
 
-    def _register_snapshot(self, metadata: SnapshotMetadata, info: ObjectInfo) -> None:
-        profile = metadata.profile
+    def _register_snapshot(self, metadata: SnapshotMetadata, info: ObjectInfo, probe: bytes) -> None:
         with self._attempt.writing(self._catalog) as (tx, _):
             tx.snapshots.add(
                 run_id=metadata.run_id,
                 num_images=metadata.num_images,
-                profile_kind=profile.kind,
-                sigma_rel=profile.sigma_rel,
-                gamma=profile.gamma,
-                half_life_images=profile.half_life_images,
-                rampup_ratio=profile.rampup_ratio,
+                profile=metadata.profile.model_dump(mode="json"),
                 dtype=metadata.dtype,
                 key=info.key,
                 size=info.size,
                 sha256=_sha256(info),
+                probe=probe,
             )
         self._meters.add(metrics.SNAPSHOTS_UPLOADED, run_id=self._run)
         self._meters.add(metrics.SNAPSHOT_BYTES, info.size, run_id=self._run)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from shared.catalog import Snapshot
-from shared.edm2.powerfunction import gamma_from_sigma_rel
 from shared.recipes.config import RunConfig
-from shared.snapshots.header import Profile
+from shared.snapshots.profile import Profile
 
 
 def tracked_profiles(config: RunConfig) -> tuple[Profile, ...]:
     """The power functions in the order of `ema_sigma_rels`, then the traditional EMA where one is kept."""
-    profiles = [Profile(sigma_rel=width, gamma=gamma_from_sigma_rel(width)) for width in config.ema_sigma_rels]
+    profiles = [Profile.power(width) for width in config.ema_sigma_rels]
     if config.ema_half_life_images is not None:
         profiles.append(
             Profile(
@@ -24,12 +23,4 @@ def tracked_profiles(config: RunConfig) -> tuple[Profile, ...]:
 
 def profile_of(row: Snapshot) -> Profile:
     """The profile of a registered snapshot."""
-    return Profile.model_validate(
-        {
-            "kind": row.profile_kind,
-            "sigma_rel": row.sigma_rel,
-            "gamma": row.gamma,
-            "half_life_images": row.half_life_images,
-            "rampup_ratio": row.rampup_ratio,
-        }
-    )
+    return Profile.model_validate(row.profile)

@@ -16,7 +16,7 @@ from shared.edm2.ema import PowerFunctionEMA, TraditionalEMA
 from shared.edm2.loss import denoising_loss
 from shared.edm2.networks import build_denoiser
 from shared.recipes.config import RunConfig
-from shared.snapshots.header import Profile
+from shared.snapshots.profile import Profile
 
 
 class TrainingState:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, MetaData, String, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from shared.catalog.clock import database_now
@@ -32,9 +43,20 @@ class JobKind(StrEnum):
     TRAIN = "train"
     RECONSTRUCT = "reconstruct"
     EVALUATE = "evaluate"
+    COMPACT = "compact"
+    RETAIN = "retain"
+    EXTERNAL = "external"
+    """A training loop of the user's own: nobody claims it, the user ends it."""
 
 
-PRIORITY = {JobKind.RECONSTRUCT: 10, JobKind.EVALUATE: 20, JobKind.TRAIN: 30}
+PRIORITY = {
+    JobKind.RECONSTRUCT: 10,
+    JobKind.COMPACT: 15,
+    JobKind.EVALUATE: 20,
+    JobKind.RETAIN: 25,
+    JobKind.TRAIN: 30,
+    JobKind.EXTERNAL: 30,
+}
 """Lower is claimed first: somebody waits at the screen for a reconstruction."""
 
 
@@ -50,9 +72,6 @@ class AttemptOutcome(StrEnum):
 
 LIVE_CONTENT = "state IN ('queued', 'running', 'succeeded')"
 """While one of these holds a content key, the same question is the same job; a failed one may be asked again."""
-
-EXPONENTIAL = "profile_kind = 'exponential'"
-"""Snapshots of traditional EMAs: NULLs, as in their sigma_rel, are never equal to a unique constraint."""
 
 
 class Base(DeclarativeBase):
@@ -140,6 +159,8 @@ class Run(Base):
     num_images: Mapped[int] = mapped_column(default=0)
     # No foreign key: jobs.run_id already points here, and both rows are written in one transaction.
     job_id: Mapped[str] = mapped_column(unique=True)
+    origin: Mapped[str] = mapped_column(default="trained", server_default="trained")
+    """`trained` by phema, `external` (the user's own loop) or `imported` (from files)."""
     created_at: Mapped[float] = mapped_column(default=database_now())
 
     job: Mapped[Job] = relationship(
@@ -152,37 +173,31 @@ class Run(Base):
 
 
 class Snapshot(Base):
-    """The weights of one EMA of a run at one time; exists only when its object is complete.
+    """The weights of one average of a run at one time; exists only when its object is complete.
 
-    `profile_kind` is `power` (with `sigma_rel` and `gamma`) or `exponential` (with `half_life_images`, and
-    `rampup_ratio` if it was ramped up), of which a run keeps at most one.
+    `profile` is `shared.snapshots.profile.Profile` as JSON, `profile_key` its canonical text.
     """
 
     __tablename__ = "snapshots"
-    __table_args__ = (
-        UniqueConstraint("run_id", "num_images", "profile_kind", "sigma_rel"),
-        Index(
-            "uq_snapshots_exponential",
-            "run_id",
-            "num_images",
-            unique=True,
-            sqlite_where=text(EXPONENTIAL),
-            postgresql_where=text(EXPONENTIAL),
-        ),
-    )
+    __table_args__ = (UniqueConstraint("run_id", "num_images", "profile_key"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     num_images: Mapped[int]
-    profile_kind: Mapped[str]
+    profile: Mapped[dict[str, Any]]
+    profile_key: Mapped[str]
     sigma_rel: Mapped[float | None]
-    gamma: Mapped[float | None]
-    half_life_images: Mapped[int | None]
-    rampup_ratio: Mapped[float | None]
+    """Of a power-function EMA; to order by."""
     dtype: Mapped[str]
     key: Mapped[str]
     size: Mapped[int]
     sha256: Mapped[str]
+    probe: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+    """A sample of the weights (`shared.snapshots.probe`), from which plans learn how much they move."""
+    pinned: Mapped[bool] = mapped_column(default=False)
+    """Kept by every retention policy."""
+    retired_at: Mapped[float | None]
+    """Given up: not read any more, its object may be gone, the row goes last."""
     created_at: Mapped[float] = mapped_column(default=database_now())
 
 
@@ -221,8 +236,9 @@ class Reconstruction(Base):
     id: Mapped[str] = mapped_column(unique=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
     num_images: Mapped[int]
-    sigma_rel: Mapped[float]
-    gamma: Mapped[float]
+    profile: Mapped[dict[str, Any]]
+    sigma_rel: Mapped[float | None]
+    """Of a power-function EMA."""
     dtype: Mapped[str]
     content_key: Mapped[str] = mapped_column(unique=True)
     plan: Mapped[dict[str, Any]]
@@ -242,6 +258,37 @@ class Reconstruction(Base):
     @property
     def needs_job(self) -> bool:
         return _needs_job(self.key is not None, self.job)
+
+
+class Basis(Base):
+    """A few vectors that stand for all snapshots of a run up to a time; `vectors` is set once they are in the store."""
+
+    __tablename__ = "bases"
+
+    seq: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
+    num_images: Mapped[int]
+    sigma_rel_min: Mapped[float]
+    sigma_rel_max: Mapped[float]
+    tolerance: Mapped[float]
+    content_key: Mapped[str] = mapped_column(unique=True)
+    plan: Mapped[dict[str, Any]]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    vectors: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
+    """Of each vector its key, size and sha256."""
+    created_at: Mapped[float] = mapped_column(default=database_now())
+
+    job: Mapped[Job | None] = relationship(lazy="joined", viewonly=True)
+
+    @property
+    def state(self) -> JobState:
+        """`succeeded` once the vectors exist; before that, the state of its job."""
+        return _state(self.vectors is not None, self.job)
+
+    @property
+    def needs_job(self) -> bool:
+        return _needs_job(self.vectors is not None, self.job)
 
 
 class Evaluation(Base):

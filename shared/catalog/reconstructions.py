@@ -20,8 +20,7 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
         *,
         run_id: str,
         num_images: int,
-        sigma_rel: float,
-        gamma: float,
+        profile: dict[str, Any],
         dtype: str,
         plan: dict[str, Any],
         content_key: str | None = None,
@@ -29,7 +28,7 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
         """The row that answers this question, and whether it needs a job: it is new, or its last one gave nothing.
 
         The run stays locked until the transaction ends: enqueue and `assign` in this same transaction. The key
-        defaults to run, time, profile, dtype and the contents of the snapshots used.
+        defaults to run, time, profile, dtype, whether the solve is regularised and the contents of the snapshots used.
         """
         if content_key is None:
             content_key = key_of(
@@ -37,12 +36,19 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
                 {
                     "run_id": run_id,
                     "num_images": num_images,
-                    "sigma_rel": sigma_rel,
+                    "profile": profile,
                     "dtype": dtype,
+                    "regularize": plan.get("regularize", True),
                     "snapshots": [snapshot["sha256"] for snapshot in plan["snapshots"]],
                 },
             )
-        values = {"num_images": num_images, "sigma_rel": sigma_rel, "gamma": gamma, "dtype": dtype, "plan": plan}
+        values = {
+            "num_images": num_images,
+            "profile": profile,
+            "sigma_rel": profile.get("sigma_rel"),
+            "dtype": dtype,
+            "plan": plan,
+        }
         return self._find_or_create(run_id, content_key, values)
 
     def complete(self, reconstruction_id: str, key: str, size: int, sha256: str) -> Reconstruction:

@@ -13,7 +13,6 @@ from torch import Tensor
 from shared.snapshots.header import (
     DTYPE_CODES,
     Header,
-    Profile,
     SnapshotMetadata,
     arrange,
     build_header,
@@ -24,7 +23,6 @@ from shared.snapshots.header import (
 __all__ = [
     "TORCH_DTYPES",
     "Header",
-    "Profile",
     "SnapshotMetadata",
     "encode",
     "load_tensors",

@@ -11,17 +11,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.snapshots.errors import CorruptObject
+from shared.snapshots.profile import Profile
 from shared.snapshots.store import ObjectStore
 
 ITEM_BYTES = {
@@ -36,46 +29,13 @@ _FIRST_READ = 2**16
 _METADATA_KEY = "phema"
 
 
-class Profile(BaseModel):
-    """The weighting of training history that a snapshot's tensors have; floats are exact (JSON of Python's repr).
-
-    `power`, a power-function EMA, has `sigma_rel` and `gamma`; `exponential`, a traditional EMA, has its half-life
-    and, if that was ramped up, the largest share of the images seen that it could be.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    kind: Literal["power", "exponential"] = "power"
-    sigma_rel: float | None = None
-    gamma: float | None = None
-    half_life_images: int | None = None
-    rampup_ratio: float | None = None
-
-    @model_validator(mode="after")
-    def _fields_of_its_kind(self) -> Self:
-        power = (self.sigma_rel, self.gamma)
-        exponential = (self.half_life_images, self.rampup_ratio)
-        own, other = (power, exponential) if self.kind == "power" else (exponential[:1], power)
-        if None in own or any(value is not None for value in other):
-            raise ValueError(
-                f"a profile of kind {self.kind!r} needs "
-                f"{'sigma_rel and gamma' if self.kind == 'power' else 'half_life_images'} and no other kind's fields"
-            )
-        return self
-
-    @model_serializer(mode="wrap")
-    def _own_fields_only(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As versions that knew only one kind wrote it: equal contents make equal bytes."""
-        return {name: value for name, value in handler(self).items() if value is not None}
-
-
 class SnapshotMetadata(BaseModel):
     """What a snapshot file says of itself. No times and no machine names: equal contents make equal bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal[1] = 1
-    kind: Literal["snapshot", "reconstruction"] = "snapshot"
+    kind: Literal["snapshot", "reconstruction", "basis"] = "snapshot"
     run_id: str
     num_images: int = Field(ge=1)
     profile: Profile
@@ -88,14 +48,14 @@ class SnapshotMetadata(BaseModel):
     config: dict[str, Any]
     """The run's complete configuration (RunConfig as JSON)."""
     lineage: dict[str, Any] | None = None
-    """Of a reconstruction: the snapshots, their coefficients and the predicted error."""
+    """Of what was made of snapshots: which, their coefficients and the predicted errors."""
 
     @model_validator(mode="after")
-    def _reconstructions_have_lineage(self) -> Self:
-        if (self.kind == "reconstruction") != (self.lineage is not None):
-            raise ValueError(f"lineage belongs to reconstructions and only to them, kind is {self.kind!r}")
-        if self.kind == "reconstruction" and self.profile.kind != "power":
-            raise ValueError(f"a reconstruction has a profile of kind 'power', not {self.profile.kind!r}")
+    def _lineage_where_due(self) -> Self:
+        if (self.kind == "snapshot") != (self.lineage is None):
+            raise ValueError(f"lineage belongs to what was made of snapshots and only to that, kind is {self.kind!r}")
+        if (self.kind == "basis") != (self.profile.kind == "basis"):
+            raise ValueError(f"a {self.kind} cannot have a profile of kind {self.profile.kind!r}")
         return self
 
     def canonical_json(self) -> str:

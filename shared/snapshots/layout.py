@@ -26,10 +26,9 @@ def run_key(run_id: str) -> str:
     return check_key(f"runs/{run_id}/run.json")
 
 
-def snapshot_key(run_id: str, *, num_images: int, sigma_rel: float | None, sha256: str) -> str:
-    """`sigma_rel` is None for the traditional EMA, of which a run has at most one."""
-    average = "ema" if sigma_rel is None else f"{sigma_rel:.3f}"
-    return check_key(f"runs/{run_id}/snapshots/{num_images:012d}-{average}-{sha256}.safetensors")
+def snapshot_key(run_id: str, *, num_images: int, label: str, sha256: str) -> str:
+    """`label`: the profile's, for people."""
+    return check_key(f"runs/{run_id}/snapshots/{num_images:012d}-{label}-{sha256}.safetensors")
 
 
 def checkpoint_key(run_id: str, *, num_images: int, sha256: str) -> str:
@@ -38,6 +37,10 @@ def checkpoint_key(run_id: str, *, num_images: int, sha256: str) -> str:
 
 def reconstruction_key(run_id: str, reconstruction_id: str, token: str) -> str:
     return check_key(f"runs/{run_id}/reconstructions/{reconstruction_id}-{token}.safetensors")
+
+
+def basis_key(run_id: str, basis_id: str, index: int, token: str) -> str:
+    return check_key(f"runs/{run_id}/bases/{basis_id}-{index:02d}-{token}.safetensors")
 
 
 def pictures_key(evaluation_id: str, token: str) -> str:

@@ -81,10 +81,10 @@ def read_inputs(store: ObjectStore, snapshots: Sequence[StoredSnapshot], readers
 def _checked(store: ObjectStore, snapshot: StoredSnapshot) -> Header:
     header = read_one(store, snapshot.key, size=snapshot.size)
     found = header.metadata
-    if found and (found.num_images, found.profile.sigma_rel) != (snapshot.num_images, snapshot.sigma_rel):
+    if found and (found.num_images, found.profile) != (snapshot.num_images, snapshot.profile):
         raise CorruptObject(
-            f"object {snapshot.key} is the snapshot of sigma_rel {found.profile.sigma_rel!r} at {found.num_images} "
-            f"images, not of {snapshot.sigma_rel!r} at {snapshot.num_images}"
+            f"object {snapshot.key} is the snapshot of {found.profile.key} at {found.num_images} images, not of "
+            f"{snapshot.profile.key} at {snapshot.num_images}"
         )
     return header
 

@@ -7,13 +7,14 @@ import secrets
 from collections.abc import Sequence
 
 from shared.catalog import Catalog, Evaluation, Job, JobKind, Reconstruction, Run
-from shared.edm2.powerfunction import gamma_from_sigma_rel
 from shared.recipes.presets import resolve
 from shared.snapshots import layout
+from shared.snapshots.profile import Profile
 from shared.snapshots.store import ObjectStore
 
 TIMES = tuple(range(3200, 25_601, 3200))
 STORED = (0.05, 0.10)
+NO_ERRORS = {"profile_error": 0.0, "rounding_error": 0.0, "predicted_error": 0.0, "noise_gain": 1.0}
 
 
 def run(catalog: Catalog, name: str = "digits") -> Run:
@@ -36,7 +37,7 @@ def snapshots(
         for sigma_rel in sigma_rels:
             data = secrets.token_bytes(num_bytes)
             sha256 = hashlib.sha256(data).hexdigest()
-            key = layout.snapshot_key(run_id, num_images=num_images, sigma_rel=sigma_rel, sha256=sha256)
+            key = layout.snapshot_key(run_id, num_images=num_images, label=f"{sigma_rel:g}", sha256=sha256)
             store.put(key, data)
             rows.append((num_images, sigma_rel, key, sha256))
     with catalog.transaction() as tx:
@@ -44,8 +45,7 @@ def snapshots(
             tx.snapshots.add(
                 run_id=run_id,
                 num_images=num_images,
-                sigma_rel=sigma_rel,
-                gamma=gamma_from_sigma_rel(sigma_rel),
+                profile=Profile.power(sigma_rel).model_dump(mode="json"),
                 dtype="float32",
                 key=key,
                 size=num_bytes,
@@ -104,10 +104,9 @@ def reconstruction(catalog: Catalog, store: ObjectStore, run_id: str, sigma_rel:
         row, _ = tx.reconstructions.find_or_create(
             run_id=run_id,
             num_images=TIMES[-1],
-            sigma_rel=sigma_rel,
-            gamma=gamma_from_sigma_rel(sigma_rel),
+            profile=Profile.power(sigma_rel).model_dump(mode="json"),
             dtype="float32",
-            plan={"snapshots": [], "coefficients": [], "predicted_error": 0.0, "noise_gain": 1.0},
+            plan={"snapshots": [], "coefficients": [], **NO_ERRORS},
         )
         job, _ = tx.jobs.enqueue(
             JobKind.RECONSTRUCT,

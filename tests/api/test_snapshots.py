@@ -24,8 +24,9 @@ def test_snapshots_come_in_order_of_time_then_width(api: Api) -> None:
     expected = [(time, sigma_rel) for time in seed.TIMES for sigma_rel in seed.STORED]
     assert [(item["num_images"], item["sigma_rel"]) for item in items] == expected
     first = items[0]
-    assert (first["run_id"], first["profile_kind"], first["dtype"], first["size"]) == (run.id, "power", "float32", 64)
-    assert first["gamma"] == pytest.approx(16.97, abs=0.01)
+    assert (first["run_id"], first["dtype"], first["size"]) == (run.id, "float32", 64)
+    assert first["profile"]["kind"] == "power"
+    assert first["profile"]["gamma"] == pytest.approx(16.97, abs=0.01)
     assert len(first["sha256"]) == 64
 
 
@@ -37,18 +38,15 @@ def test_a_traditional_average_is_listed_and_downloaded_and_no_reconstruction_re
         row, _ = tx.snapshots.add(
             run_id=run.id,
             num_images=last,
-            profile_kind="exponential",
-            half_life_images=50_000_000,
-            rampup_ratio=0.05,
+            profile={"kind": "exponential", "half_life_images": 50_000_000, "rampup_ratio": 0.05},
             dtype="float32",
             key="runs/x/snapshots/ema.safetensors",
             size=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
         )
     item = api.all("/v1/runs/digits/snapshots", limit=5)[-1]
-    assert (item["id"], item["num_images"], item["profile_kind"]) == (row.id, last, "exponential")
-    assert (item["half_life_images"], item["rampup_ratio"]) == (50_000_000, 0.05)
-    assert (item["sigma_rel"], item["gamma"]) == (None, None)
+    assert (item["id"], item["num_images"], item["sigma_rel"]) == (row.id, last, None)
+    assert item["profile"] == {"kind": "exponential", "half_life_images": 50_000_000, "rampup_ratio": 0.05}
     answer = api.get(f"/v1/snapshots/{row.id}/download")
     assert answer.content == data
     assert f"digits-{last}-ema.safetensors" in answer.headers["content-disposition"]

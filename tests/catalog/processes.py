@@ -116,7 +116,11 @@ def accept(catalog: Catalog) -> None:
         assert tx.idempotency.get("request") is None
         run = tx.runs.create("accepted", {}, "hash", total_images=64)
         row, needs_job = tx.reconstructions.find_or_create(
-            run_id=run.id, num_images=64, sigma_rel=0.1, gamma=4.0, dtype="float32", plan={"snapshots": []}
+            run_id=run.id,
+            num_images=64,
+            profile={"kind": "power", "sigma_rel": 0.1, "gamma": 4.0},
+            dtype="float32",
+            plan={"snapshots": []},
         )
         assert needs_job
         job, _ = tx.jobs.enqueue(JobKind.RECONSTRUCT, payload={"ids": [row.id]}, content_key=row.content_key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import threading
@@ -16,6 +17,7 @@ from sqlalchemy import Column, String, Table, create_engine, inspect, text
 
 from shared.catalog import Catalog, SchemaOutOfDate, schema
 from shared.catalog.columns import Figures
+from shared.catalog.content import canonical
 from shared.catalog.engine import parse_url
 from shared.catalog.models import Base
 from shared.catalog.new_migration import draft
@@ -95,8 +97,8 @@ def test_a_schema_of_a_newer_phema(catalog: Catalog, catalog_url: str) -> None:
 
 def test_a_schema_of_an_older_phema(catalog: Catalog, catalog_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """This code needs a revision that the database has not got yet: that of its first successor."""
-    monkeypatch.setattr("shared.catalog.schema.wanted_revision", lambda: "0003")
-    with pytest.raises(SchemaOutOfDate, match="has schema 0002, this phema needs 0003: run `phema db upgrade`"):
+    monkeypatch.setattr("shared.catalog.schema.wanted_revision", lambda: "0004")
+    with pytest.raises(SchemaOutOfDate, match="has schema 0003, this phema needs 0004: run `phema db upgrade`"):
         catalog.check()
 
 
@@ -117,12 +119,17 @@ def test_snapshots_of_the_first_schema_stay_as_they_were(empty_url: str) -> None
     with engine.begin() as connection:
         command.upgrade(migration_config(connection), "head")
         (found,) = connection.execute(text("SELECT * FROM snapshots")).mappings()
-    assert found == {**row, **rest, "half_life_images": None, "rampup_ratio": None}
+    profile = {"kind": "power", "sigma_rel": row["sigma_rel"], "gamma": row["gamma"]}
+    kept = {name: row[name] for name in ("id", "run_id", "num_images", "sigma_rel")}
+    new = {"profile_key": canonical(profile), "probe": None, "pinned": False, "retired_at": None}
+    stored = found["profile"]
+    assert (json.loads(stored) if isinstance(stored, str) else stored) == profile
+    assert {name: value for name, value in found.items() if name != "profile"} == {**kept, **rest, **new}
     engine.dispose()
 
 
 def test_migrations_form_one_line() -> None:
-    assert wanted_revision() == "0002"
+    assert wanted_revision() == "0003"
 
 
 @only("sqlite")
@@ -163,7 +170,7 @@ def test_a_draft_holds_what_the_models_have_and_the_tables_lack(
         path = draft("Keep notes")
     finally:
         Base.metadata.remove(table)
-    assert path == migrations / "versions" / "0003_keep_notes.py"
+    assert path == migrations / "versions" / "0004_keep_notes.py"
     drafted = path.read_text()
     assert drafted.startswith('"""Keep notes"""')
     assert 'revision = "0003"' in drafted.replace("'", '"')

@@ -27,7 +27,11 @@ def _no_training_in_the_queue(catalog: Catalog, run_id: str) -> None:
 
 def want(tx: Transaction, run_id: str, sigma_rel: float = 0.13) -> tuple[Reconstruction, bool]:
     return tx.reconstructions.find_or_create(
-        run_id=run_id, num_images=64, sigma_rel=sigma_rel, gamma=4.0, dtype="float32", plan=PLAN
+        run_id=run_id,
+        num_images=64,
+        profile={"kind": "power", "sigma_rel": sigma_rel, "gamma": 4.0},
+        dtype="float32",
+        plan=PLAN,
     )
 
 

@@ -27,8 +27,7 @@ def add(tx: Transaction, run_id: str, num_images: int, sigma_rel: float, sha256:
     return tx.snapshots.add(
         run_id=run_id,
         num_images=num_images,
-        sigma_rel=sigma_rel,
-        gamma=6.94,
+        profile={"kind": "power", "sigma_rel": sigma_rel, "gamma": 6.94},
         dtype="float16",
         key=f"runs/{run_id}/{num_images}-{sha256}",
         size=2**33,
@@ -60,7 +59,7 @@ def test_a_resumed_run_finds_the_snapshot_it_had_registered(catalog: Catalog, ru
     with catalog.transaction() as tx:
         first, created = add(tx, run_id, 64, 0.05)
         assert created
-        assert (first.profile_kind, first.size, first.gamma) == ("power", 2**33, 6.94)
+        assert (first.profile["kind"], first.size, first.profile["gamma"]) == ("power", 2**33, 6.94)
     with catalog.transaction() as tx:
         again, created = add(tx, run_id, 64, 0.05, sha256="other bytes")
         assert (again.id, again.sha256, created) == (first.id, "abc", False)
@@ -86,9 +85,7 @@ def test_a_traditional_average_stands_beside_the_others(catalog: Catalog, run_id
         return tx.snapshots.add(
             run_id=run_id,
             num_images=num_images,
-            profile_kind="exponential",
-            half_life_images=2**40,
-            rampup_ratio=1 / 3,
+            profile={"kind": "exponential", "half_life_images": 2**40, "rampup_ratio": 1 / 3},
             dtype="float16",
             key=f"{num_images}",
             size=1,
@@ -101,8 +98,8 @@ def test_a_traditional_average_stands_beside_the_others(catalog: Catalog, run_id
             add(tx, run_id, num_images, 0.1)
         again, created = add_traditional(tx, 64)
         assert (again.key, created) == ("64", False)
-        assert (again.sigma_rel, again.gamma, again.half_life_images) == (None, None, 2**40)
-        assert again.rampup_ratio == 1 / 3
+        assert (again.sigma_rel, again.profile["half_life_images"]) == (None, 2**40)
+        assert again.profile["rampup_ratio"] == 1 / 3
         whole = [(row.num_images, row.sigma_rel) for row in tx.snapshots.list(run_id)]
         assert whole == [(64, 0.1), (64, None), (128, 0.1), (128, None)]
         paged, cursor = [], None

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.catalog import Catalog, Job, JobKind, Run
-from shared.edm2.powerfunction import gamma_from_sigma_rel
 from shared.settings import Settings
 from shared.snapshots import ObjectStore, layout
+from shared.snapshots.profile import Profile
 from shared.wiring import catalog_from, store_from
 
 TIMES = tuple(range(3200, 25_601, 3200))
@@ -61,14 +61,13 @@ class Service:
             for sigma_rel in TRACKED:
                 content = data or secrets.token_bytes(64)
                 sha256 = hashlib.sha256(content).hexdigest()
-                key = layout.snapshot_key(run.id, num_images=num_images, sigma_rel=sigma_rel, sha256=sha256)
+                key = layout.snapshot_key(run.id, num_images=num_images, label=f"{sigma_rel:g}", sha256=sha256)
                 size = self.store.put(key, content).size
                 with self.catalog.transaction() as tx:
                     tx.snapshots.add(
                         run_id=run.id,
                         num_images=num_images,
-                        sigma_rel=sigma_rel,
-                        gamma=gamma_from_sigma_rel(sigma_rel),
+                        profile=Profile.power(sigma_rel).model_dump(mode="json"),
                         dtype="float32",
                         key=key,
                         size=size,

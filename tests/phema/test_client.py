@@ -244,5 +244,5 @@ def test_presets(client: Client) -> None:
 
 def test_a_snapshot_says_which_average_it_is() -> None:
     assert Snapshot(id="s", num_images=64, sigma_rel=0.05).average == "0.05"
-    traditional = Snapshot(id="s", num_images=64, profile_kind="exponential", half_life_images=50_000_000)
+    traditional = Snapshot(id="s", num_images=64, profile={"kind": "exponential", "half_life_images": 50_000_000})
     assert traditional.average == "half-life 50,000,000"

@@ -25,10 +25,9 @@ from phema.demo import SIGMA_RELS
 from phema.models import save_grid
 from shared.catalog import JobKind
 from shared.edm2.networks import build_denoiser
-from shared.edm2.powerfunction import gamma_from_sigma_rel
 from shared.recipes.presets import resolve
 from shared.snapshots.file import SnapshotMetadata, encode
-from shared.snapshots.header import Profile
+from shared.snapshots.profile import Profile
 from tests.phema.service import Service
 
 CONFIG = resolve("digits-tiny")
@@ -40,7 +39,7 @@ def weights() -> bytes:
     described = SnapshotMetadata(
         run_id="run-1",
         num_images=CONFIG.total_images,
-        profile=Profile(sigma_rel=BEST, gamma=gamma_from_sigma_rel(BEST)),
+        profile=Profile.power(BEST),
         dtype="float32",
         buffers=tuple(name for name, _ in network.named_buffers()),
         code_version="test",

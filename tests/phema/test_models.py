@@ -19,8 +19,8 @@ from shared.edm2.precond import Denoiser
 from shared.recipes.presets import resolve
 from shared.snapshots import CorruptObject, open_store
 from shared.snapshots.file import SnapshotMetadata, encode
-from shared.snapshots.header import Profile
 from shared.snapshots.plan import StoredSnapshot
+from shared.snapshots.profile import Profile
 from shared.snapshots.reconstruct import OutputSpec, reconstruct
 
 CONFIG = resolve("digits-tiny")
@@ -32,7 +32,7 @@ def metadata(profile: PowerProfile, **fields: object) -> SnapshotMetadata:
     return SnapshotMetadata(
         run_id="run-1",
         num_images=profile.num_images,
-        profile=Profile(sigma_rel=profile.sigma_rel, gamma=profile.gamma),
+        profile=Profile.power(profile.sigma_rel),
         dtype="float32",
         buffers=tuple(name for name, _ in network(0).named_buffers()),
         code_version="test",
@@ -58,7 +58,9 @@ def reconstructed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         state = {**network(index).state_dict(), **dict(network(0).named_buffers())}
         info = store.put(f"{index}.safetensors", encode(state, metadata(profile)))
         inputs.append(
-            StoredSnapshot(str(index), profile.num_images, profile.sigma_rel, info.key, info.size, info.sha256 or "")
+            StoredSnapshot(
+                str(index), profile.num_images, Profile.power(profile.sigma_rel), info.key, info.size, info.sha256 or ""
+            )
         )
     [coefficients] = solve(STORED, [WANTED]).coefficients
     output = OutputSpec(

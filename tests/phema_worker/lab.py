@@ -20,12 +20,13 @@ from phema.processes import spawn
 from shared.catalog import Catalog, Evaluation, Job, JobKind, JobState, Reconstruction, Run, content_key
 from shared.edm2.ema import PowerFunctionEMA
 from shared.edm2.networks import build_denoiser
-from shared.edm2.powerfunction import gamma_from_sigma_rel
 from shared.recipes.config import EvaluationRecipe, RunConfig
 from shared.recipes.presets import resolve
-from shared.snapshots.file import Profile, SnapshotMetadata, encode
+from shared.snapshots.file import SnapshotMetadata, encode
 from shared.snapshots.layout import snapshot_key
 from shared.snapshots.plan import StoredSnapshot, plan
+from shared.snapshots.probe import probe_of
+from shared.snapshots.profile import Profile
 from shared.snapshots.store import ObjectStore
 
 PATIENCE_SECONDS = 120.0
@@ -162,11 +163,11 @@ class Lab:
 
     def add_snapshot(self, run: Run, num_images: int, sigma_rel: float, state: dict[str, torch.Tensor]) -> str:
         network = build_denoiser(RunConfig.model_validate(run.config).network)
-        gamma = gamma_from_sigma_rel(sigma_rel)
+        profile = Profile.power(sigma_rel)
         metadata = SnapshotMetadata(
             run_id=run.id,
             num_images=num_images,
-            profile=Profile(sigma_rel=sigma_rel, gamma=gamma),
+            profile=profile,
             dtype="float32",
             buffers=tuple(name for name, _ in network.named_buffers()),
             code_version="test",
@@ -175,18 +176,18 @@ class Lab:
         )
         data = encode(state, metadata)
         digest = sha256(data).hexdigest()
-        key = snapshot_key(run.id, num_images=num_images, sigma_rel=sigma_rel, sha256=digest)
+        key = snapshot_key(run.id, num_images=num_images, label=profile.label, sha256=digest)
         info = self.store.put(key, data)
         with self.catalog.transaction() as tx:
             row, _ = tx.snapshots.add(
                 run_id=run.id,
                 num_images=num_images,
-                sigma_rel=sigma_rel,
-                gamma=gamma,
+                profile=profile.model_dump(mode="json"),
                 dtype="float32",
                 key=key,
                 size=info.size,
                 sha256=digest,
+                probe=probe_of(data),
             )
         return row.id
 
@@ -200,24 +201,26 @@ class Lab:
         """
         with self.catalog.transaction() as tx:
             stored = [
-                StoredSnapshot(s.id, s.num_images, s.sigma_rel, s.key, s.size, s.sha256)
+                StoredSnapshot(s.id, s.num_images, Profile.model_validate(s.profile), s.key, s.size, s.sha256)
                 for s in tx.snapshots.list(run.id)
             ]
-            planned = plan(stored, sigma_rels=sigma_rels)
+            planned = plan(stored, [Profile.power(value) for value in sigma_rels])
             rows, lacking = [], []
             for output in planned.outputs:
-                entries = [{**vars(s), "id": f"{s.id}-{i}"} for s in planned.snapshots for i in range(repeat)]
+                entries = [
+                    {**vars(s), "id": f"{s.id}-{i}", "profile": s.profile.model_dump(mode="json")}
+                    for s in planned.snapshots
+                    for i in range(repeat)
+                ]
                 row, needs_job = tx.reconstructions.find_or_create(
                     run_id=run.id,
                     num_images=planned.num_images,
-                    sigma_rel=output.sigma_rel,
-                    gamma=gamma_from_sigma_rel(output.sigma_rel),
+                    profile=output.profile.model_dump(mode="json"),
                     dtype=dtype,
                     plan={
                         "snapshots": entries,
                         "coefficients": [c / repeat for c in output.coefficients for _ in range(repeat)],
-                        "predicted_error": output.predicted_error,
-                        "noise_gain": output.noise_gain,
+                        **vars(output.errors),
                     },
                 )
                 rows.append(row)

@@ -16,6 +16,7 @@ from shared.snapshots.errors import ObjectMissing
 from shared.snapshots.file import load_tensors
 from shared.snapshots.model import load_model
 from shared.snapshots.plan import StoredSnapshot, plan
+from shared.snapshots.profile import Profile
 from tests.phema_worker.conftest import only
 from tests.phema_worker.lab import STORED, TIMES, Lab, tiny_config, until
 
@@ -29,8 +30,8 @@ def test_reconstructions_are_the_planned_sums(working_lab: Lab) -> None:
     job, ids = lab.ask_reconstructions(run, [0.07, 0.12, 0.2])
     lab.wait(job)
     profiles = [(time, sigma_rel) for time in TIMES for sigma_rel in STORED]
-    stored = [StoredSnapshot(str(i), t, s, "", 0, "") for i, (t, s) in enumerate(profiles)]
-    planned = plan(stored, sigma_rels=[0.07, 0.12, 0.2])
+    stored = [StoredSnapshot(str(i), t, Profile.power(s), "", 0, "") for i, (t, s) in enumerate(profiles)]
+    planned = plan(stored, [Profile.power(s) for s in (0.07, 0.12, 0.2)])
     for reconstruction_id, output in zip(ids, planned.outputs, strict=True):
         row = lab.reconstruction(reconstruction_id)
         assert row.key is not None
@@ -223,13 +224,15 @@ def test_weights_that_do_not_exist_yet_fail_in_one_sentence(working_lab: Lab) ->
     with lab.catalog.transaction() as tx:
         stored = tx.snapshots.list(run.id)[-1]
         plan = {
-            "snapshots": [{k: getattr(stored, k) for k in ("id", "num_images", "sigma_rel", "key", "size", "sha256")}],
+            "snapshots": [{k: getattr(stored, k) for k in ("id", "num_images", "profile", "key", "size", "sha256")}],
             "coefficients": [1.0],
+            "profile_error": 0.0,
+            "rounding_error": 0.0,
             "predicted_error": 0.0,
             "noise_gain": 1.0,
         }
         row, _ = tx.reconstructions.find_or_create(
-            run_id=run.id, num_images=stored.num_images, sigma_rel=0.1, gamma=stored.gamma, dtype="float32", plan=plan
+            run_id=run.id, num_images=stored.num_images, profile=stored.profile, dtype="float32", plan=plan
         )
     job, _ = lab.ask_evaluation(row.id, RECIPE)
     failed = lab.wait(job, JobState.FAILED)

@@ -180,9 +180,9 @@ def test_mistakes_when_encoding() -> None:
 
 
 def test_lineage_belongs_to_reconstructions() -> None:
-    with pytest.raises(ValidationError, match="lineage belongs to reconstructions"):
+    with pytest.raises(ValidationError, match="lineage belongs to what was made of snapshots"):
         metadata(kind="reconstruction")
-    with pytest.raises(ValidationError, match="lineage belongs to reconstructions"):
+    with pytest.raises(ValidationError, match="lineage belongs to what was made of snapshots"):
         metadata(lineage={"a": 1})
 
 

@@ -7,8 +7,9 @@ import torch
 
 from shared.edm2.networks import build_denoiser
 from shared.recipes.presets import resolve
-from shared.snapshots.file import Profile, SnapshotMetadata, encode
+from shared.snapshots.file import SnapshotMetadata, encode
 from shared.snapshots.model import load_model
+from shared.snapshots.profile import Profile
 
 
 @pytest.mark.parametrize("letter", "ABCDEFG")

@@ -30,7 +30,7 @@ def test_memory_is_bounded_whatever_the_number_of_snapshots(
         task = {
             "url": url,
             "s3": options and asdict(options),
-            "stored": [asdict(s) for s in chosen],
+            "stored": [vars(s) | {"profile": s.profile.model_dump()} for s in chosen],
             "memory_bytes": BOUND,
             "dtype": "float32",
         }

@@ -8,8 +8,9 @@ import sys
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from shared.edm2.posthoc import PosthocError, PowerProfile
+from shared.edm2.posthoc import PowerProfile
 from shared.snapshots.layout import (
     checkpoint_key,
     pictures_key,
@@ -19,60 +20,65 @@ from shared.snapshots.layout import (
     snapshot_key,
 )
 from shared.snapshots.plan import NoSnapshotAtTime, NoSnapshots, PlanError, StoredSnapshot, plan
+from shared.snapshots.profile import Profile
 
 
 def stored(count: int, every: int = 100) -> list[StoredSnapshot]:
     return [
-        StoredSnapshot(f"s{n}-{sigma_rel}", n * every, sigma_rel, f"k/{n}-{sigma_rel}", 1000 + n, "")
+        StoredSnapshot(f"s{n}-{sigma_rel}", n * every, Profile.power(sigma_rel), f"k/{n}-{sigma_rel}", 1000 + n, "")
         for n in range(1, count + 1)
         for sigma_rel in (0.05, 0.10)
     ]
 
 
+def widths(values: list[float]) -> list[Profile]:
+    return [Profile.power(value) for value in values]
+
+
 def test_the_latest_time_and_all_that_came_before() -> None:
     snapshots = stored(16)
-    planned = plan(list(reversed(snapshots)), sigma_rels=[0.13, 0.07])
+    planned = plan(list(reversed(snapshots)), wanted=widths([0.13, 0.07]))
     assert planned.num_images == 1600
     assert planned.snapshots == tuple(snapshots)
-    assert [o.sigma_rel for o in planned.outputs] == [0.13, 0.07]
+    assert [o.profile.sigma_rel for o in planned.outputs] == [0.13, 0.07]
     assert planned.bytes_to_read == sum(s.size for s in snapshots)
     for o in planned.outputs:
         assert len(o.coefficients) == len(snapshots)
         assert math.isclose(sum(o.coefficients), 1, abs_tol=1e-2)
-        assert 0 < o.predicted_error < 1e-2
-        assert math.isclose(o.noise_gain, np.linalg.norm(o.coefficients))
+        assert 0 < o.errors.profile_error < 1e-2
+        assert math.isclose(o.errors.noise_gain, np.linalg.norm(o.coefficients))
 
 
 def test_the_coefficients_make_the_wanted_profile() -> None:
-    planned = plan(stored(64), sigma_rels=[0.13])
+    planned = plan(stored(64), wanted=widths([0.13]))
     times = np.linspace(0, planned.num_images, 20_001)[1:]
     made = sum(
-        c * PowerProfile(s.num_images, s.sigma_rel).density(times)
+        c * PowerProfile(s.num_images, s.profile.sigma_rel or 0).density(times)
         for c, s in zip(planned.outputs[0].coefficients, planned.snapshots, strict=True)
     )
     wanted = PowerProfile(planned.num_images, 0.13).density(times)
     error = math.sqrt(((made - wanted) ** 2).mean() / (wanted**2).mean())
-    assert math.isclose(error, planned.outputs[0].predicted_error, rel_tol=0.05)
+    assert math.isclose(error, planned.outputs[0].errors.profile_error, rel_tol=0.05)
 
 
 def test_an_earlier_time_uses_nothing_later() -> None:
-    planned = plan(stored(16), num_images=900, sigma_rels=[0.08])
+    planned = plan(stored(16), num_images=900, wanted=widths([0.08]))
     assert planned.num_images == 900
     assert max(s.num_images for s in planned.snapshots) == 900
     assert planned.bytes_to_read == sum(1000 + n for n in range(1, 10) for _ in range(2))
 
 
 def test_a_stored_profile_is_that_snapshot_and_no_other_is_read() -> None:
-    planned = plan(stored(16), sigma_rels=[0.10, 0.05])
-    assert [(s.num_images, s.sigma_rel) for s in planned.snapshots] == [(1600, 0.05), (1600, 0.10)]
+    planned = plan(stored(16), wanted=widths([0.10, 0.05]))
+    assert [(s.num_images, s.profile.sigma_rel) for s in planned.snapshots] == [(1600, 0.05), (1600, 0.10)]
     assert [o.coefficients for o in planned.outputs] == [(0.0, 1.0), (1.0, 0.0)]
-    assert [(o.predicted_error, o.noise_gain) for o in planned.outputs] == [(0.0, 1.0)] * 2
+    assert [(o.errors.profile_error, o.errors.noise_gain) for o in planned.outputs] == [(0.0, 1.0)] * 2
     assert planned.bytes_to_read == 2 * 1016
 
 
 def test_a_run_without_snapshots() -> None:
     with pytest.raises(NoSnapshots, match=r"^the run has no snapshots yet"):
-        plan([], sigma_rels=[0.1])
+        plan([], wanted=widths([0.1]))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +92,7 @@ def test_a_run_without_snapshots() -> None:
 )
 def test_a_time_without_snapshots_names_the_nearest(wanted: int, nearest: tuple[int, ...]) -> None:
     with pytest.raises(NoSnapshotAtTime) as error:
-        plan(stored(16), num_images=wanted, sigma_rels=[0.1])
+        plan(stored(16), num_images=wanted, wanted=widths([0.1]))
     assert error.value.nearest == nearest
     listed = ", ".join(map(str, nearest))
     assert str(error.value) == f"num_images {wanted} has no snapshot; the nearest are {listed}"
@@ -94,19 +100,19 @@ def test_a_time_without_snapshots_names_the_nearest(wanted: int, nearest: tuple[
 
 def test_wrong_profiles() -> None:
     with pytest.raises(PlanError, match="sigma_rel is empty"):
-        plan(stored(4), sigma_rels=[])
+        plan(stored(4), wanted=widths([]))
     with pytest.raises(PlanError, match=r"sigma_rel 0.1 is named twice"):
-        plan(stored(4), sigma_rels=[0.1, 0.07, 0.1])
+        plan(stored(4), wanted=widths([0.1, 0.07, 0.1]))
     for impossible in (0.0, -0.1, 0.3, math.nan, math.inf):
-        with pytest.raises(PosthocError, match="sigma_rel"):
-            plan(stored(4), sigma_rels=[impossible])
+        with pytest.raises(ValidationError, match=r"sigma_rel|finite"):
+            Profile.power(impossible)
 
 
 def test_keys() -> None:
     digest = "0123456789abcdef" * 4
     assert run_key("run-1") == "runs/run-1/run.json"
-    key = snapshot_key("run-1", num_images=2**23, sigma_rel=0.05, sha256=digest)
-    assert key == f"runs/run-1/snapshots/000008388608-0.050-{digest}.safetensors"
+    key = snapshot_key("run-1", num_images=2**23, label="0.05", sha256=digest)
+    assert key == f"runs/run-1/snapshots/000008388608-0.05-{digest}.safetensors"
     assert checkpoint_key("run-1", num_images=5, sha256=digest) == f"runs/run-1/checkpoints/000000000005-{digest}.pt"
     assert reconstruction_key("run-1", "rec-1", "t0") == "runs/run-1/reconstructions/rec-1-t0.safetensors"
     assert pictures_key("eval-1", "t0") == "evaluations/eval-1-t0.png"
@@ -123,6 +129,8 @@ TORCH_FREE = [
     "shared.snapshots.layout",
     "shared.snapshots.local",
     "shared.snapshots.plan",
+    "shared.snapshots.probe",
+    "shared.snapshots.profile",
     "shared.snapshots.s3",
     "shared.snapshots.spans",
     "shared.snapshots.store",

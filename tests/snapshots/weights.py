@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shared.edm2.powerfunction import gamma_from_sigma_rel
 from shared.snapshots import ObjectStore
 from shared.snapshots.file import encode, load_tensors
-from shared.snapshots.header import Profile, SnapshotMetadata, StoredDtype
+from shared.snapshots.header import SnapshotMetadata, StoredDtype
 from shared.snapshots.plan import StoredSnapshot
+from shared.snapshots.profile import Profile
 from shared.snapshots.reconstruct import OutputSpec
 
 BUFFERS = ("emb.freqs", "emb.phases")
@@ -24,7 +24,7 @@ def metadata(
     return SnapshotMetadata(
         run_id="run-0123456789ab",
         num_images=num_images,
-        profile=Profile(sigma_rel=sigma_rel, gamma=gamma_from_sigma_rel(sigma_rel)),
+        profile=Profile.power(sigma_rel),
         dtype=dtype,
         code_version="0.1.0",
         config_hash="c" * 64,
@@ -56,7 +56,11 @@ def store_run(
         num_images, sigma_rel = 100 * (index // 2 + 1), (0.05, 0.1)[index % 2]
         key = f"{folder}/{num_images:06d}-{sigma_rel}.safetensors"
         info = store.put(key, encode(tensors(index, size), metadata(num_images, sigma_rel, dtype)))
-        stored.append(StoredSnapshot(f"snap-{index}", num_images, sigma_rel, key, info.size, info.sha256 or ""))
+        stored.append(
+            StoredSnapshot(
+                f"snap-{index}", num_images, Profile.power(sigma_rel), key, info.size, info.sha256 or "", dtype
+            )
+        )
     return stored
 
 

@@ -51,7 +51,7 @@ class Evaluation(Answer):
     run_id: str
     reconstruction_id: str
     num_images: int
-    sigma_rel: float
+    sigma_rel: float | None = Field(description="Of a power-function EMA, otherwise null.")
     state: JobState
     recipe: EvaluationRecipe
     figures: dict[str, float | None] | None = Field(

@@ -60,11 +60,11 @@ class ReconstructionCreate(Body):
 
 class PlannedSnapshot(Answer):
     num_images: int
-    sigma_rel: float
+    sigma_rel: float | None
 
 
 class PlannedOutput(Answer):
-    sigma_rel: float
+    sigma_rel: float | None
     coefficients: list[float] = Field(description="One per snapshot of the plan, in its order.")
     predicted_error: float = Field(description="Relative L2 distance of the reconstructed from the wanted profile.")
     noise_gain: float = Field(description="Euclidean norm of the coefficients: amplification of storage rounding.")
@@ -86,8 +86,7 @@ class Reconstruction(Answer):
     run_id: str
     state: JobState
     num_images: int
-    sigma_rel: float
-    gamma: float
+    sigma_rel: float | None
     dtype: Dtype
     predicted_error: float
     noise_gain: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from services.api.downloads import Download
 from services.api.errors import Invalid, NoSnapshots, NotFinished
@@ -15,9 +15,9 @@ from services.api.snapshots.service import MEDIA_TYPE, weights_filename
 from shared import catalog
 from shared.catalog import JobKind, JobState, Transaction, content_key
 from shared.edm2.posthoc import PosthocError
-from shared.edm2.powerfunction import gamma_from_sigma_rel
 from shared.snapshots import plan as planning
 from shared.snapshots.plan import Plan, PlannedOutput, StoredSnapshot
+from shared.snapshots.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,15 @@ def stored(tx: Transaction, run: str) -> Stored:
     """Raises catalog.NotFound."""
     row = tx.runs.get(run)
     found = [
-        StoredSnapshot(s.id, s.num_images, s.sigma_rel, s.key, s.size, s.sha256)
+        StoredSnapshot(
+            s.id,
+            s.num_images,
+            Profile.model_validate(s.profile),
+            s.key,
+            s.size,
+            s.sha256,
+            s.dtype,  # type: ignore[arg-type]  # checked when it was written
+        )
         for s in tx.snapshots.list(row.id)
         if s.sigma_rel is not None
     ]
@@ -42,14 +50,16 @@ def stored(tx: Transaction, run: str) -> Stored:
 def plan(held: Stored, body: schemas.ReconstructionCreate) -> Plan:
     """Coefficients and errors for every wanted profile. Raises NoSnapshots, Invalid."""
     if not held.snapshots:
-        run, every = held.run, held.run.config["snapshot_every"]
+        run, first = held.run, ""
+        if run.origin == "trained":
+            every = run.config["snapshot_every"]
+            first = f"the first is written after {min(every, run.total_images)} images, "
         raise NoSnapshots(
-            f"run {run.name} has no snapshots yet: the first is written after {min(every, run.total_images)} images, "
-            f"it has seen {run.num_images} and is {run.state}"
+            f"run {run.name} has no snapshots yet: {first}it has seen {run.num_images} and is {run.state}"
         )
     time = body.num_images if body.num_images is not None else _latest(held)
     try:
-        return planning.plan(held.snapshots, num_images=time, sigma_rels=body.sigma_rel)
+        return planning.plan(held.snapshots, [Profile.power(s) for s in body.sigma_rel], num_images=time)
     except planning.NoSnapshotAtTime as error:
         raise Invalid.of("num_images", str(error)) from error
     except (planning.PlanError, PosthocError) as error:
@@ -57,24 +67,32 @@ def plan(held: Stored, body: schemas.ReconstructionCreate) -> Plan:
 
 
 def _latest(held: Stored) -> int:
-    """The latest time at which every tracked EMA is stored; while a run trains, the very latest may be half there."""
-    tracked = set(held.run.config["ema_sigma_rels"])
-    stored_at: dict[int, set[float]] = {}
-    for snapshot in held.snapshots:
-        stored_at.setdefault(snapshot.num_images, set()).add(snapshot.sigma_rel)
+    """The latest time at which every tracked EMA is stored; while a run trains, the very latest may be half there.
+
+    What another training loop tracks is what it stored the time before.
+    """
+    stored_at: dict[int, set[str]] = {}
+    for snapshot in [s for s in held.snapshots if s.profile.kind != "raw"] or held.snapshots:
+        stored_at.setdefault(snapshot.num_images, set()).add(snapshot.profile.key)
+    if held.run.origin == "trained":
+        tracked = {Profile.power(sigma_rel).key for sigma_rel in held.run.config["ema_sigma_rels"]}
+    else:
+        tracked = stored_at[sorted(stored_at)[-2:][0]]
     return max((time for time, found in stored_at.items() if tracked <= found), default=max(stored_at))
 
 
 def to_plan(planned: Plan) -> schemas.Plan:
     return schemas.Plan(
         num_images=planned.num_images,
-        snapshots=[schemas.PlannedSnapshot(num_images=s.num_images, sigma_rel=s.sigma_rel) for s in planned.snapshots],
+        snapshots=[
+            schemas.PlannedSnapshot(num_images=s.num_images, sigma_rel=s.profile.sigma_rel) for s in planned.snapshots
+        ],
         outputs=[
             schemas.PlannedOutput(
-                sigma_rel=output.sigma_rel,
+                sigma_rel=output.profile.sigma_rel,
                 coefficients=list(output.coefficients),
-                predicted_error=output.predicted_error,
-                noise_gain=output.noise_gain,
+                predicted_error=output.errors.predicted_error,
+                noise_gain=output.errors.noise_gain,
             )
             for output in planned.outputs
         ],
@@ -89,8 +107,7 @@ def create(tx: Transaction, run_id: str, planned: Plan, dtype: str, *, max_attem
         row, needs_job = tx.reconstructions.find_or_create(
             run_id=run_id,
             num_images=planned.num_images,
-            sigma_rel=output.sigma_rel,
-            gamma=gamma_from_sigma_rel(output.sigma_rel),
+            profile=output.profile.model_dump(mode="json"),
             dtype=dtype,
             plan=_lineage(planned.snapshots, output),
         )
@@ -129,16 +146,16 @@ def _lineage(snapshots: Sequence[StoredSnapshot], output: PlannedOutput) -> dict
             {
                 "id": s.id,
                 "num_images": s.num_images,
-                "sigma_rel": s.sigma_rel,
+                "profile": s.profile.model_dump(mode="json"),
                 "key": s.key,
                 "size": s.size,
                 "sha256": s.sha256,
+                "dtype": s.dtype,
             }
             for s, _ in used
         ],
         "coefficients": [c for _, c in used],
-        "predicted_error": output.predicted_error,
-        "noise_gain": output.noise_gain,
+        **asdict(output.errors),
     }
 
 
@@ -150,7 +167,6 @@ def to_reconstruction(row: catalog.Reconstruction) -> schemas.Reconstruction:
         state=row.state,
         num_images=row.num_images,
         sigma_rel=row.sigma_rel,
-        gamma=row.gamma,
         dtype=row.dtype,
         predicted_error=row.plan["predicted_error"],
         noise_gain=row.plan["noise_gain"],
@@ -168,7 +184,9 @@ def detail(tx: Transaction, reconstruction_id: str) -> schemas.ReconstructionDet
     return schemas.ReconstructionDetail(
         **dict(to_reconstruction(row)),
         snapshots=[
-            schemas.UsedSnapshot(id=s["id"], num_images=s["num_images"], sigma_rel=s["sigma_rel"], sha256=s["sha256"])
+            schemas.UsedSnapshot(
+                id=s["id"], num_images=s["num_images"], sigma_rel=s["profile"].get("sigma_rel"), sha256=s["sha256"]
+            )
             for s in row.plan["snapshots"]
         ],
         coefficients=row.plan["coefficients"],
@@ -187,7 +205,7 @@ def download(tx: Transaction, reconstruction_id: str) -> Download:
     if row.key is None or row.size is None:
         raise NotFinished(unfinished(f"reconstruction {row.id}", row.state, row.job))
     run = tx.runs.get(row.run_id).name
-    return Download(row.key, row.size, row.sha256, weights_filename(run, row.num_images, row.sigma_rel), MEDIA_TYPE)
+    return Download(row.key, row.size, row.sha256, weights_filename(run, row.num_images, row.profile), MEDIA_TYPE)
 
 
 def unfinished(what: str, state: JobState, job: catalog.Job | None) -> str:

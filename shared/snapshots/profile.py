@@ -1,0 +1,151 @@
+"""How weights average the training history, as snapshot files, rows and requests name it. Torch-free."""
+
+from __future__ import annotations
+
+import json
+import math
+from fnmatch import fnmatchcase
+from itertools import pairwise
+from typing import Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from shared.edm2.powerfunction import gamma_from_sigma_rel, sigma_rel_from_gamma
+
+Kind = Literal["power", "exponential", "uniform", "raw", "sampled", "basis", "per_tensor"]
+
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "power": ("sigma_rel", "gamma"),
+    "exponential": ("half_life_images",),
+    "uniform": ("window_images",),
+    "raw": (),
+    "sampled": ("times", "weights"),
+    "basis": ("index",),
+    "per_tensor": ("default", "tensors"),
+}
+_MAY_HAVE = {"exponential": ("rampup_ratio",)}
+
+
+class Profile(BaseModel):
+    """A weighting of training history up to some time; floats are exact (JSON of Python's repr).
+
+    - `power`: power-function EMA; `sigma_rel` or `gamma` is enough, the other follows.
+    - `exponential`: traditional EMA of `half_life_images`, held below `rampup_ratio` of the images seen if given.
+    - `uniform`: mean of the last `window_images` images.
+    - `raw`: the weights themselves, as a checkpoint has them.
+    - `sampled`: any piecewise constant weighting: `weights[i]`, relative to each other, is the share of the images
+      between `times[i - 1]` (0 for the first) and `times[i]`; the last time is the profile's own.
+    - `basis`: vector `index` of a basis; no average by itself.
+    - `per_tensor`: `default`, except for tensors whose name matches a pattern of `tensors`; the first match counts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Kind = "power"
+    sigma_rel: float | None = None
+    gamma: float | None = None
+    half_life_images: int | None = Field(default=None, ge=1)
+    rampup_ratio: float | None = Field(default=None, gt=0)
+    window_images: int | None = Field(default=None, ge=1)
+    times: tuple[int, ...] | None = None
+    weights: tuple[float, ...] | None = None
+    index: int | None = Field(default=None, ge=0)
+    default: Profile | None = None
+    tensors: tuple[TensorProfile, ...] | None = None
+
+    @classmethod
+    def power(cls, sigma_rel: float) -> Profile:
+        """The power-function EMA of that relative width. Raises ValueError for an impossible one."""
+        return cls(sigma_rel=sigma_rel)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _exponent_and_width(cls, given: Any) -> Any:
+        """Either of `sigma_rel` and `gamma` follows from the other."""
+        if not isinstance(given, dict) or given.get("kind", "power") != "power":
+            return given
+        sigma_rel, gamma = given.get("sigma_rel"), given.get("gamma")
+        if isinstance(sigma_rel, int | float) and gamma is None:
+            return given | {"gamma": gamma_from_sigma_rel(sigma_rel)}
+        if isinstance(gamma, int | float) and sigma_rel is None:
+            return given | {"sigma_rel": sigma_rel_from_gamma(gamma)}
+        return given
+
+    @field_validator("times")
+    @classmethod
+    def _rising(cls, times: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if times is not None and not (times and times[0] > 0 and all(a < b for a, b in pairwise(times))):
+            raise ValueError("times must be positive and rise from each to the next")
+        return times
+
+    @model_validator(mode="after")
+    def _fields_of_its_kind(self) -> Self:
+        given = {name for name in self.__class__.model_fields if name != "kind" and getattr(self, name) is not None}
+        needed = set(_NEEDS[self.kind])
+        if not needed <= given or given - needed - set(_MAY_HAVE.get(self.kind, ())):
+            fields = " and ".join(_NEEDS[self.kind]) or "no fields"
+            raise ValueError(f"a profile of kind {self.kind!r} needs {fields} and no other kind's fields")
+        if self.times is not None and self.weights is not None:
+            if len(self.times) != len(self.weights):
+                raise ValueError(f"weights has {len(self.weights)} entries, times {len(self.times)}; give one for each")
+            if not math.fsum(self.weights) > 0:
+                raise ValueError("weights must sum to more than 0")
+        if self.default is not None and self.default.kind in ("per_tensor", "basis"):
+            raise ValueError(f"default of a per_tensor profile cannot be of kind {self.default.kind!r}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _own_fields_only(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As versions that knew fewer kinds wrote it: equal contents make equal bytes."""
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+    @property
+    def key(self) -> str:
+        """Canonical text: equal for equal profiles and for no others."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def label(self) -> str:
+        """Short, for people and file names; different profiles may share one."""
+        match self.kind:
+            case "power":
+                return f"{self.sigma_rel:g}"
+            case "exponential":
+                return "ema"
+            case "uniform":
+                return f"mean-{self.window_images}"
+            case "basis":
+                return f"basis-{self.index}"
+            case "per_tensor":
+                return f"{self.default.label if self.default else ''}-per-tensor"
+            case _:
+                return self.kind
+
+    def of_tensor(self, name: str) -> Profile:
+        """The profile of one tensor of a network."""
+        if self.default is None:
+            return self
+        return next((t.profile for t in self.tensors or () if fnmatchcase(name, t.pattern)), self.default)
+
+
+class TensorProfile(BaseModel):
+    """Tensors whose name matches `pattern` (shell wildcards, case counts) have their own profile."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pattern: str = Field(min_length=1)
+    profile: Profile
+
+    @model_validator(mode="after")
+    def _plain(self) -> Self:
+        if self.profile.kind in ("per_tensor", "basis"):
+            raise ValueError(f"the profile of a pattern cannot be of kind {self.profile.kind!r}")
+        return self
