@@ -11,21 +11,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from shared.snapshots.errors import CorruptObject, ObjectExists, ObjectMissing, StoreDenied, StoreFull, StoreUnreachable
 from shared.snapshots.layout import check_key
 from shared.snapshots.store import Data, ObjectInfo, digest, filled
 
+if TYPE_CHECKING:
+    from shared.snapshots.local_resumable import ResumableLocalWriter
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _WRITE_BYTES = 2**22
-_SYNC_BYTES = 2**25
 
 
 class LocalStore:
-    """A folder, created when first needed. Unfinished writes live in its `.tmp`, invisible to readers."""
+    """A folder, created when first needed. Unfinished writes live in its `.tmp`, or `.partial` where a later writer
+    may go on with them, invisible to readers."""
 
     writer_memory_bytes = 0
     read_bytes = 2**19
@@ -36,9 +39,10 @@ class LocalStore:
         self.root = root.resolve()
         self.url = self.root.as_uri()
         self.unfinished = self.root / ".tmp"
+        self.partial = self.root / ".partial"
 
     def check(self) -> None:
-        with self._errors("be opened"):
+        with self.errors("be opened"):
             self.root.mkdir(parents=True, exist_ok=True)
             if not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -51,13 +55,24 @@ class LocalStore:
     def writer(self, key: str) -> LocalWriter:
         return LocalWriter(self, check_key(key))
 
+    def resumable(self, key: str) -> ResumableLocalWriter:
+        from shared.snapshots.local_resumable import ResumableLocalWriter
+
+        return ResumableLocalWriter(self, check_key(key))
+
+    def forget(self, key: str) -> None:
+        from shared.snapshots.local_resumable import forget
+
+        with self.errors(f"forget {key}"):
+            forget(self, check_key(key))
+
     def get(self, key: str) -> bytes:
-        with self._errors(f"read {key}", key):
+        with self.errors(f"read {key}", key):
             return self._path(key).read_bytes()
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> None:
         view = buffer.cast("B")
-        with self._errors(f"read {key}", key):
+        with self.errors(f"read {key}", key):
             descriptor = os.open(self._path(key), os.O_RDONLY)
             try:
                 done = 0
@@ -77,11 +92,11 @@ class LocalStore:
         return filled(length, lambda view: self.read_into(key, start, view))
 
     def peek(self, key: str, length: int) -> tuple[ObjectInfo, bytes]:
-        with self._errors(f"read {key}", key), self._path(key).open("rb", buffering=0) as file:
+        with self.errors(f"read {key}", key), self._path(key).open("rb", buffering=0) as file:
             return ObjectInfo(key, os.fstat(file.fileno()).st_size), file.read(length)
 
     def head(self, key: str) -> ObjectInfo | None:
-        with self._errors(f"look up {key}"):
+        with self.errors(f"look up {key}"):
             try:
                 return ObjectInfo(key, self._path(key).stat().st_size)
             except (FileNotFoundError, NotADirectoryError):
@@ -89,11 +104,11 @@ class LocalStore:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         folder, _, _ = prefix.rpartition("/")
-        with self._errors(f"list {prefix!r}"):
+        with self.errors(f"list {prefix!r}"):
             yield from self._walk(folder and check_key(folder), prefix)
 
     def delete(self, key: str) -> None:
-        with self._errors(f"delete {key}"):
+        with self.errors(f"delete {key}"):
             self._path(key).unlink(missing_ok=True)
 
     def presigned_get(self, key: str, *, filename: str, expires_s: int) -> None:
@@ -125,7 +140,7 @@ class LocalStore:
                 yield ObjectInfo(key, entry.stat().st_size)
 
     @contextmanager
-    def _errors(self, action: str, key: str = "") -> Iterator[None]:
+    def errors(self, action: str, key: str = "") -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -143,6 +158,8 @@ class LocalStore:
 class LocalWriter:
     """Writes into a locked file of `.tmp`; the lock dies with the process, so that the next writer can sweep it."""
 
+    SYNC_BYTES = 2**25
+
     def __init__(self, store: LocalStore, key: str) -> None:
         self._store, self._key = store, key
         self._target = store.root / key
@@ -150,7 +167,7 @@ class LocalWriter:
         self._info: ObjectInfo | None = None
 
     def __enter__(self) -> Self:
-        with self._store._errors(f"write {self._key}"):
+        with self._store.errors(f"write {self._key}"):
             self._store.unfinished.mkdir(parents=True, exist_ok=True)
             _sweep(self._store.unfinished)
             self._aside, self._descriptor = _locked_file(self._store.unfinished)
@@ -158,18 +175,22 @@ class LocalWriter:
 
     def write(self, data: Data) -> None:
         view = memoryview(data).cast("B")
-        with self._store._errors(f"write {self._key}"):
+        with self._store.errors(f"write {self._key}"):
             for start in range(0, len(view), _WRITE_BYTES):
                 block = view[start : start + _WRITE_BYTES]
                 self._sha256.update(block)
                 done = 0
                 while done < len(block):
                     done += os.write(self._descriptor, block[done:])
+                self._size += len(block)
                 self._unsynced += len(block)
-                if self._unsynced >= _SYNC_BYTES:  # so that closing has little left to wait for
-                    os.fdatasync(self._descriptor)
-                    self._unsynced = 0
-        self._size += len(view)
+                if self._unsynced >= self.SYNC_BYTES:  # so that closing has little left to wait for
+                    self._sync()
+
+    def _sync(self) -> None:
+        """Make all that was written durable."""
+        os.fdatasync(self._descriptor)
+        self._unsynced = 0
 
     @property
     def info(self) -> ObjectInfo:
@@ -181,7 +202,7 @@ class LocalWriter:
     ) -> None:
         try:
             if error is None:
-                with self._store._errors(f"write {self._key}"):
+                with self._store.errors(f"write {self._key}"):
                     os.fsync(self._descriptor)
                     self._commit()
         finally:
@@ -194,7 +215,7 @@ class LocalWriter:
         if found != self._size:
             raise CorruptObject(f"object {self._key} holds {found} bytes after {self._size} were written")
         info = ObjectInfo(self._key, self._size, self._sha256.hexdigest())
-        _make_folders(self._target.parent, self._store.root)
+        make_folders(self._target.parent, self._store.root)
         try:
             _name_exclusively(self._aside, self._target)
         except FileExistsError:
@@ -249,12 +270,12 @@ def _name_exclusively(source: Path, target: Path) -> None:
         os.rename(source, target)
 
 
-def _make_folders(folder: Path, root: Path) -> None:
+def make_folders(folder: Path, root: Path) -> None:
     """Create folders and make their names durable, from the first missing one down."""
     if folder.is_dir():
         return
     if folder != root:
-        _make_folders(folder.parent, root)
+        make_folders(folder.parent, root)
     with suppress(FileExistsError):
         folder.mkdir()
     _fsync_folder(folder.parent)

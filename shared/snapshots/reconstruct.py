@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from shared.snapshots.file import TORCH_DTYPES
-from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, SnapshotMetadata, StoredDtype, build_header
-from shared.snapshots.lanes import Lanes, lanes_of_torch, pool_of
+from shared.snapshots.combine import Combiner, OutputSpec, rows_of
+from shared.snapshots.errors import ObjectExists
+from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, build_header
+from shared.snapshots.lanes import lanes_of_torch, pool_of
 from shared.snapshots.plan import StoredSnapshot
-from shared.snapshots.spans import read_inputs
-from shared.snapshots.store import ObjectInfo, ObjectStore, ObjectWriter
-from shared.snapshots.streaming import ROWS, TILE, BlockReader, Sizes, Unit, padded
+from shared.snapshots.spans import Inputs, Span, read_inputs
+from shared.snapshots.store import Data, ObjectInfo, ObjectStore, ObjectWriter, digest
+from shared.snapshots.streaming import TILE, WRITERS, BlockReader, Sizes
 
-_WRITERS = 4
+__all__ = ["OutputSpec", "ReconstructionCancelled", "reconstruct"]
 
 
 class ReconstructionCancelled(Exception):
-    """`cancelled` answered yes; nothing was kept."""
-
-
-@dataclass(frozen=True)
-class OutputSpec:
-    """One file to write: where, with which coefficient for each snapshot, what it says of itself, in which dtype."""
-
-    key: str
-    coefficients: Sequence[float]
-    metadata: SnapshotMetadata
-    dtype: StoredDtype = "float32"
+    """`cancelled` answered yes."""
 
 
 def reconstruct(
@@ -43,38 +30,57 @@ def reconstruct(
     memory_bytes: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
     cancelled: Callable[[], bool] = lambda: False,
+    resume: bool = False,
 ) -> list[ObjectInfo]:
     """Write sum_i c_i * snapshot_i for every output; accumulation in float32 (paper, Algorithm 3 and section C).
 
-    `inputs` are in order of time. Buffers (Fourier frequencies, integers) are copied from the last. All outputs come
-    from one pass over the inputs; only when their upload buffers alone exceed `memory_bytes` are there more passes.
-    `memory_bytes` bounds every buffer held, whatever the number and size of the snapshots; it never changes a bit of
-    the result. `progress(done, total)` counts bytes read and is called from this thread, as is `cancelled`.
+    `inputs` are in order of time; each may be stored in a dtype of its own. Buffers (Fourier frequencies, integers)
+    are copied from the last. All outputs come from one pass over the inputs; only when their upload buffers alone
+    exceed `memory_bytes` are there more passes. `memory_bytes` bounds every buffer held, whatever the number and size
+    of the snapshots; it never changes a bit of the result, nor does what else is asked for in the same pass.
+    `progress(done, total)` counts bytes read and is called from this thread, as is `cancelled`.
 
-    Raises ValueError for a bound that is too small or coefficients that do not match, ReconstructionCancelled,
-    CorruptObject for a truncated or foreign snapshot, and the store's other errors. Nothing is kept after an error.
+    Nothing is kept after an error, unless `resume` is set: then what is durable of each output is kept, whether this
+    call raises or the process is killed, and the next call with the same inputs and outputs reads only what the least
+    advanced output lacks. The outputs' keys must then name all that the bytes depend on, PASS_VERSION included; who
+    gives up on them calls `store.forget` and `store.delete` for each.
+
+    Raises ValueError for a bound that is too small, coefficients that do not match or tensors that are no averages,
+    ReconstructionCancelled, CorruptObject for a truncated or foreign snapshot, and the store's other errors.
     """
     _check(inputs, outputs)
     committed: dict[str, ObjectInfo] = {}
     with ExitStack() as stack:
         readers = stack.enter_context(pool_of(store.reads_in_flight, "reconstruct-read"))
-        writers = stack.enter_context(pool_of(min(_WRITERS, len(outputs)), "reconstruct-write"))
+        writers = stack.enter_context(pool_of(min(WRITERS, len(outputs)), "reconstruct-write"))
         lanes = stack.enter_context(lanes_of_torch())
         found = read_inputs(store, inputs, readers)
-        item_bytes = max((ITEM_BYTES[span.dtype] for span in found.spans() if span.averaged), default=4)
-        counts = {"inputs": len(inputs), "outputs": len(outputs), "lanes": lanes.count}
-        sizes = Sizes.within(memory_bytes, store, **counts, item_bytes=item_bytes)
-        passes = [outputs[i : i + sizes.outputs] for i in range(0, len(outputs), sizes.outputs)]
-        watch = _Watch(
-            sum(s.bytes for s in found.spans() if s.averaged) * len(inputs) * len(passes), progress, cancelled
+        names = found.averaged_names()
+        _check_tensors(outputs, names)
+        if resume:
+            committed |= {spec.key: info for spec in outputs if (info := _finished(store, spec, found))}
+        left = [spec for spec in outputs if spec.key not in committed]
+        spans = found.spans()
+        item_bytes = max((s.item_bytes(i) for s in spans for i in range(len(s.places)) if s.averaged), default=4)
+        sizes = Sizes.within(
+            memory_bytes,
+            store,
+            inputs=len(inputs),
+            outputs=max(len(left), 1),
+            item_bytes=item_bytes,
+            lanes=lanes.count,
+            coefficient_sets=len({rows_of(outputs, name) for name in names}),
         )
+        passes = [left[i : i + sizes.outputs] for i in range(0, len(left), sizes.outputs)]
+        watch = _Watch(found.averaged_bytes(spans) * len(passes), progress, cancelled)
         reader = BlockReader(store, found, sizes, item_bytes, readers)
         try:
             for specs in passes:
-                _one_pass(store, specs, reader, _Combiner(specs, sizes, writers, lanes), watch, committed)
+                _Pass(store, specs, reader, Combiner(specs, names, sizes, writers, lanes), watch, committed).run(resume)
         except BaseException:
-            for key in committed:
-                store.delete(key)
+            if not resume:
+                for key in committed:
+                    store.delete(key)
             raise
     return [committed[spec.key] for spec in outputs]
 
@@ -92,106 +98,100 @@ class _Watch:
         self.done += count
         self.progress(self.done, self.total)
         if self.cancelled():
-            raise ReconstructionCancelled("the reconstruction was cancelled; nothing was kept")
+            raise ReconstructionCancelled("the reconstruction was cancelled")
 
 
-def _one_pass(
-    store: ObjectStore,
-    specs: Sequence[OutputSpec],
-    reader: BlockReader,
-    combiner: _Combiner,
-    watch: _Watch,
-    committed: dict[str, ObjectInfo],
-) -> None:
-    """Stream every span into the outputs; leaving the block commits them, or leaves none of those still open."""
-    with ExitStack() as stack:
-        files = [stack.enter_context(_recorded(store, spec.key, committed)) for spec in specs]
-        stack.callback(combiner.drain)  # runs before the files are closed
-        for spec, file in zip(specs, files, strict=True):
-            file.write(build_header(spec.metadata, reader.inputs.arranged(spec.dtype)))
-        for span in reader.inputs.spans():
-            if span.averaged:
-                combiner.average(files, reader.units(span), watch)
-            else:
-                combiner.copy(files, reader.copied(span))
-        combiner.finish()
+class _Output:
+    """One file of a pass: `kept` bytes of it are there from an earlier attempt, and are not written again."""
+
+    def __init__(self, writer: ObjectWriter, kept: int) -> None:
+        self._writer, self.kept, self._at = writer, kept, 0
+
+    def skip_to(self, offset: int) -> None:
+        """What is written next begins there; nothing before that is missing."""
+        assert offset <= max(self.kept, self._at), "no gaps"
+        self._at = offset
+
+    def write(self, data: Data) -> None:
+        view = memoryview(data).cast("B")
+        new = view[max(0, min(self.kept - self._at, len(view))) :]
+        self._at += len(view)
+        if len(new):
+            self._writer.write(new)
 
 
-class _Combiner:
-    """The outputs of one pass: sums one block while the block before is hashed and written."""
+@dataclass
+class _Pass:
+    """Streams every span into some of the outputs; leaves them committed, or none of those still open."""
 
-    def __init__(self, specs: Sequence[OutputSpec], sizes: Sizes, pool: Executor, lanes: Lanes) -> None:
-        self._specs, self._pool, self._lanes = specs, pool, lanes
-        rows = padded(len(specs))
-        self._coefficients = torch.zeros(rows, len(specs[0].coefficients))
-        self._coefficients[: len(specs)] = torch.tensor([list(spec.coefficients) for spec in specs])
-        self._sums = [torch.empty(rows, sizes.block) for _ in range(2)]
-        self._tiles = [torch.empty(sizes.group, TILE) for _ in range(lanes.count)]
-        self._narrow = {
-            k: torch.empty(sizes.block, dtype=TORCH_DTYPES[DTYPE_CODES[spec.dtype]])
-            for k, spec in enumerate(specs)
-            if spec.dtype != "float32"
-        }
-        self._writes: list[Future[None]] = []
+    store: ObjectStore
+    specs: Sequence[OutputSpec]
+    reader: BlockReader
+    combiner: Combiner
+    watch: _Watch
+    committed: dict[str, ObjectInfo]
 
-    def average(self, files: Sequence[ObjectWriter], units: Iterator[Unit], watch: _Watch) -> None:
-        """Combine blocks over all snapshots and hand each on to be written."""
-        for unit in units:
-            sums = self._sums[0]
-            self._add(unit, sums)
-            if unit.last_of_block:
-                self.finish()
-                rows = enumerate(zip(files, sums[: len(files), : unit.count], strict=True))
-                self._writes = [self._pool.submit(self._write, k, file, row) for k, (file, row) in rows]
-                self._sums.reverse()
-            watch.advance(unit.values.numel() * unit.values.element_size())
+    def run(self, resume: bool) -> None:
+        with ExitStack() as stack:
+            files = [stack.enter_context(self._opened(spec, resume)) for spec in self.specs]
+            stack.callback(self.combiner.drain)  # runs before the files are closed
+            ends = []
+            for spec, file in zip(self.specs, files, strict=True):
+                header = build_header(spec.metadata, self.reader.inputs.arranged(spec.dtype))
+                file.write(header)
+                ends.append(len(header))
+            for span in self.reader.inputs.spans():
+                items = [self._item_bytes(spec, span) for spec in self.specs]
+                self._span(span, files, ends, items)
+                ends = [end + span.count * item for end, item in zip(ends, items, strict=True)]
+            self.combiner.finish()
 
-    def copy(self, files: Sequence[ObjectWriter], blocks: Iterator[memoryview]) -> None:
-        """Write blocks as they are."""
-        self.finish()
-        for block in blocks:
-            for file in files:
-                file.write(block)
+    def _span(self, span: Span, files: Sequence[_Output], starts: Sequence[int], items: Sequence[int]) -> None:
+        """Write a span that begins at byte `starts[k]` of output k, from the first tile that any output lacks on."""
+        places = list(zip(files, starts, items, strict=True))
+        lacking = min(max(0, file.kept - start) // item for file, start, item in places)
+        begin = span.count if lacking >= span.count else lacking // TILE * TILE if span.averaged else 0
+        self.combiner.finish()
+        for file, start, item in places:
+            file.skip_to(start + begin * item)
+        inputs = self.reader.inputs
+        if not span.averaged:
+            if begin < span.count:
+                self.combiner.copy(files, self.reader.copied(span))
+            return
+        self.watch.done += begin * sum(span.item_bytes(layout) for layout in inputs.layout_of)
+        for count in self.combiner.average(files, span, self.reader.units(span, begin)):
+            self.watch.advance(count)
 
-    def finish(self) -> None:
-        """Wait until the block before is written, and raise what went wrong with it."""
-        writes, self._writes = self._writes, []
-        for write in writes:
-            write.result()
+    def _item_bytes(self, spec: OutputSpec, span: Span) -> int:
+        """Bytes of one element of the span in the output."""
+        inputs = self.reader.inputs
+        return ITEM_BYTES[DTYPE_CODES[spec.dtype]] if span.averaged else span.item_bytes(inputs.layout_of[-1])
 
-    def drain(self) -> None:
-        """Wait until nobody writes any more, whatever happened."""
-        wait(self._writes)
-
-    def _add(self, unit: Unit, sums: Tensor) -> None:
-        """sums[k, :] (+)= sum_i c[k, i] * values[i, :], tile by tile, in float32."""
-        coefficients = self._coefficients[:, unit.first : unit.first + unit.values.shape[0]]
-        beta = 0.0 if unit.first == 0 else 1.0
-
-        def add(lane: int, start: int) -> None:
-            values = unit.values[:, start : start + TILE]
-            if values.dtype != torch.float32:
-                values = self._tiles[lane][: values.shape[0], : values.shape[1]].copy_(values)
-            for row in range(0, len(sums), ROWS):
-                target = sums[row : row + ROWS, start : start + values.shape[1]]
-                torch.addmm(target, coefficients[row : row + ROWS], values, beta=beta, out=target)
-
-        self._lanes.run(add, range(0, unit.count, TILE))
-
-    def _write(self, k: int, file: ObjectWriter, values: Tensor) -> None:
-        if k in self._narrow:
-            narrow = self._narrow[k][: len(values)].copy_(values)
-            if self._specs[k].dtype == "float16" and bool((narrow.isinf() & values.isfinite()).any()):
-                raise ValueError(f"{self._specs[k].key} has weights beyond float16's 65504; ask for float32")
-            values = narrow
-        file.write(values.view(torch.uint8).numpy().data)
+    @contextmanager
+    def _opened(self, spec: OutputSpec, resume: bool) -> Iterator[_Output]:
+        if resume:
+            with self.store.resumable(spec.key) as continued:
+                yield _Output(continued, continued.position)
+            self.committed[spec.key] = continued.info
+            return
+        with self.store.writer(spec.key) as file:
+            yield _Output(file, 0)
+        self.committed[spec.key] = file.info
 
 
-@contextmanager
-def _recorded(store: ObjectStore, key: str, committed: dict[str, ObjectInfo]) -> Iterator[ObjectWriter]:
-    with store.writer(key) as file:
-        yield file
-    committed[key] = file.info
+def _finished(store: ObjectStore, spec: OutputSpec, inputs: Inputs) -> ObjectInfo | None:
+    """The output as an earlier attempt completed it before it died, or None. Raises ObjectExists for another object."""
+    found = store.head(spec.key)
+    if found is None:
+        return None
+    tensors = inputs.arranged(spec.dtype)
+    header = build_header(spec.metadata, tensors)
+    size = len(header) + (tensors[-1].end if tensors else 0)
+    if found.size != size or store.read_range(spec.key, 0, len(header)) != header:
+        raise ObjectExists(f"object {spec.key} already exists in {store.url} with other bytes")
+    store.forget(spec.key)
+    return digest(store, spec.key)
 
 
 def _check(inputs: Sequence[StoredSnapshot], outputs: Sequence[OutputSpec]) -> None:
@@ -202,7 +202,16 @@ def _check(inputs: Sequence[StoredSnapshot], outputs: Sequence[OutputSpec]) -> N
     if len({spec.key for spec in outputs}) != len(outputs):
         raise ValueError("two outputs have the same key")
     for spec in outputs:
-        if len(spec.coefficients) != len(inputs):
-            raise ValueError(f"{spec.key} has {len(spec.coefficients)} coefficients for {len(inputs)} snapshots")
+        for name, row in {"": spec.coefficients, **spec.tensors}.items():
+            if len(row) != len(inputs):
+                where = f"{spec.key} has" if not name else f"{spec.key} has for tensor {name}"
+                raise ValueError(f"{where} {len(row)} coefficients for {len(inputs)} snapshots")
         if spec.metadata.dtype != spec.dtype:
             raise ValueError(f"{spec.key} is to be {spec.dtype}, its metadata says {spec.metadata.dtype}")
+
+
+def _check_tensors(outputs: Sequence[OutputSpec], averaged: Sequence[str]) -> None:
+    for spec in outputs:
+        for name in spec.tensors:
+            if name not in averaged:
+                raise ValueError(f"{spec.key} has coefficients for {name!r}, which is no averaged tensor of the run")

@@ -17,6 +17,7 @@ from urllib3.exceptions import HTTPError
 from shared.snapshots.errors import CorruptObject, ObjectExists, StoreUnreachable
 from shared.snapshots.layout import check_key
 from shared.snapshots.s3_errors import code_of, is_missing, is_precondition, translated
+from shared.snapshots.s3_resumable import ResumableS3Writer, forget
 from shared.snapshots.s3_writer import S3Writer
 from shared.snapshots.store import Data, ObjectInfo, S3Options, digest, filled
 
@@ -96,6 +97,13 @@ class S3Store:
 
     def writer(self, key: str, *, metadata: dict[str, str] | None = None) -> S3Writer:
         return S3Writer(self, check_key(key), metadata or {})
+
+    def resumable(self, key: str) -> ResumableS3Writer:
+        return ResumableS3Writer(self, check_key(key))
+
+    def forget(self, key: str) -> None:
+        with translated(self, f"forget {key}"):
+            forget(self, check_key(key))
 
     def conditionally(self, call: Any, **arguments: Any) -> Any:
         """A write with If-None-Match: *, or without it on servers that do not know it."""

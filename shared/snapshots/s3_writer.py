@@ -93,12 +93,12 @@ class S3Writer:
             if error is None and self._info is None:
                 with translated(self._store, f"write {self._key}"):
                     self._commit()
-        except BaseException:
-            self._abort()
+        except BaseException as another:
+            self._give_up(another)
             raise
         else:
             if error is not None:
-                self._abort()
+                self._give_up(error)
         finally:
             self._buffer = bytearray()
 
@@ -139,6 +139,10 @@ class S3Writer:
         md5s = b"".join(self._md5s[part["PartNumber"]] for part in self.parts)
         etag = f"{hashlib.md5(md5s, usedforsecurity=False).hexdigest()}-{len(self.parts)}"
         self._info = self._store.confirm(info, etag)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Keep nothing."""
+        self._abort()
 
     def _abort(self) -> None:
         """Give back what the parts occupy. The error that led here matters more than one of this request."""

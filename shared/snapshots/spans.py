@@ -12,70 +12,108 @@ from shared.snapshots.header import read_header as read_one
 from shared.snapshots.plan import StoredSnapshot
 from shared.snapshots.store import ObjectStore
 
+PASS_VERSION = 1
+"""Changes whenever the same task would come out with other bits: what an older program began is not continued."""
+
 
 @dataclass(frozen=True)
-class Span:
-    """Elements of one dtype that follow each other in every input and in every output."""
+class Place:
+    """Where the elements of a span lie in some of the inputs."""
 
     start: int
     """Offset of the first byte in the inputs' data."""
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """Elements that follow each other in every input and in every output."""
+
     count: int
     """Number of elements."""
-    dtype: str
     averaged: bool
     """Combined over the inputs; otherwise copied from the last."""
+    places: tuple[Place, ...]
+    """One for each layout of the inputs."""
+    tensors: tuple[tuple[str, int], ...]
+    """The tensors and, of each, the index of its first element in the span."""
 
-    @property
-    def bytes(self) -> int:
-        return self.count * ITEM_BYTES[self.dtype]
+    def item_bytes(self, layout: int) -> int:
+        return ITEM_BYTES[self.places[layout].dtype]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Snapshots with equal tensors at equal offsets. `data_starts`: where each file's tensors begin."""
+    """Snapshots of the same tensors: equal names and shapes, in files that may differ in dtype and order."""
 
     snapshots: tuple[StoredSnapshot, ...]
     data_starts: tuple[int, ...]
-    tensors: tuple[TensorEntry, ...]
+    """Where each file's tensors begin."""
+    layouts: tuple[tuple[TensorEntry, ...], ...]
+    """The different ways in which the files hold the tensors."""
+    layout_of: tuple[int, ...]
+    """Each file's layout."""
     buffers: tuple[str, ...]
 
     def arranged(self, dtype: StoredDtype) -> tuple[TensorEntry, ...]:
         """The tensors of an output whose averages have this dtype."""
         code = DTYPE_CODES[dtype]
-        named = (
-            (e.name, code if is_average(e.name, e.dtype, self.buffers) else e.dtype, e.shape) for e in self.tensors
-        )
+        last = self.layouts[self.layout_of[-1]]
+        named = ((e.name, code if is_average(e.name, e.dtype, self.buffers) else e.dtype, e.shape) for e in last)
         return arrange(named, self.buffers)
 
     def spans(self) -> tuple[Span, ...]:
         """In the order of the outputs' bytes, which is the same for every dtype of the averages."""
-        places = {entry.name: entry for entry in self.tensors}
+        places = [{entry.name: entry for entry in layout} for layout in self.layouts]
         spans: list[Span] = []
-        for name in (entry.name for entry in self.arranged("float32")):
-            entry = places[name]
+        for entry in self.arranged("float32"):
+            found = tuple(Place(place[entry.name].start, place[entry.name].dtype) for place in places)
             count = (entry.end - entry.start) // ITEM_BYTES[entry.dtype]
-            span = Span(entry.start, count, entry.dtype, is_average(name, entry.dtype, self.buffers))
-            if spans and _continues(spans[-1], span):
-                span = Span(spans[-1].start, spans[-1].count + count, span.dtype, span.averaged)
-                spans.pop()
-            spans.append(span)
-        return tuple(span for span in spans if span.count)
+            averaged = is_average(entry.name, entry.dtype, self.buffers)
+            if not count:
+                continue
+            span = Span(count, averaged, found, ((entry.name, 0),))
+            spans.append(_joined(spans.pop(), span) if spans and _continues(spans[-1], span) else span)
+        return tuple(spans)
+
+    def averaged_names(self) -> tuple[str, ...]:
+        """The tensors that are combined."""
+        return tuple(e.name for e in self.layouts[self.layout_of[-1]] if is_average(e.name, e.dtype, self.buffers))
+
+    def averaged_bytes(self, spans: Sequence[Span]) -> int:
+        """Bytes that one pass reads of the averaged spans."""
+        layouts = [self.layout_of.count(layout) for layout in range(len(self.layouts))]
+        return sum(s.count * s.item_bytes(layout) * n for s in spans if s.averaged for layout, n in enumerate(layouts))
 
 
 def read_inputs(store: ObjectStore, snapshots: Sequence[StoredSnapshot], readers: Executor) -> Inputs:
     """Read and compare the headers of all snapshots. Raises ObjectMissing, or CorruptObject naming the odd one."""
-    first: Header | None = None
-    data_starts = []
-    for snapshot, header in zip(snapshots, readers.map(lambda s: _checked(store, s), snapshots), strict=True):
-        first = first or header
-        if header.tensors != first.tensors:
-            raise CorruptObject(
-                f"object {snapshot.key} holds other tensors than {snapshots[0].key}; snapshots of one run are alike"
-            )
-        data_starts.append(header.data_start)
-    assert first is not None, "at least one snapshot"
-    buffers = first.metadata.buffers if first.metadata else ()
-    return Inputs(tuple(snapshots), tuple(data_starts), first.tensors, buffers)
+    headers = list(readers.map(lambda s: _checked(store, s), snapshots))
+    described = next((header.metadata for header in reversed(headers) if header.metadata), None)
+    buffers = described.buffers if described else ()
+    layouts = list(dict.fromkeys(header.tensors for header in headers))
+    for snapshot, header in zip(snapshots, headers, strict=True):
+        _alike(header.tensors, headers[0].tensors, buffers, f"object {snapshot.key}", snapshots[0].key)
+    return Inputs(
+        snapshots=tuple(snapshots),
+        data_starts=tuple(header.data_start for header in headers),
+        layouts=tuple(layouts),
+        layout_of=tuple(layouts.index(header.tensors) for header in headers),
+        buffers=buffers,
+    )
+
+
+def _alike(
+    tensors: Sequence[TensorEntry], others: Sequence[TensorEntry], buffers: Sequence[str], name: str, other: str
+) -> None:
+    """The same names and shapes; of averages the dtype may differ."""
+
+    def shape(entry: TensorEntry) -> tuple[str, tuple[int, ...], str]:
+        averaged = is_average(entry.name, entry.dtype, buffers)
+        return entry.name, entry.shape, "averaged" if averaged else entry.dtype
+
+    if tensors is not others and sorted(map(shape, tensors)) != sorted(map(shape, others)):
+        raise CorruptObject(f"{name} holds other tensors than {other}; snapshots of one run are alike")
 
 
 def _checked(store: ObjectStore, snapshot: StoredSnapshot) -> Header:
@@ -90,5 +128,12 @@ def _checked(store: ObjectStore, snapshot: StoredSnapshot) -> Header:
 
 
 def _continues(before: Span, after: Span) -> bool:
-    alike = (before.dtype, before.averaged) == (after.dtype, after.averaged)
-    return alike and before.start + before.bytes == after.start
+    return before.averaged == after.averaged and all(
+        a.dtype == b.dtype and a.start + before.count * ITEM_BYTES[a.dtype] == b.start
+        for a, b in zip(before.places, after.places, strict=True)
+    )
+
+
+def _joined(before: Span, after: Span) -> Span:
+    names = tuple((name, before.count + start) for name, start in after.tensors)
+    return Span(before.count + after.count, before.averaged, before.places, before.tensors + names)

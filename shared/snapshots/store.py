@@ -58,6 +58,17 @@ class ObjectWriter(Protocol):
     ) -> None: ...
 
 
+class ResumableWriter(ObjectWriter, Protocol):
+    """An object whose bytes follow from its key, so that a later writer can go on where a killed one ended.
+
+    Leaving the block with an exception keeps what is durable, unless the store is full; so does the end of the process.
+    """
+
+    @property
+    def position(self) -> int:
+        """Bytes that were durable when the block was entered: `write` goes on behind them."""
+
+
 class ObjectStore(Protocol):
     """Bytes by key. Thread-safe; many reads may be in flight. Every method raises SnapshotError's children only.
 
@@ -87,6 +98,16 @@ class ObjectStore(Protocol):
 
     def writer(self, key: str) -> ObjectWriter:
         """The same for bytes that come in pieces: `with store.writer(key) as w: w.write(...)`, then `w.info`."""
+
+    def resumable(self, key: str) -> ResumableWriter:
+        """A writer that goes on with what an earlier one of the same key left unfinished.
+
+        Only for keys that name all that their bytes depend on. One process writes a key at a time: a second meets
+        StoreUnreachable, at once or when it commits, and may try again.
+        """
+
+    def forget(self, key: str) -> None:
+        """Remove what an unfinished resumable writer of the key left; nothing there is success."""
 
     def get(self, key: str) -> bytes:
         """The whole object. Raises ObjectMissing."""

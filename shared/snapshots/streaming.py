@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from shared.snapshots.file import TORCH_DTYPES
-from shared.snapshots.header import ITEM_BYTES
 from shared.snapshots.spans import Inputs, Span
 from shared.snapshots.store import ObjectStore
 
@@ -24,6 +24,8 @@ ROWS = 8
 sums: TILE, GROUP and ROWS are fixed so that no setting changes a bit of the result."""
 SLOTS = 2
 """Buffers of GROUP blocks: one is being combined while the next is being filled."""
+WRITERS = 4
+"""Outputs that are hashed and written at once."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,30 @@ class Sizes:
 
     @staticmethod
     def within(
-        memory_bytes: int, store: ObjectStore, *, inputs: int, outputs: int, item_bytes: int, lanes: int
+        memory_bytes: int,
+        store: ObjectStore,
+        *,
+        inputs: int,
+        outputs: int,
+        item_bytes: int,
+        lanes: int,
+        coefficient_sets: int,
     ) -> Sizes:
         """The largest useful sizes. Raises ValueError when not even one output and the smallest block fit."""
         group = min(GROUP, inputs)
-        workspace = lanes * group * TILE * 4 + store.reads_in_flight * store.read_memory_bytes
+        per_lane = (group + ROWS) * TILE * 4
+        workspace = lanes * per_lane + store.reads_in_flight * store.read_memory_bytes
         per_block = SLOTS * group * item_bytes
+
+        def fixed(count: int) -> int:
+            return workspace + count * store.writer_memory_bytes + coefficient_sets * padded(count) * inputs * 4
+
         for count in range(outputs, 0, -1):
-            room = memory_bytes - workspace - count * store.writer_memory_bytes
-            block = room // (per_block + output_bytes(count)) // TILE * TILE
+            block = (memory_bytes - fixed(count)) // (per_block + output_bytes(count)) // TILE * TILE
             if block > 0:
                 largest = -(-store.read_bytes // item_bytes // TILE) * TILE
                 return Sizes(min(block, largest), group, count)
-        least = workspace + store.writer_memory_bytes + TILE * (per_block + output_bytes(1))
+        least = fixed(1) + TILE * (per_block + output_bytes(1))
         raise ValueError(
             f"memory_bytes {memory_bytes} is too little for {inputs} snapshots; at least {least} is needed"
         )
@@ -61,19 +74,27 @@ def padded(outputs: int) -> int:
 
 
 def output_bytes(outputs: int) -> int:
-    """Per element of a block: float32 sums twice, to write one meanwhile, and a copy of each in a narrower dtype."""
-    return 2 * 4 * padded(outputs) + 2 * outputs
+    """Per element of a block: float32 sums twice, to write one meanwhile, and a row of bytes for each writer, which
+    may have to look for infinities in it."""
+    return 2 * 4 * padded(outputs) + (4 + 2) * min(WRITERS, outputs)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One block of one group of snapshots. `values`: [group, count] in the stored dtype, valid until the next unit."""
+    """One block of one group of snapshots, valid until the next unit."""
 
     first: int
     """Index of the group's first snapshot."""
+    start: int
+    """Index of the block's first element in its span."""
     count: int
-    values: Tensor
+    values: tuple[Tensor, ...]
+    """Snapshots that follow each other and are stored alike: [some, count] each, together [group, count]."""
     last_of_block: bool
+
+    @property
+    def bytes(self) -> int:
+        return sum(values.numel() * values.element_size() for values in self.values)
 
 
 class BlockReader:
@@ -85,40 +106,55 @@ class BlockReader:
         self._slots = [torch.empty(shape, dtype=torch.uint8) for _ in range(SLOTS)]
         self._rows = [[memoryview(row).cast("B") for row in slot.numpy()] for slot in self._slots]
 
-    def units(self, span: Span) -> Iterator[Unit]:
-        """Every block of the span, and of each block every group."""
+    def units(self, span: Span, begin: int) -> Iterator[Unit]:
+        """Every block of the span from element `begin` on, and of each block every group."""
         pending: deque[tuple[Unit, list[Future[None]]]] = deque()
-        for number, (start, count, first) in enumerate(self._order(span)):
+        for number, (start, count, first) in enumerate(self._order(span, begin)):
             if len(pending) == SLOTS:
                 yield _filled(*pending.popleft())
             slot = number % SLOTS
             snapshots = range(first, min(first + self._sizes.group, len(self.inputs.snapshots)))
-            offset, length = span.start + start * ITEM_BYTES[span.dtype], count * ITEM_BYTES[span.dtype]
-            reads = [(i, self._rows[slot][i - first][:length]) for i in snapshots]
+            reads = [self._part(span, i, start, count, self._rows[slot][i - first]) for i in snapshots]
             tasks = min(self._store.reads_in_flight, len(reads))
-            futures = [self._readers.submit(self._read, reads[i::tasks], offset) for i in range(tasks)]
-            values = self._slots[slot].view(TORCH_DTYPES[span.dtype])[: len(reads), :count]
-            pending.append((Unit(first, count, values, snapshots.stop == len(self.inputs.snapshots)), futures))
+            futures = [self._readers.submit(self._read, reads[i::tasks]) for i in range(tasks)]
+            last = snapshots.stop == len(self.inputs.snapshots)
+            pending.append((Unit(first, start, count, self._values(span, slot, snapshots, count), last), futures))
         while pending:
             yield _filled(*pending.popleft())
 
     def copied(self, span: Span) -> Iterator[memoryview]:
         """The span's bytes in the last snapshot, in blocks that are valid until the next."""
         last = len(self.inputs.snapshots) - 1
-        step = self._slots[0].shape[1]
-        for start in range(0, span.bytes, step):
-            row = self._rows[0][0][: min(step, span.bytes - start)]
-            self._read([(last, row)], span.start + start)
-            yield row
+        item = span.item_bytes(self.inputs.layout_of[last])
+        step = self._slots[0].shape[1] // item
+        for start in range(0, span.count, step):
+            part = self._part(span, last, start, min(step, span.count - start), self._rows[0][0])
+            self._read([part])
+            yield part[2]
 
-    def _order(self, span: Span) -> Iterator[tuple[int, int, int]]:
-        for start in range(0, span.count, self._sizes.block):
+    def _order(self, span: Span, begin: int) -> Iterator[tuple[int, int, int]]:
+        for start in range(begin, span.count, self._sizes.block):
             for first in range(0, len(self.inputs.snapshots), self._sizes.group):
                 yield start, min(self._sizes.block, span.count - start), first
 
-    def _read(self, reads: list[tuple[int, memoryview]], offset: int) -> None:
-        for index, row in reads:
-            self._store.read_into(self.inputs.snapshots[index].key, self.inputs.data_starts[index] + offset, row)
+    def _part(self, span: Span, snapshot: int, start: int, count: int, row: memoryview) -> tuple[int, int, memoryview]:
+        """Which snapshot to read, from which byte of it on, to where."""
+        layout = self.inputs.layout_of[snapshot]
+        item = span.item_bytes(layout)
+        offset = self.inputs.data_starts[snapshot] + span.places[layout].start + start * item
+        return snapshot, offset, row[: count * item]
+
+    def _values(self, span: Span, slot: int, snapshots: range, count: int) -> tuple[Tensor, ...]:
+        values = []
+        for dtype, alike in groupby(snapshots, lambda i: span.places[self.inputs.layout_of[i]].dtype):
+            rows = list(alike)
+            buffer = self._slots[slot][rows[0] - snapshots.start : rows[-1] - snapshots.start + 1]
+            values.append(buffer.view(TORCH_DTYPES[dtype])[:, :count])
+        return tuple(values)
+
+    def _read(self, parts: list[tuple[int, int, memoryview]]) -> None:
+        for snapshot, offset, row in parts:
+            self._store.read_into(self.inputs.snapshots[snapshot].key, offset, row)
 
 
 def _filled(unit: Unit, futures: list[Future[None]]) -> Unit:

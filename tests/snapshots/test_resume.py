@@ -1,0 +1,284 @@
+"""Objects and reconstructions that are killed half-way, and what the next process goes on with."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from shared.snapshots import ObjectExists, ObjectStore, S3Options, StoreUnreachable, open_store
+from shared.snapshots.local import LocalStore
+from shared.snapshots.local_resumable import ResumableLocalWriter
+from shared.snapshots.plan import StoredSnapshot
+from shared.snapshots.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
+from shared.snapshots.store import digest
+from tests.snapshots.test_store import leftovers
+from tests.snapshots.weights import output, store_run
+
+MIB = 2**20
+BOUND = 32 * MIB
+SIZE = 2_200_000
+"""Rows of three: an fp32 output of 26 MB and an fp16 one of 13 MB, more than what is made durable at once."""
+
+
+class Stop(Exception):
+    """Ends a writer's block as a shutdown does."""
+
+
+def partial(store: ObjectStore) -> list[str]:
+    """What unfinished resumable writers left."""
+    if isinstance(store, LocalStore):
+        return sorted(path.name for path in store.partial.glob("*"))
+    return leftovers(store)
+
+
+@pytest.fixture
+def whole() -> bytes:
+    return b"".join(bytes([n]) * MIB for n in range(12))
+
+
+def begin(store: ObjectStore, data: bytes) -> None:
+    """Write some of an object and end with an exception."""
+    with pytest.raises(Stop), store.resumable("a/b") as writer:  # noqa: PT012
+        writer.write(data)
+        raise Stop
+
+
+def test_a_writer_goes_on_where_the_one_before_ended(store: ObjectStore, whole: bytes) -> None:
+    begin(store, whole[: 7 * MIB])
+    assert list(store.list()) == []
+    with store.resumable("a/b") as writer:
+        assert 5 * MIB <= writer.position <= 7 * MIB
+        writer.write(whole[writer.position :])
+    assert store.get("a/b") == whole
+    assert writer.info == digest(store, "a/b")
+    assert partial(store) == []
+
+
+def test_a_writer_that_is_not_interrupted_is_as_any_other(store: ObjectStore, whole: bytes) -> None:
+    for data in (b"", b"small", whole):
+        key = f"a/{len(data)}"
+        for _ in range(2):  # the same again is success
+            with store.resumable(key) as writer:
+                assert writer.position == 0
+                writer.write(data)
+            assert store.get(key) == data
+            assert writer.info == digest(store, key)
+        with pytest.raises(ObjectExists), store.resumable(key) as writer:
+            writer.write(data + b"x")
+        store.forget(key)
+    assert partial(store) == []
+
+
+def test_what_is_forgotten_is_begun_anew(store: ObjectStore, whole: bytes) -> None:
+    begin(store, whole[: 7 * MIB])
+    store.forget("a/b")
+    assert partial(store) == []
+    store.forget("a/b")
+    with store.resumable("a/b") as writer:
+        assert writer.position == 0
+        writer.write(b"other")
+    assert store.get("a/b") == b"other"
+
+
+def test_a_writer_that_is_forgotten_at_work_commits_nothing(store: ObjectStore, whole: bytes) -> None:
+    with pytest.raises(StoreUnreachable), store.resumable("a/b") as writer:  # noqa: PT012
+        writer.write(whole)
+        store.forget("a/b")
+        writer.write(whole)
+    assert list(store.list()) == []
+    store.forget("a/b")
+    assert partial(store) == []
+
+
+def test_two_writers_of_a_folder_do_not_meet(tmp_path: Path) -> None:
+    store = open_store((tmp_path / "store").as_uri())
+    with store.resumable("a/b") as first:
+        first.write(b"1")
+        with pytest.raises(StoreUnreachable, match=r"a/b is being written to .* by another process; try again later"):
+            store.resumable("a/b").__enter__()
+        store.put("c", b"3")  # sweeps what killed writers left, and not this
+        with store.resumable("d") as other:
+            other.write(b"4")
+    assert store.get("a/b") == b"1"
+
+
+def test_damaged_bytes_of_a_folder_are_not_gone_on_with(tmp_path: Path, whole: bytes) -> None:
+    store = LocalStore(tmp_path / "store")
+    damages: list[Callable[[Path, Path], object]] = [
+        lambda data, note: data.write_bytes(b"x" + data.read_bytes()[1:]),
+        lambda data, note: data.write_bytes(data.read_bytes()[:-1]),
+        lambda data, note: note.write_text("99999999999999999999 f"),
+        lambda data, note: note.write_text(""),
+        lambda data, note: note.unlink(),
+    ]
+    for damage in damages:
+        begin(store, whole)
+        data, note = (store.partial / name for name in partial(store))
+        damage(data, note)
+        with store.resumable("a/b") as writer:
+            assert writer.position == 0
+            writer.write(b"anew")
+        assert store.get("a/b") == b"anew"
+        store.delete("a/b")
+
+
+def test_killed_after_its_commit_a_writer_leaves_the_object_alone(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    begin(store, b"first")
+    [data, _] = partial(store)
+    (store.root / "a").mkdir()
+    (store.root / "a" / "b").hardlink_to(store.partial / data)  # as a kill between the two steps leaves it
+    with pytest.raises(ObjectExists), store.resumable("a/b") as writer:
+        writer.write(b"second")
+    assert writer.position == 0
+    assert store.get("a/b") == b"first"
+
+
+KILLED = """
+import json, sys, torch
+from shared.snapshots import S3Options, open_store
+from shared.snapshots.reconstruct import reconstruct
+from tests.snapshots.test_resume import specs, stored_from
+
+torch.set_num_threads(1)
+task = json.loads(sys.argv[1])
+store = open_store(task["url"], s3=task["s3"] and S3Options(**task["s3"]))
+stored = stored_from(task["stored"])
+report = lambda done, total: print(done / total, flush=True)
+reconstruct(store, stored, specs(len(stored)), memory_bytes=task["memory"], progress=report, resume=True)
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+def stored_from(dumped: list[dict[str, object]]) -> list[StoredSnapshot]:
+    from shared.snapshots.header import Profile
+
+    return [StoredSnapshot(**fields | {"profile": Profile.model_validate(fields["profile"])}) for fields in dumped]  # type: ignore[arg-type]
+
+
+def specs(count: int) -> list[OutputSpec]:
+    """An fp32 and an fp16 output, which are never equally advanced; the first has tensors of its own coefficients."""
+    rows = [[(k + 1) / (i + 2) for i in range(count)] for k in range(3)]
+    first = output("out/0", rows[0])
+    mixed = OutputSpec(first.key, first.coefficients, first.metadata, "float32", {"dec.conv": rows[2]})
+    return [mixed, output("out/1", rows[1], "float16")]
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ObjectStore, dict[str, object]]:
+    """A store with a run, and how a subprocess opens it."""
+    url, options = (tmp_path / "store").as_uri(), None
+    if request.param == "s3":
+        url, options = request.getfixturevalue("s3_options")
+    store = open_store(url, s3=options)
+    stored = store_run(store, 4, size=SIZE)
+    dumped = [{**asdict(s), "profile": s.profile.model_dump(mode="json")} for s in stored]
+    s3 = asdict(options) if isinstance(options, S3Options) else None
+    return store, {"url": url, "s3": s3, "stored": dumped, "memory": BOUND}
+
+
+def killed(task: dict[str, object], until: float | str) -> None:
+    """Reconstruct in a process of its own, and kill it once it is that far."""
+    command = [sys.executable, "-c", KILLED, json.dumps(task)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    reached = ""
+    for line in process.stdout:
+        reached = line.strip()
+        if reached == "done" or (isinstance(until, float) and float(reached) >= until):
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert reached == "done" if until == "done" else reached != "done", "it ended before it was killed"
+
+
+def test_a_killed_reconstruction_goes_on(place: tuple[ObjectStore, dict[str, object]]) -> None:
+    store, task = place
+    stored = stored_from(task["stored"])  # type: ignore[arg-type]
+    wanted = specs(len(stored))
+    reconstruct(store, stored, wanted, memory_bytes=BOUND)
+    undisturbed = [store.get(spec.key) for spec in wanted]
+    for spec in wanted:
+        store.delete(spec.key)
+
+    killed(task, 0.8)
+    assert all(store.head(spec.key) is None for spec in wanted)
+    assert partial(store)
+    seen: list[tuple[int, int]] = []
+    follow = lambda done, total: seen.append((done, total))  # noqa: E731
+    infos = reconstruct(store, stored, wanted, memory_bytes=2 * BOUND, progress=follow, resume=True)
+    assert [store.get(spec.key) for spec in wanted] == undisturbed
+    assert infos == [digest(store, spec.key) for spec in wanted]
+    assert seen[0][0] > 0.4 * seen[0][1]  # what was there was not read again
+    assert seen[-1][0] == seen[-1][1]
+    assert partial(store) == []
+
+    store.delete("out/1")  # killed between the commits of the two
+    seen.clear()
+    assert reconstruct(store, stored, wanted, memory_bytes=BOUND, progress=follow, resume=True) == infos
+    seen.clear()
+    assert reconstruct(store, stored, wanted, memory_bytes=BOUND, progress=follow, resume=True) == infos
+    assert seen == []
+
+
+def test_a_stopped_reconstruction_goes_on_or_is_given_up(store: ObjectStore) -> None:
+    stored = store_run(store, 4, size=1_000_000)
+    wanted = specs(4)
+
+    def stop(at: float) -> None:
+        place = [0.0]
+        with pytest.raises(ReconstructionCancelled):
+            reconstruct(
+                store,
+                stored,
+                wanted,
+                memory_bytes=BOUND,
+                progress=lambda done, total: place.__setitem__(0, done / total),
+                cancelled=lambda: place[0] > at,
+                resume=True,
+            )
+
+    stop(0.5)
+    assert partial(store)
+    for spec in wanted:
+        store.forget(spec.key)
+    assert partial(store) == []
+    stop(0.3)
+    stop(0.7)
+    reconstruct(store, stored, wanted, memory_bytes=BOUND, resume=True)
+    continued = [store.get(spec.key) for spec in wanted]
+    for spec in wanted:
+        store.delete(spec.key)
+    reconstruct(store, stored, wanted, memory_bytes=BOUND)
+    assert [store.get(spec.key) for spec in wanted] == continued
+
+
+def test_a_key_that_holds_something_else_is_refused(store: ObjectStore) -> None:
+    stored = store_run(store, 4)
+    wanted = specs(4)
+    store.put("out/1", b"somebody else's")
+    with pytest.raises(ObjectExists, match="out/1"):
+        reconstruct(store, stored, wanted, memory_bytes=BOUND, resume=True)
+    assert store.get("out/1") == b"somebody else's"
+
+
+def test_a_folder_forgets_what_nobody_went_on_with(tmp_path: Path) -> None:
+    import os
+
+    store = LocalStore(tmp_path / "store")
+    begin(store, b"long ago")
+    for name in partial(store):
+        os.utime(store.partial / name, (0, 0))
+    with store.resumable("other") as writer:
+        assert isinstance(writer, ResumableLocalWriter)
+        assert len(partial(store)) == 1  # its own
+        writer.write(b"1")
+    assert partial(store) == []
