@@ -12,6 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from phema.commands import dataset, db, demo, download, evaluate, jobs, presets, reconstruct, reproduce, runs, service
+from phema.commands.import_ import import_
 from phema.commands.options import Connection
 from phema.errors import InvalidArgument, PhemaError, Refused
 from phema.following import Detached
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(service.up)
 app.command()(service.down)
 app.add_typer(runs.app, name="runs")
+app.command("import")(import_)
 app.command()(reconstruct.reconstruct)
 app.command()(reconstruct.reconstructions)
 app.command()(evaluate.evaluate)

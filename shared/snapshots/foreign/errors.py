@@ -6,9 +6,9 @@ from shared.snapshots.errors import SnapshotError
 
 
 class ForeignFileRefused(SnapshotError):
-    """One sentence: which file, what was found in it, what it would have to hold. Nothing of it was run."""
+    """One sentence: which file or folder, what was found in it, what it would have to hold. Nothing of it was run."""
 
     def __init__(self, name: str, found: str) -> None:
-        super().__init__(f"file {name} is refused: {found}")
+        super().__init__(f"{name} is refused: {found}")
         self.name = name
         self.found = found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from shared.edm2.config import NetworkConfig
 from shared.edm2.networks import build_denoiser
 from shared.snapshots.foreign.errors import ForeignFileRefused
 from shared.snapshots.foreign.published import PublishedNetwork, read_published
+from shared.snapshots.foreign.state_dicts import read_state_dict
 from shared.snapshots.foreign.storages import read_tensor
+from shared.snapshots.header import StoredDtype
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,12 @@ class ForeignWeights:
     """The architecture; None when the file holds tensors that phema has no network for."""
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The widest floating-point dtype among the averages."""
-        dtype = torch.float16
-        averages = [t for name, t in self.tensors.items() if t.is_floating_point() and name not in self.buffers]
-        for tensor in averages:
-            dtype = torch.promote_types(dtype, tensor.dtype)
-        return dtype if averages else torch.float32
+    def dtype(self) -> StoredDtype:
+        """In which the averages are stored: their own where all have one; float64 becomes float32."""
+        dtypes = {t.dtype for name, t in self.tensors.items() if t.is_floating_point() and name not in self.buffers}
+        if dtypes == {torch.float16}:
+            return "float16"
+        return "bfloat16" if dtypes == {torch.bfloat16} else "float32"
 
 
 def published_weights(path: Path) -> ForeignWeights:
@@ -45,6 +47,24 @@ def published_weights(path: Path) -> ForeignWeights:
     Raises ForeignFileRefused unless names and shapes are those of the network that the file describes.
     """
     return convert(read_published(path), str(path))
+
+
+def state_dict_weights(
+    path: Path, *, key: str | None = None, network: NetworkConfig | None = None, buffers: Sequence[str] = ()
+) -> ForeignWeights:
+    """The tensors of a state dict, strictly those of `network` if one is given, else all as they are.
+
+    Tensors whose name matches one of the shell patterns `buffers` are no averages, and neither are a network's Fourier
+    frequencies. Raises ForeignFileRefused, or OSError.
+    """
+    tensors = read_state_dict(path, key)
+    copied = {name for name in tensors if any(fnmatchcase(name, pattern) for pattern in buffers)}
+    if network is not None:
+        shapes, own = network_shapes(network)
+        check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, shapes, str(path))
+        copied.update(own)
+    check_finite({name: tensor for name, tensor in tensors.items() if name not in copied}, str(path))
+    return ForeignWeights(tensors, tuple(name for name in tensors if name in copied), network)
 
 
 def convert(found: PublishedNetwork, name: str) -> ForeignWeights:

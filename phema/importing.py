@@ -1,0 +1,290 @@
+"""Snapshots that other programs wrote become a run: `phema import`, and `phema.import_run` from Python."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from phema.client import Client
+from phema.errors import InvalidArgument, NotFound
+from phema.records import Run
+from phema.writer import SnapshotWriter
+from shared.datasets import DATASETS, DatasetError, check_dataset
+from shared.edm2.config import NetworkConfig
+from shared.recipes.config import SIGMA_REL_LIMIT, DatasetConfig, RunConfig
+from shared.recipes.mistakes import invalid
+from shared.recipes.presets import PRESETS, UnknownPreset, network_preset
+from shared.snapshots.foreign.errors import ForeignFileRefused
+from shared.snapshots.foreign.naming import ForeignSnapshot, listed_files, matching_files, published_files
+from shared.snapshots.foreign.published import read_published
+from shared.snapshots.foreign.weights import ForeignWeights, published_weights, state_dict_weights
+from shared.snapshots.profile import Profile
+from shared.snapshots.store import ObjectStore
+
+PRESET = "imported"
+"""What stands for a preset in the configuration of an imported run."""
+_LARGEST_BATCH = 2048
+
+Progress = Callable[[int, int, str], None]
+"""Files done, files in all, and the one that is read next."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did: the run as it is now, files written by it, and files that had been there before."""
+
+    run: Run
+    written: int
+    known: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of files, and how they are read; `network` is what they all hold, None for other tensors."""
+
+    snapshots: tuple[ForeignSnapshot, ...]
+    key: str | None = None
+    network: NetworkConfig | None = None
+    buffers: tuple[str, ...] = ()
+
+    def weights(self, snapshot: ForeignSnapshot) -> ForeignWeights:
+        """The tensors of one file. Raises ForeignFileRefused."""
+        if snapshot.path.suffix == ".pkl":
+            return published_weights(snapshot.path)
+        return state_dict_weights(snapshot.path, key=self.key, network=self.network, buffers=self.buffers)
+
+
+def open_source(
+    folder: str | Path,
+    *,
+    mapping: str | Path | None = None,
+    pattern: str | None = None,
+    key: str | None = None,
+    network: NetworkConfig | str | None = None,
+    buffers: Sequence[str] = (),
+) -> Source:
+    """What `import_run` would import, read as far as times, profiles and the network of published pickles.
+
+    Raises InvalidArgument: what was refused, and why.
+    """
+    folder = Path(folder)
+    if mapping is not None and pattern is not None:
+        raise InvalidArgument("mapping and pattern are both given; choose one of them to say times and profiles")
+    try:
+        if mapping is not None:
+            snapshots = listed_files(folder, Path(mapping))
+        elif pattern is not None:
+            snapshots = matching_files(folder, pattern)
+        else:
+            snapshots = published_files(folder)
+        chosen = _network_of(network) if isinstance(network, str) else network
+        found = _common_network(snapshots)
+    except ForeignFileRefused as error:
+        raise InvalidArgument(str(error)) from error
+    except OSError as error:
+        raise InvalidArgument(f"{error.filename} cannot be read: {error.strerror}") from error
+    if found is not None and (chosen is not None or key is not None or buffers):
+        raise InvalidArgument("network, key and buffers are for state dicts; published pickles say theirs themselves")
+    return Source(tuple(snapshots), key, found or chosen, tuple(buffers))
+
+
+def import_run(
+    folder: str | Path,
+    name: str,
+    *,
+    mapping: str | Path | None = None,
+    pattern: str | None = None,
+    key: str | None = None,
+    network: NetworkConfig | str | None = None,
+    buffers: Sequence[str] = (),
+    dataset: str | None = None,
+    held_out: int | None = None,
+    vae: str | None = None,
+    client: Client | None = None,
+    store: str | ObjectStore | None = None,
+    on_progress: Progress = lambda done, total, detail: None,
+) -> Imported:
+    """Turn the files of a folder into the snapshots of run `name`, which then reconstruct like any other's.
+
+    Without `mapping` and `pattern` the folder holds network pickles as EDM2 publishes them. `mapping` is a JSON file
+    that lists `file`, `num_images` and `profile`; `pattern` a regular expression with named groups. State dicts
+    (safetensors, or checkpoints that `weights_only` loads) may say under which `key` of a checkpoint they are, which
+    `network` they are (a NetworkConfig, a preset's name or a JSON file; without one they can be reconstructed and not
+    sampled), and which tensors are `buffers` and no averages, by shell patterns.
+
+    `dataset` ("digits", or a folder, zip or s3:// URL), `held_out` and `vae` are what evaluations compare with.
+    `store` and `client` are those of `phema.SnapshotWriter`. Importing again writes what is missing, and nothing else.
+
+    Raises InvalidArgument for what is refused, and what SnapshotWriter raises.
+    """
+    source = open_source(folder, mapping=mapping, pattern=pattern, key=key, network=network, buffers=buffers)
+    own = Client() if client is None else None
+    try:
+        return _import(
+            source, name, _dataset(source.network, dataset, held_out, vae), own or client, store, on_progress
+        )
+    finally:
+        if own is not None:
+            own.close()
+
+
+def _import(
+    source: Source,
+    name: str,
+    dataset: DatasetConfig | None,
+    client: Client | None,
+    store: str | ObjectStore | None,
+    on_progress: Progress,
+) -> Imported:
+    assert client is not None
+    total = len(source.snapshots)
+    config = _config(client, name, source, dataset)
+    run = client.runs.open(name, config, origin="imported")
+    known = {(s.num_images, Profile.model_validate(s.profile).key) for s in client.runs.snapshots(run.id)}
+    missing = [s for s in source.snapshots if (s.num_images, s.profile.key) not in known]
+    done = total - len(missing)
+    on_progress(done, total, "")
+    if missing:
+        if run.done:
+            run = client.runs.resume(run.id)
+        first: Mapping[str, Any] | None = None
+        # One file under way is enough: the next one is read meanwhile, and each may be gigabytes.
+        with SnapshotWriter(run, store, client=client, max_pending=1) as writer:
+            for snapshot in missing:
+                on_progress(done, total, snapshot.path.name)
+                weights = _read(source, snapshot)
+                first = _same_tensors(first, weights, snapshot)
+                writer.save(
+                    snapshot.num_images,
+                    weights.tensors,
+                    profile=snapshot.profile,
+                    dtype=weights.dtype,
+                    buffers=weights.buffers,
+                )
+                done += 1
+            writer.flush()
+    on_progress(total, total, "")
+    run = client.runs.get(run.id)
+    return Imported(run if run.done else client.runs.finish(run.id), len(missing), total - len(missing))
+
+
+def _read(source: Source, snapshot: ForeignSnapshot) -> ForeignWeights:
+    try:
+        return source.weights(snapshot)
+    except ForeignFileRefused as error:
+        raise InvalidArgument(str(error)) from error
+    except OSError as error:
+        raise InvalidArgument(f"{snapshot.path} cannot be read: {error.strerror}") from error
+
+
+def _same_tensors(
+    first: Mapping[str, Any] | None, weights: ForeignWeights, snapshot: ForeignSnapshot
+) -> Mapping[str, Any]:
+    """Shapes by name, which all files of a run share: a reconstruction combines them tensor by tensor."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}
+    if first is not None and shapes != first:
+        differing = min(name for name in shapes.keys() | first.keys() if shapes.get(name) != first.get(name))
+        raise InvalidArgument(
+            f"{snapshot.path} has other tensors than the files before it: {differing!r} has the shape "
+            f"{shapes.get(differing, 'none')}, not {first.get(differing, 'none')}; one folder is one run"
+        )
+    return shapes
+
+
+def _common_network(snapshots: Sequence[ForeignSnapshot]) -> NetworkConfig | None:
+    """Of the pickles, all of which are checked; None when there are none."""
+    pickles = [snapshot.path for snapshot in snapshots if snapshot.path.suffix == ".pkl"]
+    if not pickles:
+        return None
+    if len(pickles) < len(snapshots):
+        raise InvalidArgument(f"{pickles[0]} is a pickle and other files are state dicts; one folder is one run")
+    network = read_published(pickles[0]).config
+    for path in pickles[1:]:
+        other = read_published(path).config
+        for field in NetworkConfig.model_fields:
+            if getattr(other, field) != getattr(network, field):
+                raise InvalidArgument(
+                    f"{path} has another network than {pickles[0].name}: {field} is {getattr(other, field)}, not "
+                    f"{getattr(network, field)}; one folder is one run"
+                )
+    return network
+
+
+def _network_of(text: str) -> NetworkConfig:
+    """A preset's network, or that of a JSON file. Raises InvalidArgument, OSError."""
+    if text in PRESETS or not text.endswith(".json"):
+        try:
+            return network_preset(text)
+        except UnknownPreset as error:
+            raise InvalidArgument(f"network: {error}; or give a JSON file") from error
+    try:
+        return NetworkConfig.model_validate_json(Path(text).read_bytes())
+    except ValidationError as error:
+        raise InvalidArgument(f"network {text}: {invalid(error)}") from error
+
+
+def _dataset(
+    network: NetworkConfig | None, dataset: str | None, held_out: int | None, vae: str | None
+) -> DatasetConfig | None:
+    """What evaluations compare with; None when it was not said. Raises InvalidArgument."""
+    if dataset is None:
+        if held_out is not None or vae is not None:
+            raise InvalidArgument("held_out and vae say something of a dataset; give dataset too")
+        return None
+    if network is None:
+        raise InvalidArgument(f"dataset {dataset} is of no use without a network: give network, or leave it out")
+    if dataset in DATASETS:
+        chosen = DatasetConfig(name=dataset, held_out=DatasetConfig().held_out if held_out is None else held_out)
+    else:
+        path = dataset if "://" in dataset else str(Path(dataset).absolute())
+        chosen = DatasetConfig(name=PRESET, path=path, held_out=held_out or 0, vae=vae)
+    try:
+        check_dataset(chosen, network)
+    except DatasetError as error:
+        raise InvalidArgument(str(error)) from error
+    return chosen
+
+
+def _config(client: Client, name: str, source: Source, dataset: DatasetConfig | None) -> dict[str, Any]:
+    """The run's configuration: that of an earlier import of the same network, which may have had fewer files.
+
+    Of training it says only what the files show; what they do not show is at its default.
+    """
+    if source.network is None:
+        return {"preset": PRESET}
+    config = _run_config(source, dataset)
+    try:
+        before = client.runs.get(name)
+    except NotFound:
+        return config
+    same = all(before.config.get(field) == config[field] for field in ("preset", "network"))
+    if before.origin == "imported" and same and (dataset is None or before.config.get("dataset") == config["dataset"]):
+        return before.config
+    return config
+
+
+def _run_config(source: Source, dataset: DatasetConfig | None) -> dict[str, Any]:
+    times = sorted({snapshot.num_images for snapshot in source.snapshots})
+    interval = math.gcd(*times)
+    batch = math.gcd(interval, _LARGEST_BATCH)
+    widths = {snapshot.profile.sigma_rel for snapshot in source.snapshots}
+    tracked = sorted(width for width in widths if width is not None and width < SIGMA_REL_LIMIT)
+    config = RunConfig.model_validate(
+        {
+            "preset": PRESET,
+            "network": source.network,
+            "dataset": dataset or DatasetConfig(name=PRESET, held_out=0),
+            "total_images": times[-1],
+            "batch_size": batch,
+            "snapshot_every": interval,
+            **({"ema_sigma_rels": tracked} if tracked else {}),
+        }
+    )
+    document: dict[str, Any] = json.loads(config.canonical_json())
+    return document

@@ -1,0 +1,90 @@
+"""State dicts in safetensors files and in torch checkpoints that `weights_only` loading reads."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from shared.snapshots.file import TORCH_DTYPES
+from shared.snapshots.foreign.errors import ForeignFileRefused
+
+_MOST_SHARING = 4
+"""Tied weights stand in a checkpoint once and have several names; a few elements with huge sizes are a bomb."""
+_STORABLE = frozenset(TORCH_DTYPES.values())
+
+
+def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a file by name, on the CPU. Nothing is unpickled but what `weights_only` allows.
+
+    A checkpoint is a dict of tensors, or a dict that has one under some of its keys, of which `key` chooses one
+    (dots lead further down). Raises ForeignFileRefused, or OSError when the file cannot be opened.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            return _checked(load_file(path), path)
+        except SafetensorError as error:
+            raise ForeignFileRefused(str(path), f"it is no safetensors file, or was cut off ({error})") from error
+    _check_archive(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ForeignFileRefused(str(path), f"it holds more than weights_only loading allows ({reason})") from error
+    return _checked(_chosen(content, key, str(path)), path)
+
+
+def _check_archive(path: Path) -> None:
+    """A zip file as torch writes it, uncompressed: what it takes in memory is what it takes on disk."""
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        raise ForeignFileRefused(
+            str(path), f"it is no checkpoint of torch 1.6 or later, which are zip files, or was cut off ({error})"
+        ) from error
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
+        raise ForeignFileRefused(str(path), "it is a compressed zip file, which torch's checkpoints never are")
+
+
+def _chosen(content: Any, key: str | None, name: str) -> Mapping[Any, Any]:
+    if key is not None:
+        for part in key.split("."):
+            content = content.get(part) if isinstance(content, Mapping) else None
+        if not _is_state_dict(content):
+            raise ForeignFileRefused(name, f"it has no dict of tensors under the key {key!r}")
+        return content  # type: ignore[no-any-return]
+    if _is_state_dict(content):
+        return content  # type: ignore[no-any-return]
+    found = [k for k, value in content.items() if _is_state_dict(value)] if isinstance(content, Mapping) else []
+    if not found:
+        raise ForeignFileRefused(name, "it holds no dict of tensors, by itself or under one of its keys")
+    if len(found) > 1:
+        raise ForeignFileRefused(name, f"it holds several dicts of tensors; choose with --key: {', '.join(found)}")
+    return content[found[0]]  # type: ignore[no-any-return]
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(tensor, Tensor) for tensor in value.values())
+
+
+def _checked(tensors: Mapping[Any, Tensor], path: Path) -> dict[str, Tensor]:
+    name = str(path)
+    for key, tensor in tensors.items():
+        if not isinstance(key, str) or not key:
+            raise ForeignFileRefused(name, f"the name of one of its tensors is {key!r}, no text")
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype not in _STORABLE or tensor.is_meta:
+            raise ForeignFileRefused(name, f"its tensor {key!r} is {tensor.dtype} and {tensor.layout}, not storable")
+    if not any(tensor.is_floating_point() for tensor in tensors.values()):
+        raise ForeignFileRefused(name, "none of its tensors is floating-point, so there are no weights to average")
+    if sum(tensor.nbytes for tensor in tensors.values()) > _MOST_SHARING * path.stat().st_size:
+        raise ForeignFileRefused(name, "its tensors repeat their elements: they are many times the size of the file")
+    return {key: tensor.detach() for key, tensor in tensors.items()}

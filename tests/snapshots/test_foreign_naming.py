@@ -1,0 +1,148 @@
+"""Times and profiles of files: documented names, the user's pattern, a list."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.snapshots.foreign.errors import ForeignFileRefused
+from shared.snapshots.foreign.naming import as_listed, listed_files, matching_files, published_files
+from shared.snapshots.profile import Profile
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).touch()
+
+
+def test_published_names_are_exact_widths_and_multiples_of_1024(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "edm2-img512-xs-2147483-0.050.pkl",
+        "edm2-img512-xs-2147483-0.100.pkl",
+        "edm2-img512-xs-0008388-0.050.pkl",
+    )
+    touch(tmp_path, "training-state-0134217.pt", "log.txt", "stats.jsonl")
+    found = published_files(tmp_path)
+    assert [(s.num_images, s.profile) for s in found] == [
+        (2**23, Profile.power(0.05)),
+        (2**31, Profile.power(0.05)),
+        (2**31, Profile.power(0.1)),
+    ]
+
+
+@pytest.mark.parametrize("num_images", [1024, 65_536, 2**23, 3 * 2**23, 2**29, 268_435_456, 939_524_096])
+def test_the_time_of_a_name_is_the_one_it_was_made_of(tmp_path: Path, num_images: int) -> None:
+    touch(tmp_path, f"network-snapshot-{num_images // 1000:07d}-0.100.pkl")
+    assert published_files(tmp_path)[0].num_images == num_images
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (
+            ["best.pkl"],
+            r"best.pkl is refused: its name is not PREFIX-KIMG-SIGMA_REL.pkl .*; give --pattern or --mapping",
+        ),
+        (["a-0000065-0.1.pkl"], "its name is not PREFIX-KIMG-SIGMA_REL.pkl"),
+        (["a-0000065-0.100.pkl", "b-0000065-0.050.pkl"], "snapshots of two runs, 'a' and 'b'"),
+        (["a-0000000-0.100.pkl"], "its name says 0 images, at which time there is no average"),
+        (["a-0000042-0.100.pkl"], "42 thousand images, which no multiple of 1,024 has"),
+        (["a-0000065-0.900.pkl"], "its profile: sigma_rel 0.9"),
+        (["a.txt"], "it has no files named PREFIX-KIMG-SIGMA_REL.pkl"),
+    ],
+)
+def test_other_names_are_refused(tmp_path: Path, names: list[str], sentence: str) -> None:
+    touch(tmp_path, *names)
+    with pytest.raises(ForeignFileRefused, match=sentence):
+        published_files(tmp_path)
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ForeignFileRefused, match="it is no folder"):
+        published_files(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (r"step-(?P<num_images>\d+)-(?P<sigma_rel>[0-9.]+)\.pt", (6400, Profile.power(0.05))),
+        (r"step-(?P<num_images>\d+)-.*\.pt", (6400, Profile(kind="raw"))),
+        (r"step-(?P<kimg>\d+)00-.*", (64512, Profile(kind="raw"))),
+        (r"step-(?P<num_images>6400)-0\.0(?P<gamma>5).*", (6400, Profile(kind="power", gamma=5.0))),
+        (
+            r"step-(?P<num_images>(?P<half_life_images>\d+))-.*",
+            (6400, Profile(kind="exponential", half_life_images=6400)),
+        ),
+        (r"step-(?P<num_images>(?P<window_images>\d+))-.*", (6400, Profile(kind="uniform", window_images=6400))),
+    ],
+)
+def test_a_pattern_says_what_its_groups_are_named(tmp_path: Path, pattern: str, expected: tuple[int, Profile]) -> None:
+    touch(tmp_path, "step-6400-0.05.pt", "other-1.pt")
+    (found,) = matching_files(tmp_path, pattern)
+    assert (found.num_images, found.profile) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        ("(", "it is no regular expression"),
+        (r".*", "it needs one group"),
+        (r"(?P<num_images>1)(?P<kimg>2)", "it needs one group"),
+        (r"(?P<num_images>1)(?P<sigma>2)", "it needs one group"),
+        (r"(?P<num_images>1)(?P<sigma_rel>2)(?P<gamma>3)", "it needs one group"),
+        (r"(?P<num_images>.*)\.pt", "num_images in its name is 'more-6400-1', which is no number"),
+        (r"step-(?P<num_images>\d+)-(?P<sigma_rel>x)?.*", "sigma_rel in its name is None"),
+        (r"(?P<num_images>9).*", "it has no files that the pattern"),
+        (r"(?:step|more)-(?P<num_images>\d+)-.*", "it has time 6,400 and profile raw like"),
+    ],
+)
+def test_a_pattern_that_says_too_little_or_too_much_is_refused(tmp_path: Path, pattern: str, sentence: str) -> None:
+    touch(tmp_path, "step-6400-0.05.pt", "more-6400-1.pt")
+    with pytest.raises(ForeignFileRefused, match=sentence):
+        matching_files(tmp_path, pattern)
+
+
+def test_a_list_needs_no_names_and_reads_what_it_writes(tmp_path: Path) -> None:
+    touch(tmp_path, "a.pt", "b.safetensors", "c.pth")
+    entries = [
+        {"file": "c.pth", "num_images": 9, "profile": {"kind": "raw"}},
+        {"file": "a.pt", "num_images": 5, "profile": {"kind": "power", "sigma_rel": 0.05}},
+        {"file": "b.safetensors", "num_images": 5, "profile": {"kind": "exponential", "half_life_images": 70}},
+    ]
+    mapping = tmp_path / "mapping.json"
+    mapping.write_text(json.dumps(entries))
+    found = listed_files(tmp_path, mapping)
+    assert [s.path.name for s in found] == ["a.pt", "b.safetensors", "c.pth"]
+    assert [s.profile.kind for s in found] == ["power", "exponential", "raw"]
+    mapping.write_text(as_listed(found, tmp_path))
+    assert listed_files(tmp_path, mapping) == found
+
+
+GOOD = {"file": "a.pt", "num_images": 5, "profile": {"kind": "raw"}}
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [
+        ("{", r"its entry \(all of it\): Invalid JSON"),
+        ({}, r"its entry \(all of it\): Input should be a valid array"),
+        ([], "it has no entries"),
+        ([{**GOOD, "num_images": 0}], r"its entry \[0\].num_images: Input should be greater than or equal to 1"),
+        ([{**GOOD, "num_images": "5"}], r"its entry \[0\].num_images: Input should be a valid integer"),
+        ([{**GOOD, "sigma": 1}], r"its entry \[0\].sigma: Extra inputs"),
+        ([{**GOOD, "profile": {"kind": "uniform"}}], "needs window_images"),
+        ([{**GOOD, "profile": {"kind": "basis", "index": 1}}], "of kind 'basis'; allowed: power"),
+        ([{**GOOD, "file": "none.pt"}], r"its entry \[0\].file, 'none.pt', is no file"),
+        ([{**GOOD, "file": "mapping.json"}], "is no file of .pkl, .safetensors"),
+        ([GOOD, GOOD], "it has time 5 and profile raw like"),
+    ],
+)
+def test_a_wrong_list_is_refused(tmp_path: Path, document: Any, sentence: str) -> None:
+    touch(tmp_path, "a.pt")
+    (tmp_path / "mapping.json").write_text(document if isinstance(document, str) else json.dumps(document))
+    with pytest.raises(ForeignFileRefused, match=sentence):
+        listed_files(tmp_path, tmp_path / "mapping.json")

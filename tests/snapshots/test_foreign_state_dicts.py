@@ -1,0 +1,132 @@
+"""State dicts in safetensors and in checkpoints that weights_only loading reads."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from shared.edm2.config import NetworkConfig
+from shared.edm2.networks import build_denoiser
+from shared.snapshots.foreign.errors import ForeignFileRefused
+from shared.snapshots.foreign.state_dicts import read_state_dict
+from shared.snapshots.foreign.weights import state_dict_weights
+
+NETWORK = NetworkConfig(
+    img_resolution=8, img_channels=1, model_channels=16, channel_mult=(1,), num_blocks=1, channels_per_head=16
+)
+
+
+@pytest.fixture
+def tensors() -> dict[str, Tensor]:
+    return {"a.weight": torch.randn(3, 2), "mask": torch.full([2], -torch.inf), "steps": torch.tensor(7)}
+
+
+def same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
+    return found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".ckpt"])
+def test_a_dict_of_tensors_is_read_exactly(tmp_path: Path, tensors: dict[str, Tensor], suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
+    assert same(read_state_dict(path), tensors)
+
+
+def test_the_state_dict_of_a_checkpoint_is_chosen(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    ema = {name: tensor + 1 for name, tensor in tensors.items()}
+    torch.save({"model": tensors, "step": 3, "averages": {"ema": ema}}, tmp_path / "a.pt")
+    assert same(read_state_dict(tmp_path / "a.pt"), tensors), "the only one there is"
+    assert same(read_state_dict(tmp_path / "a.pt", "averages.ema"), ema)
+    with pytest.raises(ForeignFileRefused, match="no dict of tensors under the key 'step'"):
+        read_state_dict(tmp_path / "a.pt", "step")
+    torch.save({"model": tensors, "ema": ema}, tmp_path / "b.pt")
+    with pytest.raises(ForeignFileRefused, match="several dicts of tensors; choose with --key: model, ema"):
+        read_state_dict(tmp_path / "b.pt")
+
+
+def test_buffers_are_no_averages_and_may_be_infinite(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    torch.save(tensors, tmp_path / "a.pt")
+    found = state_dict_weights(tmp_path / "a.pt", buffers=["ma*"])
+    assert (found.buffers, found.dtype, found.network) == (("mask",), "float32", None)
+    with pytest.raises(ForeignFileRefused, match="'mask' holds values that are not finite"):
+        state_dict_weights(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "stored"),
+    [
+        ([torch.float16], "float16"),
+        ([torch.bfloat16], "bfloat16"),
+        ([torch.float16, torch.bfloat16], "float32"),
+        ([torch.float64], "float32"),
+    ],
+)
+def test_averages_are_stored_in_their_own_dtype(tmp_path: Path, dtypes: list[torch.dtype], stored: str) -> None:
+    save_file({str(i): torch.ones(2, dtype=dtype) for i, dtype in enumerate(dtypes)}, tmp_path / "a.safetensors")
+    assert state_dict_weights(tmp_path / "a.safetensors").dtype == stored
+
+
+def test_a_network_is_held_to_strictly(tmp_path: Path) -> None:
+    state = build_denoiser(NETWORK).half().state_dict()
+    torch.save(state, tmp_path / "a.pt")
+    found = state_dict_weights(tmp_path / "a.pt", network=NETWORK)
+    build_denoiser(NETWORK).load_state_dict(dict(found.tensors), strict=True)
+    assert set(found.buffers) == {name for name in state if name.endswith(("freqs", "phases"))}
+    with pytest.raises(ForeignFileRefused, match=r"'unet.dec.8x8_block0.*' has the shape .*; its network has"):
+        state_dict_weights(tmp_path / "a.pt", network=NETWORK.model_copy(update={"model_channels": 32}))
+
+
+class Attack:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> Any:
+        return os.system, (self.command,)
+
+
+def test_an_attack_is_refused(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    torch.save({"a": torch.ones(1), "b": Attack(f"touch {canary}")}, tmp_path / "a.pt")
+    with pytest.raises(ForeignFileRefused, match="more than weights_only loading allows"):
+        read_state_dict(tmp_path / "a.pt")
+    assert not canary.exists()
+
+
+def test_other_files_are_refused(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    path = tmp_path / "a.pt"
+
+    def refused(sentence: str) -> None:
+        with pytest.raises(ForeignFileRefused, match=sentence):
+            read_state_dict(path)
+
+    torch.save(tensors, path, _use_new_zipfile_serialization=False)
+    refused("no checkpoint of torch 1.6 or later")
+    torch.save(tensors, path)
+    whole = path.read_bytes()
+    for end in range(0, len(whole), 101):
+        path.write_bytes(whole[:end])
+        refused("no checkpoint of torch 1.6 or later")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**6))
+    refused("it is a compressed zip file")
+    torch.save({"a": torch.ones(1).expand(10**6)}, path)
+    refused("many times the size of the file")
+    torch.save([1], path)
+    refused("no dict of tensors, by itself or under one of its keys")
+    torch.save({"a": torch.ones(1, dtype=torch.complex64)}, path)
+    refused("'a' is torch.complex64 and torch.strided, not storable")
+    torch.save({"a": torch.ones(1, dtype=torch.int8)}, path)
+    refused("none of its tensors is floating-point")
+    torch.save({3: torch.ones(1)}, path)
+    refused("the name of one of its tensors is 3")
+    path = tmp_path / "a.safetensors"
+    save_file(tensors, path)
+    path.write_bytes(path.read_bytes()[:-3])
+    refused("no safetensors file, or was cut off")
