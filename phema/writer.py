@@ -102,7 +102,7 @@ class SnapshotWriter:
         num_images: int,
         averages: PowerFunctionEMA | Mapping[str, Tensor],
         *,
-        profile: Profile | float | None = None,
+        profile: Profile | Mapping[str, Any] | float | None = None,
         dtype: StoredDtype = "float16",
         buffers: Iterable[str] = (),
     ) -> None:

@@ -40,7 +40,10 @@ def load_model(source: Path | str | bytes) -> LoadedModel:
     try:
         config = NetworkConfig.model_validate(metadata.config.get("network"))
     except ValidationError as error:
-        raise CorruptObject(f"object {name} describes no network phema can build: {_first(error)}") from error
+        raise CorruptObject(
+            f"object {name} describes no network phema can build: {_first(error)}; weights of another training loop "
+            "are for that loop's module, read them with safetensors.torch.load_file"
+        ) from error
     # Initial weights are drawn and thrown away: that must not move the caller's random numbers.
     with torch.random.fork_rng(devices=[]):
         denoiser = build_denoiser(config)

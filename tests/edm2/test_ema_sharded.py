@@ -133,6 +133,13 @@ def fsdp2_mistakes(folder: Path) -> None:
     ema.update(64)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 def _process(rank: int, port: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=PROCESSES)
     try:
@@ -144,7 +151,4 @@ def _process(rank: int, port: int, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_averages_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_process, (port, tmp_path), nprocs=PROCESSES)  # type: ignore[no-untyped-call]
+    mp.spawn(_process, (free_port(), tmp_path), nprocs=PROCESSES)  # type: ignore[no-untyped-call]
