@@ -83,7 +83,8 @@ class Attempt:
             except LeaseLost as error:
                 log.warning("%s", error)
                 # After a broken commit, the lease may be gone because this very end was written.
-                if isinstance(outcome, Done) and not uncertain:
+                # What other attempts continue may be theirs by now.
+                if isinstance(outcome, Done) and task is not None and not task.continued and not uncertain:
                     actor.discard.remote(tuple(written.key for written in outcome.written))
                 return None
             except CatalogUnreachable as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import chain
+import json
+from dataclasses import asdict, replace
+from hashlib import sha256
+from importlib.metadata import version
 from typing import Any
 
 from services.phema_worker.tasks import Done, EvaluateTask, Output, ReconstructTask, Task, Weights
@@ -10,6 +13,7 @@ from shared.catalog import Evaluation, Job, JobKind, Reconstruction, Transaction
 from shared.snapshots.layout import pictures_key, reconstruction_key
 from shared.snapshots.plan import StoredSnapshot
 from shared.snapshots.profile import Profile
+from shared.snapshots.spans import PASS_VERSION
 
 _SWEPT_ATTEMPTS = 16
 
@@ -49,16 +53,17 @@ def _reconstruct_task(job: Job, rows: list[Reconstruction]) -> ReconstructTask:
     """One pass for all rows: their snapshots together, with coefficient 0 where a row does without one."""
     stored = {entry["id"]: _stored(entry) for row in rows for entry in row.plan["snapshots"]}
     inputs = sorted(stored.values(), key=lambda s: s.order)
-    attempts = [[reconstruction_key(row.run_id, row.id, token) for row in rows] for token in _tokens(job)]
-    outputs = tuple(_output(row, key, inputs) for row, key in zip(rows, attempts[-1], strict=True))
-    return ReconstructTask(_tokens(job)[-1], tuple(inputs), outputs, tuple(chain(*attempts[:-1])))
+    outputs = tuple(_output(row, inputs) for row in rows)
+    return ReconstructTask(_tokens(job)[-1], tuple(inputs), outputs)
 
 
 def _stored(entry: dict[str, Any]) -> StoredSnapshot:
     return StoredSnapshot(**entry | {"profile": Profile.model_validate(entry["profile"])})
 
 
-def _output(row: Reconstruction, key: str, inputs: list[StoredSnapshot]) -> Output:
+def _output(row: Reconstruction, inputs: list[StoredSnapshot]) -> Output:
+    """What the row asks for, under a key that says so: every attempt writes the same bytes to it, and goes on with
+    those of the one before."""
     plan = row.plan
     by_id = {s["id"]: c for s, c in zip(plan["snapshots"], plan["coefficients"], strict=True)}
     lineage = {
@@ -67,14 +72,21 @@ def _output(row: Reconstruction, key: str, inputs: list[StoredSnapshot]) -> Outp
         "predicted_error": plan["predicted_error"],
         "noise_gain": plan["noise_gain"],
     }
-    return Output(
+    output = Output(
         reconstruction_id=row.id,
-        key=key,
+        key="",
         coefficients=tuple(by_id.get(s.id, 0.0) for s in inputs),
         dtype=row.dtype,  # type: ignore[arg-type]  # checked when the metadata is built
         profile=Profile.model_validate(row.profile),
         lineage=lineage,
     )
+    content = [PASS_VERSION, version("phema"), [(s.id, s.sha256) for s in inputs], asdict(output)]
+    content_hash = sha256(json.dumps(content, sort_keys=True, default=_profile_key).encode()).hexdigest()
+    return replace(output, key=reconstruction_key(row.run_id, row.id, content_hash[:16]))
+
+
+def _profile_key(value: Profile) -> str:
+    return value.key
 
 
 def _evaluate_task(tx: Transaction, job: Job, evaluation: Evaluation) -> EvaluateTask:
@@ -100,8 +112,8 @@ def _weights(row: Reconstruction, role: str) -> Weights:
 def _tokens(job: Job) -> list[str]:
     """The names of the latest earlier attempts and, last, of this one.
 
-    An object's key holds the name of the attempt that writes it: none is written twice, and what earlier attempts
-    left behind is known by name. No row names those objects, or the job would have succeeded.
+    The key of pictures holds the name of the attempt that writes them: none is written twice, and what earlier
+    attempts left behind is known by name. No row names those objects, or the job would have succeeded.
     """
     first = max(1, job.fence - _SWEPT_ATTEMPTS)
     return [submission_id(job.id, fence) for fence in range(first, job.fence + 1)]

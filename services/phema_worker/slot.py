@@ -38,6 +38,8 @@ class Slot:
         self._meters = meters
         self._stopping = stopping
         self._actor: Any = None
+        self._unwanted: tuple[str, ...] = ()
+        """Objects of jobs that ended without them, until an actor has been told."""
 
     def run(self) -> None:
         """Raises what a restart of the process may cure, and nothing for a failed job."""
@@ -88,6 +90,9 @@ class Slot:
 
     def _work_once(self) -> bool:
         """One job from claim to end; False when there was none."""
+        if self._unwanted:
+            self._actor.discard.remote(self._unwanted)
+            self._unwanted = ()
         with self._catalog.transaction() as tx:
             job = tx.jobs.claim(KINDS, owner=self._owner, lease_seconds=self._settings.lease_seconds)
         if job is None:
@@ -113,6 +118,8 @@ class Slot:
         if isinstance(outcome, Failed):
             log.warning("the attempt failed: %s", outcome.error)
         state = attempt.conclude(self._actor, task, outcome)
+        if task is not None and state is not None and state.terminal and state is not JobState.SUCCEEDED:
+            self._unwanted += task.keys
         if state is JobState.SUCCEEDED and isinstance(outcome, Done):
             self._count(task, outcome)
         return state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from shared.snapshots.header import StoredDtype
 from shared.snapshots.plan import StoredSnapshot
@@ -29,8 +29,10 @@ class ReconstructTask:
     token: str
     inputs: tuple[StoredSnapshot, ...]
     outputs: tuple[Output, ...]
-    leftovers: tuple[str, ...]
+    leftovers: tuple[str, ...] = ()
     """Objects that earlier attempts of the job may have left behind; no row names them."""
+    continued: ClassVar[bool] = True
+    """Whether the next attempt goes on with what one left: only who ends the job for good removes it."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -60,6 +62,7 @@ class EvaluateTask:
     recipe: dict[str, Any]
     pictures_key: str
     leftovers: tuple[str, ...]
+    continued: ClassVar[bool] = False
 
     @property
     def keys(self) -> tuple[str, ...]:

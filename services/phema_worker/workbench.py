@@ -61,7 +61,7 @@ class Workbench:
         self._memory_bytes = settings.reconstruct_memory_bytes
 
     def do(self, task: Task, watch: Watch) -> Outcome:
-        """Do a task, or say in one sentence why not. Unless it is done, nothing that it wrote is left."""
+        """Do a task, or say in one sentence why not. Then nothing is left of it but what the next attempt continues."""
         start = time.perf_counter()
         try:
             self.discard(task.leftovers)
@@ -80,14 +80,16 @@ class Workbench:
             # A mistake of phema's own or of the machine: the job's attempts bound how often it is repeated.
             log.exception("the task failed")
             outcome = Failed(f"unexpected {type(error).__name__}: {error}", retry=True)
-        self.discard(task.keys)
+        if not task.continued or (isinstance(outcome, Failed) and not outcome.retry):
+            self.discard(task.keys)
         return outcome
 
     def discard(self, keys: Sequence[str]) -> None:
-        """Remove objects that no row names. A store that is away keeps them: they cost room, not correctness."""
+        """Remove objects that no row names, finished or not. A store that is away keeps them: they cost room alone."""
         for key in keys:
             try:
                 self._store.delete(key)
+                self._store.forget(key)
             except SnapshotError as error:
                 log.warning("an object that no row names was left behind: %s", error, extra={"key": key})
                 return
@@ -107,6 +109,7 @@ class Workbench:
                 memory_bytes=self._memory_bytes,
                 progress=watch.at,
                 cancelled=lambda: watch.stopped,
+                resume=True,
             )
         except ValueError as error:
             raise Impossible(str(error)) from error

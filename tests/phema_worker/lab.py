@@ -24,6 +24,7 @@ from shared.recipes.config import EvaluationRecipe, RunConfig
 from shared.recipes.presets import resolve
 from shared.snapshots.file import SnapshotMetadata, encode
 from shared.snapshots.layout import snapshot_key
+from shared.snapshots.local import LocalStore
 from shared.snapshots.plan import StoredSnapshot, plan
 from shared.snapshots.probe import probe_of
 from shared.snapshots.profile import Profile
@@ -298,6 +299,11 @@ class Lab:
         """How each attempt ended."""
         with self.catalog.transaction(read_only=True) as tx:
             return [str(attempt.outcome) for attempt in tx.jobs.attempts(job.id)]
+
+    def unfinished(self) -> list[Path]:
+        """What writers of a local store have not finished, or not cleared away."""
+        assert isinstance(self.store, LocalStore)
+        return [*self.store.partial.glob("*"), *self.store.unfinished.glob("*")]
 
     def results(self, owner: str) -> list[str]:
         """Keys of all objects that workers have written for a run or an evaluation."""

@@ -15,7 +15,6 @@ from services.phema_worker.evaluate import Scores, evaluate
 from services.phema_worker.watch import Watch
 from shared.catalog import JobState
 from shared.recipes.config import EvaluationRecipe, RunConfig
-from shared.snapshots.layout import reconstruction_key
 from shared.snapshots.model import load_model
 from tests.phema_worker.conftest import Servers
 from tests.phema_worker.lab import Lab, until
@@ -82,12 +81,11 @@ def test_a_killed_worker_loses_nothing_and_leaves_nothing(local_lab: Lab) -> Non
     lab.wait_until_under_way(job)
     lab.holder(job).kill()
     assert lab.job(job).state is JobState.RUNNING
-    # As if it had died between the last byte of an object and the row.
-    lab.store.put(reconstruction_key(run.id, ids[0], f"{job.id}-a1"), b"of the dead")
     lab.wait(job)
     assert lab.outcomes(job) == ["expired", "succeeded"]
     rows = [lab.reconstruction(one) for one in ids]
     assert lab.results(run.id) == sorted(str(row.key) for row in rows)
+    assert lab.unfinished() == []
     for row in rows:
         weights = load_model(lab.store.get(str(row.key))).denoiser.state_dict()
         assert all(torch.isfinite(tensor).all() for tensor in weights.values())
@@ -105,6 +103,7 @@ def test_cancel_stops_work_under_way_and_the_worker_goes_on(local_lab: Lab) -> N
         tx.jobs.request_cancel(job.id)
     lab.wait(job, JobState.CANCELLED)
     assert lab.results(run.id) == []
+    until(lambda: lab.unfinished() == [], "what it had written to go")
     assert all(lab.reconstruction(one).key is None for one in ids)
 
     job, evaluation_id = lab.ask_evaluation(lab.weights(), _long(seed=2, num_samples=100_000))
