@@ -1,0 +1,58 @@
+"""`examples/classifier.py`: its training, and its choice afterwards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from phema.client import Client
+from phema.up import running_service
+from tests.phema.service import Service
+from tests.phema.test_writer import reconstruct
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "classifier.py"
+
+
+@pytest.fixture
+def example() -> Any:
+    spec = spec_from_file_location("classifier", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_average_is_better_than_none(
+    example: Any, service: Service, client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setenv("PHEMA_STATE_DIR", str(service.settings.state_dir))
+    final = example.train(name)
+    client.reconstruct(name, example.SIGMA_RELS, wait=False)
+    reconstruct(service)  # as a worker would
+    scores = example.compare(name, final, tmp_path)
+    assert len(scores) == 1 + len(example.SIGMA_RELS)
+    assert all(accuracy > 0.9 for accuracy, _ in scores.values())
+    losses = {length: loss for length, (_, loss) in scores.items()}
+    best = min(losses, key=lambda length: losses[length])
+    assert losses[best] < 0.8 * losses["none"]
+    assert best not in ("none", "0.02", "0.25")
+    assert torch.isfinite(torch.tensor(list(losses.values()))).all()
+
+
+@pytest.mark.slow
+def test_it_runs_as_its_text_says(tmp_path: Path) -> None:
+    with running_service(tmp_path / "state") as url:
+        environment = {**os.environ, "PHEMA_URL": url, "PHEMA_STATE_DIR": str(tmp_path / "state")}
+        done = subprocess.run(
+            [sys.executable, str(EXAMPLE)], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert "lowest cross-entropy: sigma_rel 0." in done.stdout
