@@ -53,7 +53,7 @@ def _reconstruct_task(job: Job, rows: list[Reconstruction]) -> ReconstructTask:
     """One pass for all rows: their snapshots together, with coefficient 0 where a row does without one."""
     stored = {entry["id"]: _stored(entry) for row in rows for entry in row.plan["snapshots"]}
     inputs = sorted(stored.values(), key=lambda s: s.order)
-    outputs = tuple(_output(row, inputs) for row in rows)
+    outputs = tuple(_output(job, row, inputs) for row in rows)
     return ReconstructTask(_tokens(job)[-1], tuple(inputs), outputs)
 
 
@@ -61,9 +61,9 @@ def _stored(entry: dict[str, Any]) -> StoredSnapshot:
     return StoredSnapshot(**entry | {"profile": Profile.model_validate(entry["profile"])})
 
 
-def _output(row: Reconstruction, inputs: list[StoredSnapshot]) -> Output:
-    """What the row asks for, under a key that says so: every attempt writes the same bytes to it, and goes on with
-    those of the one before."""
+def _output(job: Job, row: Reconstruction, inputs: list[StoredSnapshot]) -> Output:
+    """What the row asks for, under a key that says so: every attempt at the job writes the same bytes to it, and goes
+    on with those of the one before. Another job has other keys, so that the end of one takes nothing from it."""
     plan = row.plan
     by_id = {s["id"]: c for s, c in zip(plan["snapshots"], plan["coefficients"], strict=True)}
     lineage = {
@@ -80,7 +80,7 @@ def _output(row: Reconstruction, inputs: list[StoredSnapshot]) -> Output:
         profile=Profile.model_validate(row.profile),
         lineage=lineage,
     )
-    content = [PASS_VERSION, version("phema"), [(s.id, s.sha256) for s in inputs], asdict(output)]
+    content = [job.id, PASS_VERSION, version("phema"), [(s.id, s.sha256) for s in inputs], asdict(output)]
     content_hash = sha256(json.dumps(content, sort_keys=True, default=_profile_key).encode()).hexdigest()
     return replace(output, key=reconstruction_key(row.run_id, row.id, content_hash[:16]))
 

@@ -80,7 +80,7 @@ class Workbench:
             # A mistake of phema's own or of the machine: the job's attempts bound how often it is repeated.
             log.exception("the task failed")
             outcome = Failed(f"unexpected {type(error).__name__}: {error}", retry=True)
-        if not task.continued or (isinstance(outcome, Failed) and not outcome.retry):
+        if not task.continued:  # what attempts share is removed by whoever has the lease, and ends the job
             self.discard(task.keys)
         return outcome
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -70,7 +71,7 @@ class ResumableLocalWriter(LocalWriter):
             os.close(self._descriptor)
 
     def _locked(self) -> int:
-        """The key's file under an exclusive lock. Raises StoreUnreachable while another writer holds it."""
+        """The key's file under an exclusive lock."""
         while True:
             descriptor = os.open(self._aside, os.O_CREAT | os.O_RDWR, 0o644)
             try:
@@ -80,12 +81,28 @@ class ResumableLocalWriter(LocalWriter):
                     return descriptor
                 if found.st_nlink > 1:  # killed between committing and removing: the bytes belong to the object now
                     _unlink(self._aside)
-            except BlockingIOError as error:
-                os.close(descriptor)
-                raise StoreUnreachable(
-                    f"object {self._key} is being written to {self._store.url} by another process; try again later"
-                ) from error
+            except BlockingIOError:
+                try:
+                    return self._taken_over(descriptor)
+                finally:
+                    os.close(descriptor)
             os.close(descriptor)
+
+    def _taken_over(self, held: int) -> int:
+        """A copy of what is durable of a file that another writer holds, in that file's place.
+
+        The other one is frozen or behind the times, and whoever opens a key last is right: it finds out when it makes
+        its next bytes durable, or commits.
+        """
+        path = self._aside.with_name(f"{self._aside.name}.{secrets.token_hex(8)}")
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        position, _ = _read(self._note)
+        done = 0
+        while done < position and (block := os.pread(held, min(_READ_BYTES, position - done), done)):
+            done += os.write(descriptor, block)
+        os.rename(path, self._aside)
+        return descriptor
 
     def _restore(self) -> None:
         """Go on behind what the note vouches for, or at the beginning."""
@@ -102,6 +119,7 @@ class ResumableLocalWriter(LocalWriter):
 
     def _sync(self) -> None:
         super()._sync()
+        self._assert_ours()
         note = os.open(self._note, os.O_CREAT | os.O_WRONLY, 0o644)
         try:  # of equal length and not truncated before: a kill leaves this note or the one before
             os.pwrite(note, f"{self._size:020d} {self._sha256.hexdigest()}".encode(), 0)
@@ -112,9 +130,12 @@ class ResumableLocalWriter(LocalWriter):
         return _same(self._aside, self._descriptor)
 
     def _assert_ours(self) -> None:
-        """Raise StoreUnreachable when somebody has removed the file, and perhaps begun another, meanwhile."""
+        """Raise StoreUnreachable when somebody has removed the file, or put another in its place, meanwhile."""
         if not self._is_ours():
-            raise StoreUnreachable(f"object {self._key} was given up in {self._store.url} while it was written")
+            raise StoreUnreachable(
+                f"object {self._key} in {self._store.url} was given up, or taken over by another process, "
+                "while it was written"
+            )
 
 
 def forget(store: LocalStore, key: str) -> None:

@@ -102,8 +102,8 @@ class ObjectStore(Protocol):
     def resumable(self, key: str) -> ResumableWriter:
         """A writer that goes on with what an earlier one of the same key left unfinished.
 
-        Only for keys that name all that their bytes depend on. One process writes a key at a time: a second meets
-        StoreUnreachable, at once or when it commits, and may try again.
+        Only for keys that name all that their bytes depend on. Of several writers of a key, as when one was frozen and
+        given up for dead, at least the last to begin can finish; another may meet StoreUnreachable.
         """
 
     def forget(self, key: str) -> None:

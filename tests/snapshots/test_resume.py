@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -97,16 +98,20 @@ def test_a_writer_that_is_forgotten_at_work_commits_nothing(store: ObjectStore, 
     assert partial(store) == []
 
 
-def test_two_writers_of_a_folder_do_not_meet(tmp_path: Path) -> None:
-    store = open_store((tmp_path / "store").as_uri())
-    with store.resumable("a/b") as first:
-        first.write(b"1")
-        with pytest.raises(StoreUnreachable, match=r"a/b is being written to .* by another process; try again later"):
-            store.resumable("a/b").__enter__()
-        store.put("c", b"3")  # sweeps what killed writers left, and not this
-        with store.resumable("d") as other:
-            other.write(b"4")
-    assert store.get("a/b") == b"1"
+def test_the_last_to_begin_takes_over(store: ObjectStore, whole: bytes) -> None:
+    """As when a worker is frozen: its job goes to another, and it wakes up at any time."""
+    with contextlib.suppress(StoreUnreachable), store.resumable("a/b") as first:
+        first.write(whole[: 9 * MIB])
+        with store.resumable("a/b") as second:
+            assert 5 * MIB <= second.position <= 9 * MIB
+            first.write(whole[9 * MIB : 10 * MIB])
+            store.put("c", b"3")  # sweeps what killed writers left, and not this
+            second.write(whole[second.position :])
+        assert store.get("a/b") == whole
+        first.write(whole[10 * MIB :])
+    assert store.get("a/b") == whole
+    assert second.info == digest(store, "a/b")
+    assert partial(store) == []
 
 
 def test_damaged_bytes_of_a_folder_are_not_gone_on_with(tmp_path: Path, whole: bytes) -> None:
