@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from shared.catalog import schema
+from shared.catalog.bases import BasisRepository
 from shared.catalog.checkpoints import CheckpointRepository
 from shared.catalog.engine import (
     UPGRADE_HINT,
@@ -43,6 +44,7 @@ class Transaction:
         self.checkpoints = CheckpointRepository(session)
         self.history = HistoryRepository(session)
         self.reconstructions = ReconstructionRepository(session, self.runs)
+        self.bases = BasisRepository(session, self.runs)
         self.evaluations = EvaluationRepository(session, self.runs)
         self.idempotency = IdempotencyRepository(session)
         self.targets = TargetRepository(session)

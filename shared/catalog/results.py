@@ -1,4 +1,4 @@
-"""What reconstructions and evaluations share: a row asks a question, a job answers it, the answer stays."""
+"""What reconstructions, bases and evaluations share: a row asks a question, a job answers it, the answer stays."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from shared.catalog.columns import new_id
 from shared.catalog.errors import NotFound
-from shared.catalog.models import Evaluation, Reconstruction
+from shared.catalog.models import Basis, Evaluation, Job, JobState, Reconstruction
 from shared.catalog.pages import Page
 from shared.catalog.repository import Repository
 from shared.catalog.runs import RunRepository
 
-R = TypeVar("R", Reconstruction, Evaluation)
+R = TypeVar("R", Reconstruction, Basis, Evaluation)
 
 
 class ResultRepository(Repository, Generic[R]):
@@ -60,6 +60,12 @@ class ResultRepository(Repository, Generic[R]):
         if run_id is not None:
             query = query.where(self._model.run_id == run_id)
         return self._newest_first(query, self._model.seq, after, limit)
+
+    def under_way(self, run_id: str) -> list[R]:
+        """Rows of a run that a queued or running job is about to answer."""
+        model = self._model
+        jobs = select(Job.id).where(Job.run_id == run_id, Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
+        return self._all(select(model).where(model.run_id == run_id, self._unfinished(), model.job_id.in_(jobs)))
 
     def _find_or_create(self, run_id: str, content_key: str, values: dict[str, Any]) -> tuple[R, bool]:
         # One asker per run at a time: the next one sees the job that this one has enqueued and assigned.

@@ -1,11 +1,16 @@
-"""Snapshots: register the bytes first, then the row."""
+"""Snapshots: register the bytes first, then the row.
+
+They go the other way: a row is retired (nobody plans with it any more), its object is deleted, the row is removed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import delete, func, select, tuple_, update
 
+from shared.catalog.clock import database_now
 from shared.catalog.columns import new_id
 from shared.catalog.content import canonical
 from shared.catalog.models import Snapshot
@@ -14,6 +19,8 @@ from shared.catalog.repository import Repository, Rows
 
 _WIDEST = 1.0
 """Beyond every sigma_rel: averages that have none come last."""
+_MOST_AT_ONCE = 1000
+"""Parameters of one statement; databases allow a few ten thousand."""
 _ORDER = (Snapshot.num_images, func.coalesce(Snapshot.sigma_rel, _WIDEST), Snapshot.id)
 
 
@@ -30,7 +37,10 @@ class SnapshotRepository(Repository):
         sha256: str,
         probe: bytes | None = None,
     ) -> tuple[Snapshot, bool]:
-        """The row of this time and profile, and whether it is new: a resumed run finds the one it had written."""
+        """The row of this time and profile, and whether it is new: a resumed run finds the one it had written.
+
+        A retired row is found, too, and stays retired.
+        """
         profile_key = canonical(profile)
         values = {
             "id": new_id("snap"),
@@ -52,8 +62,9 @@ class SnapshotRepository(Repository):
         return self._all(query)[0], created
 
     def get(self, snapshot_id: str) -> Snapshot:
-        """`NotFound` when there is no such snapshot."""
-        return self._one(select(Snapshot).where(Snapshot.id == snapshot_id), "snapshot", snapshot_id)
+        """`NotFound` when there is no such snapshot, or it is retired."""
+        query = select(Snapshot).where(Snapshot.id == snapshot_id, Snapshot.retired_at.is_(None))
+        return self._one(query, "snapshot", snapshot_id)
 
     def list(self, run_id: str, *, up_to: int | None = None) -> Rows[Snapshot]:
         """All of a run that are kept, in order of time, then profile; with `up_to`, those of at most so many images."""
@@ -86,6 +97,50 @@ class SnapshotRepository(Repository):
             .order_by(Snapshot.num_images)
         )
         return list(self._session.scalars(query))
+
+    def lost(self, ids: Iterable[str]) -> set[str]:
+        """Those of `ids` that are retired or removed. Ask while the run is locked, or the answer may be old."""
+        wanted = set(ids)
+        for some in _portions(wanted):
+            kept = select(Snapshot.id).where(Snapshot.id.in_(some), Snapshot.retired_at.is_(None))
+            wanted = wanted - set(self._session.scalars(kept))
+        return wanted
+
+    def set_pinned(self, ids: Iterable[str], pinned: bool) -> None:
+        """Keep snapshots whatever policy is applied, or no longer; lock the run first. Retired ones stay retired."""
+        for some in _portions(ids):
+            statement = update(Snapshot).where(Snapshot.id.in_(some), Snapshot.retired_at.is_(None))
+            self._session.execute(statement.values(pinned=pinned).execution_options(synchronize_session=False))
+
+    def retire(self, ids: Iterable[str]) -> None:
+        """Give snapshots up for ever: no list holds them any more. Lock the run first. Pinned ones stay."""
+        for some in _portions(ids):
+            statement = update(Snapshot).where(
+                Snapshot.id.in_(some), Snapshot.retired_at.is_(None), Snapshot.pinned.is_(False)
+            )
+            values = {"retired_at": database_now()}
+            self._session.execute(statement.values(values).execution_options(synchronize_session=False))
+
+    def retired(self, run_id: str) -> Rows[Snapshot]:
+        """Given up, with the row still there: the object may be gone."""
+        return self._all(select(Snapshot).where(Snapshot.run_id == run_id, Snapshot.retired_at.is_not(None)))
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Delete the rows of retired snapshots whose objects are gone; how many there were. Twice is harmless."""
+        removed = 0
+        for some in _portions(ids):
+            statement = delete(Snapshot).where(Snapshot.id.in_(some), Snapshot.retired_at.is_not(None))
+            gone = self._session.scalars(
+                statement.returning(Snapshot.id).execution_options(synchronize_session=False)
+            ).all()
+            removed += len(gone)
+        return removed
+
+
+def _portions(ids: Iterable[str]) -> Iterator[Rows[str]]:
+    rest = list(ids)
+    for first in range(0, len(rest), _MOST_AT_ONCE):
+        yield rest[first : first + _MOST_AT_ONCE]
 
 
 def _width(row: Snapshot) -> float:
