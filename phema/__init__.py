@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from phema.client import Client
     from phema.errors import PhemaError
+    from phema.importing import import_run
     from phema.models import load, metadata, sample, save_grid
     from phema.writer import SnapshotWriter
     from shared.edm2.ema import PowerFunctionEMA
@@ -22,6 +23,7 @@ _HOMES = {
     "PowerFunctionEMA": "shared.edm2.ema",
     "Profile": "shared.snapshots.profile",
     "SnapshotWriter": "phema.writer",
+    "import_run": "phema.importing",
     "load": "phema.models",
     "metadata": "phema.models",
     "sample": "phema.models",
@@ -34,6 +36,7 @@ __all__ = [
     "PowerFunctionEMA",
     "Profile",
     "SnapshotWriter",
+    "import_run",
     "load",
     "metadata",
     "sample",

@@ -35,6 +35,10 @@ Progress = Callable[[int, int, str], None]
 """Files done, files in all, and the one that is read next."""
 
 
+def _unseen(done: int, total: int, detail: str) -> None:
+    """Nobody watches."""
+
+
 @dataclass(frozen=True)
 class Imported:
     """What an import did: the run as it is now, files written by it, and files that had been there before."""
@@ -68,6 +72,7 @@ def open_source(
     key: str | None = None,
     network: NetworkConfig | str | None = None,
     buffers: Sequence[str] = (),
+    on_progress: Progress = _unseen,
 ) -> Source:
     """What `import_run` would import, read as far as times, profiles and the network of published pickles.
 
@@ -84,7 +89,7 @@ def open_source(
         else:
             snapshots = published_files(folder)
         chosen = _network_of(network) if isinstance(network, str) else network
-        found = _common_network(snapshots)
+        found = _common_network(snapshots, on_progress)
     except ForeignFileRefused as error:
         raise InvalidArgument(str(error)) from error
     except OSError as error:
@@ -108,7 +113,7 @@ def import_run(
     vae: str | None = None,
     client: Client | None = None,
     store: str | ObjectStore | None = None,
-    on_progress: Progress = lambda done, total, detail: None,
+    on_progress: Progress = _unseen,
 ) -> Imported:
     """Turn the files of a folder into the snapshots of run `name`, which then reconstruct like any other's.
 
@@ -124,25 +129,23 @@ def import_run(
     Raises InvalidArgument for what is refused, and what SnapshotWriter raises.
     """
     source = open_source(folder, mapping=mapping, pattern=pattern, key=key, network=network, buffers=buffers)
-    own = Client() if client is None else None
-    try:
-        return _import(
-            source, name, _dataset(source.network, dataset, held_out, vae), own or client, store, on_progress
-        )
-    finally:
-        if own is not None:
-            own.close()
+    chosen = choose_dataset(source.network, dataset, held_out, vae)
+    if client is not None:
+        return import_source(source, name, chosen, client, store=store, on_progress=on_progress)
+    with Client() as opened:
+        return import_source(source, name, chosen, opened, store=store, on_progress=on_progress)
 
 
-def _import(
+def import_source(
     source: Source,
     name: str,
     dataset: DatasetConfig | None,
-    client: Client | None,
-    store: str | ObjectStore | None,
-    on_progress: Progress,
+    client: Client,
+    *,
+    store: str | ObjectStore | None = None,
+    on_progress: Progress = _unseen,
 ) -> Imported:
-    assert client is not None
+    """`import_run` of a source that is open."""
     total = len(source.snapshots)
     config = _config(client, name, source, dataset)
     run = client.runs.open(name, config, origin="imported")
@@ -197,7 +200,7 @@ def _same_tensors(
     return shapes
 
 
-def _common_network(snapshots: Sequence[ForeignSnapshot]) -> NetworkConfig | None:
+def _common_network(snapshots: Sequence[ForeignSnapshot], on_progress: Progress) -> NetworkConfig | None:
     """Of the pickles, all of which are checked; None when there are none."""
     pickles = [snapshot.path for snapshot in snapshots if snapshot.path.suffix == ".pkl"]
     if not pickles:
@@ -205,7 +208,8 @@ def _common_network(snapshots: Sequence[ForeignSnapshot]) -> NetworkConfig | Non
     if len(pickles) < len(snapshots):
         raise InvalidArgument(f"{pickles[0]} is a pickle and other files are state dicts; one folder is one run")
     network = read_published(pickles[0]).config
-    for path in pickles[1:]:
+    for done, path in enumerate(pickles):
+        on_progress(done, len(pickles), path.name)
         other = read_published(path).config
         for field in NetworkConfig.model_fields:
             if getattr(other, field) != getattr(network, field):
@@ -213,6 +217,7 @@ def _common_network(snapshots: Sequence[ForeignSnapshot]) -> NetworkConfig | Non
                     f"{path} has another network than {pickles[0].name}: {field} is {getattr(other, field)}, not "
                     f"{getattr(network, field)}; one folder is one run"
                 )
+    on_progress(len(pickles), len(pickles), "")
     return network
 
 
@@ -229,7 +234,7 @@ def _network_of(text: str) -> NetworkConfig:
         raise InvalidArgument(f"network {text}: {invalid(error)}") from error
 
 
-def _dataset(
+def choose_dataset(
     network: NetworkConfig | None, dataset: str | None, held_out: int | None, vae: str | None
 ) -> DatasetConfig | None:
     """What evaluations compare with; None when it was not said. Raises InvalidArgument."""

@@ -14,7 +14,9 @@ from phema.screen import Screen
 
 def import_(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of network pickles as EDM2 publishes them.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of network pickles as EDM2 publishes them, or state dicts.")
+    ],
     name: Annotated[str, typer.Option("--name", help="Name of the run.")],
     mapping: Annotated[
         Path | None, typer.Option("--mapping", metavar="FILE", help="JSON list of file, num_images and profile.")
@@ -52,7 +54,7 @@ def import_(
     as_json: JsonFlag = False,
 ) -> None:
     """Import snapshots that other programs wrote, as a run whose EMA lengths can be chosen."""
-    from phema.importing import import_run, open_source
+    from phema.importing import choose_dataset, import_source, open_source
     from shared.snapshots.foreign.naming import as_listed
 
     view = screen(as_json)
@@ -63,21 +65,14 @@ def import_(
         "network": network,
         "buffers": buffers or (),
     }
+    with view.bar("checking") as bar:
+        source = open_source(folder, **how, on_progress=bar.update)
+    chosen = choose_dataset(source.network, dataset, held_out, vae)
     if plan:
-        source = open_source(folder, **how)
         view.result(json.loads(as_listed(source.snapshots, folder)), lambda: _planned(view, source))
         return
     with client(context) as service, plainly(), view.bar("importing") as bar:
-        done = import_run(
-            folder,
-            name,
-            **how,
-            dataset=dataset,
-            held_out=held_out,
-            vae=vae,
-            client=service,
-            on_progress=bar.update,
-        )
+        done = import_source(source, name, chosen, service, on_progress=bar.update)
     document = {"run": done.run.to_json(), "written": done.written, "known": done.known}
     view.result(document, lambda: _said(view, done.run.name, done.written, done.known))
 
