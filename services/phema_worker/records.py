@@ -8,7 +8,18 @@ from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
-from services.phema_worker.tasks import Done, EvaluateTask, Output, ReconstructTask, Task, Weights
+from services.phema_worker.compact import compact_task, record_basis
+from services.phema_worker.retain import record_removal, retain_task
+from services.phema_worker.tasks import (
+    CompactTask,
+    Done,
+    EvaluateTask,
+    Output,
+    ReconstructTask,
+    RetainTask,
+    Task,
+    Weights,
+)
 from shared.catalog import Evaluation, Job, JobKind, Reconstruction, Transaction, submission_id
 from shared.snapshots.layout import pictures_key, reconstruction_key
 from shared.snapshots.plan import StoredSnapshot
@@ -31,6 +42,10 @@ def task_of(tx: Transaction, job: Job) -> Task | None:
         rows = tx.reconstructions.by_ids(job.payload["reconstruction_ids"])
         pending = [row for row in rows if row.key is None]
         return _reconstruct_task(job, pending) if pending else None
+    if job.kind is JobKind.COMPACT:
+        return compact_task(tx, job)
+    if job.kind is JobKind.RETAIN:
+        return retain_task(tx, job)
     evaluation = tx.evaluations.get(job.payload["evaluation_id"])
     return _evaluate_task(tx, job, evaluation) if evaluation.figures is None else None
 
@@ -39,7 +54,11 @@ def record(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> J
     """Write the results and end the job, all or nothing. Raises LeaseLost when another attempt has taken over."""
     tx.jobs.assert_fence(job.id, job.fence)
     result: dict[str, Any] = {}
-    if isinstance(task, ReconstructTask) and done is not None:
+    if isinstance(task, CompactTask) and done is not None:
+        result = record_basis(tx, task, done)
+    elif isinstance(task, RetainTask) and done is not None:
+        result = record_removal(tx, job, task, done)
+    elif isinstance(task, ReconstructTask) and done is not None:
         for output, written in zip(task.outputs, done.written, strict=True):
             tx.reconstructions.complete(output.reconstruction_id, written.key, written.size, written.sha256)
         result = {"bytes_read": task.bytes_to_read, "seconds": done.seconds}

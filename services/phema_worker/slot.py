@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from services.phema_worker.actor import start_actor
 from services.phema_worker.attempt import Attempt, Unresponsive
 from services.phema_worker.records import ImpossibleJob, task_of
-from services.phema_worker.tasks import Done, Failed, Outcome, ReconstructTask, Stopped, Task
+from services.phema_worker.tasks import CompactTask, Done, Failed, Outcome, ReconstructTask, RetainTask, Stopped, Task
 from shared.catalog import Catalog, CatalogUnreachable, Job, JobKind, JobState, NotFound
 from shared.settings import Settings
 from shared.telemetry import Meters, log_fields
@@ -21,7 +21,7 @@ from shared.telemetry import metrics as m
 
 log = logging.getLogger(__name__)
 
-KINDS = (JobKind.RECONSTRUCT, JobKind.EVALUATE)
+KINDS = (JobKind.RECONSTRUCT, JobKind.COMPACT, JobKind.EVALUATE, JobKind.RETAIN)
 _SCARCE_SECONDS = 30.0
 """An actor that waits longer for its resources is worth a line in the log."""
 
@@ -139,7 +139,14 @@ class Slot:
             return Failed(sentence, retry=True)
 
     def _count(self, task: Task | None, done: Done) -> None:
-        if isinstance(task, ReconstructTask):
+        if isinstance(task, RetainTask):
+            self._meters.add(m.SNAPSHOTS_DELETED, len(task.doomed))
+            self._meters.add(m.SNAPSHOT_BYTES_FREED, task.bytes_to_free)
+        elif isinstance(task, CompactTask):
+            self._meters.add(m.BASES)
+            self._meters.add(m.RECONSTRUCTION_BYTES_READ, task.bytes_to_read)
+            self._meters.add(m.RECONSTRUCTION_BYTES_WRITTEN, sum(written.size for written in done.written))
+        elif isinstance(task, ReconstructTask):
             self._meters.add(m.RECONSTRUCTIONS, len(done.written))
             self._meters.add(m.RECONSTRUCTION_BYTES_READ, task.bytes_to_read)
             self._meters.add(m.RECONSTRUCTION_BYTES_WRITTEN, sum(written.size for written in done.written))

@@ -12,7 +12,7 @@ from shared.snapshots.profile import Profile
 
 @dataclass(frozen=True)
 class Output:
-    """One reconstruction to write: `coefficients` in the order of the task's `inputs`."""
+    """One file to write, a reconstruction's or a basis's: `coefficients` in the order of the task's `inputs`."""
 
     reconstruction_id: str
     key: str
@@ -45,6 +45,29 @@ class ReconstructTask:
 
 
 @dataclass(frozen=True)
+class CompactTask(ReconstructTask):
+    """The outputs are the vectors of a basis."""
+
+    basis_id: str = ""
+
+
+@dataclass(frozen=True)
+class RetainTask:
+    """Objects of retired snapshots, and the rows that go after them."""
+
+    token: str
+    snapshot_ids: tuple[str, ...]
+    doomed: tuple[str, ...]
+    bytes_to_free: int
+    continued: ClassVar[bool] = True
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """It writes nothing."""
+        return ()
+
+
+@dataclass(frozen=True)
 class Weights:
     """A finished reconstruction in the store."""
 
@@ -69,7 +92,7 @@ class EvaluateTask:
         return (self.pictures_key,)
 
 
-Task = ReconstructTask | EvaluateTask
+Task = ReconstructTask | EvaluateTask | RetainTask
 
 
 @dataclass(frozen=True)

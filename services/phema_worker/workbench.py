@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from services.phema_worker.evaluate import NotFinite, Scores, evaluate
+from services.phema_worker.retain import delete_objects
 from services.phema_worker.tasks import (
     Done,
     EvaluateTask,
@@ -19,6 +20,7 @@ from services.phema_worker.tasks import (
     Outcome,
     Output,
     ReconstructTask,
+    RetainTask,
     Stopped,
     Task,
     Weights,
@@ -64,6 +66,9 @@ class Workbench:
         """Do a task, or say in one sentence why not. Then nothing is left of it but what the next attempt continues."""
         start = time.perf_counter()
         try:
+            if isinstance(task, RetainTask):
+                delete_objects(self._store, task, watch)
+                return Done((), {}, 0, time.perf_counter() - start)
             self.discard(task.leftovers)
             if isinstance(task, ReconstructTask):
                 return Done(self._reconstruct(task, watch), {}, 0, time.perf_counter() - start)
@@ -146,9 +151,9 @@ def _config(model: LoadedModel, key: str) -> RunConfig:
 
 
 def _metadata(source: SnapshotMetadata, output: Output) -> SnapshotMetadata:
-    """A reconstruction describes the same run as its snapshots, and says what it was made of."""
+    """What is made of snapshots describes the same run as they do, and says what it was made of."""
     fields = source.model_dump() | {
-        "kind": "reconstruction",
+        "kind": "basis" if output.profile.kind == "basis" else "reconstruction",
         "profile": output.profile,
         "dtype": output.dtype,
         "code_version": version("phema"),

@@ -184,10 +184,27 @@ RECONSTRUCTIONS = Metric(
     "phema_reconstructions_total", "counter", "reconstructions", (), ("worker",), "Reconstructions written."
 )
 RECONSTRUCTION_BYTES_READ = Metric(
-    "phema_reconstruction_read_bytes_total", "counter", "bytes", (), ("worker",), "Snapshot bytes read to reconstruct."
+    "phema_reconstruction_read_bytes_total",
+    "counter",
+    "bytes",
+    (),
+    ("worker",),
+    "Snapshot bytes read to reconstruct and to compact.",
 )
 RECONSTRUCTION_BYTES_WRITTEN = Metric(
-    "phema_reconstruction_written_bytes_total", "counter", "bytes", (), ("worker",), "Bytes of reconstructions written."
+    "phema_reconstruction_written_bytes_total",
+    "counter",
+    "bytes",
+    (),
+    ("worker",),
+    "Bytes of reconstructions and bases written.",
+)
+BASES = Metric("phema_bases_total", "counter", "bases", (), ("worker",), "Bases written.")
+SNAPSHOTS_DELETED = Metric(
+    "phema_snapshots_deleted_total", "counter", "snapshots", (), ("worker",), "Snapshots deleted by retention."
+)
+SNAPSHOT_BYTES_FREED = Metric(
+    "phema_snapshot_bytes_freed_total", "counter", "bytes", (), ("worker",), "Bytes of those snapshots."
 )
 EVALUATION_SAMPLES = Metric(
     "phema_evaluation_samples_total", "counter", "pictures", (), ("worker",), "Pictures sampled by evaluations."

@@ -1,0 +1,63 @@
+"""`compact` jobs: one pass over a run's snapshots writes the vectors of a basis.
+
+To an actor it is a reconstruction of several outputs; what is special is what the files and the row say.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from importlib.metadata import version
+from typing import Any
+
+from services.phema_worker.tasks import CompactTask, Done, Output
+from shared.catalog import Basis, Job, Transaction, submission_id
+from shared.snapshots.layout import basis_key
+from shared.snapshots.plan import StoredSnapshot
+from shared.snapshots.profile import Profile
+from shared.snapshots.spans import PASS_VERSION
+
+
+def compact_task(tx: Transaction, job: Job) -> CompactTask | None:
+    """What is left to do; None when the vectors are there. Raises NotFound."""
+    basis = tx.bases.get(job.payload["basis_id"])
+    if basis.vectors is not None:
+        return None
+    plan = basis.plan
+    inputs = tuple(
+        StoredSnapshot(**entry | {"profile": Profile.model_validate(entry["profile"])}) for entry in plan["snapshots"]
+    )
+    lineage = lineage_of(plan)
+    # As with reconstructions, the key names all that the bytes depend on, and the job: an attempt goes on with what the
+    # one before left, and the end of one job takes nothing from another.
+    content = [job.id, PASS_VERSION, version("phema"), lineage]
+    token = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    outputs = tuple(_output(basis, index, token, lineage) for index in range(len(plan["vectors"])))
+    return CompactTask(submission_id(job.id, job.fence), inputs, outputs, basis_id=basis.id)
+
+
+def lineage_of(plan: dict[str, Any]) -> dict[str, Any]:
+    """What every vector's file says of the whole basis: any one of them, and all snapshots gone, tells its plan."""
+    entries = ("num_images", "profile", "key", "size", "sha256", "dtype")
+    return {
+        "snapshots": [{name: snapshot[name] for name in entries} for snapshot in plan["snapshots"]],
+        **{name: plan[name] for name in ("vectors", "sigma_rel_min", "sigma_rel_max", "tolerance", "error")},
+    }
+
+
+def record_basis(tx: Transaction, task: CompactTask, done: Done) -> dict[str, Any]:
+    """Write the vectors into the row; what the job's result says of them."""
+    vectors = [{"key": w.key, "size": w.size, "sha256": w.sha256} for w in done.written]
+    tx.bases.complete(task.basis_id, vectors)
+    return {"vectors": len(vectors), "bytes_read": task.bytes_to_read, "seconds": done.seconds}
+
+
+def _output(basis: Basis, index: int, token: str, lineage: dict[str, Any]) -> Output:
+    return Output(
+        reconstruction_id=basis.id,
+        key=basis_key(basis.run_id, basis.id, index, token),
+        coefficients=tuple(basis.plan["vectors"][index]),
+        dtype="float32",
+        profile=Profile(kind="basis", index=index),
+        lineage=lineage,
+    )
