@@ -72,6 +72,7 @@ class SnapshotWriter:
         self.run: Run | None = None
         """The run as it was when it was opened; None in processes that do not write."""
         self._uploader: BackgroundUploader | None = None
+        self._tensors: dict[str, tuple[tuple[int, ...], bool]] = {}
         if not _writes():
             return
         if origin not in get_args(Origin):
@@ -137,6 +138,7 @@ class SnapshotWriter:
         # Everything is copied before anything is handed over: the background would only slow the copying down.
         files = [self._copied(now, p, dtype, copied, items, spread) for p, items, spread in due]
         for metadata, tensors in filter(None, files):
+            self._check_same(metadata, tensors)
             self._submit(metadata, tensors)
 
     @property
@@ -213,6 +215,20 @@ class SnapshotWriter:
             config=self.run.config,
         )
         return metadata, tensors
+
+    def _check_same(self, metadata: SnapshotMetadata, tensors: dict[str, Tensor]) -> None:
+        """A reconstruction combines a run's files tensor by tensor. Raises InvalidArgument."""
+        found = {
+            name: (tuple(tensor.shape), name not in metadata.buffers and tensor.is_floating_point())
+            for name, tensor in tensors.items()
+        }
+        self._tensors = self._tensors or found
+        for name in sorted(found.keys() | self._tensors.keys()):
+            if found.get(name) != self._tensors.get(name):
+                raise InvalidArgument(
+                    f"tensor {name} is {_described(found.get(name))}, in what was saved before it is "
+                    f"{_described(self._tensors.get(name))}; all snapshots of a run hold the same tensors"
+                )
 
     def _submit(self, metadata: SnapshotMetadata, tensors: dict[str, Tensor]) -> None:
         if self._uploader is None:
@@ -305,6 +321,10 @@ def _storable(name: str, tensor: Any) -> Tensor:
     if tensor.dtype not in TORCH_DTYPES.values():
         raise InvalidArgument(f"tensor {name} has dtype {tensor.dtype}, which a snapshot file cannot hold")
     return tensor
+
+
+def _described(tensor: tuple[tuple[int, ...], bool] | None) -> str:
+    return "missing" if tensor is None else f"{'averaged' if tensor[1] else 'copied'} with shape {tensor[0]}"
 
 
 def _report_retry(error: Exception, delay_s: float) -> None:

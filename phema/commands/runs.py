@@ -120,10 +120,19 @@ def cancel(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> N
 
 @app.command()
 def resume(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> None:
-    """Train a failed or cancelled run on from its latest checkpoint."""
+    """Train a failed or cancelled run on from its latest checkpoint, or open one of your own training loop again."""
     view = screen(as_json)
     with client(context) as service:
         found = service.runs.resume(run)
+    view.result(found.to_json(), lambda: view.say(f"{found.name} is {found.state} at {found.num_images:,} images"))
+
+
+@app.command()
+def finish(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> None:
+    """End a run of a training loop of your own; it takes no more snapshots unless it is resumed."""
+    view = screen(as_json)
+    with client(context) as service:
+        found = service.runs.finish(run)
     view.result(found.to_json(), lambda: view.say(f"{found.name} is {found.state} at {found.num_images:,} images"))
 
 

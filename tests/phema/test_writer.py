@@ -140,7 +140,11 @@ def test_any_mapping_under_any_profile(store_around: Service, client: Client, na
     state = {"w": torch.randn(3, generator=generator).bfloat16(), "phase": torch.full([2], 1.1), "n": torch.tensor(7)}
     with SnapshotWriter(name, origin="imported") as writer:
         writer.save(100, state, profile=0.05, buffers=["phase"])
-        writer.save(100, state, profile=Profile(kind="raw"), dtype="bfloat16")
+        writer.save(100, state, profile=Profile(kind="raw"), dtype="bfloat16", buffers=["phase"])
+        with pytest.raises(errors.InvalidArgument, match=r"phase is averaged with shape \(2,\), .* it is copied with"):
+            writer.save(200, state, profile=0.05)
+        with pytest.raises(errors.InvalidArgument, match=r"tensor n is missing, in what was saved before it is copied"):
+            writer.save(200, {"w": state["w"], "phase": state["phase"]}, profile=0.05, buffers=["phase"])
     assert client.runs.get(name).origin == "imported"
     rows = client.runs.snapshots(name)
     assert [(s.profile["kind"], s.num_images) for s in rows] == [("power", 100), ("raw", 100)]
