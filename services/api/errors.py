@@ -8,8 +8,8 @@ Problem                     `.status`, `.title`, `.detail` (one sentence), `.kin
 ├── Conflict                409  right request, wrong moment
 │   ├── NameTaken                another run has the name
 │   ├── NoSnapshots              the run has not written a snapshot yet
-│   ├── NotOpen                  the run takes no snapshots from outside: phema trains it, or it has ended
-│   └── NotFinished              what is asked for, or built on, is not there yet, or never will be
+│   ├── NotFinished              what is asked for, or built on, is not there yet, or never will be
+│   └── NotOpen                  the run takes no snapshots from outside: phema trains it, or it has ended
 ├── TooLarge                413  the body is longer than any request of this API
 ├── RangeNotSatisfiable     416  the range starts behind the end of the file
 ├── Invalid                 422  one or more fields are wrong; `.errors` lists each

@@ -20,7 +20,10 @@ from phema.up import running_service
 from services.api.app import create_app
 from services.api.openapi import EXAMPLES, examples
 from shared.settings import Settings
+from shared.snapshots.store import ObjectStore
+from shared.wiring import store_from
 from tests.api.documents import API_MD, OPENAPI_JSON, ROOT, openapi_text, with_recorded
+from tests.api.seed import upload
 
 LONGEST_LIST = 4
 KEPT_ITEMS = 2
@@ -87,7 +90,7 @@ def shortened(value: Any) -> Any:
     return value
 
 
-def scenario(ask: Recorder) -> None:
+def scenario(ask: Recorder, store: ObjectStore) -> None:
     """Every operation once, in the order in which a user meets them."""
     ask("get_health", "GET", "/healthz")
     ask("get_readiness", "GET", "/readyz")
@@ -124,6 +127,7 @@ def scenario(ask: Recorder) -> None:
     ask("get_evaluation_pictures", "GET", f"{path}/pictures", headers=part)
     ask("get_job", "GET", f"/v1/jobs/{run['job']['id']}")
     _cancel(ask)
+    _bring_your_own(ask, store)
     ask("get_metrics", "GET", "/metrics")
 
 
@@ -137,12 +141,20 @@ def _cancel(ask: Recorder) -> None:
     del ask.exchanges["_"]
 
 
+def _bring_your_own(ask: Recorder, store: ObjectStore) -> None:
+    """A run of another training loop, with one snapshot."""
+    asked = {"name": "mine", "config": {"model": "a classifier", "learning_rate": 0.1}, "total_images": 64_000}
+    run = ask("open_external_run", "POST", "/v1/runs/external", asked).json()
+    ask("register_snapshot", "POST", "/v1/runs/mine/snapshots", upload(store, run, num_images=6_400, weights=[1, 2]))
+    ask("finish_run", "POST", "/v1/runs/mine/finish")
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="phema-record-") as folder:
         if "--render" not in sys.argv:
             with running_service(Path(folder)) as url:
                 ask = Recorder(url)
-                scenario(ask)
+                scenario(ask, store_from(Settings(state_dir=Path(folder))))
             text = json.dumps(ask.exchanges, indent=1, ensure_ascii=False)
             (ROOT / "services" / "api" / EXAMPLES).write_text(text + "\n")
         document = create_app(Settings(state_dir=Path(folder))).openapi()

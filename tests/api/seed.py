@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
 
 from shared.catalog import Catalog, Evaluation, Job, JobKind, Reconstruction, Run
 from shared.recipes.presets import resolve
 from shared.snapshots import layout
+from shared.snapshots.file import encode
+from shared.snapshots.header import SnapshotMetadata
+from shared.snapshots.probe import probe_of
 from shared.snapshots.profile import Profile
 from shared.snapshots.store import ObjectStore
 
@@ -53,6 +60,44 @@ def snapshots(
             )[0].id
             for num_images, sigma_rel, key, sha256 in rows
         ]
+
+
+def upload(
+    store: ObjectStore,
+    run: Any,
+    *,
+    num_images: int,
+    weights: Sequence[float],
+    profile: Profile | None = None,
+    says: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Put a snapshot file of an external run (the API's document) into the store; the request that registers it.
+
+    `says`: what its header has otherwise.
+    """
+    profile = profile or Profile.power(0.05)
+    metadata = {
+        "run_id": run["id"],
+        "num_images": num_images,
+        "profile": profile,
+        "dtype": "float16",
+        "code_version": "test",
+        "config_hash": run["config_hash"],
+        "config": run["config"],
+    }
+    data = encode({"weight": torch.tensor(weights)}, SnapshotMetadata.model_validate(metadata | dict(says or {})))
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = layout.snapshot_key(run["id"], num_images=num_images, label=profile.label, sha256=sha256)
+    store.put(key, data)
+    return {
+        "num_images": num_images,
+        "profile": profile.model_dump(mode="json"),
+        "dtype": "float16",
+        "key": key,
+        "size": len(data),
+        "sha256": sha256,
+        "probe": base64.b64encode(probe_of(data)).decode(),
+    }
 
 
 def trained(catalog: Catalog, store: ObjectStore, name: str = "digits") -> Run:

@@ -12,10 +12,7 @@ import pytest
 import torch
 
 from shared.catalog import JobKind
-from shared.snapshots.file import encode
-from shared.snapshots.header import SnapshotMetadata
-from shared.snapshots.layout import run_key, snapshot_key
-from shared.snapshots.probe import probe_of
+from shared.snapshots.layout import run_key
 from shared.snapshots.profile import Profile
 from tests.api import seed
 from tests.api.http import Api, problem
@@ -34,38 +31,13 @@ def uploaded(
     api: Api, run: Any, num_images: int = 640, profile: Profile | None = None, says: Any = None
 ) -> dict[str, Any]:
     """The request that registers a file which is in the store. `says`: what its header has otherwise."""
-    profile = profile or Profile.power(0.05)
-    metadata = SnapshotMetadata.model_validate(
-        {
-            "run_id": run["id"],
-            "num_images": num_images,
-            "profile": profile,
-            "dtype": "float16",
-            "code_version": "test",
-            "config_hash": run["config_hash"],
-            "config": run["config"],
-            **(says or {}),
-        }
-    )
-    generator = torch.Generator().manual_seed(num_images)
-    data = encode({"weight": torch.randn(3, 4, generator=generator)}, metadata)
-    sha256 = hashlib.sha256(data).hexdigest()
-    key = snapshot_key(run["id"], num_images=num_images, label=profile.label, sha256=sha256)
-    api.store.put(key, data)
-    return {
-        "num_images": num_images,
-        "profile": profile.model_dump(mode="json"),
-        "dtype": "float16",
-        "key": key,
-        "size": len(data),
-        "sha256": sha256,
-        "probe": base64.b64encode(probe_of(data)).decode(),
-    }
+    weights = torch.randn(12, generator=torch.Generator().manual_seed(num_images)).tolist()
+    return seed.upload(api.store, run, num_images=num_images, weights=weights, profile=profile, says=says)
 
 
-@pytest.mark.parametrize("path", ["/v1/runs/external", "/v1/runs/mine/snapshots", "/v1/runs/mine/finish"])
-def test_anonymous_gets_401(guarded: Api, path: str) -> None:
-    problem(guarded.anonymous("POST", path), 401, "unauthorized")
+def test_anonymous_gets_401(guarded: Api) -> None:
+    for path in ("/v1/runs/external", "/v1/runs/mine/snapshots", "/v1/runs/mine/finish"):
+        problem(guarded.anonymous("POST", path), 401, "unauthorized")
 
 
 def test_a_run_is_opened_once_and_found_again(api: Api) -> None:
@@ -142,9 +114,10 @@ def test_planning_without_snapshots_says_so(api: Api) -> None:
     assert "run mine has no snapshots yet" in problem(answer, 409, "no-snapshots")["detail"]
 
 
-@pytest.mark.parametrize(
-    ("wrong", "field", "sentence"),
-    [
+def test_wrong_fields_are_named_and_get_no_row(api: Api) -> None:
+    run = opened(api)
+    right = uploaded(api, run)
+    for wrong, field, sentence in (
         ({"key": "runs/run-1/snapshots/x.safetensors"}, "key", "must be runs/"),
         ({"size": 7}, "key", "bytes, 7 were written"),
         ({"dtype": "float32"}, "dtype", "dtype float32 is not what the file at"),
@@ -152,31 +125,25 @@ def test_planning_without_snapshots_says_so(api: Api) -> None:
         ({"probe": "!"}, "probe", "must be base64"),
         ({"probe": "AAAA"}, "probe", "holds 3 bytes"),
         ({"num_images": 0}, "num_images", "greater than or equal to 1"),
-    ],
-)
-def test_wrong_fields_are_named(api: Api, wrong: dict[str, Any], field: str, sentence: str) -> None:
-    run = opened(api)
-    answer = api.post("/v1/runs/mine/snapshots", {**uploaded(api, run), **wrong})
-    document = problem(answer, 422, "invalid")
-    assert document["errors"][0]["field"] == field
-    assert sentence in document["detail"]
+    ):
+        document = problem(api.post("/v1/runs/mine/snapshots", {**right, **wrong}), 422, "invalid")
+        assert document["errors"][0]["field"] == field
+        assert sentence in document["detail"]
     assert api.all("/v1/runs/mine/snapshots") == []
 
 
-@pytest.mark.parametrize(
-    ("says", "field"),
-    [
+def test_a_file_that_says_otherwise_gets_no_row(api: Api) -> None:
+    run = opened(api)
+    says: tuple[tuple[dict[str, Any], str], ...] = (
         ({"run_id": "run-other"}, "run"),
         ({"num_images": 1280}, "num_images"),
         ({"profile": Profile.power(0.1)}, "profile"),
         ({"config_hash": "0" * 64}, "config_hash"),
         ({"dtype": "float32"}, "dtype"),
-    ],
-)
-def test_a_file_that_says_otherwise_gets_no_row(api: Api, says: dict[str, Any], field: str) -> None:
-    run = opened(api)
-    answer = api.post("/v1/runs/mine/snapshots", uploaded(api, run, says=says))
-    assert problem(answer, 422, "invalid")["errors"][0]["field"] == field
+    )
+    for said, field in says:
+        answer = api.post("/v1/runs/mine/snapshots", uploaded(api, run, says=said))
+        assert problem(answer, 422, "invalid")["errors"][0]["field"] == field
     assert api.all("/v1/runs/mine/snapshots") == []
 
 
