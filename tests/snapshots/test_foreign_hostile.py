@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -231,16 +232,43 @@ def test_bombs_inside_storages_are_refused_before_torch_sees_them(monkeypatch: p
     refused(with_payload(good.replace(b"HalfStorage", b"LongStorage")), "it names 'torch.LongStorage'")
     refused(with_payload(good.replace(b"HalfStorage", b"FloatStorage")), "1 elements of float32, 4 bytes, and 2")
     refused(with_payload(good.replace(b"little_endian", b"little_enDian")), "big-endian")
-    refused(with_payload(pickle.dumps(1) * 5), "does not begin as torch's serialisation does")
+    refused(with_payload(pickle.dumps(1, 2) * 5), "does not begin as torch's serialisation does")
     refused(with_payload(b""), "it was cut off")
     bomb = {"data.pkl": zipped_pickle(2**30), "byteorder": b"little", "data/0": bytes(2**20)}
-    refused(with_payload(zip_of(bomb, zipfile.ZIP_DEFLATED)), "in it is compressed")
+    refused(with_payload(zip_of(bomb, zipfile.ZIP_DEFLATED)), "it is a compressed zip file")
     refused(with_payload(zip_of({**bomb, "data/0": b"12"})), "announces 1,073,741,824 elements")
     refused(with_payload(zip_of({"data.pkl": zipped_pickle(1)})), "lacks its data '0'")
     refused(with_payload(zip_of({"data.pkl": zipped_pickle(1), "byteorder": b"big", "data/0": b"12"})), "big-endian")
-    refused(with_payload(zip_of({str(i): b"" for i in range(40)})), "a zip file of 40 entries")
-    refused(with_payload(b"PK\x03\x04" + bytes(60)), "does not end as one")
-    refused(with_payload(b"PK\x03\x04" + b"PK\x05\x06" + b"\xff" * 18), "begins as a zip file and is none")
+    refused(with_payload(zip_of({str(i): b"" for i in range(99)})), "with 5,534 bytes of names")
+    refused(with_payload(zip_of({"data/0": b"12"})), "without data.pkl")
+    refused(with_payload(zip_of({"data.pkl": zipped_pickle(1) + b"N."})), "not the serialisation of one storage")
+    refused(with_payload(b"PK\x03\x04" + bytes(60)), "does not end as a zip file")
+    refused(with_payload(b"PK\x03\x04" + b"PK\x05\x06" + bytes(10) + b"\xff" * 6 + b"\0\0"), "bytes of names")
+    whole = foreign_payload(zipped=True)
+    assert whole[-42:-38] == b"PK\6\7", "torch writes zip64, whose own directory size counts"
+    refused(with_payload(whole[:-58] + b"\0\0\0\1" + whole[-54:]), "bytes of names")
+    refused(with_payload(whole[:-22] + whole[-22:-2] + b"\1\0x"), "does not end as a zip file")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_changed_storages_are_refused_or_read(zipped: bool) -> None:
+    """What the checks let through torch can read too: no other error, and never more elements."""
+    good = foreign_payload(5, zipped=zipped)
+    for at in range(0, len(good), 3):
+        for flipped in (1, 128):
+            payload = memoryview(good[:at] + bytes([good[at] ^ flipped]) + good[at + 1 :])
+            with contextlib.suppress(ForeignFileRefused):
+                assert len(read_tensor(StoredTensor(Storage(payload), 0, (5,), (1,)), "bad.pkl")) == 5
+
+
+def test_deep_nesting_of_modules_is_let_go_without_recursion() -> None:
+    """Objects that hold each other end one after the other, not by a stack that overflows."""
+    module = glob("torch.nn.modules.container", "ModuleDict")
+    start = P4 + b"(" + module + b"\x94" + text("_modules") + b"\x94"
+    depth = 60_000
+    # h0 is the class, h1 the key: each level is a module that is being built, all are filled from the last one up.
+    data = start + b"h\0)\x81}h\1" * depth + b"}" + b"sb" * depth + b"t."
+    refused(data, "no dict with the key 'ema'")
 
 
 @pytest.mark.parametrize(
@@ -304,7 +332,7 @@ def bombs() -> dict[str, tuple[bytes, str]]:
         "memo": (P4 + b"N" + b"r\xff\xff\xff\xff" + b".", "no dict with the key 'ema'"),
         "unknown memo": (P4 + b"j\xff\xff\xff\xff.", "refers to its object 4294967295"),
         "dup": (P4 + b"]2222.", "DUP"),
-        "protocol": (b"\x80\x06N.", "its pickle protocol is 6"),
+        "protocol": (b"\x80\x06N.", "its pickle protocol is 6; it should be 2 or 3"),
         "name without end": (P4 + b"c" + b"x" * 10**6, "does not end within 200 bytes"),
         "left over": (P4 + b"NN.", "objects left over"),
         "no operand": (P4 + b"R.", "lacks its operand"),

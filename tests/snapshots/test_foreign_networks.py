@@ -73,7 +73,7 @@ def test_arguments_left_out_are_the_defaults() -> None:
         ({"resample_filter": [1, 3, 3, 1]}, r"resample_filter is \(1, 3, 3, 1\); phema's networks have \(1, 1\)"),
         ({"flavour": "x"}, "constructor argument 'flavour' is unknown"),
         ({"config": 1}, "constructor argument 'config' is unknown"),
-        ({"num_blocks": 10**9}, "num_blocks is 1000000000; at most 128"),
+        ({"num_blocks": 10**9}, "num_blocks is 1000000000; at most 32"),
         ({"num_blocks": 3}, "its tensor 'unet.dec.4x4_block2.conv_res0.weight' has the shape"),
         ({"attn_resolutions": [4, 8]}, "'unet.dec.8x8_block0.attn_proj.weight' is missing; .* has the shape"),
         ({"channels_per_head": 5}, "phema has no network like its: channels_per_head 5 does not divide"),

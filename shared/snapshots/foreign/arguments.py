@@ -21,7 +21,7 @@ _LARGEST = {
     "label_dim": 2**24,
     "model_channels": 2**14,
     "channel_mult": 2**8,
-    "num_blocks": 2**7,
+    "num_blocks": 2**5,
     "attn_resolutions": 2**14,
     "channels_per_head": 2**14,
     "logvar_channels": 2**14,

@@ -17,7 +17,6 @@ from typing import Any
 
 from shared.snapshots.foreign.errors import ForeignFileRefused
 
-MAX_PROTOCOL = 5
 MAX_OPERATIONS = 1_000_000
 """A published XXL network takes about 60,000."""
 MAX_TEXT_BYTES = 2**26
@@ -55,6 +54,7 @@ class Vocabulary:
     """BUILD: puts a state into a record made before."""
     refer: Callable[[Any], Any] | None = None
     """BINPERSID: a record for a reference to something outside the stream."""
+    protocols: tuple[int, ...] = (2, 3, 4, 5)
 
     def __contains__(self, name: Name) -> bool:
         return name in self.calls or name in self.instances or name in self.mentions
@@ -164,8 +164,9 @@ class Machine:
 
     def _protocol(self) -> None:
         version = self._number("<B")
-        if version > MAX_PROTOCOL:
-            raise Unexpected(f"its pickle protocol is {version}; at most {MAX_PROTOCOL} is known")
+        if version not in self._vocabulary.protocols:
+            known = " or ".join(map(str, self._vocabulary.protocols))
+            raise Unexpected(f"its pickle protocol is {version}; it should be {known}")
 
     def _frame(self) -> None:
         length = self._number("<Q")

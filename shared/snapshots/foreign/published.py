@@ -20,7 +20,7 @@ from shared.snapshots.foreign.errors import ForeignFileRefused
 from shared.snapshots.foreign.machine import Machine
 from shared.snapshots.foreign.records import PUBLISHED, Module, StoredTensor
 
-MAX_MODULES = 10_000
+MAX_MODULES = 4_000
 """A published XXL network has about 250 modules with one or two tensors each."""
 MAX_DEPTH = 8
 _CLASSES = {"Precond", "UNet", "Block", "MPConv", "MPFourier", "ModuleDict", "ModuleList"}

@@ -167,6 +167,7 @@ PUBLISHED = Vocabulary(
 
 SERIALISED_STORAGE = Vocabulary(
     mentions=frozenset(Name("torch", name) for name in STORAGE_DTYPES),
+    protocols=(2,),
     refer=_reference,
 )
 """The streams inside a torch serialisation of one storage."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,9 @@ from torch import Tensor
 
 from shared.snapshots.file import TORCH_DTYPES
 from shared.snapshots.foreign.errors import ForeignFileRefused
+from shared.snapshots.foreign.zips import stored_entries
 
+_MAX_DIRECTORY_BYTES = 2**25
 _MOST_SHARING = 4
 """Tied weights stand in a checkpoint once and have several names; a few elements with huge sizes are a bomb."""
 _STORABLE = frozenset(TORCH_DTYPES.values())
@@ -32,27 +32,14 @@ def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
             return _checked(load_file(path), path)
         except SafetensorError as error:
             raise ForeignFileRefused(str(path), f"it is no safetensors file, or was cut off ({error})") from error
-    _check_archive(path)
+    with path.open("rb") as file:
+        stored_entries(file, str(path), max_directory_bytes=_MAX_DIRECTORY_BYTES)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # torch raises errors of many kinds for files that it does not understand
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ForeignFileRefused(str(path), f"it holds more than weights_only loading allows ({reason})") from error
     return _checked(_chosen(content, key, str(path)), path)
-
-
-def _check_archive(path: Path) -> None:
-    """A zip file as torch writes it, uncompressed: what it takes in memory is what it takes on disk."""
-    size = path.stat().st_size
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise ForeignFileRefused(
-            str(path), f"it is no checkpoint of torch 1.6 or later, which are zip files, or was cut off ({error})"
-        ) from error
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
-        raise ForeignFileRefused(str(path), "it is a compressed zip file, which torch's checkpoints never are")
 
 
 def _chosen(content: Any, key: str | None, name: str) -> Mapping[Any, Any]:

@@ -1,0 +1,49 @@
+"""Zip files as torch writes them: uncompressed, with a directory of a size that is known before it is read."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import IO
+
+from shared.snapshots.foreign.errors import ForeignFileRefused
+
+_END, _LOCATOR, _END64 = b"PK\5\6", b"PK\6\7", b"PK\6\6"
+_END_BYTES, _TAIL_BYTES = 22, 22 + 20 + 56
+UNREADABLE = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, OverflowError)
+"""What zipfile raises for broken archives."""
+MAX_PICKLE_BYTES = 2**24
+"""Of a checkpoint's `data.pkl`, which names its tensors; their elements are entries of their own."""
+
+
+def stored_entries(file: IO[bytes], name: str, *, max_directory_bytes: int) -> dict[str, zipfile.ZipInfo]:
+    """Entries by name below the archive's one folder; together they are no larger than the file.
+
+    Raises ForeignFileRefused for what is no zip file, is cut off, compressed, encrypted, commented, or lists more than
+    `max_directory_bytes`: every reader finds the same directory, and none needs more memory than the file's size.
+    """
+    size = file.seek(0, 2)
+    file.seek(max(0, size - _TAIL_BYTES))
+    tail = file.read(_TAIL_BYTES).rjust(_TAIL_BYTES, b"\0")
+    end = tail[-_END_BYTES:]
+    if end[:4] != _END or end[-2:] != b"\0\0":
+        raise ForeignFileRefused(name, "it does not end as a zip file of torch, or was cut off")
+    listed = int.from_bytes(end[12:16], "little")
+    if tail[-42:-38] == _LOCATOR and tail[:4] == _END64:
+        listed = int.from_bytes(tail[40:48], "little")
+    if listed > max_directory_bytes:
+        raise ForeignFileRefused(name, f"it is a zip file with {listed:,} bytes of names; torch's have fewer")
+    file.seek(0)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    except UNREADABLE as error:
+        raise ForeignFileRefused(name, f"it is a zip file that cannot be read ({error})") from error
+    by_name = {entry.filename.partition("/")[2]: entry for entry in entries}
+    if len(by_name) != len(entries):
+        raise ForeignFileRefused(name, "it is a zip file with two entries of one name")
+    packed = any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries)
+    if packed or sum(entry.file_size for entry in entries) > size:
+        raise ForeignFileRefused(name, "it is a compressed zip file, which torch's never are")
+    if "data.pkl" not in by_name or by_name["data.pkl"].file_size > MAX_PICKLE_BYTES:
+        raise ForeignFileRefused(name, f"it is a zip file without data.pkl of at most {MAX_PICKLE_BYTES:,} bytes")
+    return by_name
