@@ -22,8 +22,8 @@ from services.phema_worker.workbench import Workbench
 from shared.catalog import Catalog, JobKind
 from shared.edm2.ema import PowerFunctionEMA
 from shared.settings import Settings
-from shared.snapshots import CorruptObject
-from shared.snapshots.errors import StoreUnreachable
+from shared.snapshots import CorruptObject, S3Options
+from shared.snapshots.errors import SnapshotError, StoreUnreachable
 from shared.snapshots.header import read_header
 from shared.snapshots.store import Data, ObjectInfo, ObjectStore
 from tests.phema.service import Service, api, process
@@ -289,6 +289,32 @@ def test_weights_too_large_for_the_dtype_are_reported(store_around: Service, nam
     writer.save(64, {"w": torch.full([2], 1e6)}, profile=0.05)
     with pytest.raises(ValueError, match="tensor w holds values beyond float16's 65504; store this run as float32"):
         writer.close()
+
+
+def test_to_s3_through_a_guarded_api(
+    s3_options: tuple[str, S3Options], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Weights go to the bucket, the row through the API; both from the environment alone."""
+    url, options = s3_options
+    variables = {
+        "PHEMA_API_TOKEN": "secret",
+        "PHEMA_STORE_URL": url,
+        "PHEMA_S3_ENDPOINT_URL": options.endpoint_url or "",
+        "PHEMA_S3_ACCESS_KEY_ID": options.access_key_id or "",
+        "PHEMA_S3_SECRET_ACCESS_KEY": options.secret_access_key or "",
+    }
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    with api(Settings(state_dir=tmp_path / "state")) as service, Client(service.url) as client:
+        monkeypatch.setenv("PHEMA_URL", service.url)
+        weights = {"w": torch.arange(5.0)}
+        with SnapshotWriter(name) as writer:
+            writer.save(64, weights, profile=0.05)
+        (row,) = client.runs.snapshots(name)
+        assert torch.equal(load_file(client.download(row.id, tmp_path / "w"))["w"].float(), weights["w"])
+        monkeypatch.setenv("PHEMA_STORE_URL", "s3://no-such-bucket")
+        with pytest.raises(SnapshotError, match="no-such-bucket"):
+            SnapshotWriter(name)
 
 
 @pytest.mark.slow
