@@ -55,7 +55,7 @@ def test_stored_profile_reproduces_itself(n: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(stored) - 1))
     solution = solve(stored, [stored[index]])
     np.testing.assert_allclose(solution.coefficients[0], np.eye(len(stored))[index], atol=1e-8)
-    assert solution.predicted_error[0] < 1e-7
+    assert solution.profile_error[0] < 1e-7
 
 
 @pytest.mark.parametrize("n", [4, 16, 64])
@@ -65,7 +65,7 @@ def test_predicted_error_is_the_distance_between_the_profiles(n: int) -> None:
     solution = solve(stored, targets)
     t, w = quadrature(sorted({p.num_images for p in stored}))
     basis = np.stack([p.density(t) for p in stored])
-    for target, coefficients, predicted in zip(targets, solution.coefficients, solution.predicted_error, strict=True):
+    for target, coefficients, predicted in zip(targets, solution.coefficients, solution.profile_error, strict=True):
         wanted = target.density(t)
         distance = np.sqrt((w * (coefficients @ basis - wanted) ** 2).sum() / (w * wanted**2).sum())
         assert predicted == pytest.approx(distance, rel=1e-4)
@@ -82,7 +82,7 @@ def test_no_other_combination_is_nearer() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         other = best.coefficients[0] + 1e-3 * rng.standard_normal(len(stored))
-        assert distance(other) > best.predicted_error[0] ** 2
+        assert distance(other) > best.profile_error[0] ** 2
 
 
 # Squared relative profile errors of two averages (0.05, 0.10) at n evenly spaced times.
@@ -94,30 +94,30 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("sigma_rel", "n", "squared"), PUBLISHED)
 def test_errors_are_the_known_ones(sigma_rel: float, n: int, squared: float) -> None:
-    error = solve(snapshots(n), [PowerProfile(T, sigma_rel)]).predicted_error[0]
+    error = solve(snapshots(n), [PowerProfile(T, sigma_rel)]).profile_error[0]
     assert error**2 == pytest.approx(squared, rel=0.12)
 
 
 @pytest.mark.parametrize(("width", "squared"), [(0.10, 1.4e-4), (0.05, 3.8e-3)])
 def test_one_average_alone_is_worse(width: float, squared: float) -> None:
-    error = solve(snapshots(64, (width,)), [PowerProfile(T, 0.13)]).predicted_error[0]
+    error = solve(snapshots(64, (width,)), [PowerProfile(T, 0.13)]).profile_error[0]
     assert error**2 == pytest.approx(squared, rel=0.05)
 
 
 @pytest.mark.parametrize(("widths", "order"), [((0.05, 0.10), 4), ((0.10,), 2)])
 def test_order_of_convergence(widths: tuple[float, ...], order: float) -> None:
-    squared = [solve(snapshots(n, widths), [PowerProfile(T, 0.13)]).predicted_error[0] ** 2 for n in (16, 64)]
+    squared = [solve(snapshots(n, widths), [PowerProfile(T, 0.13)]).profile_error[0] ** 2 for n in (16, 64)]
     assert np.log(squared[0] / squared[1]) / np.log(4) == pytest.approx(order, abs=0.1)
 
 
 @pytest.mark.parametrize(("n", "condition"), [(16, 6e3), (32, 9e4), (64, 2e6), (128, 3e7), (256, 5e8)])
 def test_condition_of_the_gram_matrix(n: int, condition: float) -> None:
-    assert solve(snapshots(n), [PowerProfile(T, 0.13)]).condition == pytest.approx(condition, rel=0.2)
+    assert np.linalg.cond(gram(snapshots(n))) == pytest.approx(condition, rel=0.2)
 
 
 @pytest.mark.parametrize(("width", "condition"), [(0.05, 2e3), (0.10, 4e3)])
 def test_condition_with_one_average(width: float, condition: float) -> None:
-    assert solve(snapshots(128, (width,)), [PowerProfile(T, 0.13)]).condition == pytest.approx(condition, rel=0.2)
+    assert np.linalg.cond(gram(snapshots(128, (width,)))) == pytest.approx(condition, rel=0.2)
 
 
 @pytest.mark.parametrize(("sigma_rel", "gain"), [(0.015, 38), (0.03, 6.3), (0.07, 0.92), (0.13, 0.88), (0.20, 0.57)])
@@ -133,8 +133,8 @@ def test_coefficients_sum_to_one_without_being_told() -> None:
 
 def test_time_between_snapshots_cannot_be_hit() -> None:
     stored = [p for p in snapshots(64) if p.num_images < T]
-    aligned = solve(stored, [PowerProfile(stored[-1].num_images, 0.13)]).predicted_error[0]
-    between = solve(stored, [PowerProfile(stored[-1].num_images + T // 128, 0.13)]).predicted_error[0]
+    aligned = solve(stored, [PowerProfile(stored[-1].num_images, 0.13)]).profile_error[0]
+    between = solve(stored, [PowerProfile(stored[-1].num_images + T // 128, 0.13)]).profile_error[0]
     assert aligned < 1e-3 < 1e-1 < between
 
 
@@ -160,11 +160,10 @@ def test_profile_stored_twice_shares_its_coefficient() -> None:
     twice = [*once, once[-1]]
     target = [PowerProfile(T, 0.13)]
     expected, solution = solve(once, target), solve(twice, target)
-    assert solution.predicted_error[0] == pytest.approx(expected.predicted_error[0], rel=1e-6)
+    assert solution.profile_error[0] == pytest.approx(expected.profile_error[0], rel=1e-6)
     c = solution.coefficients[0]
     assert c[-1] == pytest.approx(c[-2], rel=1e-6)
     assert c[-1] + c[-2] == pytest.approx(expected.coefficients[0, -1], rel=1e-6)
-    assert solution.condition == np.inf
 
 
 @pytest.mark.parametrize(

@@ -39,13 +39,14 @@ def test_the_latest_time_and_all_that_came_before() -> None:
     snapshots = stored(16)
     planned = plan(list(reversed(snapshots)), wanted=widths([0.13, 0.07]))
     assert planned.num_images == 1600
-    assert planned.snapshots == tuple(snapshots)
+    assert set(planned.snapshots) <= set(snapshots)
+    assert list(planned.snapshots) == sorted(planned.snapshots, key=lambda s: s.order)
     assert [o.profile.sigma_rel for o in planned.outputs] == [0.13, 0.07]
-    assert planned.bytes_to_read == sum(s.size for s in snapshots)
+    assert planned.bytes_to_read == sum(s.size for s in planned.snapshots)
     for o in planned.outputs:
-        assert len(o.coefficients) == len(snapshots)
-        assert math.isclose(sum(o.coefficients), 1, abs_tol=1e-2)
-        assert 0 < o.errors.profile_error < 1e-2
+        assert len(o.coefficients) == len(planned.snapshots)
+        assert math.isclose(sum(o.coefficients), 1, abs_tol=1e-12)
+        assert 0 < o.errors.profile_error < 2e-2
         assert math.isclose(o.errors.noise_gain, np.linalg.norm(o.coefficients))
 
 
@@ -65,7 +66,7 @@ def test_an_earlier_time_uses_nothing_later() -> None:
     planned = plan(stored(16), num_images=900, wanted=widths([0.08]))
     assert planned.num_images == 900
     assert max(s.num_images for s in planned.snapshots) == 900
-    assert planned.bytes_to_read == sum(1000 + n for n in range(1, 10) for _ in range(2))
+    assert planned.bytes_to_read == sum(s.size for s in planned.snapshots) <= sum(2 * (1000 + n) for n in range(1, 10))
 
 
 def test_a_stored_profile_is_that_snapshot_and_no_other_is_read() -> None:
@@ -73,6 +74,7 @@ def test_a_stored_profile_is_that_snapshot_and_no_other_is_read() -> None:
     assert [(s.num_images, s.profile.sigma_rel) for s in planned.snapshots] == [(1600, 0.05), (1600, 0.10)]
     assert [o.coefficients for o in planned.outputs] == [(0.0, 1.0), (1.0, 0.0)]
     assert [(o.errors.profile_error, o.errors.noise_gain) for o in planned.outputs] == [(0.0, 1.0)] * 2
+    assert all(o.errors.predicted_error == o.errors.rounding_error < 1e-7 for o in planned.outputs)
     assert planned.bytes_to_read == 2 * 1016
 
 
@@ -101,7 +103,7 @@ def test_a_time_without_snapshots_names_the_nearest(wanted: int, nearest: tuple[
 def test_wrong_profiles() -> None:
     with pytest.raises(PlanError, match="sigma_rel is empty"):
         plan(stored(4), wanted=widths([]))
-    with pytest.raises(PlanError, match=r"sigma_rel 0.1 is named twice"):
+    with pytest.raises(PlanError, match=r"profile 0.1 is named twice"):
         plan(stored(4), wanted=widths([0.1, 0.07, 0.1]))
     for impossible in (0.0, -0.1, 0.3, math.nan, math.inf):
         with pytest.raises(ValidationError, match=r"sigma_rel|finite"):

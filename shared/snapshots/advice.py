@@ -1,0 +1,46 @@
+"""One sentence for a profile that will not come out well: why, and what would mend it. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.snapshots.profile import Profile
+from shared.snapshots.stored import StoredSnapshot
+
+POOR = 0.01
+"""Predicted error of the weights from which a reconstruction comes with advice."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is stored, as far as advice depends on it."""
+
+    times: int
+    narrowest: float | None
+    """Smallest sigma_rel stored."""
+    dtypes: frozenset[str]
+
+
+def facts(snapshots: Sequence[StoredSnapshot]) -> Facts:
+    widths = [s.profile.sigma_rel for s in snapshots if s.profile.sigma_rel is not None]
+    return Facts(
+        len({s.num_images for s in snapshots}), min(widths, default=None), frozenset(s.dtype for s in snapshots)
+    )
+
+
+def advise(profile: Profile, *, predicted: float, rounding: float, facts: Facts) -> str | None:
+    """None when the predicted error is below POOR."""
+    if predicted < POOR:
+        return None
+    said = f"{profile.label} is expected to miss its weights by {100 * predicted:.2g} %"
+    if rounding > 0.7 * predicted and facts.dtypes - {"float32"}:
+        stored = " and ".join(sorted(facts.dtypes - {"float32"}))
+        return f"{said}, most of it rounding of the {stored} snapshots: store a run like this in float32"
+    width = profile.sigma_rel
+    if width is not None and facts.narrowest is not None and width < 0.75 * facts.narrowest:
+        return (
+            f"{said}: it is shorter than every stored average ({facts.narrowest:g} is the shortest); store a third "
+            f"one near {width:.2g}, or more snapshots than {facts.times}"
+        )
+    return f"{said}: {facts.times} snapshot times are too few for it; store more of them"
