@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,8 @@ PRESET = "imported"
 """What stands for a preset in the configuration of an imported run."""
 _LARGEST_BATCH = 2048
 
+Tensors = Mapping[str, tuple[int, ...]]
+"""Shapes by name."""
 Progress = Callable[[int, int, str], None]
 """Files done, files in all, and the one that is read next."""
 
@@ -156,20 +159,12 @@ def import_source(
     if missing:
         if run.done:
             run = client.runs.resume(run.id)
-        first: Mapping[str, Any] | None = None
+        first: Tensors | None = None
         # One file under way is enough: the next one is read meanwhile, and each may be gigabytes.
         with SnapshotWriter(run, store, client=client, max_pending=1) as writer:
             for snapshot in missing:
                 on_progress(done, total, snapshot.path.name)
-                weights = _read(source, snapshot)
-                first = _same_tensors(first, weights, snapshot)
-                writer.save(
-                    snapshot.num_images,
-                    weights.tensors,
-                    profile=snapshot.profile,
-                    dtype=weights.dtype,
-                    buffers=weights.buffers,
-                )
+                first = _write(writer, source, snapshot, first)
                 done += 1
             writer.flush()
     on_progress(total, total, "")
@@ -186,18 +181,28 @@ def _read(source: Source, snapshot: ForeignSnapshot) -> ForeignWeights:
         raise InvalidArgument(f"{snapshot.path} cannot be read: {error.strerror}") from error
 
 
-def _same_tensors(
-    first: Mapping[str, Any] | None, weights: ForeignWeights, snapshot: ForeignSnapshot
-) -> Mapping[str, Any]:
-    """Shapes by name, which all files of a run share: a reconstruction combines them tensor by tensor."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}
-    if first is not None and shapes != first:
-        differing = min(name for name in shapes.keys() | first.keys() if shapes.get(name) != first.get(name))
+def _write(writer: SnapshotWriter, source: Source, snapshot: ForeignSnapshot, first: Tensors | None) -> Tensors:
+    """One file; its tensors must be those of `first`, for a reconstruction combines files tensor by tensor."""
+    weights = _read(source, snapshot)
+    found = _tensors(weights)
+    if first is not None and found != first:
+        differing = min(name for name in found.keys() | first.keys() if found.get(name) != first.get(name))
         raise InvalidArgument(
             f"{snapshot.path} has other tensors than the files before it: {differing!r} has the shape "
-            f"{shapes.get(differing, 'none')}, not {first.get(differing, 'none')}; one folder is one run"
+            f"{found.get(differing, 'none')}, not {first.get(differing, 'none')}; one folder is one run"
         )
-    return shapes
+    writer.save(
+        snapshot.num_images,
+        weights.tensors,
+        profile=snapshot.profile,
+        dtype=weights.dtype,
+        buffers=weights.buffers,
+    )
+    return found
+
+
+def _tensors(weights: ForeignWeights) -> Tensors:
+    return {name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}
 
 
 def _common_network(snapshots: Sequence[ForeignSnapshot], on_progress: Progress) -> NetworkConfig | None:
@@ -262,7 +267,10 @@ def _config(client: Client, name: str, source: Source, dataset: DatasetConfig | 
     Of training it says only what the files show; what they do not show is at its default.
     """
     if source.network is None:
-        return {"preset": PRESET}
+        # A run's name stands for the same tensors when more files of it are imported.
+        weights = _read(source, source.snapshots[0])
+        described = json.dumps([sorted(_tensors(weights).items()), sorted(weights.buffers)])
+        return {"preset": PRESET, "tensors": hashlib.sha256(described.encode()).hexdigest()}
     config = _run_config(source, dataset)
     try:
         before = client.runs.get(name)

@@ -20,7 +20,17 @@ def test_the_arrows_run_one_way() -> None:
     assert result.returncode == 0, result.stdout
 
 
-@pytest.mark.parametrize("module", ["phema", "phema.client", "phema.cli", "services.api.app", "shared.edm2.posthoc"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "phema",
+        "phema.client",
+        "phema.cli",
+        "services.api.app",
+        "shared.edm2.posthoc",
+        "shared.snapshots.foreign.published",
+    ],
+)
 def test_the_light_rooms_import_neither_torch_nor_ray(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'ray') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -178,6 +178,9 @@ def test_files_of_other_tensors_do_not_fit(client: Client, name: str, folder: Pa
     torch.save({"a": torch.ones(2)}, folder / "2.pt")
     with pytest.raises(InvalidArgument, match=r"2.pt has other tensors .* 'a' has the shape \(2,\), not \(1,\)"):
         import_run(folder, name, client=client, pattern=r"(?P<num_images>\d)\.pt")
+    (folder / "1.pt").unlink()
+    with pytest.raises(Conflict, match="another origin or config"):
+        import_run(folder, name, client=client, pattern=r"(?P<num_images>\d)\.pt")
 
 
 def test_a_name_that_another_run_has_is_a_conflict(client: Client, name: str, folder: Path) -> None:
