@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 
 from services.api import openapi, problems
 from services.api.auth import RequireToken, Token
+from services.api.bases.endpoints import router as bases
 from services.api.body_limit import LimitBody
 from services.api.dependencies import Services
 from services.api.discovery.endpoints import router as discovery
@@ -20,6 +21,7 @@ from services.api.jobs.endpoints import router as jobs
 from services.api.observe import Observe
 from services.api.presets.endpoints import router as presets
 from services.api.reconstructions.endpoints import router as reconstructions
+from services.api.retention.endpoints import router as retention
 from services.api.runs.endpoints import router as runs
 from services.api.snapshots.endpoints import router as snapshots
 from services.api.validation import refuse_unknown
@@ -27,7 +29,7 @@ from shared.settings import Settings
 from shared.telemetry import Meters
 from shared.wiring import catalog_from, store_from
 
-ROUTERS = (runs, external, snapshots, reconstructions, evaluations, jobs, presets, discovery, health)
+ROUTERS = (runs, external, snapshots, reconstructions, bases, retention, evaluations, jobs, presets, discovery, health)
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -9,6 +9,8 @@ Problem                     `.status`, `.title`, `.detail` (one sentence), `.kin
 │   ├── NameTaken                another run has the name
 │   ├── NoSnapshots              the run has not written a snapshot yet
 │   ├── NotFinished              what is asked for, or built on, is not there yet, or never will be
+│   ├── RetentionRefused         the policy would ruin what reconstructions need
+│   ├── SnapshotsGone            retention gave snapshots up while work on them was planned
 │   └── NotOpen                  the run takes no snapshots from outside: phema trains it, or it has ended
 ├── TooLarge                413  the body is longer than any request of this API
 ├── RangeNotSatisfiable     416  the range starts behind the end of the file
@@ -81,6 +83,14 @@ class NoSnapshots(Conflict):
 
 class NotFinished(Conflict):
     kind, title = "not-finished", "The work is not finished"
+
+
+class RetentionRefused(Conflict):
+    kind, title = "retention-refused", "The policy is refused unless forced"
+
+
+class SnapshotsGone(Conflict):
+    kind, title = "snapshots-gone", "Planned snapshots were given up meanwhile"
 
 
 class NotOpen(Conflict):

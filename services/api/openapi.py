@@ -24,6 +24,7 @@ TAGS = [
     {"name": "runs", "description": "Training runs; their clock is `num_images`, images seen."},
     {"name": "snapshots", "description": "Weights of tracked EMAs, stored while a run trains."},
     {"name": "reconstructions", "description": "Any EMA length, from the snapshots, after training."},
+    {"name": "storage", "description": "Bases, pins and retention: what a run keeps and what that costs."},
     {"name": "evaluations", "description": "Figures and pictures of reconstructed weights."},
     {"name": "jobs", "description": "The durable queue behind all of them."},
     {"name": "operations", "description": "Probes, metrics, service discovery."},

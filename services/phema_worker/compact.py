@@ -38,11 +38,8 @@ def compact_task(tx: Transaction, job: Job) -> CompactTask | None:
 
 def lineage_of(plan: dict[str, Any]) -> dict[str, Any]:
     """What every vector's file says of the whole basis: any one of them, and all snapshots gone, tells its plan."""
-    entries = ("num_images", "profile", "key", "size", "sha256", "dtype")
-    return {
-        "snapshots": [{name: snapshot[name] for name in entries} for snapshot in plan["snapshots"]],
-        **{name: plan[name] for name in ("vectors", "sigma_rel_min", "sigma_rel_max", "tolerance", "error")},
-    }
+    snapshots = [{name: value for name, value in entry.items() if name != "id"} for entry in plan["snapshots"]]
+    return {name: value for name, value in plan.items() if name != "num_images"} | {"snapshots": snapshots}
 
 
 def record_basis(tx: Transaction, task: CompactTask, done: Done) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+"""Bases: compaction of a run's snapshots into a few vectors."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from services.api.bases import schemas, service
+from services.api.dependencies import ServicesDep
+from services.api.errors import Invalid, KeyReused, NoSnapshots, NotFound, SnapshotsGone
+from services.api.idempotency import OnceDep
+from services.api.problems import documented
+from services.api.schema import CursorParameter, Id, Limit, Page, RunRef
+
+router = APIRouter(tags=["storage"])
+
+
+@router.post(
+    "/v1/runs/{run}/bases",
+    status_code=202,
+    response_model=schemas.BasisAccepted,
+    summary="Compact to a basis",
+    responses={
+        200: {
+            "model": schemas.BasisPlan | schemas.BasisAccepted,
+            "description": "The plan, when `plan_only`; or a finished basis that covers what is asked for.",
+        },
+        **documented(NotFound, NoSnapshots, SnapshotsGone, Invalid, KeyReused),
+    },
+)
+def create_basis(run: RunRef, body: schemas.BasisCreate, services: ServicesDep, once: OnceDep) -> Response:
+    """Queue a job that writes the vectors of a basis: from then on any EMA length of its range and time costs one pass
+    over them, whatever the number of snapshots. With `plan_only`, answer the plan and do nothing."""
+    if not body.plan_only and (given := once.replay(body)) is not None:
+        return given
+    with services.catalog.transaction(read_only=True) as tx:
+        held = service.held(tx, run)
+    # Solved outside any transaction: on SQLite it would keep every writer waiting.
+    planned = service.plan(held, body)
+    if body.plan_only:
+        return JSONResponse(service.to_plan(planned).model_dump(mode="json"))
+    attempts = services.settings.max_attempts
+    return once.run(body, lambda tx: service.create(tx, held.run.id, planned, max_attempts=attempts))
+
+
+@router.get("/v1/runs/{run}/bases", summary="List a run's bases", responses=documented(NotFound, Invalid))
+def list_bases(
+    run: RunRef, services: ServicesDep, limit: Limit = 50, cursor: CursorParameter = None
+) -> Page[schemas.Basis]:
+    """Bases of a run, newest first."""
+    with services.catalog.transaction(read_only=True) as tx:
+        return service.page(tx, run, cursor=cursor, limit=limit)
+
+
+@router.get("/v1/bases/{basis_id}", summary="One basis", responses=documented(NotFound))
+def get_basis(basis_id: Id, services: ServicesDep) -> schemas.Basis:
+    """A basis with its state."""
+    with services.catalog.transaction(read_only=True) as tx:
+        return service.to_basis(tx.bases.get(basis_id))

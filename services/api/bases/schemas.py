@@ -1,0 +1,80 @@
+"""Bases and their plans as JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from services.api.jobs.schemas import Job
+from services.api.schema import MAX_COUNT, Answer, Body, Timestamp
+from shared.catalog import JobState
+from shared.recipes.config import SIGMA_REL_LIMIT
+
+SigmaRel = Annotated[float, Field(gt=0, lt=SIGMA_REL_LIMIT)]
+
+
+class BasisCreate(Body):
+    """Which time and which EMA lengths a basis should stand for, and how exactly."""
+
+    num_images: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = Field(
+        default=None, description="A time with a snapshot; absent for the latest that has every tracked EMA."
+    )
+    sigma_rel_min: SigmaRel = Field(default=0.02, description="Shortest EMA that the basis covers.")
+    sigma_rel_max: SigmaRel = Field(default=0.25, description="Longest EMA that the basis covers.")
+    tolerance: float = Field(
+        default=1e-4, ge=1e-7, le=0.1, description="Largest relative error of the profile that the basis may add."
+    )
+    plan_only: bool = Field(default=False, description="Answer what would be read and stored; do nothing.")
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if not self.sigma_rel_min < self.sigma_rel_max:
+            raise ValueError(f"sigma_rel_min {self.sigma_rel_min:g} must be below sigma_rel_max {self.sigma_rel_max:g}")
+        return self
+
+
+class BasisSnapshot(Answer):
+    num_images: int
+    profile: dict[str, Any]
+
+
+class BasisPlan(Answer):
+    """What making a basis would read and store, known without reading any weights."""
+
+    num_images: int
+    sigma_rel_min: float
+    sigma_rel_max: float
+    tolerance: float
+    vectors: int = Field(description="How many vectors the basis has: any EMA length costs one pass over these.")
+    snapshots: list[BasisSnapshot] = Field(description="What the vectors are made of.")
+    bytes_to_read: int
+    bytes_to_store: int = Field(description="Bytes of the vectors, in float32, to about a percent.")
+    error_added: float = Field(
+        description="Largest relative error that the basis adds to a reconstruction of the range."
+    )
+
+
+class Basis(Answer):
+    """A few vectors that stand for all snapshots of a run up to a time."""
+
+    id: str
+    run_id: str
+    state: JobState
+    num_images: int
+    sigma_rel_min: float
+    sigma_rel_max: float
+    tolerance: float
+    vectors: int
+    error_added: float
+    size: int | None = Field(description="Bytes of all vectors; null until they are there.")
+    job_id: str | None
+    error: str | None
+    created_at: Timestamp
+
+
+class BasisAccepted(Answer):
+    """The basis, and the job that makes it."""
+
+    job: Job | None = Field(description="Null when no new work was needed; the basis names the job that makes it.")
+    basis: Basis

@@ -1,0 +1,198 @@
+"""Bases: planned from the stored snapshots, made by a job, and handed to the plans of reconstructions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.api.bases import schemas
+from services.api.errors import Invalid, NoSnapshots, SnapshotsGone
+from services.api.idempotency import Outcome
+from services.api.jobs.service import to_job
+from services.api.schema import Page
+from shared import catalog
+from shared.catalog import JobKind, JobState, Transaction, content_key
+from shared.edm2.posthoc import PosthocError
+from shared.snapshots.basis import BasisPlan, StoredBasis, plan_basis
+from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES
+from shared.snapshots.plan import NoSnapshotAtTime, PlanError, StoredSnapshot
+from shared.snapshots.profile import Profile
+
+
+@dataclass(frozen=True)
+class Held:
+    """A run with its snapshots in order of time, their probes, and its finished bases."""
+
+    run: catalog.Run
+    snapshots: tuple[StoredSnapshot, ...]
+    probes: dict[str, bytes]
+    bases: tuple[StoredBasis, ...]
+
+    @property
+    def update_images(self) -> int | None:
+        """Images between two updates of the averages, where it is known."""
+        return self.run.config["batch_size"] if self.run.origin == "trained" else None
+
+
+def held(tx: Transaction, run: str) -> Held:
+    """Raises catalog.NotFound."""
+    row = tx.runs.get(run)
+    snapshots = tuple(to_stored(snapshot) for snapshot in tx.snapshots.list(row.id))
+    return Held(row, snapshots, tx.snapshots.probes(row.id), finished(tx, row.id))
+
+
+def finished(tx: Transaction, run_id: str) -> tuple[StoredBasis, ...]:
+    """The bases of a run that plans may use."""
+    return tuple(
+        StoredBasis(
+            id=row.id,
+            plan=BasisPlan.model_validate(row.plan),
+            vectors=tuple(
+                StoredSnapshot(
+                    id=f"{row.id}-{index:02d}",
+                    num_images=row.num_images,
+                    profile=Profile(kind="basis", index=index),
+                    key=vector["key"],
+                    size=vector["size"],
+                    sha256=vector["sha256"],
+                    dtype="float32",
+                )
+                for index, vector in enumerate(row.vectors or ())
+            ),
+        )
+        for row in tx.bases.finished(run_id)
+    )
+
+
+def to_stored(row: catalog.Snapshot) -> StoredSnapshot:
+    return StoredSnapshot(
+        row.id,
+        row.num_images,
+        Profile.model_validate(row.profile),
+        row.key,
+        row.size,
+        row.sha256,
+        row.dtype,  # type: ignore[arg-type]  # checked when it was written
+    )
+
+
+def plan(stored: Held, body: schemas.BasisCreate) -> BasisPlan:
+    """The finished basis that covers what is asked for, or what making one would take. Raises NoSnapshots, Invalid."""
+    if not stored.snapshots:
+        raise NoSnapshots(f"run {stored.run.name} has no snapshots; there is nothing to compact")
+    num_images = body.num_images if body.num_images is not None else _latest(stored)
+    covering = [basis.plan for basis in stored.bases if _covers(basis.plan, body, num_images)]
+    if covering:
+        return min(covering, key=lambda found: len(found.vectors))
+    try:
+        return plan_basis(
+            stored.snapshots,
+            num_images=num_images,
+            sigma_rel_min=body.sigma_rel_min,
+            sigma_rel_max=body.sigma_rel_max,
+            tolerance=body.tolerance,
+            probes=stored.probes,
+            update_images=stored.update_images,
+        )
+    except NoSnapshotAtTime as error:
+        raise Invalid.of("num_images", str(error)) from error
+    except (PlanError, PosthocError) as error:
+        raise Invalid.of("tolerance", str(error)) from error
+
+
+def to_plan(planned: BasisPlan) -> schemas.BasisPlan:
+    return schemas.BasisPlan(
+        num_images=planned.num_images,
+        sigma_rel_min=planned.sigma_rel_min,
+        sigma_rel_max=planned.sigma_rel_max,
+        tolerance=planned.tolerance,
+        vectors=len(planned.vectors),
+        snapshots=[
+            schemas.BasisSnapshot(num_images=s.num_images, profile=s.profile.model_dump(mode="json"))
+            for s in planned.snapshots
+        ],
+        bytes_to_read=planned.bytes_to_read,
+        bytes_to_store=len(planned.vectors) * max(_float32_size(s.size, s.dtype) for s in planned.snapshots),
+        error_added=planned.error,
+    )
+
+
+def create(tx: Transaction, run_id: str, planned: BasisPlan, *, max_attempts: int) -> Outcome:
+    """A row and its job, unless somebody has asked for the same. Raises SnapshotsGone."""
+    row, needs_job = tx.bases.find_or_create(
+        run_id=run_id,
+        num_images=planned.num_images,
+        sigma_rel_min=planned.sigma_rel_min,
+        sigma_rel_max=planned.sigma_rel_max,
+        tolerance=planned.tolerance,
+        plan=planned.model_dump(mode="json"),
+    )
+    job = None
+    if needs_job:
+        # The run is locked now: what is not retired yet stays while the job reads it.
+        refuse_lost(tx, [snapshot.id for snapshot in planned.snapshots])
+        job, _ = tx.jobs.enqueue(
+            JobKind.COMPACT,
+            payload={"run_id": run_id, "num_images": planned.num_images, "basis_id": row.id},
+            content_key=content_key("compact", row.content_key),
+            run_id=run_id,
+            max_attempts=max_attempts,
+        )
+        tx.bases.assign([row.id], job.id)
+        row = tx.bases.get(row.id)
+    answer = schemas.BasisAccepted(job=to_job(job) if job else None, basis=to_basis(row))
+    return Outcome(200 if row.state is JobState.SUCCEEDED else 202, answer)
+
+
+def refuse_lost(tx: Transaction, snapshot_ids: list[str]) -> None:
+    """Call with the run locked, before a job that reads these snapshots is queued. Raises SnapshotsGone."""
+    lost = tx.snapshots.lost(snapshot_ids)
+    if lost:
+        raise SnapshotsGone(f"{len(lost)} of the planned snapshots were given up by retention meanwhile; ask again")
+
+
+def to_basis(row: catalog.Basis) -> schemas.Basis:
+    done = row.vectors is not None
+    return schemas.Basis(
+        id=row.id,
+        run_id=row.run_id,
+        state=row.state,
+        num_images=row.num_images,
+        sigma_rel_min=row.sigma_rel_min,
+        sigma_rel_max=row.sigma_rel_max,
+        tolerance=row.tolerance,
+        vectors=len(row.plan["vectors"]),
+        error_added=row.plan["error"],
+        size=sum(vector["size"] for vector in row.vectors) if row.vectors is not None else None,
+        job_id=row.job_id,
+        error=row.job.error if row.job and not done else None,
+        created_at=row.created_at,
+    )
+
+
+def page(tx: Transaction, run: str, *, cursor: str | None, limit: int) -> Page[schemas.Basis]:
+    """Newest first. Raises catalog.NotFound, catalog.BadCursor."""
+    found = tx.bases.page(tx.runs.get(run).id, after=cursor, limit=limit)
+    return Page(items=[to_basis(row) for row in found.items], next_cursor=found.next_cursor)
+
+
+def _covers(found: BasisPlan, body: schemas.BasisCreate, num_images: int) -> bool:
+    """Later, the snapshots it was made of may be gone: then none as good can be made again."""
+    return (
+        found.num_images == num_images
+        and found.sigma_rel_min <= body.sigma_rel_min
+        and found.sigma_rel_max >= body.sigma_rel_max
+        and found.tolerance <= body.tolerance
+    )
+
+
+def _latest(stored: Held) -> int:
+    """The latest time with as many averages as the one before: while a run trains, the latest may be half there."""
+    counts: dict[int, int] = {}
+    for snapshot in stored.snapshots:
+        counts[snapshot.num_images] = counts.get(snapshot.num_images, 0) + 1
+    *earlier, latest = sorted(counts)
+    return earlier[-1] if earlier and counts[latest] < counts[earlier[-1]] else latest
+
+
+def _float32_size(size: int, dtype: str) -> int:
+    return size * ITEM_BYTES["F32"] // ITEM_BYTES[DTYPE_CODES[dtype]]

@@ -1,0 +1,54 @@
+"""Retention: which snapshots a run keeps, and pins, which every policy respects."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from services.api.dependencies import ServicesDep
+from services.api.errors import Invalid, KeyReused, NotFound, RetentionRefused
+from services.api.idempotency import OnceDep
+from services.api.problems import documented
+from services.api.retention import schemas, service
+from services.api.schema import RunRef
+
+router = APIRouter(tags=["storage"])
+
+
+@router.post(
+    "/v1/runs/{run}/retention",
+    status_code=202,
+    response_model=schemas.Retention,
+    summary="Give snapshots up",
+    responses={
+        200: {
+            "model": schemas.Retention,
+            "description": "What the policy would free and cost, when `dry_run`; or nothing is left to delete.",
+        },
+        **documented(NotFound, RetentionRefused, Invalid, KeyReused),
+    },
+)
+def retain(run: RunRef, body: schemas.RetentionCreate, services: ServicesDep, once: OnceDep) -> Response:
+    """What a policy would free, and what that would do to the error of every EMA length. With `dry_run` false the
+    snapshots are given up at once, and a job deletes them; pinned ones always stay."""
+    if not body.dry_run and (given := once.replay(body)) is not None:
+        return given
+    policy = service.policy_of(body)
+    with services.catalog.transaction(read_only=True) as tx:
+        found = service.situation(tx, run)
+    # Solved outside any transaction: on SQLite it would keep every writer waiting.
+    decision = found.decide(policy)
+    forecasts = service.forecast(found, decision, body.at)
+    if body.dry_run:
+        answer = service.to_retention(found, policy, body, decision, forecasts)
+        return JSONResponse(answer.model_dump(mode="json"))
+    attempts = services.settings.max_attempts
+    run_id = found.held.run.id
+    return once.run(body, lambda tx: service.apply(tx, run_id, policy, body, forecasts, max_attempts=attempts))
+
+
+@router.post("/v1/runs/{run}/pins", summary="Pin snapshots", responses=documented(NotFound, Invalid))
+def pin_snapshots(run: RunRef, body: schemas.PinCreate, services: ServicesDep) -> schemas.Pinned:
+    """Keep snapshots whatever policy is applied, or, with `pinned` false, no longer."""
+    with services.catalog.transaction() as tx:
+        return service.pin(tx, run, body)

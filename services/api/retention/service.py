@@ -1,0 +1,187 @@
+"""Retention: what a policy would do, and the transaction that gives snapshots up for ever.
+
+In that transaction, under the run's lock, rows are retired and the job that deletes their objects is queued. Nothing
+that plans sees them afterwards; the job may die on any line and be repeated (`services.phema_worker.retain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.api.bases.service import Held, held
+from services.api.errors import Invalid, RetentionRefused
+from services.api.idempotency import Outcome
+from services.api.jobs.service import to_job
+from services.api.retention import schemas
+from services.api.snapshots.service import to_snapshot
+from shared import catalog
+from shared.catalog import JobKind, JobState, Transaction, content_key
+from shared.snapshots import retention
+from shared.snapshots.plan import StoredSnapshot
+from shared.snapshots.retention import GRID, Decision, Forecast, Policy, RetentionError
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a policy is applied to."""
+
+    held: Held
+    pinned: frozenset[str]
+    in_use: frozenset[str]
+
+    def decide(self, policy: Policy) -> Decision:
+        """Raises Invalid."""
+        compacted = {basis.plan.num_images for basis in self.held.bases}
+        try:
+            return retention.decide(self.held.snapshots, policy, held=self.pinned | self.in_use, compacted=compacted)
+        except RetentionError as error:
+            raise Invalid.of(error.field, str(error)) from error
+
+
+def situation(tx: Transaction, run: str) -> Situation:
+    """Raises catalog.NotFound."""
+    found = held(tx, run)
+    rows = tx.snapshots.list(found.run.id)
+    in_use = _read_by_jobs(tx, found.run.id) | _rewritable(tx, found.run, rows)
+    return Situation(found, frozenset(row.id for row in rows if row.pinned), frozenset(in_use))
+
+
+def policy_of(body: schemas.RetentionCreate) -> Policy:
+    """Raises Invalid."""
+    try:
+        match body.policy:
+            case "thin":
+                return retention.ThinByAge() if body.coarsest is None else retention.ThinByAge(body.coarsest)
+            case "basis":
+                return retention.BasisOnly(body.times)
+            case "latest":
+                return retention.KeepLatest(body.keep or 0)
+            case "all":
+                return retention.KeepAll()
+    except RetentionError as error:
+        raise Invalid.of(error.field, str(error)) from error
+
+
+def forecast(found: Situation, decision: Decision, at: Sequence[int] | None) -> tuple[Forecast, ...]:
+    """Raises Invalid."""
+    try:
+        return retention.forecast(
+            decision,
+            times=at,
+            bases=found.held.bases,
+            probes=found.held.probes,
+            update_images=found.held.update_images,
+        )
+    except RetentionError as error:
+        raise Invalid.of(error.field, str(error)) from error
+
+
+def to_retention(
+    found: Situation,
+    policy: Policy,
+    body: schemas.RetentionCreate,
+    decision: Decision,
+    forecasts: Sequence[Forecast],
+    job: catalog.Job | None = None,
+) -> schemas.Retention:
+    unheld = Situation(found.held, frozenset(), frozenset()).decide(policy)
+    wanted = {snapshot.id for snapshot in unheld.dropped}
+    return schemas.Retention(
+        policy=body.policy,
+        dry_run=body.dry_run,
+        frees=_amount(decision.dropped),
+        keeps=_amount(decision.kept),
+        pinned=len(wanted & found.pinned),
+        in_use=len(wanted & found.in_use - found.pinned),
+        times_lost=len(decision.times_lost),
+        forecasts=[
+            schemas.Forecast(
+                num_images=line.num_images,
+                errors=[
+                    schemas.ForecastLine(sigma_rel=sigma_rel, before=before, after=after)
+                    for sigma_rel, before, after in zip(GRID, line.before, line.after, strict=True)
+                ],
+            )
+            for line in forecasts
+        ],
+        refused=None if body.force else retention.refusal(policy, decision, forecasts),
+        job=to_job(job) if job else None,
+    )
+
+
+def apply(
+    tx: Transaction,
+    run_id: str,
+    policy: Policy,
+    body: schemas.RetentionCreate,
+    forecasts: Sequence[Forecast],
+    *,
+    max_attempts: int,
+) -> Outcome:
+    """Retire what the policy drops and queue the job that deletes it. Raises Invalid, RetentionRefused.
+
+    Decided anew: since the forecast, snapshots may have come, been pinned or been asked for.
+    """
+    tx.runs.lock(run_id)
+    found = situation(tx, run_id)
+    decision = found.decide(policy)
+    refused = None if body.force else retention.refusal(policy, decision, forecasts)
+    if refused is not None:
+        raise RetentionRefused(refused)
+    tx.snapshots.retire(snapshot.id for snapshot in decision.dropped)
+    # With those that a cancelled or failed job has left.
+    doomed = sorted(row.id for row in tx.snapshots.retired(run_id))
+    job = None
+    if doomed:
+        job, _ = tx.jobs.enqueue(
+            JobKind.RETAIN,
+            payload={"run_id": run_id, "policy": body.policy, "snapshots": len(doomed)},
+            content_key=content_key("retain", doomed),
+            run_id=run_id,
+            max_attempts=max_attempts,
+        )
+    return Outcome(202 if job else 200, to_retention(found, policy, body, decision, forecasts, job))
+
+
+def pin(tx: Transaction, run: str, body: schemas.PinCreate) -> schemas.Pinned:
+    """Raises catalog.NotFound, Invalid."""
+    run_id = tx.runs.get(run).id
+    tx.runs.lock(run_id)
+    rows = tx.snapshots.list(run_id)
+    if body.snapshot_ids is not None:
+        known = {row.id for row in rows}
+        unknown = next((one for one in body.snapshot_ids if one not in known), None)
+        if unknown is not None:
+            raise Invalid.of("snapshot_ids", f"snapshot_ids {unknown} is no snapshot of run {run}")
+        chosen = set(body.snapshot_ids)
+    else:
+        chosen = {row.id for row in rows if row.num_images == body.num_images}
+        if not chosen:
+            raise Invalid.of("num_images", f"num_images {body.num_images} has no snapshot in run {run}")
+    tx.snapshots.set_pinned(chosen, body.pinned)
+    return schemas.Pinned(snapshots=[to_snapshot(row) for row in tx.snapshots.list(run_id) if row.id in chosen])
+
+
+def _read_by_jobs(tx: Transaction, run_id: str) -> set[str]:
+    """Snapshots in the plans of everything that queued and running jobs are about to make."""
+    plans = [row.plan for row in tx.reconstructions.under_way(run_id)]
+    plans += [row.plan for row in tx.bases.under_way(run_id)]
+    return {snapshot["id"] for plan in plans for snapshot in plan["snapshots"]}
+
+
+def _rewritable(tx: Transaction, run: catalog.Run, rows: Sequence[catalog.Snapshot]) -> set[str]:
+    """What training would write again when it goes on from the oldest checkpoint that is left.
+
+    A trainer puts the object first and the row after it; were the object deleted in between, the row would name
+    nothing. So nothing that an attempt may ever write again is given up.
+    """
+    if run.origin != "trained" or run.state is JobState.SUCCEEDED:
+        return set()
+    checkpoints = tx.checkpoints.beyond(run.id, 0)
+    safe = checkpoints[0].num_images if checkpoints else 0
+    return {row.id for row in rows if row.num_images > safe}
+
+
+def _amount(snapshots: Sequence[StoredSnapshot]) -> schemas.Amount:
+    return schemas.Amount(snapshots=len(snapshots), bytes=sum(snapshot.size for snapshot in snapshots))
