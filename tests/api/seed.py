@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from shared.catalog import Catalog, Evaluation, Job, JobKind, Reconstruction, Run
+from shared.catalog import Basis, Catalog, Evaluation, Job, JobKind, Reconstruction, Run
 from shared.recipes.presets import resolve
 from shared.snapshots import layout
 from shared.snapshots.file import encode
@@ -127,6 +127,23 @@ def finish_reconstructions(catalog: Catalog, store: ObjectStore, num_bytes: int 
     with catalog.transaction() as tx:
         tx.jobs.succeed(job.id, job.fence, {})
     return finished
+
+
+def finish_basis(catalog: Catalog, store: ObjectStore, num_bytes: int = 128) -> Basis:
+    """Do the oldest queued compaction as a worker would."""
+    job = claim(catalog, JobKind.COMPACT)
+    with catalog.transaction() as tx:
+        row = tx.bases.get(job.payload["basis_id"])
+    vectors = []
+    for index in range(len(row.plan["vectors"])):
+        data = secrets.token_bytes(num_bytes)
+        info = store.put(layout.basis_key(row.run_id, row.id, index, secrets.token_hex(4)), data)
+        vectors.append({"key": info.key, "size": info.size, "sha256": hashlib.sha256(data).hexdigest()})
+    with catalog.transaction() as tx:
+        tx.jobs.assert_fence(job.id, job.fence)
+        row = tx.bases.complete(row.id, vectors)
+        tx.jobs.succeed(job.id, job.fence, {})
+    return row
 
 
 def finish_evaluation(
