@@ -261,10 +261,12 @@ def _heights(atoms: FloatArray) -> FloatArray:
 
 _PANELS, _NODES = 24, 16
 _X, _W = np.polynomial.legendre.leggauss(_NODES)
+_SMALLEST = 1e-12
 
 
 def _power_exponential(powers: FloatArray, exponentials: FloatArray) -> FloatArray:
-    """Gauss-Legendre on panels that grow away from the upper end, where both densities are largest."""
+    """Gauss-Legendre on panels that grow away from the upper end, where both densities are largest, and from the lower
+    one, where a power of a time near 0 is no polynomial."""
     heights = _heights(exponentials)
     start, end, rate = exponentials.T
     products = np.empty((len(powers), len(exponentials)))
@@ -272,9 +274,10 @@ def _power_exponential(powers: FloatArray, exponentials: FloatArray) -> FloatArr
         high = np.minimum(t, end)
         length = np.maximum(high - start, 0.0)
         steepness = np.maximum((gamma / high + rate) * length, 1.0)
-        edges = np.concatenate(
-            [np.zeros((1, len(length))), np.geomspace(0.25 / steepness, 1.0, _PANELS)]
-        )  # distance from `high` in units of `length`
+        # Distances from `high` in units of `length`.
+        upper = np.geomspace(0.25 / steepness, 0.5, _PANELS)
+        lower = 1 - np.geomspace(np.full_like(length, 0.5), _SMALLEST, _PANELS)[1:]
+        edges = np.concatenate([np.zeros((1, len(length))), upper, lower, np.ones((1, len(length)))])
         middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
         distance = (middle[:, None] + half[:, None] * _X[None, :, None]) * length
         tau = np.maximum(high - distance, 0.0)

@@ -8,7 +8,21 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["posthoc", "movement", "profiles", "basis", "powerfunction", "config", "topology", "schedule", "seeding", "frechet"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "posthoc",
+        "movement",
+        "profiles",
+        "basis",
+        "powerfunction",
+        "config",
+        "topology",
+        "schedule",
+        "seeding",
+        "frechet",
+    ],
+)
 def test_without_torch(module: str) -> None:
     code = f"import sys, shared.edm2.{module}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

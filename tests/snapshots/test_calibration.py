@@ -1,0 +1,78 @@
+"""What probes are and what they tell: sizes, rounding, and when there is nothing to tell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from shared.edm2.profiles import PowerProfile, RawProfile
+from shared.snapshots import ObjectStore
+from shared.snapshots.calibration import calibrate, rounding
+from shared.snapshots.file import encode
+from shared.snapshots.header import StoredDtype
+from shared.snapshots.probe import PROBE_WEIGHTS, probe_of, probe_stored, values
+from shared.snapshots.profile import Profile
+from shared.snapshots.stored import StoredSnapshot
+from tests.snapshots.weights import metadata, tensors
+
+DTYPES: dict[StoredDtype, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("size", [10, 3000])
+def test_a_probe_holds_the_averaged_weights_alone(store: ObjectStore, dtype: StoredDtype, size: int) -> None:
+    whole = tensors(7, size)
+    data = encode(whole, metadata(dtype=dtype))
+    found = values(probe_of(data))
+    averaged = [
+        whole[name].to(DTYPES[dtype]).float().reshape(-1) for name in sorted(whole) if name[:3] in ("enc", "dec")
+    ]
+    flat = torch.cat(averaged).numpy()
+    assert len(found) == min(len(flat), len(found))
+    if len(flat) <= PROBE_WEIGHTS:
+        np.testing.assert_array_equal(found, flat)
+    else:
+        assert PROBE_WEIGHTS * 0.95 < len(found) <= PROBE_WEIGHTS
+        assert np.isin(found, flat).all()
+        assert found.std() == pytest.approx(flat.std(), rel=0.05)
+    store.put("a", data)
+    assert probe_stored(store, "a", size=len(data)) == probe_of(data)
+
+
+def test_probes_of_one_network_hold_the_same_places() -> None:
+    first, second = tensors(1, 3000), tensors(1, 3000)
+    second = {name: value + 1 if name[:3] in ("enc", "dec") else value for name, value in second.items()}
+    a, b = (values(probe_of(encode(t, metadata(dtype="float32")))) for t in (first, second))
+    np.testing.assert_allclose(b - a, 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 300.0])
+def test_rounding_is_what_storing_does(dtype: StoredDtype, scale: float) -> None:
+    weights = np.random.default_rng(0).standard_normal(200_000) * scale
+    stored = torch.tensor(weights).to(DTYPES[dtype]).double().numpy()
+    assert rounding(weights, dtype) == pytest.approx(np.sqrt(np.mean((stored - weights) ** 2)), rel=0.03)
+
+
+def test_without_probes_usual_figures_are_taken() -> None:
+    stored = [StoredSnapshot(f"s{t}", t, Profile.power(0.1), "k", 1, "", "float16") for t in (100, 200)]
+    known = calibrate(stored, {})
+    assert not known.calibrated
+    assert known.rms == 1.0
+    np.testing.assert_allclose(known.noise, 2.1e-4)
+    same = {s.id: np.ones(50, "<f4").tobytes() for s in stored}
+    assert not calibrate(stored, same).calibrated, "two snapshots do not tell how weights move"
+
+
+def test_averages_in_float32_collect_rounding() -> None:
+    stored = [StoredSnapshot("s", 6400, Profile.power(0.1), "k", 1, "")]
+    known = calibrate(stored, {}, update_images=64)
+    short, long, raw = known.tracking([PowerProfile(6400, 0.05), PowerProfile(6400, 0.25), RawProfile(6400)])
+    assert 0 == raw < short < long
+    assert short == pytest.approx(2.5e-8 * np.sqrt(100 / (2 * (PowerProfile(6400, 0.05).gamma + 1))))
+    assert calibrate(stored, {}).tracking([PowerProfile(6400, 0.05)]) == 0
