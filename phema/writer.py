@@ -72,13 +72,14 @@ class SnapshotWriter:
         self.run: Run | None = None
         """The run as it was when it was opened; None in processes that do not write."""
         self._uploader: BackgroundUploader | None = None
+        self._closed = False
         self._tensors: dict[str, tuple[tuple[int, ...], bool]] = {}
         if not _writes():
             return
         if origin not in get_args(Origin):
             raise InvalidArgument(f"origin {origin!r} is unknown; allowed: {', '.join(get_args(Origin))}")
-        self._own_client = Client() if client is None else None
-        self._client = client or self._own_client or Client()
+        self._client = Client() if client is None else client
+        self._own_client = client is None
         try:
             self._store = _open(store)
             self._store.check()
@@ -116,6 +117,7 @@ class SnapshotWriter:
         What is registered already for this time and profile is left as it is. Waits while `max_pending` files are
         under way. Raises InvalidArgument, and what made an earlier file fail.
         """
+        self._check_open()
         now = _time(num_images)
         if dtype not in get_args(StoredDtype):
             raise InvalidArgument(f"dtype {dtype!r} is unknown; allowed: {', '.join(get_args(StoredDtype))}")
@@ -153,6 +155,7 @@ class SnapshotWriter:
 
     def finish(self) -> None:
         """Training is over: wait for everything, then end the run, which takes no more snapshots."""
+        self._check_open()
         self.flush()
         if self.run is not None:
             self._client.runs.finish(self.run.id)
@@ -171,11 +174,11 @@ class SnapshotWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """After an exception, what has not begun to be written is dropped, as if the process had died."""
-        uploader, self._uploader = self._uploader, None
-        if uploader is None:
+        if self._uploader is None or self._closed:
             return
+        self._closed = True
         try:
-            uploader.__exit__(kind, error, trace)
+            self._uploader.__exit__(kind, error, trace)
         finally:
             self._close_client()
 
@@ -227,12 +230,11 @@ class SnapshotWriter:
             if found.get(name) != self._tensors.get(name):
                 raise InvalidArgument(
                     f"tensor {name} is {_described(found.get(name))}, in what was saved before it is "
-                    f"{_described(self._tensors.get(name))}; all snapshots of a run hold the same tensors"
+                    f"{_described(self._tensors.get(name))}; snapshots of a run hold the same tensors and buffers"
                 )
 
     def _submit(self, metadata: SnapshotMetadata, tensors: dict[str, Tensor]) -> None:
-        if self._uploader is None:
-            raise InvalidArgument("the writer is closed; make another one to save more")
+        assert self._uploader is not None, "a process that does not write has nothing to submit"
         probe = b""
 
         def produce() -> tuple[str, bytes]:
@@ -260,9 +262,13 @@ class SnapshotWriter:
             probe=probe,
         )
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidArgument("the writer is closed; make another one to go on with the run")
+
     def _close_client(self) -> None:
-        if self._own_client is not None:
-            self._own_client.close()
+        if self._own_client:
+            self._client.close()
 
 
 def profiles_of(ema: PowerFunctionEMA) -> tuple[Profile, ...]:

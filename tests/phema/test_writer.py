@@ -268,8 +268,9 @@ def test_mistakes_are_one_sentence(store_around: Service, client: Client, name: 
             with pytest.raises(errors.InvalidArgument, match=sentence):
                 writer.save(*arguments, **options)
         writer.finish()
-    with pytest.raises(errors.InvalidArgument, match="the writer is closed"):
-        writer.save(64, ema)
+    for call in (lambda: writer.save(64, ema), writer.finish):
+        with pytest.raises(errors.InvalidArgument, match="the writer is closed"):
+            call()
     with pytest.raises(errors.InvalidArgument, match=rf"run {name} has succeeded .* `phema runs resume {name}`"):
         SnapshotWriter(name)
     with pytest.raises(errors.Conflict, match="is taken by another run, or by this one with another"):

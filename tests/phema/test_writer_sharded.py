@@ -32,7 +32,7 @@ def _process(rank: int, port: int, environment: dict[str, str]) -> None:
                 if not attempt:
                     train(module, ema, range(STEPS))
                 writer.save(SEEN, ema, dtype="float32")
-                writer.save(SEEN, module.state_dict(), profile={"kind": "raw"}, dtype="float32")
+                writer.save(SEEN, module.state_dict(), profile={"kind": "raw"}, dtype="float32", buffers=ema.buffers)
                 writer.flush()
                 assert writer.counts.objects == (4 if rank == 0 and not attempt else 0)
         wrapped = nn.parallel.DistributedDataParallel(made())
