@@ -1,0 +1,81 @@
+"""`python -m tests.phema_worker.mortal PHASE`: gives a run's snapshots up, and dies by its own hand on the way.
+
+Settings come from the environment, as a worker's do. Phases: `retire` (before the transaction that gives up ends),
+`delete-N` (before object N is deleted), `deleted` (all objects gone, no row), `remove` (the rows too, before that
+transaction ends).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from services.phema_worker.records import record, task_of
+from services.phema_worker.retain import delete_objects
+from services.phema_worker.tasks import Done, RetainTask
+from services.phema_worker.watch import Watch
+from shared.catalog import Catalog, JobKind, content_key
+from shared.settings import Settings
+from shared.snapshots.store import ObjectStore
+from shared.wiring import catalog_from, store_from
+
+RUN = "mortal"
+EVERY_OTHER = 2
+
+
+def give_up(catalog: Catalog, run: str, at: Callable[[str], None]) -> None:
+    """Retire every other snapshot and queue the job, as the API does."""
+    with catalog.transaction() as tx:
+        run_id = tx.runs.get(run).id
+        tx.runs.lock(run_id)
+        tx.snapshots.retire(row.id for row in tx.snapshots.list(run_id)[::EVERY_OTHER])
+        doomed = sorted(row.id for row in tx.snapshots.retired(run_id))
+        tx.jobs.enqueue(JobKind.RETAIN, payload={}, content_key=content_key("retain", doomed), run_id=run_id)
+        at("retire")
+
+
+def attempt(catalog: Catalog, store: Any, at: Callable[[str], None]) -> None:
+    """One attempt at the oldest queued `retain` job, as a worker makes it."""
+    with catalog.transaction() as tx:
+        tx.jobs.expire([JobKind.RETAIN])
+        job = tx.jobs.claim([JobKind.RETAIN], owner=RUN, lease_seconds=0.0)
+    assert job is not None
+    with catalog.transaction(read_only=True) as tx:
+        task = task_of(tx, job)
+    assert task is None or isinstance(task, RetainTask)
+    if task is not None:
+        delete_objects(store, task, Watch())
+    at("deleted")
+    with catalog.transaction() as tx:
+        record(tx, job, task, Done((), {}, 0, 0.0))
+        at("remove")
+
+
+class Deadly:
+    """A store whose user dies before it deletes the object of that number."""
+
+    def __init__(self, store: ObjectStore, at: Callable[[str], None]) -> None:
+        self._store, self._at, self._count = store, at, 0
+
+    def delete(self, key: str) -> None:
+        self._at(f"delete-{self._count}")
+        self._count += 1
+        self._store.delete(key)
+
+
+def main(phase: str) -> None:
+    def at(here: str) -> None:
+        if here == phase:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    settings = Settings()
+    catalog, store = catalog_from(settings), store_from(settings)
+    give_up(catalog, RUN, at)
+    attempt(catalog, Deadly(store, at), at)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
