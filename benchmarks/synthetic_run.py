@@ -13,10 +13,11 @@ from torch import Tensor
 
 from shared.snapshots import ObjectStore
 from shared.snapshots.file import TORCH_DTYPES, encode
-from shared.snapshots.header import DTYPE_CODES, Profile, SnapshotMetadata, StoredDtype
+from shared.snapshots.header import DTYPE_CODES, SnapshotMetadata, StoredDtype
 from shared.snapshots.lanes import pool_of
-from shared.snapshots.plan import StoredSnapshot
+from shared.snapshots.profile import Profile
 from shared.snapshots.reconstruct import OutputSpec, reconstruct
+from shared.snapshots.stored import StoredSnapshot
 
 LARGEST = (384, 384, 3, 3)
 """Shape of most of EDM2-XS's weights: 256 to 512 channels, 3x3."""

@@ -135,31 +135,41 @@ class Combiner:
     def _add(self, unit: Unit, sums: Tensor, pieces: Sequence[Piece]) -> None:
         """sums[tile, k, :] (+)= sum_i c[k, i] * values[i, tile], tile by tile, in float32."""
         beta = 0.0 if unit.first == 0 else 1.0
+        group = slice(unit.first, unit.first + sum(map(len, unit.values)))
+        inside = _inside(pieces, unit.start, unit.start + unit.count)
+        coefficients = {
+            number: [rows[:, group] for rows in self._coefficients.rows(number)]
+            for number in {piece.coefficients for piece in inside}
+        }
+        # Views are made here, once: threads that make them in turns wait for the interpreter more than they compute.
+        stored = list(zip(*(torch.split(values, TILE, dim=1) for values in unit.values), strict=True))
+        targets = [tile.unbind() for tile in sums[: len(stored)].unbind()]
+        tiles = [[tile[rows] for rows in _rows_of(unit)] for tile in self._tiles]
+        whole = [tile[: group.stop - group.start] for tile in self._tiles]
 
-        def add(lane: int, start: int) -> None:
-            stop = min(start + TILE, unit.count)
-            values = self._tiles[lane][:, : stop - start]
-            row = 0
-            for stored in unit.values:
-                values[row : row + len(stored)].copy_(stored[:, start:stop])
-                row += len(stored)
-            targets = sums[start // TILE, :, :, : stop - start]
-            inside = _inside(pieces, unit.start + start, unit.start + stop)
-            sets = dict.fromkeys(piece.coefficients for piece in inside)
-            for number in sets:
-                rows = self._coefficients.rows(number)
-                columns = [slice(p.start, p.stop) for p in inside if p.coefficients == number]
-                for target, coefficients in zip(targets, rows, strict=True):
-                    c = coefficients[:, unit.first : unit.first + row]
-                    if len(sets) == 1:
-                        torch.addmm(target, c, values[:row], beta=beta, out=target)
-                        continue
-                    mixed = self._mixed[lane][:, : stop - start].copy_(target)
-                    torch.addmm(mixed, c, values[:row], beta=beta, out=mixed)
-                    for column in columns:
-                        target[:, column] = mixed[:, column]
+        def add(lane: int, number: int) -> None:
+            width = stored[number][0].shape[1]
+            values, parts, target = whole[lane], tiles[lane], targets[number]
+            if width < TILE:
+                values, parts = values[:, :width], [part[:, :width] for part in parts]
+                target = tuple(rows[:, :width] for rows in target)
+            for part, source in zip(parts, stored[number], strict=True):
+                part.copy_(source)
+            here = inside if len(inside) == 1 else _inside(inside, number * TILE, number * TILE + width)
+            only = here[0].coefficients
+            if all(piece.coefficients == only for piece in here):
+                for rows, c in zip(target, coefficients[only], strict=True):
+                    torch.addmm(rows, c, values, beta=beta, out=rows)
+                return
+            for wanted in dict.fromkeys(piece.coefficients for piece in here):
+                for rows, c in zip(target, coefficients[wanted], strict=True):
+                    mixed = self._mixed[lane][:, :width].copy_(rows)
+                    torch.addmm(mixed, c, values, beta=beta, out=mixed)
+                    for piece in here:
+                        if piece.coefficients == wanted:
+                            rows[:, piece.start : piece.stop] = mixed[:, piece.start : piece.stop]
 
-        self._lanes.run(add, range(0, unit.count, TILE))
+        self._lanes.run(add, range(len(stored)))
 
     def _write(self, k: int, file: Sink, sums: Tensor, count: int) -> None:
         """Write one output's row of a block, `sums` [tiles, TILE], of which `count` elements are meant."""
@@ -177,6 +187,14 @@ class Combiner:
             file.write(row.view(torch.uint8).numpy().data)
         finally:
             self._rows.put(buffer)
+
+
+def _rows_of(unit: Unit) -> Iterator[slice]:
+    """Where in a tile the snapshots that are stored alike belong."""
+    start = 0
+    for values in unit.values:
+        yield slice(start, start + len(values))
+        start += len(values)
 
 
 def _inside(pieces: Sequence[Piece], start: int, stop: int) -> list[Piece]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from benchmarks.reconstruct import MEMORY_TARGET, fill, measured_in_a_process
+from benchmarks.reconstruct_memory import MIB, TARGET, measured
+from benchmarks.synthetic_run import fill
 from shared.snapshots import S3Options, open_store
 
-MIB = 2**20
 BOUND = 64 * MIB
 PARAMETERS = 1_200_000
 
@@ -27,11 +26,4 @@ def test_memory_is_bounded_whatever_the_number_of_snapshots(
     stored = fill(open_store(url, s3=options), 64, PARAMETERS, "float16")
     assert sum(s.size for s in stored) > 2 * BOUND
     for chosen in (stored[-8:], stored):
-        task = {
-            "url": url,
-            "s3": options and asdict(options),
-            "stored": [vars(s) | {"profile": s.profile.model_dump()} for s in chosen],
-            "memory_bytes": BOUND,
-            "dtype": "float32",
-        }
-        assert measured_in_a_process(task) <= MEMORY_TARGET * BOUND
+        assert measured(kind, url, options, chosen, BOUND).ratio <= TARGET
