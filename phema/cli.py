@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from phema.commands import dataset, db, demo, download, evaluate, jobs, presets, reconstruct, reproduce, runs, service
+from phema.commands import (
+    dataset,
+    db,
+    demo,
+    download,
+    evaluate,
+    jobs,
+    keep,
+    presets,
+    reconstruct,
+    reproduce,
+    runs,
+    service,
+)
 from phema.commands.import_ import import_
 from phema.commands.options import Connection
 from phema.errors import InvalidArgument, PhemaError, Refused
@@ -29,6 +42,10 @@ app.add_typer(runs.app, name="runs")
 app.command("import")(import_)
 app.command()(reconstruct.reconstruct)
 app.command()(reconstruct.reconstructions)
+app.command()(keep.compact)
+app.command()(keep.bases)
+app.command()(keep.retain)
+app.command()(keep.pin)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.evaluations)
 app.add_typer(jobs.app, name="jobs")

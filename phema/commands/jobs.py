@@ -18,7 +18,10 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job.")]
 @app.command("list")
 def list_jobs(
     context: typer.Context,
-    kind: Annotated[str | None, typer.Option(help="Only train, reconstruct or evaluate.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="Only jobs of this kind: train, reconstruct, evaluate, compact, retain or external."),
+    ] = None,
     state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
     run: Annotated[str | None, typer.Option(help="Only jobs of this run.")] = None,
     limit: Limit = None,
