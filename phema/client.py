@@ -15,6 +15,8 @@ from typing import Any, Self, TypeVar
 from phema import downloads
 from phema.discovery import find_url
 from phema.errors import InvalidArgument, JobFailed, ServiceError, ServiceUnreachable, WaitTimeout
+from phema.keeping import Keeping
+from phema.questions import Profiles, Tensors, question
 from phema.records import Evaluation, Job, Metrics, Plan, Reconstruction, Run, Snapshot
 from phema.transport import Transport, route
 
@@ -28,7 +30,7 @@ Guide = Reconstruction | str | tuple[str, int | None, float]
 """Weights that guide: a finished reconstruction, its id, or (run, num_images, sigma_rel)."""
 
 
-class Client:
+class Client(Keeping):
     """A connection to one phema service.
 
     `url` defaults to the environment's `PHEMA_URL`, else to the service that `phema up` runs from `PHEMA_STATE_DIR`
@@ -59,29 +61,49 @@ class Client:
         return {item["name"]: item["config"] for item in self._transport.get("/v1/presets")["items"]}
 
     def plan(
-        self, run: str, sigma_rel: float | Sequence[float], num_images: int | None = None, *, dtype: str = "float32"
+        self,
+        run: str,
+        sigma_rel: float | Sequence[float] | None = None,
+        num_images: int | None = None,
+        *,
+        profiles: Profiles | None = None,
+        tensors: Tensors | None = None,
+        dtype: str = "float32",
+        regularize: bool = True,
+        tolerance: float | None = None,
     ) -> Plan:
         """What `reconstruct` would read and how good the result would be; reads no weights."""
-        body = _question(sigma_rel, num_images, dtype, plan_only=True)
-        return Plan.model_validate(self._transport.post(route("runs", run, "reconstructions"), body))
+        body = question(sigma_rel, profiles, tensors, num_images, dtype, regularize, tolerance)
+        answer = self._transport.post(route("runs", run, "reconstructions"), body | {"plan_only": True})
+        return Plan.model_validate(answer)
 
     def reconstruct(
         self,
         run: str,
-        sigma_rel: float | Sequence[float],
+        sigma_rel: float | Sequence[float] | None = None,
         num_images: int | None = None,
         *,
+        profiles: Profiles | None = None,
+        tensors: Tensors | None = None,
         dtype: str = "float32",
+        regularize: bool = True,
+        tolerance: float | None = None,
         wait: bool = True,
         on_progress: Callable[[Job], None] | None = None,
     ) -> list[Reconstruction]:
-        """Weights of `run` with EMA lengths chosen after training: one reconstruction per sigma_rel, in order.
+        """Weights of `run` with averages chosen after training: one reconstruction per profile, in order.
 
-        `num_images` is a time with a snapshot; None is the latest. `dtype` is float32, float16 or bfloat16.
+        What is wanted is `sigma_rel`, a number or several, or `profiles`: `phema.Profile`s (or their JSON) of any
+        kind. `tensors` maps patterns of tensor names to a sigma_rel or profile of their own, in order of precedence,
+        with exactly one profile for all others. `num_images` is a time with a snapshot; None is the latest. `dtype` is
+        float32, float16 or bfloat16. `regularize` False is the paper's plain least squares. `tolerance`: a predicted
+        relative error that is good enough, for which fewer snapshots are read; None is as good as with all.
+
         Asking again for what exists costs nothing. With `wait`, returns when all are finished and raises JobFailed
-        if they cannot be; without, returns at once and `reconstruction(id)` tells the state.
+        if they cannot be; without, returns at once and `reconstruction(id)` tells the state. Where the fit is poor,
+        `advice` of the answer says so.
         """
-        body = _question(sigma_rel, num_images, dtype, plan_only=False)
+        body = question(sigma_rel, profiles, tensors, num_images, dtype, regularize, tolerance)
         answer = self._transport.post(route("runs", run, "reconstructions"), body)
         items = [Reconstruction.model_validate(item) for item in answer["reconstructions"]]
         if not wait:
@@ -301,16 +323,6 @@ class Jobs:
     def cancel(self, job: str) -> Job:
         """Ask a job to stop: a queued one is cancelled at once, a running one at its next step."""
         return Job.model_validate(self._transport.post(route("jobs", job, "cancel")))
-
-
-def _question(
-    sigma_rel: float | Sequence[float], num_images: int | None, dtype: str, *, plan_only: bool
-) -> dict[str, Any]:
-    wanted = [sigma_rel] if isinstance(sigma_rel, int | float) else list(sigma_rel)
-    if not wanted:
-        raise InvalidArgument("sigma_rel is empty; name at least one")
-    body: dict[str, Any] = {"sigma_rel": wanted, "dtype": dtype, "plan_only": plan_only}
-    return body if num_images is None else body | {"num_images": num_images}
 
 
 def _poll(

@@ -65,11 +65,11 @@ class Outcome:
                 f"{trial.sigma_rel:.2f}",
                 figure(trial.frechet) + (" *" if trial is found.best else "  "),
                 figure(trial.held_out_loss) + (" *" if trial.held_out_loss == best_loss else "  "),
-                "stored" if trial.sigma_rel in found.tracked else f"{trial.weights.predicted_error or 0:.2%}",
+                "stored" if trial.sigma_rel in found.tracked else f"{trial.weights.predicted_error:.2%}",
             )
             for trial in found.trials
         ]
-        columns = ("SIGMA_REL", "FRECHET  ", "HELD_OUT_LOSS  ", "PROFILE_ERROR")
+        columns = ("SIGMA_REL", "FRECHET  ", "HELD_OUT_LOSS  ", "PREDICTED_ERROR")
         view.say("")
         view.table(columns, rows, right=columns)
         view.say("")

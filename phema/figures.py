@@ -17,7 +17,8 @@ from matplotlib.ticker import FuncFormatter
 
 from phema.records import Metrics, Plan
 from phema.screen import figure as figure_text
-from shared.edm2.posthoc import PowerProfile
+from shared.snapshots.profile import Profile
+from shared.snapshots.weighting import weighting
 
 DPI = 150
 WIDTH = 8.0
@@ -72,19 +73,21 @@ def profiles(plan: Plan, theme: Theme = LIGHT) -> bytes:
 
     The reconstructed profile is the combination of the stored ones by the plan's coefficients (the paper's Fig. 4).
     """
-    stored = [PowerProfile(s.num_images, s.sigma_rel or 0.0) for s in plan.snapshots]
+    stored = [weighting(Profile.model_validate(s.profile), s.num_images) for s in plan.snapshots]
     times = np.linspace(plan.num_images / 1000, plan.num_images, 1000)
     densities = np.stack([profile.density(times) for profile in stored])
     columns = min(3, len(plan.outputs))
     rows = -(-len(plan.outputs) // columns)
     with page(theme, (WIDTH, 1.7 * rows + 0.5), rows, columns, sharex=True) as (figure, panels):
         for axes, output in zip(panels, plan.outputs, strict=False):
-            wanted = PowerProfile(plan.num_images, output.sigma_rel).density(times)
+            wanted = weighting(Profile.model_validate(output.profile), plan.num_images).density(times)
             found = np.asarray(output.coefficients) @ densities
             axes.fill_between(times, wanted, color=theme.faint, linewidth=0, label="wanted")
             axes.plot(times, found, color=theme.blue, linewidth=1.4, label="reconstructed")
-            axes.set_title(f"σ_rel {100 * output.sigma_rel:g} %", loc="left", fontsize=9, fontweight="bold")
-            error = f"error {100 * output.predicted_error:.2g} %" if output.predicted_error > 1e-6 else "stored"
+            title = output.label if output.sigma_rel is None else f"σ_rel {100 * output.sigma_rel:g} %"
+            axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
+            missed = output.profile_error or 0.0
+            error = f"error {100 * missed:.2g} %" if missed > 1e-6 else "stored"
             axes.text(0.03, 0.9, error, transform=axes.transAxes, va="top", fontsize=8)
             axes.set_yticks([])
             axes.grid(False)

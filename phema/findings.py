@@ -19,6 +19,9 @@ class Trial:
 
     @property
     def sigma_rel(self) -> float:
+        """The demo asks for power functions alone, which have one."""
+        if self.weights.sigma_rel is None:
+            raise PhemaError(f"reconstruction {self.weights.id} is no power-function EMA")
         return self.weights.sigma_rel
 
     @property

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from phema.basis_files import Vector, add_bases
 from shared.catalog import Catalog, NameTaken, Transaction
 from shared.recipes.config import RunConfig
 from shared.snapshots.errors import CorruptObject
@@ -27,10 +28,6 @@ Progress = Callable[[int, int], None]
 """Objects done, objects in all."""
 
 
-class MissingSnapshot(ValueError):
-    """A reconstruction was made of a snapshot that is not in the store."""
-
-
 @dataclass
 class Rebuilt:
     """Rows that were written, and the objects that were not understood with the sentence why."""
@@ -39,6 +36,7 @@ class Rebuilt:
     snapshots: int = 0
     checkpoints: int = 0
     reconstructions: int = 0
+    bases: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
 
 
@@ -49,11 +47,12 @@ class _Found:
     snapshots: list[tuple[ObjectInfo, SnapshotMetadata, bytes]] = field(default_factory=list)
     reconstructions: list[tuple[ObjectInfo, SnapshotMetadata]] = field(default_factory=list)
     checkpoints: list[tuple[ObjectInfo, int]] = field(default_factory=list)
+    vectors: list[Vector] = field(default_factory=list)
 
     @property
     def num_images(self) -> int:
         times = [m.num_images for _, m, _ in self.snapshots] + [time for _, time in self.checkpoints]
-        return max(times, default=0)
+        return max([*times, *(m.num_images for _, m in self.vectors)], default=0)
 
 
 def rebuild(catalog: Catalog, store: ObjectStore, on_progress: Progress = lambda done, total: None) -> Rebuilt:
@@ -94,7 +93,9 @@ def _read(store: ObjectStore, run_id: str, info: ObjectInfo, found: _Found) -> N
     whole = _verified(store, info)
     if metadata.kind == "reconstruction":
         found.reconstructions.append((whole, metadata))
-    elif metadata.kind == "snapshot":
+    elif metadata.kind == "basis":
+        found.vectors.append((whole, metadata))
+    else:
         found.snapshots.append((whole, metadata, probe_stored(store, info.key, size=info.size)))
 
 
@@ -119,13 +120,10 @@ def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found,
         created = _restore(tx, run_id, described, found.num_images)
         snapshots = sum(_add_snapshot(tx, *snapshot) for snapshot in found.snapshots)
         checkpoints = sum(_add_checkpoint(tx, run_id, info, time) for info, time in found.checkpoints)
-        reconstructions = 0
-        for info, metadata in found.reconstructions:
-            try:
-                reconstructions += _add_reconstruction(tx, info, metadata)
-            except MissingSnapshot as error:
-                rebuilt.skipped[info.key] = str(error)
+        reconstructions = sum(_add_reconstruction(tx, info, metadata) for info, metadata in found.reconstructions)
+        bases = add_bases(tx, run_id, found.vectors, rebuilt.skipped)
     # Counted once committed.
+    rebuilt.bases += bases
     rebuilt.runs += created
     rebuilt.snapshots += snapshots
     rebuilt.checkpoints += checkpoints
@@ -168,20 +166,19 @@ def _add_checkpoint(tx: Transaction, run_id: str, info: ObjectInfo, num_images: 
 
 
 def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata) -> bool:
-    """The row that a request with the same question finds. Raises MissingSnapshot before it writes."""
+    """The row that a request with the same question finds. A snapshot that retention has deleted since is known by
+    what the file says of it, and has no id."""
     lineage = metadata.lineage or {}
     stored = {s.sha256: s for s in tx.snapshots.list(metadata.run_id)}
-    missing = [s["sha256"] for s in lineage["snapshots"] if s["sha256"] not in stored]
-    if missing:
-        raise MissingSnapshot(f"object {info.key} was made of snapshot {missing[0]}, which is not in the store")
-    used = [stored[s["sha256"]] for s in lineage["snapshots"]]
-    plan = {
-        **lineage,
-        "snapshots": [
-            {name: getattr(s, name) for name in ("id", "num_images", "profile", "key", "size", "sha256", "dtype")}
-            for s in used
-        ],
-    }
+    entries = []
+    for said in lineage["snapshots"]:
+        entry = {name: value for name, value in said.items() if name != "id"}
+        if (kept := stored.get(said["sha256"])) is not None:
+            names = ("id", "num_images", "profile", "key", "size", "sha256", "dtype")
+            entry = {name: getattr(kept, name) for name in names}
+        entries.append(entry)
+    # Files of earlier versions told one error, that of the profile.
+    plan = {"profile_error": lineage["predicted_error"], "rounding_error": None} | lineage | {"snapshots": entries}
     row, _ = tx.reconstructions.find_or_create(
         run_id=metadata.run_id,
         num_images=metadata.num_images,

@@ -94,19 +94,49 @@ class Metrics(Record):
 
 
 class PlannedSnapshot(Record):
+    """A snapshot, or a vector of the plan's basis."""
+
+    id: str | None = None
     num_images: int
-    sigma_rel: float | None
+    profile: dict[str, Any] = {}
+    sigma_rel: float | None = None
 
 
-class PlannedOutput(Record):
-    """One profile of a plan: `coefficients` (one per snapshot) and what they promise."""
+class Errors(Record):
+    """What the coefficients of a reconstruction promise."""
 
-    sigma_rel: float
-    coefficients: list[float]
+    profile_error: float | None = None
+    """Relative L2 distance between the wanted and the reconstructed profile; None where raw weights take part."""
+    rounding_error: float | None = None
+    """What the rounding of the stored weights adds up to, relative to the weights."""
     predicted_error: float
-    """Relative L2 distance between the wanted and the reconstructed profile."""
+    """Expected relative L2 distance of the weights from the wanted average."""
     noise_gain: float
     """Euclidean norm of the coefficients: how much the snapshots' rounding is amplified."""
+
+
+class TensorCoefficients(Errors):
+    """Tensors whose name matches `pattern` have a profile of their own."""
+
+    pattern: str
+    profile: dict[str, Any]
+    label: str
+    coefficients: list[float]
+
+
+class PlannedOutput(Errors):
+    """One profile of a plan: `coefficients` (one per snapshot) and what they promise."""
+
+    profile: dict[str, Any]
+    label: str
+    """The profile in short, for people."""
+    sigma_rel: float | None = None
+    """Of a power-function EMA, otherwise None."""
+    coefficients: list[float]
+    advice: str | None = None
+    """Why the fit is poor and what would mend it; None for a good one."""
+    tensors: list[TensorCoefficients] = []
+    """Of a per-tensor profile: all that is not its default."""
 
 
 class Plan(Record):
@@ -116,18 +146,30 @@ class Plan(Record):
     snapshots: list[PlannedSnapshot]
     outputs: list[PlannedOutput]
     bytes_to_read: int
+    seconds: float | None = None
+    """Time to read them at the speed of the latest reconstructions; None before there was one."""
+    calibrated: bool = False
+    """Whether the run's own snapshots told how much its weights move."""
+    basis_id: str | None = None
+    """The basis that is read instead of snapshots."""
 
 
-class Reconstruction(Record):
+class Reconstruction(Errors):
     """One set of weights reconstructed from a run's snapshots."""
 
     id: str
     run_id: str
     num_images: int
-    sigma_rel: float
+    profile: dict[str, Any]
+    label: str
+    """The profile in short, for people; different ones may share it."""
+    sigma_rel: float | None = None
+    """Of a power-function EMA, otherwise None."""
     state: str
     dtype: str = "float32"
-    predicted_error: float | None = None
+    regularize: bool = True
+    advice: str | None = None
+    """Why the fit is poor and what would mend it; None for a good one."""
     job_id: str | None = None
     error: str | None = None
     size: int | None = None
@@ -146,7 +188,11 @@ class Evaluation(Record):
     run_id: str
     reconstruction_id: str
     num_images: int
-    sigma_rel: float
+    profile: dict[str, Any]
+    label: str
+    """The profile in short, for people; different ones may share it."""
+    sigma_rel: float | None = None
+    """Of a power-function EMA, otherwise None."""
     state: str
     recipe: dict[str, Any] = {}
     figures: dict[str, float | None] | None = None

@@ -91,7 +91,7 @@ def _facts(found: Findings) -> str:
         "Parameters": f"{parameters:,}",
         "Images seen": f"{found.run.num_images:,}",
         "Images per second": f"{speed:,.0f}",
-        "Snapshots": f"{len(found.plan.snapshots)}",
+        "Snapshots read": f"{len(found.plan.snapshots)}",
         "Best σ_rel": _percent(found.best.sigma_rel),
         "Fréchet distance": figure(found.best.frechet),
     }
@@ -125,13 +125,14 @@ def _curve_text(found: Findings) -> str:
 
 
 def _profiles_text(found: Findings) -> str:
-    worst = max(found.plan.outputs, key=lambda output: output.predicted_error)
+    worst = max(found.plan.outputs, key=lambda output: output.profile_error or 0.0)
     times = len({snapshot.num_images for snapshot in found.plan.snapshots})
     return (
         f"An average of length σ_rel weighs the past of the weights by a power of time. From snapshots of "
         f"{len(found.tracked)} lengths at {times} times a combination was computed whose weighting comes closest to "
         f"each wanted one. A length that was stored is returned exactly; the hardest here, "
-        f"{_percent(worst.sigma_rel)}, is missed by {100 * worst.predicted_error:.2g}&nbsp;% of its norm. "
+        f"{_percent(worst.sigma_rel or 0.0)}, is missed by {100 * (worst.profile_error or 0.0):.2g}&nbsp;% of its "
+        f"norm, its weights by an expected {100 * worst.predicted_error:.2g}&nbsp;%. "
         "All this is known before any weights are read."
     )
 
@@ -173,7 +174,7 @@ def _closing(found: Findings) -> str:
 
 def _row(found: Findings, trial: Trial) -> str:
     planned = next(output for output in found.plan.outputs if output.sigma_rel == trial.sigma_rel)
-    error = "stored" if trial.sigma_rel in found.tracked else f"{100 * planned.predicted_error:.2g} %"
+    error = "stored" if trial.sigma_rel in found.tracked else f"{100 * (planned.profile_error or 0.0):.2g} %"
     cells = [
         _percent(trial.sigma_rel),
         figure(trial.frechet),

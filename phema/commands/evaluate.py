@@ -147,21 +147,21 @@ def evaluations(
 
 
 def show_evaluations(view: Screen, evaluations: list[Evaluation], files: dict[str, str]) -> None:
-    """A table of figures over sigma_rel, the smallest Fréchet distance marked."""
+    """A table of figures over profiles, the smallest Fréchet distance marked."""
     best = best_of(evaluations)
     guided = any(_guidance(evaluation.recipe) for evaluation in evaluations)
-    columns = ["SIGMA_REL", "IMAGES", "STATE", "FRECHET", "HELD_OUT_LOSS", "", "SAMPLES"]
+    columns = ["PROFILE", "IMAGES", "STATE", "FRECHET", "HELD_OUT_LOSS", "", "SAMPLES"]
     columns += [*(["GUIDANCE"] if guided else []), "CREATED", "ID"]
     rows = []
     for evaluation in evaluations:
         figures = evaluation.figures or {}
-        row = [f"{evaluation.sigma_rel:g}", f"{evaluation.num_images:,}", evaluation.state]
+        row = [evaluation.label, f"{evaluation.num_images:,}", evaluation.state]
         row += [figure(figures.get("frechet")), figure(figures.get("held_out_loss"))]
         row += ["best" if evaluation.id in best else "", str(evaluation.recipe.get("num_samples", ""))]
         row += [_guidance(evaluation.recipe)] if guided else []
         row += [when(evaluation.created_at), evaluation.id]
         rows.append([*row, files[evaluation.id]] if files else row)
-    right = ("SIGMA_REL", "IMAGES", "FRECHET", "HELD_OUT_LOSS", "SAMPLES")
+    right = ("PROFILE", "IMAGES", "FRECHET", "HELD_OUT_LOSS", "SAMPLES")
     view.table([*columns, "FILE"] if files else columns, rows, right=right)
 
 
@@ -228,6 +228,6 @@ def _interval(text: str) -> list[float]:
 def _pictures(service: Client, view: Screen, evaluations: list[Evaluation], target: Path) -> dict[str, str]:
     files = {}
     for item in evaluations:
-        path = target / f"samples-{item.num_images}-{item.sigma_rel}-{item.id}.png"
+        path = target / f"samples-{item.num_images}-{item.label}-{item.id}.png"
         files[item.id] = str(download(service, view, item.id, path))
     return files

@@ -51,19 +51,21 @@ def shown(value: Any) -> str:
 def _field_error(record: Any, request: Request) -> FieldError:
     place, *path = record["loc"]
     field = ".".join(map(str, path))
-    return FieldError(cast(Place, place), field, _sentence(record, field or place, request))
+    return FieldError(cast(Place, place), field, _sentence(record, field or place, len(path) > 1, request))
 
 
-def _sentence(record: Any, field: str, request: Request) -> str:
+def _sentence(record: Any, field: str, nested: bool, request: Request) -> str:
     kind, message = record["type"], str(record["msg"])
     if kind == "missing":
         return f"{field} is missing"
     if kind == "extra_forbidden":
-        return _unknown(field, _body_fields(request))
+        return f"{field} is not known here" if nested else _unknown(field, _body_fields(request))
     if kind == "value_error":
         sentence = message.removeprefix("Value error, ")
-        # A check across fields names them itself.
-        return sentence if isinstance(record.get("input"), dict) else f"{field} {sentence}"
+        # A check across fields names them itself, but not where in a list they stand.
+        if isinstance(record.get("input"), dict):
+            return f"{field}: {sentence}" if nested else sentence
+        return f"{field} {sentence}"
     return f"{field} {shown(record.get('input'))} {_requirement(message)}"
 
 

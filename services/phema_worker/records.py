@@ -84,24 +84,31 @@ def _output(job: Job, row: Reconstruction, inputs: list[StoredSnapshot]) -> Outp
     """What the row asks for, under a key that says so: every attempt at the job writes the same bytes to it, and goes
     on with those of the one before. Another job has other keys, so that the end of one takes nothing from it."""
     plan = row.plan
-    by_id = {s["id"]: c for s, c in zip(plan["snapshots"], plan["coefficients"], strict=True)}
-    lineage = {
-        "snapshots": [{name: s[name] for name in ("num_images", "profile", "sha256")} for s in plan["snapshots"]],
-        "coefficients": plan["coefficients"],
-        "predicted_error": plan["predicted_error"],
-        "noise_gain": plan["noise_gain"],
-    }
+    ids = [snapshot["id"] for snapshot in plan["snapshots"]]
+
+    def spread(coefficients: list[float]) -> tuple[float, ...]:
+        by_id = dict(zip(ids, coefficients, strict=True))
+        return tuple(by_id.get(s.id, 0.0) for s in inputs)
+
     output = Output(
         reconstruction_id=row.id,
         key="",
-        coefficients=tuple(by_id.get(s.id, 0.0) for s in inputs),
+        coefficients=spread(plan["coefficients"]),
         dtype=row.dtype,  # type: ignore[arg-type]  # checked when the metadata is built
         profile=Profile.model_validate(row.profile),
-        lineage=lineage,
+        lineage=_lineage(plan),
+        tensors=tuple((tensor["pattern"], spread(tensor["coefficients"])) for tensor in plan.get("tensors", ())),
     )
     content = [job.id, PASS_VERSION, version("phema"), [(s.id, s.sha256) for s in inputs], asdict(output)]
     content_hash = sha256(json.dumps(content, sort_keys=True, default=_profile_key).encode()).hexdigest()
     return replace(output, key=reconstruction_key(row.run_id, row.id, content_hash[:16]))
+
+
+def _lineage(plan: dict[str, Any]) -> dict[str, Any]:
+    """The row's plan as its file tells it: without the keys of objects, which say nothing that hashes do not."""
+    entries = ("id", "num_images", "profile", "sha256", "dtype")
+    snapshots = [{name: s[name] for name in entries if name in s} for s in plan["snapshots"]]
+    return plan | {"snapshots": snapshots}
 
 
 def _profile_key(value: Profile) -> str:

@@ -20,6 +20,8 @@ class Output:
     dtype: StoredDtype
     profile: Profile
     lineage: dict[str, Any]
+    tensors: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    """Other coefficients for tensors whose name matches a pattern; the first pattern that matches counts."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 
 import torch
@@ -35,6 +36,7 @@ from shared.recipes.config import EvaluationRecipe, RunConfig
 from shared.settings import Settings
 from shared.snapshots.errors import CorruptObject, ObjectMissing, SnapshotError
 from shared.snapshots.file import SnapshotMetadata, read_header
+from shared.snapshots.header import is_average
 from shared.snapshots.model import LoadedModel, load_model
 from shared.snapshots.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
 from shared.snapshots.store import ObjectInfo
@@ -102,10 +104,15 @@ class Workbench:
     def _reconstruct(self, task: ReconstructTask, watch: Watch) -> tuple[Written, ...]:
         watch.message = f"reading {len(task.inputs)} snapshots"
         latest = task.inputs[-1]
-        source = read_header(self._store, latest.key, size=latest.size).metadata
+        header = read_header(self._store, latest.key, size=latest.size)
+        source = header.metadata
         if source is None:
             raise CorruptObject(f"object {latest.key} is a safetensors file without phema's metadata")
-        outputs = [OutputSpec(o.key, o.coefficients, _metadata(source, o), o.dtype) for o in task.outputs]
+        names = [e.name for e in header.tensors if is_average(e.name, e.dtype, source.buffers)]
+        outputs = [
+            OutputSpec(o.key, o.coefficients, _metadata(source, o), o.dtype, _of_tensors(o, names))
+            for o in task.outputs
+        ]
         try:
             written = reconstruct(
                 self._store,
@@ -148,6 +155,16 @@ def _config(model: LoadedModel, key: str) -> RunConfig:
         problem = error.errors(include_url=False)[0]
         field = ".".join(map(str, problem["loc"]))
         raise CorruptObject(f"object {key} holds no valid configuration: {field}: {problem['msg']}") from error
+
+
+def _of_tensors(output: Output, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """Coefficients of the tensors that have their own, by name."""
+    found = {}
+    for name in names:
+        own = (coefficients for pattern, coefficients in output.tensors if fnmatchcase(name, pattern))
+        if (chosen := next(own, None)) is not None:
+            found[name] = chosen
+    return found
 
 
 def _metadata(source: SnapshotMetadata, output: Output) -> SnapshotMetadata:

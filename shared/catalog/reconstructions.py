@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import select
+
+from shared.catalog.content import canonical
 from shared.catalog.content import content_key as key_of
 from shared.catalog.models import Reconstruction
 from shared.catalog.results import ResultRepository
+
+_AS_GOOD = 1.03
+"""A plan may leave unread what raises its error by 2 %; which snapshots it reads depends on what else is asked for."""
 
 
 class ReconstructionRepository(ResultRepository[Reconstruction]):
@@ -28,7 +34,8 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
         """The row that answers this question, and whether it needs a job: it is new, or its last one gave nothing.
 
         The run stays locked until the transaction ends: enqueue and `assign` in this same transaction. The key
-        defaults to run, time, profile, dtype, whether the solve is regularised and the contents of the snapshots used.
+        defaults to everything that the weights depend on: run, time, profile, dtype, whether the solve is regularised,
+        the contents of the snapshots used and their coefficients.
         """
         if content_key is None:
             content_key = key_of(
@@ -40,6 +47,8 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
                     "dtype": dtype,
                     "regularize": plan.get("regularize", True),
                     "snapshots": [snapshot["sha256"] for snapshot in plan["snapshots"]],
+                    "coefficients": plan["coefficients"],
+                    "tensors": [[t["pattern"], t["coefficients"]] for t in plan.get("tensors", ())],
                 },
             )
         values = {
@@ -51,6 +60,49 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
         }
         return self._find_or_create(run_id, content_key, values)
 
+    def as_good(
+        self,
+        *,
+        run_id: str,
+        num_images: int,
+        profile: dict[str, Any],
+        dtype: str,
+        regularize: bool,
+        predicted_error: float,
+    ) -> Reconstruction | None:
+        """A row, finished or under way, that promises the same weights at least as exactly, whatever they are made of:
+        the snapshots may be gone by now, or a basis may have come. None when there is none.
+
+        `predicted_error`: the largest of all tensors.
+
+        Locks the run until the transaction ends, as `find_or_create` does.
+        """
+        self._runs.lock(run_id)
+        query = select(Reconstruction).where(
+            Reconstruction.run_id == run_id,
+            Reconstruction.num_images == num_images,
+            Reconstruction.dtype == dtype,
+            Reconstruction.sigma_rel == profile.get("sigma_rel")
+            if "sigma_rel" in profile
+            else Reconstruction.sigma_rel.is_(None),
+        )
+        wanted = canonical(profile)
+        found = [
+            row
+            for row in self._all(query.order_by(Reconstruction.seq))
+            if not row.needs_job
+            and canonical(row.profile) == wanted
+            and row.plan.get("regularize", True) == regularize
+            and _worst(row.plan) <= _AS_GOOD * predicted_error
+        ]
+        # What is there goes before what has to be waited for.
+        return min(found, key=lambda row: (row.key is None, _worst(row.plan)), default=None)
+
     def complete(self, reconstruction_id: str, key: str, size: int, sha256: str) -> Reconstruction:
         """Register the finished weights; a row that has some keeps them."""
         return self._complete(reconstruction_id, {"key": key, "size": size, "sha256": sha256})
+
+
+def _worst(plan: dict[str, Any]) -> float:
+    """The predicted error of those tensors that come out least exactly."""
+    return max(float(part["predicted_error"]) for part in (plan, *plan.get("tensors", ())))

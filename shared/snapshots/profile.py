@@ -32,13 +32,15 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "per_tensor": ("default", "tensors"),
 }
 _MAY_HAVE = {"exponential": ("rampup_ratio",)}
+_RAMP = {"kind", "rampup_ratio"}
 
 
 class Profile(BaseModel):
     """A weighting of training history up to some time; floats are exact (JSON of Python's repr).
 
     - `power`: power-function EMA; `sigma_rel` or `gamma` is enough, the other follows.
-    - `exponential`: traditional EMA of `half_life_images`, held below `rampup_ratio` of the images seen if given.
+    - `exponential`: traditional EMA of `half_life_images`, held below `rampup_ratio` of the images seen if given. A
+      `rampup_ratio` alone holds for ever: this is the power function of gamma = ln 2 / rampup_ratio - 1 and becomes it.
     - `uniform`: mean of the last `window_images` images.
     - `raw`: the weights themselves, as a checkpoint has them.
     - `sampled`: any piecewise constant weighting: `weights[i]`, relative to each other, is the share of the images
@@ -69,8 +71,15 @@ class Profile(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _exponent_and_width(cls, given: Any) -> Any:
-        """Either of `sigma_rel` and `gamma` follows from the other."""
-        if not isinstance(given, dict) or given.get("kind", "power") != "power":
+        """Either of `sigma_rel` and `gamma` follows from the other, both from a ramp-up ratio that nothing ends."""
+        if not isinstance(given, dict):
+            return given
+        ratio = given.get("rampup_ratio")
+        if given.get("kind") == "exponential" and isinstance(ratio, int | float) and set(given) <= _RAMP:
+            if not 0 < ratio < math.log(2):
+                raise ValueError(f"rampup_ratio {ratio:g} must lie between 0 and ln 2 = 0.6931")
+            given = {"kind": "power", "gamma": math.log(2) / ratio - 1}
+        if given.get("kind", "power") != "power":
             return given
         sigma_rel, gamma = given.get("sigma_rel"), given.get("gamma")
         if isinstance(sigma_rel, int | float) and gamma is None:
@@ -93,6 +102,12 @@ class Profile(BaseModel):
         if not needed <= given or given - needed - set(_MAY_HAVE.get(self.kind, ())):
             fields = " and ".join(_NEEDS[self.kind]) or "no fields"
             raise ValueError(f"a profile of kind {self.kind!r} needs {fields} and no other kind's fields")
+        if self.gamma is not None and self.sigma_rel is not None:
+            width = sigma_rel_from_gamma(self.gamma)
+            if not math.isclose(width, self.sigma_rel, rel_tol=1e-9):
+                raise ValueError(
+                    f"gamma {self.gamma:g} makes sigma_rel {width:g}, not {self.sigma_rel:g}; give one of the two"
+                )
         if self.times is not None and self.weights is not None:
             if len(self.times) != len(self.weights):
                 raise ValueError(f"weights has {len(self.weights)} entries, times {len(self.times)}; give one for each")

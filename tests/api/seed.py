@@ -62,6 +62,46 @@ def snapshots(
         ]
 
 
+def weights(
+    catalog: Catalog,
+    store: ObjectStore,
+    run: Run,
+    profiles: Sequence[Profile],
+    times: Sequence[int] = TIMES,
+    tensors: Sequence[str] = ("enc.conv.weight", "dec.conv.weight", "dec.emb.weight"),
+) -> None:
+    """Snapshots that are real files of a few small tensors, with their probes; `freqs` is a buffer in them."""
+    for num_images in times:
+        for profile in profiles:
+            generator = torch.Generator().manual_seed(num_images)
+            state = {name: torch.randn(6, 5, generator=generator) for name in tensors} | {"freqs": torch.ones(4)}
+            metadata = SnapshotMetadata(
+                run_id=run.id,
+                num_images=num_images,
+                profile=profile,
+                dtype="float32",
+                buffers=("freqs",),
+                code_version="test",
+                config_hash=run.config_hash,
+                config=run.config,
+            )
+            data = encode(state, metadata)
+            sha256 = hashlib.sha256(data).hexdigest()
+            key = layout.snapshot_key(run.id, num_images=num_images, label=profile.label, sha256=sha256)
+            store.put(key, data)
+            with catalog.transaction() as tx:
+                tx.snapshots.add(
+                    run_id=run.id,
+                    num_images=num_images,
+                    profile=profile.model_dump(mode="json"),
+                    dtype="float32",
+                    key=key,
+                    size=len(data),
+                    sha256=sha256,
+                    probe=probe_of(data),
+                )
+
+
 def upload(
     store: ObjectStore,
     run: Any,

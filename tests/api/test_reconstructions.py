@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from shared.catalog import JobKind
-from shared.edm2.posthoc import PowerProfile, solve
+from shared.edm2.posthoc import profile_errors, solve
+from shared.edm2.profiles import PowerProfile
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only
@@ -32,17 +33,23 @@ def test_anonymous_gets_401(guarded: Api, method: str, path: str) -> None:
 
 def test_a_plan_is_answered_without_any_work(api: Api) -> None:
     run = seed.trained(api.catalog, api.store)
-    response = api.post(PATH, {"sigma_rel": [0.07, 0.15], "num_images": 12_800, "plan_only": True})
+    body = {"sigma_rel": [0.07, 0.15], "num_images": 12_800, "regularize": False, "plan_only": True}
+    response = api.post(PATH, body)
     assert response.status_code == 200
     plan = response.json()
     stored = [(time, sigma_rel) for time in seed.TIMES[:4] for sigma_rel in seed.STORED]
     assert plan["num_images"] == 12_800
     assert [(s["num_images"], s["sigma_rel"]) for s in plan["snapshots"]] == stored
     assert plan["bytes_to_read"] == 8 * 64
-    expected = solve([PowerProfile(*s) for s in stored], [PowerProfile(12_800, 0.07), PowerProfile(12_800, 0.15)])
+    assert (plan["seconds"], plan["calibrated"], plan["basis_id"]) == (None, False, None)
+    assert {s["id"] for s in plan["snapshots"]} <= {s["id"] for s in api.all("/v1/runs/digits/snapshots")}
+    profiles = [PowerProfile(*s) for s in stored]
+    targets = [PowerProfile(12_800, 0.07), PowerProfile(12_800, 0.15)]
+    expected = solve(profiles, targets)
+    missed = profile_errors(profiles, targets, expected.coefficients)
     for output, row in zip(plan["outputs"], range(2), strict=True):
         np.testing.assert_allclose(output["coefficients"], expected.coefficients[row], rtol=1e-12)
-        assert output["predicted_error"] == pytest.approx(expected.predicted_error[row], rel=1e-9)
+        assert output["profile_error"] == pytest.approx(missed[row], rel=1e-6)
         assert output["noise_gain"] == pytest.approx(np.linalg.norm(output["coefficients"]))
     with api.catalog.transaction() as tx:
         assert tx.jobs.list(kind=JobKind.RECONSTRUCT).items == []
@@ -72,7 +79,8 @@ def test_one_job_makes_all_outputs(api: Api) -> None:
 
 def test_a_finished_reconstruction_shows_its_lineage(api: Api) -> None:
     seed.trained(api.catalog, api.store)
-    asked = api.post(PATH, {"sigma_rel": 0.07, "dtype": "float16"}).json()["reconstructions"][0]
+    body = {"sigma_rel": 0.07, "dtype": "float16", "regularize": False}
+    asked = api.post(PATH, body).json()["reconstructions"][0]
     finished = seed.finish_reconstructions(api.catalog, api.store)[0]
     found = api.get(f"/v1/reconstructions/{asked['id']}").json()
     assert (found["state"], found["dtype"], found["error"]) == ("succeeded", "float16", None)
@@ -136,7 +144,8 @@ def test_the_question_does_not_depend_on_its_company(api: Api) -> None:
     together = api.post(PATH, {"sigma_rel": [0.1, 0.07]}).json()["reconstructions"][0]
     alone = api.post(PATH, {"sigma_rel": 0.1}).json()["reconstructions"][0]
     assert alone["id"] == together["id"]
-    assert alone["predicted_error"] == 0.0
+    assert alone["profile_error"] == 0.0
+    assert 0 < alone["predicted_error"] < 1e-7, "only rounding to float32 is left"
     detail = api.get(f"/v1/reconstructions/{alone['id']}").json()
     assert detail["coefficients"] == [1.0]
     assert [(s["num_images"], s["sigma_rel"]) for s in detail["snapshots"]] == [(25_600, 0.1)]
@@ -174,7 +183,7 @@ def test_a_time_without_snapshot_names_the_nearest(api: Api, plan_only: bool) ->
 @pytest.mark.parametrize(
     ("body", "field", "words"),
     [
-        ({}, "sigma_rel", "sigma_rel is missing"),
+        ({}, "", "sigma_rel is missing; give sigma_rel, or profiles of any kind"),
         ({"sigma_rel": 0.3}, "sigma_rel", "sigma_rel 0.3 is impossible: a power-function EMA has 0 < sigma_rel < "),
         ({"sigma_rel": [0.1, 0.0]}, "sigma_rel", "sigma_rel 0 is impossible"),
         ({"sigma_rel": -0.1}, "sigma_rel", "sigma_rel -0.1 is impossible"),

@@ -83,11 +83,12 @@ def test_a_run_gets_a_name_and_fields_from_a_file(cli: Cli, tmp_path: Path) -> N
 def test_reconstruct_plan_list_and_download(service: Service, client: Client, cli: Cli, trained: catalog.Run) -> None:
     plan = document(cli("reconstruct", trained.name, "--sigma-rel", "0.05,0.10,...,0.25", "--plan", "--json"))
     assert [output["sigma_rel"] for output in plan["outputs"]] == [0.05, 0.1, 0.15, 0.2, 0.25]
-    code, out, _ = cli("reconstruct", trained.name, "--sigma-rel", "0.15", "--at", "12800", "--plan")
-    assert (code, out.splitlines()[0]) == (
-        0,
-        "at 12,800 images, from 8 snapshots at 4 times, reading 512 B",
-    )
+    plain = ("--sigma-rel", "0.15", "--at", "12800", "--no-regularize", "--plan")
+    code, out, err = cli("reconstruct", trained.name, *plain)
+    assert (code, out.splitlines()[0]) == (0, "at 12,800 images, from 8 snapshots at 4 times, reading 512 B")
+    header = ["PROFILE", "PROFILE_ERROR", "ROUNDING_ERROR", "PREDICTED_ERROR", "NOISE_GAIN"]
+    assert [out.splitlines()[2].split(), out.splitlines()[3].split()[0]] == [header, "0.15"]
+    assert err == ""
     asked = document(cli("reconstruct", trained.name, "--sigma-rel", "0.15,0.2", "--no-wait", "--json"))
     assert [item["state"] for item in asked] == ["queued", "queued"]
     service.reconstruct()
@@ -202,7 +203,17 @@ USAGE = [
     (["runs", "create", "--config", "broken.json"], "--config broken.json is not JSON"),
     (["runs", "create", "--set", "seed"], "--set 'seed' must look like FIELD=VALUE, as in --set network.dropout=0.1"),
     (["runs", "create", "--set", "a=1", "--set", "a.b=1"], "goes into a, which was given a plain value before"),
-    (["reconstruct", "x"], "Missing option '--sigma-rel'."),
+    (["reconstruct", "x"], "none is given: one of --sigma-rel, --gamma, --half-life, --window, --profile says which"),
+    (["reconstruct", "x", "--gamma", "7", "--window", "5"], "--gamma and --window are given: one of"),
+    (["reconstruct", "x", "--gamma", "0"], "--gamma: gamma 0.0 must be a finite number above 0"),
+    (["reconstruct", "x", "--half-life", "2.5"], "--half-life 2.5 must be a whole number of images, at least 1"),
+    (["reconstruct", "x", "--window", "1,...,4"], "--window: the ... in '1,...,4' needs two numbers before it"),
+    (["reconstruct", "x", "--profile", "missing.json"], "'missing.json' does not exist."),
+    (["reconstruct", "x", "--profile", "broken.json"], "--profile broken.json cannot be read as JSON"),
+    (["reconstruct", "x", "--profile", "list.json"], "--profile list.json holds an empty list"),
+    (["reconstruct", "x", "--sigma-rel", "0.1", "--tensor", "dec"], "--tensor 'dec' must look like PATTERN=SIGMA_REL"),
+    (["reconstruct", "x", "--sigma-rel", "0.1", "--tensor", "d=x"], "--tensor 'd=x' must end in a sigma_rel"),
+    (["reconstruct", "x", "--sigma-rel", "0.1", "--tensor", "d=1"], "--tensor 'd=1': sigma_rel 1.0 must lie strictly"),
     (["reconstruct", "x", "--sigma-rel", "0.3"], "sigma_rel 0.3 is impossible; it must be above 0 and below 0.2887"),
     (["reconstruct", "x", "--sigma-rel", "0.05,...,0.1"], "needs two numbers before it, as in 0.05,0.10,...,0.25"),
     (["reconstruct", "x", "--sigma-rel", "0.1", "--at", "soon"], "'--at'"),

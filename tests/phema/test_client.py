@@ -85,7 +85,7 @@ def test_a_plan_reads_nothing_and_says_how_exact_it_is(client: Client, trained: 
     assert plan.num_images == 12_800
     assert plan.outputs[0].predicted_error < 1e-6
     assert 0 < plan.outputs[1].predicted_error < 0.1
-    assert len(plan.outputs[1].coefficients) == len(plan.snapshots) == 8
+    assert len(plan.outputs[1].coefficients) == len(plan.snapshots) <= 8
     assert plan.bytes_to_read > 0
     assert client.reconstructions(trained.name) == []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -51,6 +51,8 @@ class Evaluation(Answer):
     run_id: str
     reconstruction_id: str
     num_images: int
+    profile: dict[str, Any] = Field(description="How the weights average the history: `kind` and its fields.")
+    label: str = Field(description="The profile in short, for people; different ones may share it.")
     sigma_rel: float | None = Field(description="Of a power-function EMA, otherwise null.")
     state: JobState
     recipe: EvaluationRecipe

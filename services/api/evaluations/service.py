@@ -18,6 +18,7 @@ from shared import catalog
 from shared.catalog import JobKind, JobState, Transaction, content_key
 from shared.edm2.guide_fit import misfit
 from shared.recipes.config import EvaluationRecipe, Metric, RunConfig
+from shared.snapshots.profile import Profile
 from shared.snapshots.store import ObjectStore, digest
 
 
@@ -100,6 +101,8 @@ def to_evaluation(row: catalog.Evaluation) -> Evaluation:
         run_id=row.run_id,
         reconstruction_id=row.reconstruction_id,
         num_images=row.reconstruction.num_images,
+        profile=row.reconstruction.profile,
+        label=Profile.model_validate(row.reconstruction.profile).label,
         sigma_rel=row.reconstruction.sigma_rel,
         state=row.state,
         recipe=EvaluationRecipe.model_validate(row.recipe),

@@ -6,11 +6,22 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from services.api import downloads
+from services.api.bases.service import held as stored
 from services.api.dependencies import ServicesDep
-from services.api.errors import Damaged, Invalid, KeyReused, NoSnapshots, NotFinished, NotFound, RangeNotSatisfiable
+from services.api.errors import (
+    Damaged,
+    Invalid,
+    KeyReused,
+    NoSnapshots,
+    NotFinished,
+    NotFound,
+    RangeNotSatisfiable,
+    SnapshotsGone,
+)
 from services.api.idempotency import OnceDep
 from services.api.problems import documented
 from services.api.reconstructions import schemas, service
+from services.api.reconstructions.patterns import check_patterns
 from services.api.schema import CursorParameter, Id, Limit, Page, RunRef
 from services.api.snapshots.service import MEDIA_TYPE
 
@@ -23,30 +34,32 @@ FILE = {**downloads.documented(MEDIA_TYPE), **documented(NotFound, NotFinished, 
     "/v1/runs/{run}/reconstructions",
     status_code=202,
     response_model=schemas.ReconstructionsAccepted,
-    summary="Reconstruct EMA lengths",
+    summary="Reconstruct averages",
     responses={
         200: {
             "model": schemas.Plan | schemas.ReconstructionsAccepted,
             "description": "The plan, when `plan_only`; or everything asked for is already there.",
         },
-        **documented(NotFound, NoSnapshots, Invalid, KeyReused),
+        **documented(NotFound, NoSnapshots, SnapshotsGone, Invalid, KeyReused, Damaged),
     },
 )
 def create_reconstructions(
     run: RunRef, body: schemas.ReconstructionCreate, services: ServicesDep, once: OnceDep
 ) -> Response:
-    """Plan from the stored snapshots and queue one job for all outputs that do not exist yet. With `plan_only`, answer
-    the plan and do nothing."""
+    """Plan from the stored snapshots, of whatever kinds, and queue one job for all outputs that do not exist yet. With
+    `plan_only`, answer the plan and do nothing. A poor fit comes with `advice`."""
     if not body.plan_only and (given := once.replay(body)) is not None:
         return given
     with services.catalog.transaction(read_only=True) as tx:
-        held = service.stored(tx, run)
+        held = stored(tx, run)
+        speed = service.bytes_per_second(tx) if body.plan_only else None
     # Solved outside any transaction: on SQLite it would keep every writer waiting.
     planned = service.plan(held, body)
+    check_patterns(body, services.store, planned.snapshots)
     if body.plan_only:
-        return JSONResponse(service.to_plan(planned).model_dump(mode="json"))
+        return JSONResponse(service.to_plan(planned, speed).model_dump(mode="json"))
     attempts = services.settings.max_attempts
-    return once.run(body, lambda tx: service.create(tx, held.run.id, planned, body.dtype, max_attempts=attempts))
+    return once.run(body, lambda tx: service.create(tx, held.run.id, planned, body, max_attempts=attempts))
 
 
 @router.get(

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from services.api.jobs.schemas import Job
 from services.api.schema import MAX_COUNT, Answer, Body, Timestamp
 from shared.catalog import JobState
 from shared.recipes.config import SIGMA_REL_LIMIT
+from shared.snapshots.profile import Profile, TensorProfile
 
 MAX_OUTPUTS = 256
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 
-def _profiles(given: Any) -> tuple[float, ...]:
+def _sigma_rels(given: Any) -> tuple[float, ...]:
     """One number or a list of them, as distinct possible widths. Raises ValueError."""
     values = given if isinstance(given, list | tuple) else [given]
     if not 1 <= len(values) <= MAX_OUTPUTS:
@@ -35,9 +36,9 @@ def _profiles(given: Any) -> tuple[float, ...]:
 
 
 _NUMBER = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": SIGMA_REL_LIMIT}
-Profiles = Annotated[
+SigmaRels = Annotated[
     tuple[float, ...],
-    BeforeValidator(_profiles),
+    BeforeValidator(_sigma_rels),
     WithJsonSchema(
         {"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 1, "maxItems": MAX_OUTPUTS}]},
         mode="validation",
@@ -45,29 +46,136 @@ Profiles = Annotated[
 ]
 
 
-class ReconstructionCreate(Body):
-    """Which EMA lengths are wanted, and of what time."""
+_SOME: dict[str, Any] = {"minItems": 1, "maxItems": MAX_OUTPUTS}
 
-    sigma_rel: Profiles = Field(description="Relative width of the wanted EMA, or a list of them; exact values.")
+
+class ReconstructionCreate(Body):
+    """Which averages are wanted, and of what time: `sigma_rel` or `profiles`, one of the two."""
+
+    sigma_rel: SigmaRels | None = Field(
+        default=None, description="Relative width of the wanted EMA, or a list of them; exact values."
+    )
+    profiles: tuple[Profile, ...] | None = Field(
+        default=None,
+        json_schema_extra=_SOME,
+        description="Wanted profiles of any kind but `basis`: power functions by `sigma_rel` or `gamma`, `exponential` "
+        "ones by `half_life_images` or by `rampup_ratio` (alone it is a power function of gamma ln 2 / rampup_ratio - "
+        "1), the `uniform` mean of the last `window_images`, `sampled` weights between times, `raw`: the weights "
+        "themselves, and `per_tensor`.",
+    )
+    tensors: tuple[TensorProfile, ...] | None = Field(
+        default=None,
+        json_schema_extra=_SOME,
+        description="Tensors with a profile of their own, by patterns of their names (`*`, `?`, `[...]`; the first "
+        "that matches counts). All others have the one profile of `sigma_rel` or `profiles`.",
+    )
     num_images: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = Field(
-        default=None, description="A time with a snapshot; absent for the latest that has every tracked EMA."
+        default=None,
+        description="A time with a snapshot; absent for the latest that has every tracked EMA, or for the last time of "
+        "a `sampled` profile.",
     )
     dtype: Dtype = Field(default="float32", description="Type of the weights in the file.")
+    regularize: bool = Field(
+        default=True,
+        description="Weigh the fit of the profile against the rounding of the stored weights; `false` is the paper's "
+        "plain least squares.",
+    )
+    tolerance: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Predicted relative error that is good enough: fewer snapshots are read. Absent: as good as with "
+        "all of them.",
+    )
     plan_only: bool = Field(
         default=False, description="Answer what would be read and how exact it would be; do nothing."
     )
 
+    @field_validator("profiles", "tensors")
+    @classmethod
+    def _some(cls, given: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        # Here, because pydantic counts what is left when some of them are wrong.
+        if given is not None and not 1 <= len(given) <= MAX_OUTPUTS:
+            raise ValueError(f"must name 1 to {MAX_OUTPUTS} profiles, got {len(given)}")
+        return given
+
+    @field_validator("profiles")
+    @classmethod
+    def _distinct_averages(cls, profiles: tuple[Profile, ...] | None) -> tuple[Profile, ...] | None:
+        for index, profile in enumerate(profiles or ()):
+            if profile.kind == "basis":
+                raise ValueError(f"holds a basis at place {index}, which is no average; name another kind")
+            if profile in (profiles or ())[:index]:
+                raise ValueError(f"names {profile.label} twice; name each profile once")
+        return profiles
+
+    @model_validator(mode="after")
+    def _one_way_of_asking(self) -> Self:
+        if self.sigma_rel is None and self.profiles is None:
+            raise ValueError("sigma_rel is missing; give sigma_rel, or profiles of any kind")
+        if self.sigma_rel is not None and self.profiles is not None:
+            raise ValueError("sigma_rel and profiles both say what is wanted; give one of them")
+        if self.tensors is not None:
+            count = len(self.sigma_rel or self.profiles or ())
+            if count != 1:
+                raise ValueError(f"tensors goes with exactly one profile for all other tensors, got {count}")
+            if self.profiles is not None and self.profiles[0].kind == "per_tensor":
+                raise ValueError("tensors and a per_tensor profile both name tensors; give one of them")
+        return self
+
+    @property
+    def field(self) -> str:
+        """The one that says what is wanted."""
+        return "sigma_rel" if self.sigma_rel is not None else "profiles"
+
+    @property
+    def wanted(self) -> tuple[Profile, ...]:
+        """The profile of each output, in order."""
+        plain = self.profiles or tuple(map(Profile.power, self.sigma_rel or ()))
+        if self.tensors is None:
+            return plain
+        return (Profile(kind="per_tensor", default=plain[0], tensors=self.tensors),)
+
 
 class PlannedSnapshot(Answer):
+    """A snapshot, or a vector of the plan's basis."""
+
+    id: str | None = Field(description="Null when it is gone and the catalog was written anew since.")
     num_images: int
-    sigma_rel: float | None
+    profile: dict[str, Any]
+    sigma_rel: float | None = Field(description="Of a power-function EMA, otherwise null.")
 
 
-class PlannedOutput(Answer):
-    sigma_rel: float | None
-    coefficients: list[float] = Field(description="One per snapshot of the plan, in its order.")
-    predicted_error: float = Field(description="Relative L2 distance of the reconstructed from the wanted profile.")
+class Errors(Answer):
+    """What coefficients promise; all are relative."""
+
+    profile_error: float | None = Field(
+        description="L2 distance of the reconstructed from the wanted profile; null where raw weights take part."
+    )
+    rounding_error: float | None = Field(
+        description="What the rounding of the stored weights adds up to, relative to the weights; null for one that "
+        "was planned before this was known."
+    )
+    predicted_error: float = Field(
+        description="Expected L2 distance of the weights from the wanted average, relative to the weights."
+    )
     noise_gain: float = Field(description="Euclidean norm of the coefficients: amplification of storage rounding.")
+
+
+class TensorCoefficients(Errors):
+    """Tensors with a profile of their own."""
+
+    pattern: str
+    profile: dict[str, Any]
+    label: str
+    coefficients: list[float]
+
+
+class PlannedOutput(Errors):
+    profile: dict[str, Any] = Field(description="`kind` and that kind's fields.")
+    label: str = Field(description="The profile in short, for people; different ones may share it.")
+    sigma_rel: float | None = Field(description="Of a power-function EMA, otherwise null.")
+    coefficients: list[float] = Field(description="One per snapshot of the plan, in its order.")
+    advice: str | None = Field(description="Why the fit is poor and what would mend it; null for a good one.")
+    tensors: list[TensorCoefficients] = Field(description="Of a per-tensor profile: all that is not its default.")
 
 
 class Plan(Answer):
@@ -77,19 +185,28 @@ class Plan(Answer):
     snapshots: list[PlannedSnapshot]
     outputs: list[PlannedOutput]
     bytes_to_read: int
+    seconds: float | None = Field(
+        description="Time to read them, at the speed of the latest reconstructions; null before there was one."
+    )
+    calibrated: bool = Field(
+        description="Whether the run's own snapshots told how much its weights move; otherwise a usual amount is taken."
+    )
+    basis_id: str | None = Field(description="The basis that is read instead of snapshots, if any.")
 
 
-class Reconstruction(Answer):
-    """Weights of one EMA length, chosen after training."""
+class Reconstruction(Errors):
+    """Weights of one average, chosen after training."""
 
     id: str
     run_id: str
     state: JobState
     num_images: int
-    sigma_rel: float | None
+    profile: dict[str, Any]
+    label: str = Field(description="The profile in short, for people; different ones may share it.")
+    sigma_rel: float | None = Field(description="Of a power-function EMA, otherwise null.")
     dtype: Dtype
-    predicted_error: float
-    noise_gain: float
+    regularize: bool
+    advice: str | None = Field(description="Why the fit is poor and what would mend it; null for a good one.")
     job_id: str | None
     error: str | None
     size: int | None = Field(description="Bytes of the file; null until it is done.")
@@ -98,7 +215,6 @@ class Reconstruction(Answer):
 
 
 class UsedSnapshot(PlannedSnapshot):
-    id: str
     sha256: str
 
 
@@ -107,10 +223,12 @@ class ReconstructionDetail(Reconstruction):
 
     snapshots: list[UsedSnapshot]
     coefficients: list[float]
+    tensors: list[TensorCoefficients]
+    basis_id: str | None = Field(description="The basis whose vectors were read instead of snapshots.")
 
 
 class ReconstructionsAccepted(Answer):
-    """The wanted outputs, in the order of `sigma_rel`, and the job that makes those nobody had asked for before."""
+    """The wanted outputs, in the order asked for, and the job that makes those nobody had asked for before."""
 
     job: Job | None = Field(description="Null when no new work was needed; each output names the job that makes it.")
     reconstructions: list[Reconstruction]

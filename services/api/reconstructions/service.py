@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
+from services.api.bases.service import Held, refuse_lost
 from services.api.downloads import Download
 from services.api.errors import Invalid, NoSnapshots, NotFinished
 from services.api.idempotency import Outcome
@@ -16,40 +18,17 @@ from shared import catalog
 from shared.catalog import JobKind, JobState, Transaction, content_key
 from shared.edm2.posthoc import PosthocError
 from shared.snapshots import plan as planning
-from shared.snapshots.plan import Plan, PlannedOutput, StoredSnapshot
+from shared.snapshots.plan import Plan, PlannedOutput
 from shared.snapshots.profile import Profile
+from shared.snapshots.stored import StoredSnapshot
+
+_MEASURED = 8
+"""Jobs whose speed is taken for the store's."""
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A run and every snapshot of its power-function EMAs, in order of time."""
-
-    run: catalog.Run
-    snapshots: tuple[StoredSnapshot, ...]
-
-
-def stored(tx: Transaction, run: str) -> Stored:
-    """Raises catalog.NotFound."""
-    row = tx.runs.get(run)
-    found = [
-        StoredSnapshot(
-            s.id,
-            s.num_images,
-            Profile.model_validate(s.profile),
-            s.key,
-            s.size,
-            s.sha256,
-            s.dtype,  # type: ignore[arg-type]  # checked when it was written
-        )
-        for s in tx.snapshots.list(row.id)
-        if s.sigma_rel is not None
-    ]
-    return Stored(row, tuple(found))
-
-
-def plan(held: Stored, body: schemas.ReconstructionCreate) -> Plan:
+def plan(held: Held, body: schemas.ReconstructionCreate) -> Plan:
     """Coefficients and errors for every wanted profile. Raises NoSnapshots, Invalid."""
-    if not held.snapshots:
+    if not held.snapshots and not held.bases:
         run, first = held.run, ""
         if run.origin == "trained":
             every = run.config["snapshot_every"]
@@ -57,23 +36,38 @@ def plan(held: Stored, body: schemas.ReconstructionCreate) -> Plan:
         raise NoSnapshots(
             f"run {run.name} has no snapshots yet: {first}it has seen {run.num_images} and is {run.state}"
         )
-    time = body.num_images if body.num_images is not None else _latest(held)
     try:
-        return planning.plan(held.snapshots, [Profile.power(s) for s in body.sigma_rel], num_images=time)
+        return planning.plan(
+            held.snapshots,
+            body.wanted,
+            num_images=body.num_images or _last_sampled(body.wanted) or _latest(held),
+            regularize=body.regularize,
+            tolerance=body.tolerance,
+            probes=held.probes,
+            bases=held.bases,
+            update_images=held.run.config["batch_size"] if held.run.origin == "trained" else None,
+        )
     except planning.NoSnapshotAtTime as error:
         raise Invalid.of("num_images", str(error)) from error
     except (planning.PlanError, PosthocError) as error:
-        raise Invalid.of("sigma_rel", str(error)) from error
+        raise Invalid.of(body.field, f"{body.field}: {error}") from error
 
 
-def _latest(held: Stored) -> int:
+def _last_sampled(wanted: Sequence[Profile]) -> int | None:
+    """The time at which a sampled profile ends is its own."""
+    return next((profile.times[-1] for profile in wanted if profile.times), None)
+
+
+def _latest(held: Held) -> int:
     """The latest time at which every tracked EMA is stored; while a run trains, the very latest may be half there.
 
-    What another training loop tracks is what it stored the time before.
+    What another training loop tracks is what it stored the time before. Raw weights may come and go.
     """
     stored_at: dict[int, set[str]] = {}
     for snapshot in [s for s in held.snapshots if s.profile.kind != "raw"] or held.snapshots:
         stored_at.setdefault(snapshot.num_images, set()).add(snapshot.profile.key)
+    if not stored_at:
+        return max(basis.num_images for basis in held.bases)
     if held.run.origin == "trained":
         tracked = {Profile.power(sigma_rel).key for sigma_rel in held.run.config["ema_sigma_rels"]}
     else:
@@ -81,46 +75,79 @@ def _latest(held: Stored) -> int:
     return max((time for time, found in stored_at.items() if tracked <= found), default=max(stored_at))
 
 
-def to_plan(planned: Plan) -> schemas.Plan:
+def bytes_per_second(tx: Transaction) -> float | None:
+    """How fast the latest reconstructions read from the store; None before there was one."""
+    jobs = tx.jobs.list(kind=JobKind.RECONSTRUCT, state=JobState.SUCCEEDED, limit=_MEASURED).items
+    results = [job.result for job in jobs if job.result and job.result.get("seconds")]
+    seconds = sum(result["seconds"] for result in results)
+    return sum(result["bytes_read"] for result in results) / seconds if seconds else None
+
+
+def to_plan(planned: Plan, speed: float | None) -> schemas.Plan:
     return schemas.Plan(
         num_images=planned.num_images,
-        snapshots=[
-            schemas.PlannedSnapshot(num_images=s.num_images, sigma_rel=s.profile.sigma_rel) for s in planned.snapshots
-        ],
+        snapshots=[schemas.PlannedSnapshot(**_shown(_entry(s))) for s in planned.snapshots],
         outputs=[
             schemas.PlannedOutput(
+                profile=output.profile.model_dump(mode="json"),
+                label=output.profile.label,
                 sigma_rel=output.profile.sigma_rel,
                 coefficients=list(output.coefficients),
-                predicted_error=output.errors.predicted_error,
-                noise_gain=output.errors.noise_gain,
+                advice=output.advice,
+                tensors=[_shown_tensor(tensor) for tensor in _tensors(output)],
+                **asdict(output.errors),
             )
             for output in planned.outputs
         ],
         bytes_to_read=planned.bytes_to_read,
+        seconds=planned.bytes_to_read / speed if speed else None,
+        calibrated=planned.calibrated,
+        basis_id=planned.basis_id,
     )
 
 
-def create(tx: Transaction, run_id: str, planned: Plan, dtype: str, *, max_attempts: int) -> Outcome:
-    """Rows for all outputs, and one job for those that nobody has asked for, or that failed before."""
+def create(
+    tx: Transaction, run_id: str, planned: Plan, body: schemas.ReconstructionCreate, *, max_attempts: int
+) -> Outcome:
+    """Rows for all outputs, and one job for those that nobody has asked for, or that failed before.
+
+    Raises SnapshotsGone.
+    """
     rows, lacking = [], []
     for output in planned.outputs:
-        row, needs_job = tx.reconstructions.find_or_create(
-            run_id=run_id,
-            num_images=planned.num_images,
-            profile=output.profile.model_dump(mode="json"),
-            dtype=dtype,
-            plan=_lineage(planned.snapshots, output),
-        )
+        row, needs_job = _row(tx, run_id, planned, output, body)
         rows.append(row)
         if needs_job:
             lacking.append(row)
-    job = _enqueue(tx, run_id, planned.num_images, lacking, max_attempts) if lacking else None
+    job = None
+    if lacking:
+        # The run is locked now: what is not retired yet stays while the job reads it.
+        if planned.basis_id is None:
+            refuse_lost(tx, [snapshot.id for snapshot in planned.snapshots])
+        job = _enqueue(tx, run_id, planned.num_images, lacking, max_attempts)
     fresh = tx.reconstructions.by_ids(row.id for row in rows)
     answer = schemas.ReconstructionsAccepted(
         job=to_job(job) if job else None, reconstructions=[to_reconstruction(row) for row in fresh]
     )
     done = all(row.state is JobState.SUCCEEDED for row in fresh)
     return Outcome(200 if done else 202, answer)
+
+
+def _row(
+    tx: Transaction, run_id: str, planned: Plan, output: PlannedOutput, body: schemas.ReconstructionCreate
+) -> tuple[catalog.Reconstruction, bool]:
+    """The row of an output, and whether it needs a job: one that is as good already answers too."""
+    question: dict[str, Any] = {
+        "run_id": run_id,
+        "num_images": planned.num_images,
+        "profile": output.profile.model_dump(mode="json"),
+        "dtype": body.dtype,
+    }
+    worst = max([output.errors, *(t.errors for t in output.tensors)], key=lambda errors: errors.predicted_error)
+    known = tx.reconstructions.as_good(**question, regularize=body.regularize, predicted_error=worst.predicted_error)
+    if known is not None:
+        return known, False
+    return tx.reconstructions.find_or_create(**question, plan=_lineage(planned, output, body.regularize))
 
 
 def _enqueue(
@@ -138,25 +165,57 @@ def _enqueue(
     return job
 
 
-def _lineage(snapshots: Sequence[StoredSnapshot], output: PlannedOutput) -> dict[str, object]:
+def _lineage(planned: Plan, output: PlannedOutput, regularize: bool) -> dict[str, Any]:
     """The output's own part of the plan, so that a row does not depend on what else was asked for with it."""
-    used = [(s, c) for s, c in zip(snapshots, output.coefficients, strict=True) if c != 0]
-    return {
-        "snapshots": [
-            {
-                "id": s.id,
-                "num_images": s.num_images,
-                "profile": s.profile.model_dump(mode="json"),
-                "key": s.key,
-                "size": s.size,
-                "sha256": s.sha256,
-                "dtype": s.dtype,
-            }
-            for s, _ in used
-        ],
-        "coefficients": [c for _, c in used],
+    columns = zip(output.coefficients, *(tensor.coefficients for tensor in output.tensors), strict=True)
+    used = [i for i, column in enumerate(columns) if any(column)]
+    lineage: dict[str, Any] = {
+        "snapshots": [_entry(planned.snapshots[i]) for i in used],
+        "coefficients": [output.coefficients[i] for i in used],
         **asdict(output.errors),
+        "regularize": regularize,
+        "calibrated": planned.calibrated,
     }
+    if output.advice is not None:
+        lineage["advice"] = output.advice
+    if planned.basis_id is not None:
+        lineage["basis_id"] = planned.basis_id
+    if output.tensors:
+        lineage["tensors"] = [
+            tensor | {"coefficients": [tensor["coefficients"][i] for i in used]} for tensor in _tensors(output)
+        ]
+    return lineage
+
+
+def _entry(snapshot: StoredSnapshot) -> dict[str, Any]:
+    return vars(snapshot) | {"profile": snapshot.profile.model_dump(mode="json")}
+
+
+def _tensors(output: PlannedOutput) -> list[dict[str, Any]]:
+    return [
+        {
+            "pattern": tensor.pattern,
+            "profile": tensor.profile.model_dump(mode="json"),
+            "coefficients": list(tensor.coefficients),
+            **asdict(tensor.errors),
+        }
+        for tensor in output.tensors
+    ]
+
+
+def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What answers say of a plan's snapshot. One that was gone when the catalog was written anew has no id."""
+    profile = entry["profile"]
+    return {
+        "id": entry.get("id"),
+        "num_images": entry["num_images"],
+        "profile": profile,
+        "sigma_rel": profile.get("sigma_rel"),
+    }
+
+
+def _shown_tensor(tensor: dict[str, Any]) -> schemas.TensorCoefficients:
+    return schemas.TensorCoefficients(**tensor, label=Profile.model_validate(tensor["profile"]).label)
 
 
 def to_reconstruction(row: catalog.Reconstruction) -> schemas.Reconstruction:
@@ -166,10 +225,13 @@ def to_reconstruction(row: catalog.Reconstruction) -> schemas.Reconstruction:
         run_id=row.run_id,
         state=row.state,
         num_images=row.num_images,
+        profile=row.profile,
+        label=Profile.model_validate(row.profile).label,
         sigma_rel=row.sigma_rel,
         dtype=row.dtype,
-        predicted_error=row.plan["predicted_error"],
-        noise_gain=row.plan["noise_gain"],
+        regularize=row.plan.get("regularize", True),
+        advice=row.plan.get("advice"),
+        **{name: row.plan[name] for name in schemas.Errors.model_fields},
         job_id=row.job_id,
         error=row.job.error if row.job and not done else None,
         size=row.size,
@@ -183,13 +245,10 @@ def detail(tx: Transaction, reconstruction_id: str) -> schemas.ReconstructionDet
     row = tx.reconstructions.get(reconstruction_id)
     return schemas.ReconstructionDetail(
         **dict(to_reconstruction(row)),
-        snapshots=[
-            schemas.UsedSnapshot(
-                id=s["id"], num_images=s["num_images"], sigma_rel=s["profile"].get("sigma_rel"), sha256=s["sha256"]
-            )
-            for s in row.plan["snapshots"]
-        ],
+        snapshots=[schemas.UsedSnapshot(**_shown(s), sha256=s["sha256"]) for s in row.plan["snapshots"]],
         coefficients=row.plan["coefficients"],
+        tensors=[_shown_tensor(tensor) for tensor in row.plan.get("tensors", ())],
+        basis_id=row.plan.get("basis_id"),
     )
 
 

@@ -1,0 +1,66 @@
+"""From the arguments of `plan` and `reconstruct` to the request they send. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from phema.errors import InvalidArgument
+from shared.snapshots.profile import Profile
+
+ProfileLike = Profile | Mapping[str, Any] | float
+"""A profile, its JSON, or the sigma_rel of a power-function EMA."""
+Profiles = ProfileLike | Sequence[ProfileLike]
+Tensors = Mapping[str, ProfileLike]
+
+
+def question(
+    sigma_rel: float | Sequence[float] | None,
+    profiles: Profiles | None,
+    tensors: Tensors | None,
+    num_images: int | None,
+    dtype: str,
+    regularize: bool,
+    tolerance: float | None,
+) -> dict[str, Any]:
+    """The body of a request for reconstructions. Raises InvalidArgument."""
+    body: dict[str, Any] = {"dtype": dtype}
+    if (sigma_rel is None) == (profiles is None):
+        raise InvalidArgument("what is wanted is either sigma_rel or profiles; give one of them")
+    if sigma_rel is not None:
+        body["sigma_rel"] = [sigma_rel] if isinstance(sigma_rel, int | float) else list(sigma_rel)
+        if not body["sigma_rel"]:
+            raise InvalidArgument("sigma_rel is empty; name at least one")
+    else:
+        given = list(profiles) if isinstance(profiles, Sequence) else [profiles]
+        body["profiles"] = [profile_of(f"profiles[{i}]", one).model_dump(mode="json") for i, one in enumerate(given)]
+        if not given:
+            raise InvalidArgument("profiles is empty; name at least one")
+    if tensors is not None:
+        body["tensors"] = [
+            {"pattern": pattern, "profile": profile_of(f"tensors[{pattern!r}]", one).model_dump(mode="json")}
+            for pattern, one in tensors.items()
+        ]
+    if num_images is not None:
+        body["num_images"] = num_images
+    if not regularize:
+        body["regularize"] = False
+    if tolerance is not None:
+        body["tolerance"] = tolerance
+    return body
+
+
+def profile_of(name: str, given: Any) -> Profile:
+    """The profile that an argument of that name holds. Raises InvalidArgument."""
+    if isinstance(given, Profile):
+        return given
+    if isinstance(given, bool) or not isinstance(given, Mapping | int | float):
+        raise InvalidArgument(f"{name} {given!r} is neither a phema.Profile, its JSON, nor a sigma_rel")
+    try:
+        return Profile.model_validate(dict(given) if isinstance(given, Mapping) else {"sigma_rel": float(given)})
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join([name, *map(str, problem["loc"])])
+        raise InvalidArgument(f"{field}: {problem['msg'].removeprefix('Value error, ')}") from error

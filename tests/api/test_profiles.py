@@ -1,0 +1,257 @@
+"""Reconstructions of every kind of profile, and of several in one network."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from shared.catalog import JobKind, Run
+from shared.snapshots.profile import Profile
+from tests.api import seed
+from tests.api.http import Api, problem
+from tests.fixtures.catalog import only
+
+PATH = "/v1/runs/digits/reconstructions"
+MIXED = (Profile.power(0.05), Profile(kind="exponential", half_life_images=2000), Profile(kind="raw"))
+PER_TENSOR = [
+    {"pattern": "dec.emb.*", "profile": {"sigma_rel": 0.2}},
+    {"pattern": "dec.*", "profile": {"kind": "uniform", "window_images": 9600}},
+]
+
+pytestmark = only("sqlite")
+
+
+@pytest.fixture
+def run(api: Api) -> Run:
+    created = seed.run(api.catalog)
+    seed.weights(api.catalog, api.store, created, MIXED)
+    return created
+
+
+def plan(api: Api, **body: Any) -> Any:
+    response = api.post(PATH, {**body, "plan_only": True})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+@pytest.mark.parametrize(
+    ("asked", "profile", "label"),
+    [
+        ({"sigma_rel": 0.1}, {"kind": "power", "sigma_rel": 0.1}, "0.1"),
+        ({"kind": "power", "gamma": 6.94}, {"kind": "power", "gamma": 6.94}, "0.0999723"),
+        ({"kind": "exponential", "half_life_images": 3000}, {"half_life_images": 3000}, "ema"),
+        ({"kind": "exponential", "half_life_images": 3000, "rampup_ratio": 0.2}, {"rampup_ratio": 0.2}, "ema"),
+        # Spec 5.1: nothing ends its ramp, so that it is a power function.
+        (
+            {"kind": "exponential", "rampup_ratio": 0.05},
+            {"kind": "power", "gamma": pytest.approx(math.log(2) / 0.05 - 1)},
+            "0.0628972",
+        ),
+        ({"kind": "uniform", "window_images": 9600}, {"kind": "uniform", "window_images": 9600}, "mean-9600"),
+        (
+            {"kind": "sampled", "times": [3200, 12_800], "weights": [1, 3]},
+            {"times": [3200, 12_800], "weights": [1, 3]},
+            "sampled",
+        ),
+        ({"kind": "raw"}, {"kind": "raw"}, "raw"),
+    ],
+)
+@pytest.mark.usefixtures("run")
+def test_every_kind_is_planned_from_snapshots_of_mixed_kinds(
+    api: Api, asked: dict[str, Any], profile: dict[str, Any], label: str
+) -> None:
+    planned = plan(api, profiles=[asked])
+    # A sampled profile ends at a time of its own; all others are of the latest.
+    assert planned["num_images"] == asked.get("times", [25_600])[-1]
+    (output,) = planned["outputs"]
+    assert output["profile"] | profile == output["profile"]
+    assert (output["label"], output["sigma_rel"]) == (label, output["profile"].get("sigma_rel"))
+    assert len(output["coefficients"]) == len(planned["snapshots"]) > 0
+    assert sum(output["coefficients"]) == pytest.approx(1, abs=1e-3)
+    assert planned["calibrated"]
+    assert output["predicted_error"] >= 0
+    made = api.post(PATH, {"profiles": [asked]}).json()["reconstructions"][0]
+    assert (made["profile"], made["label"], made["state"]) == (output["profile"], label, "queued")
+    errors = ("profile_error", "rounding_error", "predicted_error", "noise_gain", "advice")
+    assert [made[name] for name in errors] == [output[name] for name in errors]
+    assert api.get(f"/v1/reconstructions/{made['id']}").json()["coefficients"] == output["coefficients"]
+
+
+@pytest.mark.usefixtures("run")
+def test_what_is_stored_is_copied(api: Api) -> None:
+    planned = plan(api, profiles=[profile.model_dump(mode="json") for profile in MIXED])
+    assert [s["profile"]["kind"] for s in planned["snapshots"]] == ["power", "exponential", "raw"] or len(
+        planned["snapshots"]
+    ) == 3
+    for index, output in enumerate(planned["outputs"]):
+        kinds = [s["profile"]["kind"] for s, c in zip(planned["snapshots"], output["coefficients"], strict=True) if c]
+        assert kinds == [MIXED[index].kind]
+        assert sum(output["coefficients"]) == 1
+
+
+@pytest.mark.usefixtures("run")
+def test_tensors_have_profiles_of_their_own(api: Api) -> None:
+    (output,) = plan(api, sigma_rel=0.1, tensors=PER_TENSOR)["outputs"]
+    assert (output["label"], output["sigma_rel"]) == ("0.1-per-tensor", None)
+    assert [(t["pattern"], t["label"]) for t in output["tensors"]] == [("dec.emb.*", "0.2"), ("dec.*", "mean-9600")]
+    # The same as asked for by itself, up to which snapshots are left unread.
+    (alone,) = plan(api, sigma_rel=0.2)["outputs"]
+    assert output["tensors"][0]["predicted_error"] == pytest.approx(alone["predicted_error"], rel=0.03)
+    accepted = api.post(PATH, {"sigma_rel": 0.1, "tensors": PER_TENSOR}).json()["reconstructions"][0]
+    found = api.get(f"/v1/reconstructions/{accepted['id']}").json()
+    count = len(found["snapshots"])
+    assert [len(t["coefficients"]) for t in found["tensors"]] == [count, count] == [len(found["coefficients"])] * 2
+    # The same question in its other form is the same work, and in another order another.
+    as_profile = {"kind": "per_tensor", "default": {"sigma_rel": 0.1}, "tensors": PER_TENSOR}
+    again = api.post(PATH, {"profiles": [as_profile]}).json()
+    assert (again["job"], again["reconstructions"][0]["id"]) == (None, accepted["id"])
+    single = api.post(PATH, {"sigma_rel": 0.1, "tensors": PER_TENSOR[:1]}).json()
+    assert single["reconstructions"][0]["id"] != accepted["id"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        ({"sigma_rel": 0.1, "profiles": [{"kind": "raw"}]}, "", "sigma_rel and profiles both say what is wanted"),
+        ({"profiles": []}, "profiles", "profiles must name 1 to 256 profiles, got 0"),
+        ({"profiles": [{"kind": "raw"}, {"kind": "raw"}]}, "profiles", "profiles names raw twice"),
+        ({"profiles": [{"kind": "basis", "index": 0}]}, "profiles", "profiles holds a basis at place 0"),
+        ({"profiles": [{"sigma_rel": 0.5}]}, "profiles.0", "profiles.0: sigma_rel 0.5 must lie strictly between 0"),
+        ({"profiles": [{"gamma": -1}]}, "profiles.0", "gamma -1 must be a finite number above 0"),
+        ({"profiles": [{"gamma": 3, "sigma_rel": 0.1}]}, "profiles.0", "gamma 3 makes sigma_rel 0.163299, not 0.1"),
+        ({"profiles": [{"kind": "exponential"}]}, "profiles.0", "profiles.0: a profile of kind 'exponential' needs"),
+        ({"profiles": [{"kind": "exponential", "rampup_ratio": 0.7}]}, "profiles.0", "rampup_ratio 0.7 must lie"),
+        ({"profiles": [{"sigma_rle": 0.1}]}, "profiles.0.sigma_rle", "profiles.0.sigma_rle is not known here"),
+        ({"profiles": [{"kind": "wide"}]}, "profiles.0.kind", 'profiles.0.kind "wide" must be'),
+        (
+            {"profiles": [{"kind": "sampled", "times": [3200], "weights": [1]}], "num_images": 6400},
+            "profiles",
+            "profiles: times must rise from above 0 to num_images 6400",
+        ),
+        (
+            {"profiles": [{"kind": "uniform", "window_images": 0}]},
+            "profiles.0.window_images",
+            "must be greater than or equal to 1",
+        ),
+        ({"sigma_rel": [0.1, 0.2], "tensors": PER_TENSOR}, "", "tensors goes with exactly one profile"),
+        (
+            {"sigma_rel": 0.1, "tensors": [{"pattern": "dec.con.weight", "profile": {"sigma_rel": 0.2}}]},
+            "tensors.0.pattern",
+            "'dec.con.weight' matches none of the run's 3 averaged tensors, such as dec.conv.weight",
+        ),
+        (
+            {"sigma_rel": 0.1, "tensors": [{"pattern": "freqs", "profile": {"sigma_rel": 0.2}}]},
+            "tensors.0.pattern",
+            "'freqs' matches none",
+        ),
+        (
+            {"sigma_rel": 0.1, "tensors": list(reversed(PER_TENSOR))},
+            "tensors.1.pattern",
+            "'dec.emb.*' matches only tensors that earlier patterns decide",
+        ),
+        (
+            {
+                "profiles": [
+                    {
+                        "kind": "per_tensor",
+                        "default": {"sigma_rel": 0.1},
+                        "tensors": [{"pattern": "x", "profile": {"kind": "raw"}}],
+                    }
+                ]
+            },
+            "profiles.0.tensors.0.pattern",
+            "'x' matches none",
+        ),
+        ({"sigma_rel": 0.1, "tolerance": 0}, "tolerance", "tolerance 0 must be greater than 0"),
+        ({"profiles": [{"kind": "raw"}], "regularize": False}, "profiles", "regularize false is impossible with raw"),
+    ],
+)
+@pytest.mark.usefixtures("run")
+def test_what_is_wrong_is_refused(api: Api, body: dict[str, Any], field: str, words: str) -> None:
+    document = problem(api.post(PATH, body), 422, "invalid")
+    assert [error["field"] for error in document["errors"]] == [field]
+    assert words in document["detail"]
+    assert api.all(PATH) == []
+
+
+def test_regularized_and_plain_are_different_questions(api: Api) -> None:
+    run = seed.run(api.catalog)
+    seed.weights(api.catalog, api.store, run, [Profile.power(0.05), Profile.power(0.10)])
+    body = {"sigma_rel": 0.03}
+    aware, plain = (api.post(PATH, body | {"regularize": choice}).json() for choice in (True, False))
+    (first,), (second,) = aware["reconstructions"], plain["reconstructions"]
+    assert (first["regularize"], second["regularize"]) == (True, False)
+    assert first["id"] != second["id"]
+    assert first["predicted_error"] < second["predicted_error"]
+    assert first["profile_error"] > second["profile_error"]
+    for question, answer in ((True, first), (False, second)):
+        again = api.post(PATH, body | {"regularize": question}).json()
+        assert (again["job"], again["reconstructions"][0]["id"]) == (None, answer["id"])
+
+
+def test_a_tolerance_reads_less(api: Api) -> None:
+    run = seed.run(api.catalog)
+    seed.weights(api.catalog, api.store, run, [Profile.power(0.05), Profile.power(0.10)])
+    best, enough = plan(api, sigma_rel=0.15), plan(api, sigma_rel=0.15, tolerance=0.5)
+    assert enough["bytes_to_read"] < best["bytes_to_read"]
+    assert best["outputs"][0]["predicted_error"] < enough["outputs"][0]["predicted_error"] <= 0.5
+    coarse = api.post(PATH, {"sigma_rel": 0.15, "tolerance": 0.5}).json()["reconstructions"][0]
+    fine = api.post(PATH, {"sigma_rel": 0.15}).json()["reconstructions"][0]
+    assert fine["id"] != coarse["id"]
+    # What is better answers the coarse question too.
+    again = api.post(PATH, {"sigma_rel": 0.15, "tolerance": 0.5}).json()
+    assert (again["job"], again["reconstructions"][0]["id"]) == (None, fine["id"])
+
+
+def test_a_finished_one_answers_after_its_snapshots_are_gone(api: Api) -> None:
+    run = seed.trained(api.catalog, api.store)
+    made = api.post(PATH, {"sigma_rel": 0.15}).json()["reconstructions"][0]
+    seed.finish_reconstructions(api.catalog, api.store)
+    with api.catalog.transaction() as tx:
+        old = [s.id for s in tx.snapshots.list(run.id) if s.num_images < 25_600]
+        tx.snapshots.retire(old)
+    (poor,) = plan(api, sigma_rel=0.15)["outputs"]
+    assert poor["predicted_error"] > made["predicted_error"]
+    response = api.post(PATH, {"sigma_rel": 0.15})
+    assert (response.status_code, response.json()["job"]) == (200, None)
+    assert response.json()["reconstructions"][0]["id"] == made["id"]
+
+
+@pytest.mark.usefixtures("run")
+def test_a_plan_takes_as_long_as_the_store_was_seen_to_take(api: Api) -> None:
+    assert plan(api, sigma_rel=0.1)["seconds"] is None
+    for seconds in (1.0, 3.0):
+        with api.catalog.transaction() as tx:
+            tx.jobs.enqueue(JobKind.RECONSTRUCT, payload={}, content_key=f"measured:{seconds}")
+        job = seed.claim(api.catalog, JobKind.RECONSTRUCT)
+        with api.catalog.transaction() as tx:
+            tx.jobs.succeed(job.id, job.fence, {"bytes_read": 2000, "seconds": seconds})
+    planned = plan(api, sigma_rel=0.1)
+    assert planned["seconds"] == pytest.approx(planned["bytes_to_read"] / 1000)
+
+
+@pytest.mark.usefixtures("run")
+def test_a_poor_fit_says_so(api: Api) -> None:
+    """Snapshots of unrelated weights: nothing as short as this can be made of them."""
+    (output,) = plan(api, sigma_rel=0.011)["outputs"]
+    assert output["predicted_error"] > 0.01
+    assert output["advice"].startswith("0.011 is expected to miss its weights by ")
+    made = api.post(PATH, {"sigma_rel": 0.011}).json()["reconstructions"][0]
+    assert made["advice"] == output["advice"]
+
+
+def test_the_latest_time_of_another_training_loop(api: Api) -> None:
+    """What it tracks stands nowhere: it is what it stored the time before. Raw weights may come and go."""
+    config: dict[str, Any] = {"model": "mine"}
+    found = api.post("/v1/runs/external", {"name": "digits", "config": config}).json()
+    with api.catalog.transaction() as tx:
+        run = tx.runs.get(found["id"])
+    both = [Profile.power(0.05), Profile.power(0.10)]
+    seed.weights(api.catalog, api.store, run, [*both, Profile(kind="raw")], [3200])
+    seed.weights(api.catalog, api.store, run, both, [6400])
+    seed.weights(api.catalog, api.store, run, both[:1], [9600])
+    assert plan(api, sigma_rel=0.1)["num_images"] == 6400
+    seed.weights(api.catalog, api.store, run, both[1:], [9600])
+    assert plan(api, sigma_rel=0.1)["num_images"] == 9600
