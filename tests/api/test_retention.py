@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from services.api.external import service as external
 from shared.catalog import Catalog, JobKind, JobState, Run
 from shared.snapshots.plan import StoredSnapshot, plan
 from shared.snapshots.profile import Profile
 from shared.snapshots.retention import GRID
 from tests.api import seed
 from tests.api.http import Api, problem
+from tests.api.test_external import uploaded
 from tests.fixtures.catalog import only
 
 PATH = "/v1/runs/digits/retention"
@@ -243,3 +245,20 @@ def test_a_repeated_request_gets_its_answer(api: Api, run: Run) -> None:
     assert api.post(PATH, body, headers=headers).json() == first.json()
     with api.catalog.transaction() as tx:
         assert len(tx.jobs.list(kind=JobKind.RETAIN, state=JobState.QUEUED).items) == 1
+
+
+@only("sqlite")
+def test_a_snapshot_from_outside_is_registered_only_with_its_object(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retention deletes an object and its row between the look at the object and the new row."""
+    mine = api.post("/v1/runs/external", {"name": "mine", "config": {}}).json()
+    body = uploaded(api, mine)
+    check = external.check_object
+
+    def checked_too_early(*arguments: Any) -> None:
+        check(*arguments)
+        api.store.delete(body["key"])
+
+    monkeypatch.setattr(external, "check_object", checked_too_early)
+    answer = api.post("/v1/runs/mine/snapshots", body)
+    assert "was deleted by retention meanwhile" in problem(answer, 422, "invalid")["detail"]
+    assert api.all("/v1/runs/mine/snapshots") == []

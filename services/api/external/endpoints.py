@@ -58,7 +58,7 @@ def register_snapshot(run: RunRef, body: SnapshotRegister, services: ServicesDep
         return known
     service.check_object(services.store, row, body)
     with services.catalog.transaction() as tx:
-        snapshot, created = service.register(tx, row.id, body)
+        snapshot, created = service.register(tx, services.store, row.id, body)
     response.status_code = 201 if created else 200
     return snapshot
 

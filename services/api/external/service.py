@@ -94,8 +94,8 @@ def check_object(store: ObjectStore, run: catalog.Run, body: SnapshotRegister) -
             raise Invalid.of(field, f"{field} {given} is not what the file at {body.key} says: {stored}")
 
 
-def register(tx: Transaction, run_id: str, body: SnapshotRegister) -> tuple[Snapshot, bool]:
-    """The snapshot, and whether it is new. Raises NotOpen."""
+def register(tx: Transaction, store: ObjectStore, run_id: str, body: SnapshotRegister) -> tuple[Snapshot, bool]:
+    """The snapshot, and whether it is new. Raises NotOpen, Invalid."""
     tx.runs.lock(run_id)
     open_for_snapshots(tx, run_id)
     row, created = tx.snapshots.add(
@@ -108,6 +108,9 @@ def register(tx: Transaction, run_id: str, body: SnapshotRegister) -> tuple[Snap
         sha256=body.sha256,
         probe=body.probe_bytes,
     )
+    # Retention may have deleted an earlier copy since the object was looked at; with the run locked it cannot any more.
+    if created and store.head(body.key) is None:
+        raise Invalid.of("key", f"key {body.key} was deleted by retention meanwhile; upload it again")
     tx.external.seen(run_id, body.num_images)
     return to_snapshot(row), created
 
