@@ -162,9 +162,10 @@ class Lab:
                     tensors.append(state)
         return tensors
 
-    def add_snapshot(self, run: Run, num_images: int, sigma_rel: float, state: dict[str, torch.Tensor]) -> str:
+    def add_snapshot(self, run: Run, num_images: int, wanted: float | Profile, state: dict[str, torch.Tensor]) -> str:
+        """`wanted`: a profile, or the sigma_rel of one."""
         network = build_denoiser(RunConfig.model_validate(run.config).network)
-        profile = Profile.power(sigma_rel)
+        profile = wanted if isinstance(wanted, Profile) else Profile.power(wanted)
         metadata = SnapshotMetadata(
             run_id=run.id,
             num_images=num_images,

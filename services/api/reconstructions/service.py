@@ -36,9 +36,11 @@ def plan(held: Held, body: schemas.ReconstructionCreate) -> Plan:
         raise NoSnapshots(
             f"run {run.name} has no snapshots yet: {first}it has seen {run.num_images} and is {run.state}"
         )
+    # An impulse is near no profile, only near weights: plain least squares goes without raw ones.
+    usable = [s for s in held.snapshots if body.regularize or s.profile.kind != "raw"] or held.snapshots
     try:
         return planning.plan(
-            held.snapshots,
+            usable,
             body.wanted,
             num_images=body.num_images or _last_sampled(body.wanted) or _latest(held),
             regularize=body.regularize,

@@ -1,0 +1,185 @@
+"""Every kind of profile asked through the API and made by the worker's own code, here without Ray around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from anyio.from_thread import start_blocking_portal
+from safetensors.torch import load_file
+
+import phema
+from services.api.app import create_app
+from services.phema_worker.records import record, task_of
+from services.phema_worker.tasks import Done
+from services.phema_worker.watch import Watch
+from services.phema_worker.workbench import Workbench
+from shared.catalog import JobKind
+from shared.edm2.ema import PowerFunctionEMA
+from shared.edm2.networks import build_denoiser
+from shared.recipes.config import RunConfig
+from shared.settings import Settings
+from shared.snapshots.file import load_tensors
+from shared.snapshots.profile import Profile
+from shared.wiring import catalog_from, store_from
+from tests.api.http import Api
+from tests.phema_worker.lab import TIMES, Lab
+
+STEP = 64
+State = dict[str, torch.Tensor]
+
+
+class House:
+    """The API, a run trained under three kinds of averages, and the hands of a worker."""
+
+    def __init__(self, settings: Settings, api: Api) -> None:
+        self.api, self.lab = api, Lab(settings.state_dir, api.catalog, api.store, {})
+        self._bench = Workbench(settings)
+        self.run = self.lab.create_run()
+        self.states: dict[str, State] = {}
+        self._train()
+
+    def _train(self) -> None:
+        config = RunConfig.model_validate(self.run.config)
+        torch.manual_seed(11)
+        network = build_denoiser(config.network)
+        average = PowerFunctionEMA(network, (0.05, 0.10), half_life_images=500)
+        profiles = [Profile.power(0.05), Profile.power(0.10), Profile(kind="exponential", half_life_images=500)]
+        for seen in range(STEP, TIMES[-1] + 1, STEP):
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.add_(torch.randn_like(parameter), alpha=0.02)
+            average.update(seen, STEP)
+            if seen in TIMES:
+                for index, profile in enumerate(profiles):
+                    self._store(seen, profile, average.tensors(index))
+        self._store(TIMES[-2], Profile(kind="raw"), network.state_dict())
+        self._store(TIMES[-1], Profile(kind="raw"), network.state_dict())
+
+    def _store(self, seen: int, profile: Profile, state: State) -> None:
+        copied = {name: value.detach().clone() for name, value in state.items()}
+        identity = self.lab.add_snapshot(self.run, seen, profile, copied)
+        self.states[identity] = copied
+
+    def reconstruct(self, **body: Any) -> list[Any]:
+        """Ask, let the worker's code do the job, and answer the finished reconstructions with their lineage."""
+        response = self.api.post(f"/v1/runs/{self.run.name}/reconstructions", body)
+        assert response.status_code == 202, response.text
+        catalog = self.api.catalog
+        with catalog.transaction() as tx:
+            job = tx.jobs.claim([JobKind.RECONSTRUCT], owner="test", lease_seconds=600)
+            assert job is not None
+            task = task_of(tx, job)
+        assert task is not None
+        outcome = self._bench.do(task, Watch())
+        assert isinstance(outcome, Done), outcome
+        with catalog.transaction() as tx:
+            record(tx, job, task, outcome)
+        items = response.json()["reconstructions"]
+        return [self.api.get(f"/v1/reconstructions/{item['id']}").json() for item in items]
+
+    def file(self, item: Any) -> bytes:
+        key = self.lab.reconstruction(item["id"]).key
+        assert key is not None
+        return self.api.store.get(key)
+
+    def check(self, item: Any) -> None:
+        """The file holds the float64 sums that the lineage names, tensor by tensor; buffers are copied."""
+        states = [self.states[s["id"]] for s in item["snapshots"]]
+        for name, found in load_tensors(self.file(item)).items():
+            columns = np.stack([state[name].numpy().astype(np.float64) for state in states])
+            own = (t["coefficients"] for t in item["tensors"] if fnmatchcase(name, t["pattern"]))
+            coefficients = next(own, item["coefficients"])
+            wanted = columns[-1] if "fourier" in name else np.tensordot(coefficients, columns, axes=1)
+            np.testing.assert_allclose(found.numpy(), wanted, rtol=2e-5, atol=4e-6, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    settings = Settings(state_dir=folder, store_url=(folder / "store").as_uri())
+    catalog = catalog_from(settings)
+    catalog.upgrade()
+    with start_blocking_portal() as portal:
+        api = Api(create_app(settings), portal, catalog, store_from(settings))
+        yield House(settings, api)
+        api.close()
+    catalog.close()
+
+
+def test_every_kind_is_the_sum_that_its_plan_names(house: House) -> None:
+    profiles = [
+        {"sigma_rel": 0.15},
+        {"gamma": 5.0},
+        {"kind": "exponential", "half_life_images": 300},
+        {"kind": "exponential", "rampup_ratio": 0.1},
+        {"kind": "uniform", "window_images": 1000},
+        {"kind": "sampled", "times": [640, 1920, 2560], "weights": [1, 2, 4]},
+        {"kind": "raw"},
+    ]
+    items = house.reconstruct(profiles=profiles)
+    assert [item["label"] for item in items] == [
+        "0.15", "0.123718", "ema", "0.11107", "mean-1000", "sampled", "raw",
+    ]  # fmt: skip
+    for item in items:
+        house.check(item)
+    kinds = {s["profile"]["kind"] for item in items for s in item["snapshots"]}
+    assert kinds == {"power", "exponential", "raw"}
+    # What is stored is that very snapshot.
+    raw = load_tensors(house.file(items[-1]))
+    assert items[-1]["coefficients"] == [1.0]
+    (stored,) = items[-1]["snapshots"]
+    assert all(torch.equal(raw[name], value) for name, value in house.states[stored["id"]].items())
+
+
+def test_tensors_have_their_own_average_and_nothing_else_changes(house: House) -> None:
+    own = {"*emb*": {"sigma_rel": 0.03}, "unet.enc*": {"kind": "uniform", "window_images": 640}}
+    tensors = [{"pattern": pattern, "profile": profile} for pattern, profile in own.items()]
+    (mixed,) = house.reconstruct(sigma_rel=0.12, tensors=tensors, regularize=True)
+    house.check(mixed)
+    parts = house.reconstruct(profiles=[{"sigma_rel": 0.12}, *own.values()])
+    whole, files = load_tensors(house.file(mixed)), [load_tensors(house.file(part)) for part in parts]
+    chosen = set()
+    for name, found in whole.items():
+        which = next((i for i, pattern in enumerate(own, start=1) if fnmatchcase(name, pattern)), 0)
+        chosen.add(which)
+        # Which snapshots are left unread depends on what else is asked for, within 2 % of the error.
+        torch.testing.assert_close(found, files[which][name], rtol=0, atol=5e-3, msg=name)
+    assert chosen == {0, 1, 2}
+
+
+def test_plain_and_regularized_solves_give_other_weights(house: House) -> None:
+    aware, plain = (
+        house.reconstruct(sigma_rel=0.04, num_images=1920, regularize=choice)[0] for choice in (True, False)
+    )
+    for item in (aware, plain):
+        house.check(item)
+    assert aware["predicted_error"] < plain["predicted_error"]
+    assert plain["profile_error"] < (aware["profile_error"] or 1)
+    ours, theirs = (load_tensors(house.file(item))["unet.out_gain"] for item in (aware, plain))
+    assert not torch.equal(ours, theirs)
+
+
+def test_a_file_tells_its_lineage_and_needs_no_phema_to_be_read(house: House, tmp_path: Path) -> None:
+    (item,) = house.reconstruct(sigma_rel=0.08, dtype="float16")
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(house.file(item))
+    found = phema.metadata(path)
+    lineage = found.lineage
+    assert lineage is not None
+    assert (found.run_id, found.num_images, found.profile) == (house.run.id, TIMES[-1], Profile.power(0.08))
+    for name in ("coefficients", "profile_error", "rounding_error", "predicted_error", "noise_gain", "regularize"):
+        assert lineage[name] == item[name]
+    assert [(s["id"], s["num_images"], s["sha256"], s["profile"]) for s in lineage["snapshots"]] == [
+        (s["id"], s["num_images"], s["sha256"], s["profile"]) for s in item["snapshots"]
+    ]
+    assert found.code_version
+    tensors = load_file(path)
+    assert tensors["unet.out_gain"].dtype == torch.float16
+    network = phema.load(path)
+    assert torch.equal(network.state_dict()["unet.out_gain"], tensors["unet.out_gain"].float())
