@@ -93,7 +93,8 @@ def plan(
     id) and the rounding of the stored dtypes; without `regularize` they are the paper's (Eq. 4 and Algorithm 3), the
     nearest profile. A profile that is stored at that very time is that snapshot, exactly. Snapshots without which the
     predicted errors stay within 2 % of the best, or below `tolerance`, are not read. A basis of that time is read
-    instead of snapshots where its vectors are fewer and what it loses is within its own tolerance. `update_images`:
+    instead of snapshots where its vectors are less to read and lose no more than its own tolerance, or where it is
+    better than what retention has left. `update_images`:
     images between two updates of the averages, their batch size.
 
     Raises NoSnapshots, NoSnapshotAtTime, and PlanError when profiles are lacking, repeated, or out of reach.
@@ -107,20 +108,14 @@ def plan(
         if inputs and inputs[-1].num_images == time:
             known = calibrate(inputs, probes or {}, update_images=update_images)
             options.append(_from_snapshots(inputs, targets, time, known, regularize, tolerance))
-        options += [
-            found
-            for basis in bases
-            if regularize and basis.num_images == time and (found := _from_basis(basis, targets, time, tolerance))
-        ]
+        options += [_from_basis(basis, targets, time) for basis in bases if regularize and basis.num_images == time]
     except PosthocError as error:
         raise PlanError(str(error)) from error
     if not options:
-        raise PlanError(
-            f"num_images {time} has only a basis, from which {targets[0].label} cannot be made: "
-            "ask for regularized profiles inside its range"
-        )
-    best = min(options, key=lambda option: sum(s.size for s in option.inputs))
-    return best.plan(wanted, time, dtype=inputs[-1].dtype if inputs else "float32")
+        raise PlanError(f"num_images {time} has only a basis, from which regularize false is impossible: leave it true")
+    return _cheapest(options, time, tolerance or 0.0).plan(
+        wanted, time, dtype=inputs[-1].dtype if inputs else "float32"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +129,12 @@ class _Option:
     calibrated: bool
     basis_id: str | None
     facts: advice.Facts
+    slack: float = 0.0
+    """Relative error that it may add and count as good: a basis's tolerance."""
+
+    @property
+    def size(self) -> int:
+        return sum(s.size for s in self.inputs)
 
     def plan(self, wanted: Sequence[Profile], time: int, dtype: str) -> Plan:
         rows = {target: k for k, target in enumerate(self.targets)}
@@ -146,8 +147,7 @@ class _Option:
             )
             worst = max([own, *(rows[t.profile] for t in tensors)], key=lambda k: self.errors[k].predicted_error)
             outputs.append(PlannedOutput(profile, self._row(own), self.errors[own], self._advice(worst), tensors))
-        size = sum(s.size for s in self.inputs)
-        return Plan(time, self.inputs, tuple(outputs), size, self.calibrated, self.basis_id)
+        return Plan(time, self.inputs, tuple(outputs), self.size, self.calibrated, self.basis_id)
 
     def _row(self, k: int) -> tuple[float, ...]:
         return tuple(map(float, self.coefficients[k]))
@@ -180,21 +180,42 @@ def _from_snapshots(
     )
 
 
-def _from_basis(basis: StoredBasis, targets: list[Profile], time: int, tolerance: float | None) -> _Option | None:
-    """None when the basis would lose more of a target than it promises, or than is asked."""
+def _cheapest(options: Sequence[_Option], time: int, tolerance: float) -> _Option:
+    """The one with least to read of those that are as good as the best of all."""
+    errors = np.array([[e.predicted_error for e in option.errors] for option in options])
+    best = errors.min(axis=0)
+    slack = np.array([[option.slack] for option in options])
+    allowed = np.maximum(np.hypot(best * (1 + AS_GOOD), slack), tolerance)
+    good = (errors <= allowed) | np.array([_copies(option, time) for option in options])
+    fine = [option for option, row in zip(options, good, strict=True) if row.all()]
+    if fine:
+        return min(fine, key=lambda option: option.size)
+    return options[int(np.argmin((errors / np.maximum(allowed, 1e-12)).max(axis=1)))]
+
+
+def _copies(option: _Option, time: int) -> list[bool]:
+    """Which targets are a stored snapshot itself: nothing can be said against that."""
+    exact = {s.profile: i for i, s in enumerate(option.inputs) if s.num_images == time}
+    return [
+        target in exact and row[exact[target]] == 1.0 and np.count_nonzero(row) == 1
+        for target, row in zip(option.targets, option.coefficients, strict=True)
+    ]
+
+
+def _from_basis(basis: StoredBasis, targets: list[Profile], time: int) -> _Option:
     facts = basis.plan
     inputs, known = facts.stored(), facts.calibration()
-    problem = _Problem(inputs, targets, time, known)
+    problem = _Problem(inputs, targets, time, known, copies=False)
     everything = np.arange(len(inputs))
     coefficients = problem.best_weights(everything)
     projected, lost = facts.basis().project(coefficients)
-    if (lost > max(facts.tolerance, tolerance or 0.0)).any():
-        return None
     errors = [
         replace(e, predicted_error=float(np.hypot(e.predicted_error, extra)), noise_gain=float(np.linalg.norm(row)))
         for e, extra, row in zip(problem.errors(coefficients, everything), lost, projected, strict=True)
     ]
-    return _Option(basis.vectors, targets, projected, errors, known.calibrated, basis.id, advice.facts(inputs))
+    return _Option(
+        basis.vectors, targets, projected, errors, known.calibrated, basis.id, advice.facts(inputs), facts.tolerance
+    )
 
 
 def _pruned(problem: _Problem, tolerance: float) -> tuple[Indices, FloatArray]:
@@ -217,16 +238,27 @@ def _pruned(problem: _Problem, tolerance: float) -> tuple[Indices, FloatArray]:
 
 
 class _Problem:
-    """Snapshots in order of time, what is wanted of them at one time, and what is known of their weights."""
+    """Snapshots in order of time, what is wanted of them at one time, and what is known of their weights.
 
-    def __init__(self, inputs: Sequence[StoredSnapshot], targets: list[Profile], time: int, known: Calibration) -> None:
+    With `copies`, what is stored is copied; a basis holds no snapshot with its own rounding.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[StoredSnapshot],
+        targets: list[Profile],
+        time: int,
+        known: Calibration,
+        *,
+        copies: bool = True,
+    ) -> None:
         self.inputs, self.targets, self.known = inputs, targets, known
         self._profiles = [weighting(s.profile, s.num_images) for s in inputs]
         self._wanted = [weighting(target, time) for target in targets]
         self._aware = AwareProblem(self._profiles, self._wanted, movement=known.movement, noise=known.noise)
         self._tracking = known.tracking(self._wanted)
         self._itself = [
-            next((i for i, s in enumerate(inputs) if s.num_images == time and s.profile == target), None)
+            next((i for i, s in enumerate(inputs) if copies and s.num_images == time and s.profile == target), None)
             for target in targets
         ]
 

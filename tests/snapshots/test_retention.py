@@ -7,7 +7,7 @@ import random
 import pytest
 
 from shared.snapshots.basis import StoredBasis, plan_basis
-from shared.snapshots.plan import StoredSnapshot, plan
+from shared.snapshots.plan import PlanError, StoredSnapshot, plan
 from shared.snapshots.profile import Profile
 from shared.snapshots.retention import (
     COARSEST,
@@ -185,3 +185,25 @@ def test_keeping_the_latest_is_refused_with_the_figures() -> None:
     for sigma_rel in (0.25, 0.2):
         before, after = lines[0].before[GRID.index(sigma_rel)], lines[0].after[GRID.index(sigma_rel)]
         assert f"of sigma_rel {sigma_rel:g} from {before:.1e} to {after:.1e}" in sentence
+
+
+def test_plans_read_the_basis_where_it_is_as_good_as_what_is_left() -> None:
+    stored = pairs(64)
+    basis = basis_of(stored, 64_000)
+    left = decide(stored, BasisOnly(), compacted={64_000}).kept
+    best = plan(stored, [Profile.power(s) for s in (0.13, 0.2)])
+
+    def read(snapshots: list[StoredSnapshot], *sigma_rels: float) -> tuple[str | None, list[float]]:
+        planned = plan(snapshots, [Profile.power(s) for s in sigma_rels], num_images=64_000, bases=[basis])
+        return planned.basis_id, [output.errors.predicted_error for output in planned.outputs]
+
+    for snapshots in (stored, list(left), []):
+        found, errors = read(snapshots, 0.05, 0.1, 0.13, 0.2)
+        assert found == basis.id
+        for error, output in zip(errors[2:], best.outputs, strict=True):
+            assert error < output.errors.predicted_error + 1e-4
+    assert read(stored, 0.1) == (None, [pytest.approx(2.1e-4, rel=0.01)]), "what is stored is that snapshot"
+    assert read(stored, 0.015)[0] is None, "beyond the basis, snapshots are better"
+    assert read(list(left), 0.015)[0] == basis.id, "but not those that are left"
+    with pytest.raises(PlanError, match="only a basis, from which regularize false is impossible"):
+        plan([], [Profile.power(0.1)], num_images=64_000, bases=[basis], regularize=False)
