@@ -161,7 +161,7 @@ def show_evaluations(view: Screen, evaluations: list[Evaluation], files: dict[st
         row += [_guidance(evaluation.recipe)] if guided else []
         row += [when(evaluation.created_at), evaluation.id]
         rows.append([*row, files[evaluation.id]] if files else row)
-    right = ("PROFILE", "IMAGES", "FRECHET", "HELD_OUT_LOSS", "SAMPLES")
+    right = ("IMAGES", "FRECHET", "HELD_OUT_LOSS", "SAMPLES")
     view.table([*columns, "FILE"] if files else columns, rows, right=right)
 
 

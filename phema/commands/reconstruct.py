@@ -143,7 +143,7 @@ def _show(view: Screen, items: list[Reconstruction], files: dict[str, str]) -> N
     if files:
         columns.append("FILE")
         rows = [[*row, files.get(item.id, "")] for row, item in zip(rows, items, strict=True)]
-    view.table(columns, rows, right=("PROFILE", "IMAGES", "PREDICTED_ERROR", "SIZE"))
+    view.table(columns, rows, right=("IMAGES", "PREDICTED_ERROR", "SIZE"))
 
 
 def _show_plan(view: Screen, plan: Plan) -> None:
@@ -163,7 +163,7 @@ def _show_plan(view: Screen, plan: Plan) -> None:
                 errors = (part.profile_error, part.rounding_error, part.predicted_error, part.noise_gain)
                 rows.append((label, *map(figure, errors)))
         columns = ("PROFILE", "PROFILE_ERROR", "ROUNDING_ERROR", "PREDICTED_ERROR", "NOISE_GAIN")
-        view.table(columns, rows, right=columns)
+        view.table(columns, rows, right=columns[1:])
 
     _warn(view, [output.advice for output in plan.outputs])
     view.result(plan.to_json(), human)

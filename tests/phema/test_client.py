@@ -17,6 +17,7 @@ from phema.records import Job, Run, Snapshot
 from shared import catalog
 from shared.catalog import JobKind
 from shared.settings import Settings
+from tests.api import seed
 from tests.phema.service import Service, api, process
 
 
@@ -167,6 +168,14 @@ def test_waiting_can_have_an_end(client: Client, name: str) -> None:
         (lambda c, run: c.plan(run.name, 0.3), errors.Refused, "sigma_rel"),
         (lambda c, run: c.plan(run.name, []), errors.InvalidArgument, "sigma_rel is empty; name at least one"),
         (lambda c, run: c.plan(run.name, 0.1, 3201), errors.Refused, "3200"),
+        (lambda c, run: c.plan(run.name), errors.InvalidArgument, "either sigma_rel or profiles; give one of them"),
+        (lambda c, run: c.plan(run.name, 0.1, profiles=0.1), errors.InvalidArgument, "give one of them"),
+        (lambda c, run: c.plan(run.name, profiles=[]), errors.InvalidArgument, "profiles is empty; name at least one"),
+        (lambda c, run: c.plan(run.name, profiles="raw"), errors.InvalidArgument, "profiles[0] 'r' is neither"),
+        (lambda c, run: c.plan(run.name, profiles={"gamma": 0}), errors.InvalidArgument, "gamma 0 must be a finite"),
+        (lambda c, run: c.plan(run.name, profiles=[{"kind": "raw", "x": 1}]), errors.InvalidArgument, "profiles[0].x"),
+        (lambda c, run: c.plan(run.name, 0.1, tensors={"a": None}), errors.InvalidArgument, "tensors['a'] None is"),
+        (lambda c, run: c.plan(run.name, 0.1, tolerance=2), errors.Refused, "tolerance 2 must be less than 1"),
         (lambda c, run: c.evaluate("rec-0"), errors.Refused, "rec-0"),
         (lambda c, run: c.evaluate("rec-0", guide="rec-1"), errors.InvalidArgument, "guide does nothing without"),
         (lambda c, run: c.evaluate("rec-0", guide="rec-1", guide_id="rec-1"), errors.InvalidArgument, "one of them"),
@@ -246,3 +255,39 @@ def test_a_snapshot_says_which_average_it_is() -> None:
     assert Snapshot(id="s", num_images=64, sigma_rel=0.05).average == "0.05"
     traditional = Snapshot(id="s", num_images=64, profile={"kind": "exponential", "half_life_images": 50_000_000})
     assert traditional.average == "half-life 50,000,000"
+
+
+def test_averages_of_any_kind_are_asked_for_as_values(service: Service, client: Client, trained: catalog.Run) -> None:
+    profiles = [
+        phema.Profile(kind="uniform", window_images=6400),
+        {"kind": "exponential", "half_life_images": 9000},
+        0.1,
+    ]
+    plan = client.plan(trained.name, profiles=profiles, regularize=False, tolerance=0.1)
+    assert [output.label for output in plan.outputs] == ["mean-6400", "ema", "0.1"]
+    assert all(len(output.coefficients) == len(plan.snapshots) for output in plan.outputs)
+    assert (plan.seconds, plan.calibrated, plan.basis_id) == (None, False, None)
+    items = client.reconstruct(trained.name, profiles=profiles, on_progress=steps(service.reconstruct))
+    assert [(item.label, item.sigma_rel, item.profile["kind"]) for item in items] == [
+        ("mean-6400", None, "uniform"),
+        ("ema", None, "exponential"),
+        ("0.1", 0.1, "power"),
+    ]
+    assert items[1].advice is not None
+    assert items[1].advice.startswith("ema is expected to miss its weights by ")
+    (alone,) = client.reconstruct(trained.name, profiles=phema.Profile(kind="uniform", window_images=6400))
+    assert alone.id == items[0].id
+    evaluation = client.evaluate(alone, num_samples=16, wait=False)
+    assert (evaluation.sigma_rel, evaluation.label, evaluation.profile) == (None, "mean-6400", alone.profile)
+
+
+def test_tensors_are_a_mapping_in_order(service: Service, client: Client, name: str) -> None:
+    created = client.runs.create(name)
+    with service.catalog.transaction() as tx:
+        run = tx.runs.get(created.id)
+    seed.weights(service.catalog, service.store, run, [phema.Profile.power(s) for s in (0.05, 0.10)])
+    tensors = {"dec.emb.*": phema.Profile(kind="raw"), "dec.*": 0.2}
+    (output,) = client.plan(name, 0.13, tensors=tensors).outputs
+    assert [(t.pattern, t.label) for t in output.tensors] == [("dec.emb.*", "raw"), ("dec.*", "0.2")]
+    with pytest.raises(errors.Refused, match=r"tensors.0.pattern 'dec.cnv.\*' matches none of the run's 3 averaged"):
+        client.plan(name, 0.13, tensors={"dec.cnv.*": 0.2})
