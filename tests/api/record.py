@@ -126,9 +126,24 @@ def scenario(ask: Recorder, store: ObjectStore) -> None:
     ask("list_evaluations", "GET", "/v1/evaluations?run=digits&limit=1")
     ask("get_evaluation_pictures", "GET", f"{path}/pictures", headers=part)
     ask("get_job", "GET", f"/v1/jobs/{run['job']['id']}")
+    _keep(ask)
     _cancel(ask)
     _bring_your_own(ask, store)
     ask("get_metrics", "GET", "/metrics")
+
+
+def _keep(ask: Recorder) -> None:
+    """A basis, a pin, and what fewer snapshots would do, before they go."""
+    ask("create_basis.plan", "POST", "/v1/runs/digits/bases", {"plan_only": True})
+    basis = ask("create_basis", "POST", "/v1/runs/digits/bases", {"tolerance": 1e-3}).json()["basis"]["id"]
+    ask.wait(f"/v1/bases/{basis}")
+    ask("list_bases", "GET", "/v1/runs/digits/bases?limit=1")
+    ask("get_basis", "GET", f"/v1/bases/{basis}")
+    ask("pin_snapshots", "POST", "/v1/runs/digits/pins", {"num_images": 3_200})
+    ask("retain.dry_run", "POST", "/v1/runs/digits/retention", {"policy": "thin"})
+    ask("retain.refused", "POST", "/v1/runs/digits/retention", {"policy": "latest", "keep": 2, "dry_run": False})
+    job = ask("retain", "POST", "/v1/runs/digits/retention", {"policy": "basis", "dry_run": False}).json()["job"]["id"]
+    ask.wait(f"/v1/jobs/{job}")
 
 
 def _cancel(ask: Recorder) -> None:
