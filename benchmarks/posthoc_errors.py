@@ -1,8 +1,8 @@
 """Errors of reconstructions, predicted and measured, on the demo's training run.
 
-    python -m benchmarks.posthoc_errors [--json] [--picture docs/pictures/posthoc_errors.png]
+    python -m benchmarks.posthoc_errors [--json] [--stored 0.05,0.10] [--picture docs/pictures/posthoc_errors.png]
 
-Trains digits-tiny for 128 x 640 images with averages of many widths tracked directly beside the stored 0.05 and 0.10.
+Trains digits-tiny for 128 x 640 images with averages of many widths tracked directly beside the stored ones.
 Two times are looked at: 76,800 images with the demo's 24 snapshot pairs, 81,920 images with 128 pairs, each stored in
 float32, float16 and bfloat16. `plain` is the paper's least-squares fit of the profile (`regularize: false`), `aware`
 what phema does otherwise. Errors are relative L2 distances of all weights from the average that was tracked.
@@ -37,7 +37,6 @@ from shared.snapshots.probe import PROBE_WEIGHTS, as_float32
 from shared.snapshots.profile import Profile
 from shared.snapshots.stored import StoredSnapshot
 
-STORED = (0.05, 0.10)
 WANTED = (0.010, 0.012, 0.015, 0.02, 0.025, 0.03, 0.04, 0.06, 0.075, 0.09, 0.12, 0.13, 0.15, 0.18, 0.20, 0.22, 0.25)
 CASES = {"24 pairs": (76_800, 3200), "128 pairs": (81_920, 640)}
 """Time of the reconstruction, and images between snapshots."""
@@ -66,15 +65,18 @@ class Row:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
+    options.add_argument("--stored", default="0.05,0.10", help="sigma_rel of the stored averages")
     options.add_argument("--picture", type=Path, help="draw the figures into this PNG file")
     chosen = options.parse_args()
     torch.set_num_threads(1)
-    stored, tracked = train(resolve("digits-tiny"))
+    widths = tuple(map(float, chosen.stored.split(",")))
+    stored, tracked = train(resolve("digits-tiny").model_copy(update={"ema_sigma_rels": widths}))
     rows = [
         row
         for case, (end, every) in CASES.items()
         for dtype in DTYPES
         for row in compare(case, end, every, dtype, stored, tracked)
+        if row.sigma_rel not in widths
     ]
     if chosen.picture:
         chosen.picture.write_bytes(draw(rows))
@@ -98,7 +100,7 @@ def main() -> None:
 def train(config: RunConfig) -> tuple[dict[tuple[int, float], torch.Tensor], dict[tuple[int, float], np.ndarray]]:
     """Flat weights of the stored averages by time and width, and of the wanted ones at the times of CASES."""
     state = TrainingState(config, torch.device("cpu"))
-    kept, wanted = PowerFunctionEMA(state.denoiser, STORED), PowerFunctionEMA(state.denoiser, WANTED)
+    kept, wanted = PowerFunctionEMA(state.denoiser, config.ema_sigma_rels), PowerFunctionEMA(state.denoiser, WANTED)
     batches = Batches(open_dataset(config.dataset), config, Group())
     names = [name for name, _ in state.denoiser.named_parameters()]
     stored: dict[tuple[int, float], torch.Tensor] = {}
@@ -110,7 +112,7 @@ def train(config: RunConfig) -> tuple[dict[tuple[int, float], torch.Tensor], dic
         for ema in (kept, wanted):
             ema.update(now, config.batch_size)
         if any(now <= end and now % every == 0 for end, every in CASES.values()):
-            stored |= {(now, s): _flat(kept.tensors(i), names) for i, s in enumerate(STORED)}
+            stored |= {(now, s): _flat(kept.tensors(i), names) for i, s in enumerate(config.ema_sigma_rels)}
         if now in {end for end, _ in CASES.values()}:
             tracked |= {(now, s): _flat(wanted.tensors(i), names).double().numpy() for i, s in enumerate(WANTED)}
         if now % 6400 == 0:
