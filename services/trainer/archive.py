@@ -37,8 +37,9 @@ class Archive:
 
     The loop pays for copying the tensors off the device; encoding, upload and the row happen in one other thread, in
     order. Hence a checkpoint is registered only after every snapshot before it, and no resume can skip one. A snapshot
-    that an earlier attempt has registered is not written again. Leaving the block without an error waits for all of
-    it; a failed upload is raised there or by the next `keep`.
+    that an earlier attempt has registered is not written again; one that retention has given up since is neither,
+    because it gives up nothing later than the oldest checkpoint that is left. Leaving the block without an error waits
+    for all of it; a failed upload is raised there or by the next `keep`.
     """
 
     def __init__(self, attempt: Attempt, *, catalog: Catalog, store: ObjectStore, meters: Meters) -> None:

@@ -10,13 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from shared.catalog import JobState
+from services.api.bases import service as bases
+from services.api.bases.schemas import BasisCreate
+from shared.catalog import JobKind, JobState
 from shared.recipes.config import EvaluationRecipe
 from shared.snapshots.errors import ObjectMissing
 from shared.snapshots.file import load_tensors
 from shared.snapshots.model import load_model
 from shared.snapshots.plan import StoredSnapshot, plan
 from shared.snapshots.profile import Profile
+from shared.snapshots.store import verify
 from tests.phema_worker.conftest import only
 from tests.phema_worker.lab import STORED, TIMES, Lab, tiny_config, until
 
@@ -237,6 +240,38 @@ def test_weights_that_do_not_exist_yet_fail_in_one_sentence(working_lab: Lab) ->
     job, _ = lab.ask_evaluation(row.id, RECIPE)
     failed = lab.wait(job, JobState.FAILED)
     assert failed.error == f"reconstruction {row.id} has no weights yet; evaluate it when it has succeeded"
+
+
+def test_a_run_is_compacted_and_its_snapshots_deleted(working_lab: Lab) -> None:
+    lab = working_lab
+    run = lab.create_run()
+    lab.add_snapshots(run)
+    with lab.catalog.transaction(read_only=True) as tx:
+        stored = bases.held(tx, run.id)
+    planned = bases.plan(stored, BasisCreate(tolerance=1e-3))
+    with lab.catalog.transaction() as tx:
+        accepted = bases.create(tx, run.id, planned, max_attempts=5).answer.model_dump()
+    with lab.catalog.transaction(read_only=True) as tx:
+        job = tx.jobs.get(accepted["job"]["id"])
+    lab.wait(job)
+    with lab.catalog.transaction(read_only=True) as tx:
+        (basis,) = tx.bases.finished(run.id)
+        early = [s for s in tx.snapshots.list(run.id) if s.num_images < TIMES[-1]]
+    for vector in basis.vectors or ():
+        verify(lab.store, vector["key"], size=vector["size"], sha256=vector["sha256"])
+    with lab.catalog.transaction() as tx:
+        tx.snapshots.retire(s.id for s in early)
+        job, _ = tx.jobs.enqueue(JobKind.RETAIN, payload={}, content_key=f"retain:{run.id}", run_id=run.id)
+    done = lab.wait(job)
+    assert done.result is not None
+    assert done.result["snapshots_removed"] == len(early)
+    assert [lab.store.head(s.key) for s in early] == [None] * len(early)
+    with lab.catalog.transaction(read_only=True) as tx:
+        assert tx.snapshots.times(run.id) == [TIMES[-1]]
+        assert tx.snapshots.retired(run.id) == []
+        left = bases.held(tx, run.id)
+    planned_now = plan(left.snapshots, [Profile.power(0.13)], bases=left.bases, probes=left.probes)
+    assert planned_now.basis_id == basis.id
 
 
 @only("local")
