@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,17 +15,20 @@ from anyio.from_thread import start_blocking_portal
 from safetensors.torch import load_file
 
 import phema
+from phema.rebuild import rebuild
 from services.api.app import create_app
+from services.api.reconstructions.service import detail
 from services.phema_worker.records import record, task_of
 from services.phema_worker.tasks import Done
 from services.phema_worker.watch import Watch
 from services.phema_worker.workbench import Workbench
-from shared.catalog import JobKind
+from shared.catalog import Catalog, JobKind
 from shared.edm2.ema import PowerFunctionEMA
 from shared.edm2.networks import build_denoiser
 from shared.recipes.config import RunConfig
 from shared.settings import Settings
 from shared.snapshots.file import load_tensors
+from shared.snapshots.layout import run_key
 from shared.snapshots.profile import Profile
 from shared.wiring import catalog_from, store_from
 from tests.api.http import Api
@@ -38,9 +42,12 @@ class House:
     """The API, a run trained under three kinds of averages, and the hands of a worker."""
 
     def __init__(self, settings: Settings, api: Api) -> None:
-        self.api, self.lab = api, Lab(settings.state_dir, api.catalog, api.store, {})
+        self.settings, self.api = settings, api
+        self.lab = Lab(settings.state_dir, api.catalog, api.store, {})
         self._bench = Workbench(settings)
         self.run = self.lab.create_run()
+        described = {"id": self.run.id, "name": self.run.name, "config": self.run.config}
+        api.store.put(run_key(self.run.id), json.dumps(described).encode())
         self.states: dict[str, State] = {}
         self._train()
 
@@ -70,9 +77,15 @@ class House:
         """Ask, let the worker's code do the job, and answer the finished reconstructions with their lineage."""
         response = self.api.post(f"/v1/runs/{self.run.name}/reconstructions", body)
         assert response.status_code == 202, response.text
+        self.work(JobKind.RECONSTRUCT)
+        items = response.json()["reconstructions"]
+        return [self.api.get(f"/v1/reconstructions/{item['id']}").json() for item in items]
+
+    def work(self, kind: JobKind) -> None:
+        """Do the oldest queued job of a kind."""
         catalog = self.api.catalog
         with catalog.transaction() as tx:
-            job = tx.jobs.claim([JobKind.RECONSTRUCT], owner="test", lease_seconds=600)
+            job = tx.jobs.claim([kind], owner="test", lease_seconds=600)
             assert job is not None
             task = task_of(tx, job)
         assert task is not None
@@ -80,8 +93,6 @@ class House:
         assert isinstance(outcome, Done), outcome
         with catalog.transaction() as tx:
             record(tx, job, task, outcome)
-        items = response.json()["reconstructions"]
-        return [self.api.get(f"/v1/reconstructions/{item['id']}").json() for item in items]
 
     def file(self, item: Any) -> bytes:
         key = self.lab.reconstruction(item["id"]).key
@@ -183,3 +194,44 @@ def test_a_file_tells_its_lineage_and_needs_no_phema_to_be_read(house: House, tm
     assert tensors["unet.out_gain"].dtype == torch.float16
     network = phema.load(path)
     assert torch.equal(network.state_dict()["unet.out_gain"], tensors["unet.out_gain"].float())
+
+
+def test_what_is_left_when_the_snapshots_are_gone(house: House, tmp_path: Path) -> None:
+    """Reconstructions from a basis are those from the snapshots; finished ones come back from their files alone."""
+    own = House(house.settings, house.api)
+    path = f"/v1/runs/{own.run.name}"
+    (before,) = own.reconstruct(sigma_rel=0.15)
+    range_ = {"sigma_rel_min": 0.03, "sigma_rel_max": 0.2, "tolerance": 1e-4}
+    assert own.api.post(f"{path}/bases", range_).status_code == 202
+    own.work(JobKind.COMPACT)
+    with own.api.catalog.transaction() as tx:
+        gone = [s for s in tx.snapshots.list(own.run.id) if s.num_images < TIMES[-1]]
+        tx.snapshots.retire([s.id for s in tx.snapshots.list(own.run.id)])
+    for snapshot in gone:
+        own.api.store.delete(snapshot.key)
+    # The same question is answered by what is there, another one by the basis.
+    again = own.api.post(f"{path}/reconstructions", {"sigma_rel": 0.15}).json()
+    assert (again["job"], again["reconstructions"][0]["id"]) == (None, before["id"])
+    (after,) = own.reconstruct(sigma_rel=0.15, dtype="float16")
+    assert after["basis_id"] is not None
+    assert {s["profile"]["kind"] for s in after["snapshots"]} == {"basis"}
+    for name, value in load_tensors(own.file(before)).items():
+        other = load_tensors(own.file(after))[name].float()
+        # Half precision, the basis's own tolerance, and what either plan left unread.
+        assert torch.linalg.norm(other - value) <= 3e-3 * torch.linalg.norm(value), name
+
+    empty = Catalog(f"sqlite:///{tmp_path / 'rebuilt.db'}")
+    empty.upgrade()
+    found = rebuild(empty, own.api.store)
+    assert found.skipped == {}
+    with empty.transaction(read_only=True) as tx:
+        rows = {row.dtype: detail(tx, row.id) for row in tx.reconstructions.page(own.run.id).items}
+    empty.close()
+    restored = rows["float32"]
+    assert [s.id for s in restored.snapshots if s.num_images < TIMES[-1]] == [None] * (
+        sum(s["num_images"] < TIMES[-1] for s in before["snapshots"])
+    )
+    assert [s.sha256 for s in restored.snapshots] == [s["sha256"] for s in before["snapshots"]]
+    for name in ("coefficients", "predicted_error", "profile_error", "sha256", "label", "regularize"):
+        assert getattr(restored, name) == before[name]
+    assert rows["float16"].basis_id == after["basis_id"]
