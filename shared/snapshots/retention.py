@@ -193,14 +193,14 @@ def refusal(
         return None
     latest = max(forecasts, key=lambda f: f.num_images)
     longest = sorted(range(len(sigma_rels)), key=lambda i: sigma_rels[i])[-2:][::-1]
-    rises = [
+    rises = ", ".join(
         f"of sigma_rel {sigma_rels[i]:g} from {_figure(latest.before[i])} to {_figure(latest.after[i])}"
         for i in longest
-    ]
+    )
     return (
         f"policy latest with keep {policy.count} would raise the predicted error at {latest.num_images} images "
-        f"{', '.join(rises)}, because long EMAs are made of old snapshots; use thin, or compact the run and use basis, "
-        "or force it"
+        f"{rises}, because long EMAs are made of old snapshots, and leave {len(decision.times_lost)} times without any; "
+        "use thin, or compact the run and use basis, or force it"
     )
 
 
