@@ -199,7 +199,7 @@ def refusal(
     )
     return (
         f"policy latest with keep {policy.count} would raise the predicted error at {latest.num_images} images "
-        f"{rises}, because long EMAs are made of old snapshots, and leave {len(decision.times_lost)} times without any; "
+        f"{rises}, because long EMAs are made of old snapshots, and leave {len(decision.times_lost)} times with none; "
         "use thin, or compact the run and use basis, or force it"
     )
 

@@ -167,7 +167,7 @@ def _read_by_jobs(tx: Transaction, run_id: str) -> set[str]:
     """Snapshots in the plans of everything that queued and running jobs are about to make."""
     plans = [row.plan for row in tx.reconstructions.under_way(run_id)]
     plans += [row.plan for row in tx.bases.under_way(run_id)]
-    return {snapshot["id"] for plan in plans for snapshot in plan["snapshots"]}
+    return {snapshot["id"] for plan in plans for snapshot in plan["snapshots"] if "id" in snapshot}
 
 
 def _rewritable(tx: Transaction, run: catalog.Run, rows: Sequence[catalog.Snapshot]) -> set[str]:
