@@ -214,11 +214,19 @@ class Lab:
                     for s in planned.snapshots
                     for i in range(repeat)
                 ]
+                question: dict[str, Any] = {
+                    "run_id": run.id,
+                    "num_images": planned.num_images,
+                    "profile": output.profile.model_dump(mode="json"),
+                    "dtype": dtype,
+                }
+                error = output.errors.predicted_error
+                known = tx.reconstructions.as_good(**question, regularize=True, predicted_error=error)
+                if known is not None:
+                    rows.append(known)
+                    continue
                 row, needs_job = tx.reconstructions.find_or_create(
-                    run_id=run.id,
-                    num_images=planned.num_images,
-                    profile=output.profile.model_dump(mode="json"),
-                    dtype=dtype,
+                    **question,
                     plan={
                         "snapshots": entries,
                         "coefficients": [c / repeat for c in output.coefficients for _ in range(repeat)],
