@@ -18,7 +18,7 @@ import torch
 from phema.basis_files import Vector, add_bases
 from shared.catalog import Catalog, NameTaken, Transaction
 from shared.recipes.config import RunConfig
-from shared.snapshots.errors import CorruptObject
+from shared.snapshots.errors import CorruptObject, ObjectMissing
 from shared.snapshots.header import SnapshotMetadata, read_header
 from shared.snapshots.layout import run_key, sha256_of_key
 from shared.snapshots.probe import probe_stored
@@ -40,11 +40,15 @@ class Rebuilt:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
+Snapshot = tuple[ObjectInfo, SnapshotMetadata, bytes]
+"""Object, header and probe."""
+
+
 @dataclass
 class _Found:
     """The objects of one run, read and verified."""
 
-    snapshots: list[tuple[ObjectInfo, SnapshotMetadata, bytes]] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
     reconstructions: list[tuple[ObjectInfo, SnapshotMetadata]] = field(default_factory=list)
     checkpoints: list[tuple[ObjectInfo, int]] = field(default_factory=list)
     vectors: list[Vector] = field(default_factory=list)
@@ -69,6 +73,8 @@ def rebuild(catalog: Catalog, store: ObjectStore, on_progress: Progress = lambda
         for info in objects:
             try:
                 _read(store, run_id, info, found)
+            except ObjectMissing:
+                pass  # deleted since it was listed
             except (CorruptObject, ValueError) as error:
                 rebuilt.skipped[info.key] = str(error)
             done += 1
@@ -118,6 +124,8 @@ def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found,
     described = json.loads(store.get(run_key(run_id)))
     with catalog.transaction() as tx:
         created = _restore(tx, run_id, described, found.num_images)
+        if not created:
+            found.snapshots = _still_there(tx, store, run_id, found.snapshots)
         snapshots = sum(_add_snapshot(tx, *snapshot) for snapshot in found.snapshots)
         checkpoints = sum(_add_checkpoint(tx, run_id, info, time) for info, time in found.checkpoints)
         reconstructions = sum(_add_reconstruction(tx, info, metadata) for info, metadata in found.reconstructions)
@@ -128,6 +136,14 @@ def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found,
     rebuilt.snapshots += snapshots
     rebuilt.checkpoints += checkpoints
     rebuilt.reconstructions += reconstructions
+
+
+def _still_there(tx: Transaction, store: ObjectStore, run_id: str, snapshots: list[Snapshot]) -> list[Snapshot]:
+    """Those that the catalog lacks and the store still has: retention may have deleted some since they were read, and
+    their rows. It removes rows under the lock that is taken here, so what has no row now and is there, stays."""
+    tx.runs.lock(run_id)
+    known = {row.key for row in (*tx.snapshots.list(run_id), *tx.snapshots.retired(run_id))}
+    return [s for s in snapshots if s[0].key not in known and store.head(s[0].key) is not None]
 
 
 def _restore(tx: Transaction, run_id: str, described: dict[str, Any], num_images: int) -> bool:

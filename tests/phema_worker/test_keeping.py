@@ -329,6 +329,20 @@ def test_what_a_rebuild_makes_of_a_deletion_that_was_cut_short(lab: Lab, tmp_pat
     assert rows(lab, run.id) == (kept, retired)
 
 
+def test_a_rebuild_while_snapshots_are_deleted_brings_none_back(lab: Lab) -> None:
+    run, _ = described(lab)
+    mortal.give_up(lab.catalog, run.id, lambda here: None)
+    kept, _ = rows(lab, run.id)
+
+    def delete_when_all_is_read(done: int, total: int) -> None:
+        if done == total:
+            mortal.attempt(lab.catalog, lab.store, lambda here: None)
+
+    found = rebuild(lab.catalog, lab.store, delete_when_all_is_read)
+    assert (found.snapshots, found.skipped) == (0, {})
+    assert rows(lab, run.id) == (kept, [])
+
+
 def test_a_second_job_of_the_run_finds_what_the_first_has_left(lab: Lab, bench: Workbench) -> None:
     run, _ = described(lab)
     mortal.give_up(lab.catalog, run.id, lambda here: None)
