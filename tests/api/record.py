@@ -110,6 +110,13 @@ def scenario(ask: Recorder, store: ObjectStore) -> None:
     ask("download_snapshot", "GET", f"/v1/snapshots/{snapshot}/download", headers=part)
     plan = {"sigma_rel": [0.075, 0.15], "plan_only": True}
     ask("create_reconstructions.plan", "POST", "/v1/runs/digits/reconstructions", plan)
+    several = {
+        "profiles": [{"kind": "uniform", "window_images": 6400}],
+        "tensors": [{"pattern": "unet.*emb*", "profile": {"sigma_rel": 0.05}}],
+        "tolerance": 0.01,
+        "plan_only": True,
+    }
+    ask("create_reconstructions.profiles", "POST", "/v1/runs/digits/reconstructions", several)
     wanted = {"sigma_rel": [0.075, 0.15], "num_images": run["num_images"], "dtype": "float32"}
     accepted = ask("create_reconstructions", "POST", "/v1/runs/digits/reconstructions", wanted).json()
     path = f"/v1/reconstructions/{accepted['reconstructions'][0]['id']}"
