@@ -142,8 +142,11 @@ def snapshots(context: typer.Context, run: RunName, limit: Limit = None, as_json
     view = screen(as_json)
     with client(context) as service:
         found = service.runs.snapshots(run, limit)
-    rows = [(f"{s.num_images:,}", s.average, size(s.size), when(s.created_at), s.id) for s in found]
-    columns = ("IMAGES", "SIGMA_REL", "SIZE", "CREATED", "ID")
+    rows = [
+        (f"{s.num_images:,}", s.average, size(s.size), "pinned" if s.pinned else "", when(s.created_at), s.id)
+        for s in found
+    ]
+    columns = ("IMAGES", "SIGMA_REL", "SIZE", "KEPT", "CREATED", "ID")
     view.result(
         [snapshot.to_json() for snapshot in found],
         lambda: view.table(columns, rows, right=columns[:3]) if rows else view.say(f"{run} has stored no snapshot yet"),

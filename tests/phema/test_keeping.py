@@ -118,6 +118,7 @@ def test_compact_on_the_command_line(service: Service, cli: Cli, ended: Run) -> 
 def test_retain_on_the_command_line(service: Service, cli: Cli, ended: Run) -> None:
     code, out, _ = cli("pin", ended.name, "--at", "6400")
     assert (code, out) == (0, "2 snapshots at 6,400 images are pinned\n")
+    assert cli("runs", "snapshots", ended.name)[1].count(" pinned ") == 2
     code, out, _ = cli("retain", ended.name, "--policy", "thin", "--coarsest", "8", "--at", "25600")
     assert code == 0
     assert "thin would free 256 B (4 snapshots) and keep 768 B (12 snapshots)" in out
