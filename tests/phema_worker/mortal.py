@@ -1,4 +1,6 @@
-"""`python -m tests.phema_worker.mortal PHASE`: gives a run's snapshots up, and dies by its own hand on the way.
+"""`python -m tests.phema_worker.mortal PHASE`: a worker's work without Ray, dying by its own hand on the way.
+
+`compact` makes the vectors of a basis and dies when half of them is there. All others give a run's snapshots up.
 
 Settings come from the environment, as a worker's do. Phases: `retire` (before the transaction that gives up ends),
 `delete-N` (before object N is deleted), `deleted` (all objects gone, no row), `remove` (the rows too, before that
@@ -66,6 +68,27 @@ class Deadly:
         self._store.delete(key)
 
 
+class Mortal(Watch):
+    """Dies when half of the work is done."""
+
+    def at(self, done: int, total: int) -> None:
+        if 2 * done >= total:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def compact(settings: Settings, catalog: Catalog) -> None:
+    """One attempt at the oldest queued `compact` job."""
+    from services.phema_worker.workbench import Workbench  # torch takes seconds to import
+
+    with catalog.transaction() as tx:
+        job = tx.jobs.claim([JobKind.COMPACT], owner=RUN, lease_seconds=0.0)
+    assert job is not None
+    with catalog.transaction(read_only=True) as tx:
+        task = task_of(tx, job)
+    assert task is not None
+    Workbench(settings).do(task, Mortal())
+
+
 def main(phase: str) -> None:
     def at(here: str) -> None:
         if here == phase:
@@ -73,6 +96,8 @@ def main(phase: str) -> None:
 
     settings = Settings()
     catalog, store = catalog_from(settings), store_from(settings)
+    if phase == "compact":
+        compact(settings, catalog)
     give_up(catalog, RUN, at)
     attempt(catalog, Deadly(store, at), at)
 

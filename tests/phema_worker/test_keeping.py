@@ -230,6 +230,21 @@ def test_a_second_attempt_writes_the_same_vectors(lab: Lab, bench: Workbench) ->
         assert task_of(tx, job) is None
 
 
+def test_a_killed_compaction_is_taken_up_and_leaves_nothing(lab: Lab, bench: Workbench) -> None:
+    run, _ = described(lab)
+    lost, made = ask_basis(lab, run), ask_basis(lab, run, tolerance=1e-5)
+    kill(lab, "compact")
+    assert lab.unfinished() != [], "it was at work"
+    assert basis(lab, lost).vectors is None
+    assert work(lab, bench, JobKind.COMPACT).result is not None
+    assert work(lab, bench, JobKind.COMPACT).result is not None
+    assert lab.unfinished() == []
+    vectors = [vector for one in (lost, made) for vector in basis(lab, one).vectors or ()]
+    for vector in vectors:
+        verify(lab.store, vector["key"], size=vector["size"], sha256=vector["sha256"])
+    assert sorted(o.key for o in lab.store.list(f"runs/{run.id}/bases/")) == sorted(v["key"] for v in vectors)
+
+
 def test_a_cancelled_deletion_stops_between_two_objects(lab: Lab, bench: Workbench) -> None:
     run, _ = described(lab)
     mortal.give_up(lab.catalog, run.id, lambda here: None)
