@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Text, cast, select
 
-from shared.catalog.content import canonical
+from shared.catalog.columns import dump_json
 from shared.catalog.content import content_key as key_of
 from shared.catalog.models import Reconstruction
 from shared.catalog.results import ResultRepository
@@ -82,16 +82,13 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
             Reconstruction.run_id == run_id,
             Reconstruction.num_images == num_images,
             Reconstruction.dtype == dtype,
-            Reconstruction.sigma_rel == profile.get("sigma_rel")
-            if "sigma_rel" in profile
-            else Reconstruction.sigma_rel.is_(None),
+            # As text, in the database: plans are long, and a run may have thousands of them.
+            cast(Reconstruction.profile, Text) == dump_json(profile),
         )
-        wanted = canonical(profile)
         found = [
             row
             for row in self._all(query.order_by(Reconstruction.seq))
             if not row.needs_job
-            and canonical(row.profile) == wanted
             and row.plan.get("regularize", True) == regularize
             and _worst(row.plan) <= _AS_GOOD * predicted_error
         ]

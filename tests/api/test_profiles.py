@@ -205,20 +205,6 @@ def test_a_tolerance_reads_less(api: Api) -> None:
     assert (again["job"], again["reconstructions"][0]["id"]) == (None, fine["id"])
 
 
-def test_a_finished_one_answers_after_its_snapshots_are_gone(api: Api) -> None:
-    run = seed.trained(api.catalog, api.store)
-    made = api.post(PATH, {"sigma_rel": 0.15}).json()["reconstructions"][0]
-    seed.finish_reconstructions(api.catalog, api.store)
-    with api.catalog.transaction() as tx:
-        old = [s.id for s in tx.snapshots.list(run.id) if s.num_images < 25_600]
-        tx.snapshots.retire(old)
-    (poor,) = plan(api, sigma_rel=0.15)["outputs"]
-    assert poor["predicted_error"] > made["predicted_error"]
-    response = api.post(PATH, {"sigma_rel": 0.15})
-    assert (response.status_code, response.json()["job"]) == (200, None)
-    assert response.json()["reconstructions"][0]["id"] == made["id"]
-
-
 @pytest.mark.usefixtures("run")
 def test_a_plan_takes_as_long_as_the_store_was_seen_to_take(api: Api) -> None:
     assert plan(api, sigma_rel=0.1)["seconds"] is None

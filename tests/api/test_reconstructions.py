@@ -151,6 +151,20 @@ def test_the_question_does_not_depend_on_its_company(api: Api) -> None:
     assert [(s["num_images"], s["sigma_rel"]) for s in detail["snapshots"]] == [(25_600, 0.1)]
 
 
+def test_a_finished_one_answers_after_its_snapshots_are_gone(api: Api) -> None:
+    run = seed.trained(api.catalog, api.store)
+    made = api.post(PATH, {"sigma_rel": 0.15}).json()["reconstructions"][0]
+    seed.finish_reconstructions(api.catalog, api.store)
+    with api.catalog.transaction() as tx:
+        old = [s.id for s in tx.snapshots.list(run.id) if s.num_images < 25_600]
+        tx.snapshots.retire(old)
+    (poor,) = api.post(PATH, {"sigma_rel": 0.15, "plan_only": True}).json()["outputs"]
+    assert poor["predicted_error"] > made["predicted_error"]
+    response = api.post(PATH, {"sigma_rel": 0.15})
+    assert (response.status_code, response.json()["job"]) == (200, None)
+    assert response.json()["reconstructions"][0]["id"] == made["id"]
+
+
 def test_the_latest_time_is_the_latest_complete_one(api: Api) -> None:
     """While a run trains, one EMA of the newest time may be registered before the other."""
     run = seed.trained(api.catalog, api.store)

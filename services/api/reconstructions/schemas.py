@@ -140,7 +140,7 @@ class PlannedSnapshot(Answer):
 
     id: str | None = Field(description="Null when it is gone and the catalog was written anew since.")
     num_images: int
-    profile: dict[str, Any]
+    profile: dict[str, Any] = Field(description="How it averages the history: `kind` and that kind's fields.")
     sigma_rel: float | None = Field(description="Of a power-function EMA, otherwise null.")
 
 
@@ -163,10 +163,10 @@ class Errors(Answer):
 class TensorCoefficients(Errors):
     """Tensors with a profile of their own."""
 
-    pattern: str
-    profile: dict[str, Any]
-    label: str
-    coefficients: list[float]
+    pattern: str = Field(description="Of names; the first of the list that matches counts.")
+    profile: dict[str, Any] = Field(description="`kind` and that kind's fields.")
+    label: str = Field(description="The profile in short, for people.")
+    coefficients: list[float] = Field(description="One per snapshot, in their order.")
 
 
 class PlannedOutput(Errors):
@@ -201,11 +201,11 @@ class Reconstruction(Errors):
     run_id: str
     state: JobState
     num_images: int
-    profile: dict[str, Any]
+    profile: dict[str, Any] = Field(description="`kind` and that kind's fields.")
     label: str = Field(description="The profile in short, for people; different ones may share it.")
     sigma_rel: float | None = Field(description="Of a power-function EMA, otherwise null.")
     dtype: Dtype
-    regularize: bool
+    regularize: bool = Field(description="False for the paper's plain least squares.")
     advice: str | None = Field(description="Why the fit is poor and what would mend it; null for a good one.")
     job_id: str | None
     error: str | None
@@ -222,8 +222,8 @@ class ReconstructionDetail(Reconstruction):
     """A reconstruction with its lineage."""
 
     snapshots: list[UsedSnapshot]
-    coefficients: list[float]
-    tensors: list[TensorCoefficients]
+    coefficients: list[float] = Field(description="One per snapshot, in their order.")
+    tensors: list[TensorCoefficients] = Field(description="Of a per-tensor profile: all that is not its default.")
     basis_id: str | None = Field(description="The basis whose vectors were read instead of snapshots.")
 
 
