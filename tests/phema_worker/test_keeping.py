@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,14 @@ from tests.phema_worker.lab import STORED, TIMES, Lab
 SURVIVORS = slice(1, None, mortal.EVERY_OTHER)
 
 
-def laboratory(folder: Path, store_url: str, options: S3Options | None = None) -> Lab:
-    catalog_url = f"sqlite:///{folder / 'catalog.db'}"
-    catalog = Catalog(catalog_url)
-    catalog.upgrade()
+@pytest.fixture
+def fresh(tmp_path: Path, sqlite_template: Path) -> Callable[[str], Catalog]:
+    """Opens empty catalogs by name, copies of one that was migrated."""
+    return lambda name: Catalog(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / name)}")
+
+
+def laboratory(folder: Path, catalog: Catalog, store_url: str, options: S3Options | None = None) -> Lab:
+    catalog_url = catalog.location
     env = {"PHEMA_STATE_DIR": str(folder), "PHEMA_DATABASE_URL": catalog_url, "PHEMA_STORE_URL": store_url}
     if options is not None:
         env |= {
@@ -52,16 +57,16 @@ def laboratory(folder: Path, store_url: str, options: S3Options | None = None) -
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
+def lab(tmp_path: Path, fresh: Callable[[str], Catalog]) -> Iterator[Lab]:
     """SQLite and a folder; nobody works but the test."""
-    made = laboratory(tmp_path, (tmp_path / "store").as_uri())
+    made = laboratory(tmp_path, fresh("catalog.db"), (tmp_path / "store").as_uri())
     yield made
     made.catalog.close()
 
 
 @pytest.fixture
-def s3_lab(tmp_path: Path, s3_options: tuple[str, S3Options]) -> Iterator[Lab]:
-    made = laboratory(tmp_path, *s3_options)
+def s3_lab(tmp_path: Path, fresh: Callable[[str], Catalog], s3_options: tuple[str, S3Options]) -> Iterator[Lab]:
+    made = laboratory(tmp_path, fresh("catalog.db"), *s3_options)
     yield made
     made.catalog.close()
 
@@ -173,7 +178,9 @@ def test_a_profile_from_the_basis_is_that_from_all_snapshots(lab: Lab, bench: Wo
         assert (off / size) ** 0.5 < allowed
 
 
-def test_a_basis_outlives_its_snapshots_and_the_catalog(lab: Lab, bench: Workbench, tmp_path: Path) -> None:
+def test_a_basis_outlives_its_snapshots_and_the_catalog(
+    lab: Lab, bench: Workbench, fresh: Callable[[str], Catalog]
+) -> None:
     run, _ = described(lab)
     basis_id = ask_basis(lab, run)
     work(lab, bench, JobKind.COMPACT)
@@ -183,8 +190,7 @@ def test_a_basis_outlives_its_snapshots_and_the_catalog(lab: Lab, bench: Workben
         early = [s for s in tx.snapshots.list(run.id) if s.num_images < TIMES[-1]]
     for snapshot in early:
         lab.store.delete(snapshot.key)
-    empty = Catalog(f"sqlite:///{tmp_path / 'rebuilt.db'}")
-    empty.upgrade()
+    empty = fresh("rebuilt.db")
     found = rebuild(empty, lab.store)
     assert (found.runs, found.snapshots, found.bases, found.skipped) == (1, len(STORED), 1, {})
     again = rebuild(empty, lab.store)
@@ -200,8 +206,7 @@ def test_a_basis_outlives_its_snapshots_and_the_catalog(lab: Lab, bench: Workben
         plan_reconstruction((), wanted, num_images=TIMES[-1], bases=made.bases).outputs[0].errors.predicted_error < 1e-2
     )
     lab.store.delete(row.vectors[0]["key"])
-    other = Catalog(f"sqlite:///{tmp_path / 'other.db'}")
-    other.upgrade()
+    other = fresh("other.db")
     found = rebuild(other, lab.store)
     assert found.bases == 0
     assert set(found.skipped) == {vector["key"] for vector in row.vectors[1:]}
@@ -328,14 +333,13 @@ def test_so_it_is_on_s3(s3_lab: Lab) -> None:
     check_killed_and_repeated(s3_lab, "delete-1")
 
 
-def test_what_a_rebuild_makes_of_a_deletion_that_was_cut_short(lab: Lab, tmp_path: Path) -> None:
+def test_what_a_rebuild_makes_of_a_deletion_that_was_cut_short(lab: Lab, fresh: Callable[[str], Catalog]) -> None:
     """The store alone tells: what was given up and not deleted yet is a snapshot again, and can be given up again."""
     run, _ = described(lab)
     mortal.give_up(lab.catalog, run.id, lambda here: None)
     kept, retired = rows(lab, run.id)
     lab.store.delete(retired[0])
-    empty = Catalog(f"sqlite:///{tmp_path / 'rebuilt.db'}")
-    empty.upgrade()
+    empty = fresh("rebuilt.db")
     assert rebuild(empty, lab.store).snapshots == len(kept) + len(retired) - 1
     with empty.transaction() as tx:
         assert {s.key for s in tx.snapshots.list(run.id)} == {*kept, *retired[1:]}
