@@ -33,6 +33,8 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 }
 _MAY_HAVE = {"exponential": ("rampup_ratio",)}
 _RAMP = {"kind", "rampup_ratio"}
+_ASKED = {"power": "sigma_rel or gamma", "exponential": "half_life_images or rampup_ratio"}
+"""Where one field is enough, because others follow."""
 
 
 class Profile(BaseModel):
@@ -100,7 +102,7 @@ class Profile(BaseModel):
         given = {name for name in self.__class__.model_fields if name != "kind" and getattr(self, name) is not None}
         needed = set(_NEEDS[self.kind])
         if not needed <= given or given - needed - set(_MAY_HAVE.get(self.kind, ())):
-            fields = " and ".join(_NEEDS[self.kind]) or "no fields"
+            fields = _ASKED.get(self.kind) or " and ".join(_NEEDS[self.kind]) or "no fields"
             raise ValueError(f"a profile of kind {self.kind!r} needs {fields} and no other kind's fields")
         if self.gamma is not None and self.sigma_rel is not None:
             width = sigma_rel_from_gamma(self.gamma)

@@ -121,7 +121,11 @@ def test_tensors_have_profiles_of_their_own(api: Api) -> None:
         ({"profiles": [{"sigma_rel": 0.5}]}, "profiles.0", "profiles.0: sigma_rel 0.5 must lie strictly between 0"),
         ({"profiles": [{"gamma": -1}]}, "profiles.0", "gamma -1 must be a finite number above 0"),
         ({"profiles": [{"gamma": 3, "sigma_rel": 0.1}]}, "profiles.0", "gamma 3 makes sigma_rel 0.163299, not 0.1"),
-        ({"profiles": [{"kind": "exponential"}]}, "profiles.0", "profiles.0: a profile of kind 'exponential' needs"),
+        (
+            {"profiles": [{"kind": "exponential"}]},
+            "profiles.0",
+            "'exponential' needs half_life_images or rampup_ratio and",
+        ),
         ({"profiles": [{"kind": "exponential", "rampup_ratio": 0.7}]}, "profiles.0", "rampup_ratio 0.7 must lie"),
         ({"profiles": [{"sigma_rle": 0.1}]}, "profiles.0.sigma_rle", "profiles.0.sigma_rle is not known here"),
         ({"profiles": [{"kind": "wide"}]}, "profiles.0.kind", 'profiles.0.kind "wide" must be'),
