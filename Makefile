@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STATE ?= .phema
-BENCHMARKS := ema_update magnitudes train_step sample data_loading snapshot_stall reconstruct
+BENCHMARKS := ema_update magnitudes train_step sample data_loading snapshot_stall reconstruct posthoc_errors
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down test test-slow lint types format bench clean
