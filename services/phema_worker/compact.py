@@ -13,9 +13,9 @@ from typing import Any
 from services.phema_worker.tasks import CompactTask, Done, Output
 from shared.catalog import Basis, Job, Transaction, submission_id
 from shared.snapshots.layout import basis_key
-from shared.snapshots.plan import StoredSnapshot
 from shared.snapshots.profile import Profile
 from shared.snapshots.spans import PASS_VERSION
+from shared.snapshots.stored import StoredSnapshot
 
 
 def compact_task(tx: Transaction, job: Job) -> CompactTask | None:

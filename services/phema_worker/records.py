@@ -22,9 +22,9 @@ from services.phema_worker.tasks import (
 )
 from shared.catalog import Evaluation, Job, JobKind, Reconstruction, Transaction, submission_id
 from shared.snapshots.layout import pictures_key, reconstruction_key
-from shared.snapshots.plan import StoredSnapshot
 from shared.snapshots.profile import Profile
 from shared.snapshots.spans import PASS_VERSION
+from shared.snapshots.stored import StoredSnapshot
 
 _SWEPT_ATTEMPTS = 16
 

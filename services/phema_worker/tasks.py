@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from shared.snapshots.header import StoredDtype
-from shared.snapshots.plan import StoredSnapshot
 from shared.snapshots.profile import Profile
+from shared.snapshots.stored import StoredSnapshot
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,13 @@ def facts(snapshots: Sequence[StoredSnapshot]) -> Facts:
     )
 
 
-def advise(profile: Profile, *, predicted: float, rounding: float, facts: Facts) -> str | None:
-    """None when the predicted error is below POOR."""
+def advise(profile: Profile, *, predicted: float, rounding: float, initial: float, facts: Facts) -> str | None:
+    """None below POOR. `initial`: share of the profile that lies on the initial weights."""
     if predicted < POOR:
         return None
     said = f"{profile.label} is expected to miss its weights by {100 * predicted:.2g} %"
+    if initial > predicted:
+        return f"{said}: {100 * initial:.2g} % of it lies on the initial weights, which no stored average holds"
     if rounding > 0.7 * predicted and facts.dtypes - {"float32"}:
         stored = " and ".join(sorted(facts.dtypes - {"float32"}))
         return f"{said}, most of it rounding of the {stored} snapshots: store a run like this in float32"

@@ -7,73 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from shared.edm2.posthoc import AwareProblem, Indices, PosthocError, profile_errors, solve
-from shared.edm2.profiles import FloatArray, RawProfile
+from shared.edm2.posthoc import PosthocError
+from shared.edm2.profiles import FloatArray
 from shared.snapshots import advice
 from shared.snapshots.basis import StoredBasis
 from shared.snapshots.calibration import Calibration, calibrate
+from shared.snapshots.planned import Errors, Plan, PlannedOutput, TensorCoefficients
+from shared.snapshots.problem import AS_GOOD, Problem, pruned
 from shared.snapshots.profile import Profile
-from shared.snapshots.stored import StoredSnapshot as StoredSnapshot
-from shared.snapshots.times import NoSnapshotAtTime as NoSnapshotAtTime
-from shared.snapshots.times import NoSnapshots as NoSnapshots
-from shared.snapshots.times import PlanError as PlanError
-from shared.snapshots.times import choose_time
+from shared.snapshots.stored import StoredSnapshot
+from shared.snapshots.times import PlanError, choose_time
 from shared.snapshots.weighting import weighting
-
-AS_GOOD = 0.02
-"""Share by which leaving snapshots unread may raise a predicted error."""
-
-
-@dataclass(frozen=True)
-class Errors:
-    """What coefficients promise. All are relative: to the wanted profile's norm, or to that of the weights."""
-
-    profile_error: float | None
-    """L2 distance of the combined from the wanted profile; None where raw weights take part."""
-    rounding_error: float
-    """Rounding of the stored weights, as it adds up in the combination."""
-    predicted_error: float
-    """Expected L2 distance of the weights from the wanted average: what the profile's misfit does to weights that move
-    as this run's do, the rounding, and the rounding of any average kept in float32."""
-    noise_gain: float
-    """||c||_2, by which independent rounding of the snapshots grows."""
-
-
-@dataclass(frozen=True)
-class TensorCoefficients:
-    """Coefficients of the tensors whose name matches `pattern`, in the order of the plan's snapshots."""
-
-    pattern: str
-    profile: Profile
-    coefficients: tuple[float, ...]
-    errors: Errors
-
-
-@dataclass(frozen=True)
-class PlannedOutput:
-    """One wanted profile: a coefficient per snapshot of the plan, and what they promise."""
-
-    profile: Profile
-    coefficients: tuple[float, ...]
-    errors: Errors
-    advice: str | None = None
-    """Why the fit is poor and what would mend it; None for a good one."""
-    tensors: tuple[TensorCoefficients, ...] = ()
-    """Of a per-tensor profile, whose `coefficients` are those of its default."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A reconstruction of one or more profiles at one time from one pass over `snapshots` (in order of time)."""
-
-    num_images: int
-    snapshots: tuple[StoredSnapshot, ...]
-    outputs: tuple[PlannedOutput, ...]
-    bytes_to_read: int
-    calibrated: bool
-    """Whether the run itself told how much its weights move; otherwise a usual amount is assumed."""
-    basis_id: str | None = None
-    """The basis whose vectors are read instead of snapshots."""
 
 
 def plan(
@@ -94,8 +38,7 @@ def plan(
     nearest profile. A profile that is stored at that very time is that snapshot, exactly. Snapshots without which the
     predicted errors stay within 2 % of the best, or below `tolerance`, are not read. A basis of that time is read
     instead of snapshots where its vectors are less to read and lose no more than its own tolerance, or where it is
-    better than what retention has left. `update_images`:
-    images between two updates of the averages, their batch size.
+    better than what retention has left. `update_images`: images between two updates of the averages, their batch size.
 
     Raises NoSnapshots, NoSnapshotAtTime, and PlanError when profiles are lacking, repeated, or out of reach.
     """
@@ -113,9 +56,7 @@ def plan(
         raise PlanError(str(error)) from error
     if not options:
         raise PlanError(f"num_images {time} has only a basis, from which regularize false is impossible: leave it true")
-    return _cheapest(options, time, tolerance or 0.0).plan(
-        wanted, time, dtype=inputs[-1].dtype if inputs else "float32"
-    )
+    return _cheapest(options, time, tolerance or 0.0).plan(wanted, time)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +77,7 @@ class _Option:
     def size(self) -> int:
         return sum(s.size for s in self.inputs)
 
-    def plan(self, wanted: Sequence[Profile], time: int, dtype: str) -> Plan:
+    def plan(self, wanted: Sequence[Profile], time: int) -> Plan:
         rows = {target: k for k, target in enumerate(self.targets)}
         outputs = []
         for profile in wanted:
@@ -146,16 +87,21 @@ class _Option:
                 for t in profile.tensors or ()
             )
             worst = max([own, *(rows[t.profile] for t in tensors)], key=lambda k: self.errors[k].predicted_error)
-            outputs.append(PlannedOutput(profile, self._row(own), self.errors[own], self._advice(worst), tensors))
+            sentence = self._advice(worst, time)
+            outputs.append(PlannedOutput(profile, self._row(own), self.errors[own], sentence, tensors))
         return Plan(time, self.inputs, tuple(outputs), self.size, self.calibrated, self.basis_id)
 
     def _row(self, k: int) -> tuple[float, ...]:
         return tuple(map(float, self.coefficients[k]))
 
-    def _advice(self, k: int) -> str | None:
+    def _advice(self, k: int, time: int) -> str | None:
         errors = self.errors[k]
         return advice.advise(
-            self.targets[k], predicted=errors.predicted_error, rounding=errors.rounding_error, facts=self.facts
+            self.targets[k],
+            predicted=errors.predicted_error,
+            rounding=errors.rounding_error,
+            initial=1 - float(weighting(self.targets[k], time).tail(0.0)),
+            facts=self.facts,
         )
 
 
@@ -167,9 +113,9 @@ def _from_snapshots(
     regularize: bool,
     tolerance: float | None,
 ) -> _Option:
-    problem = _Problem(inputs, targets, time, known)
+    problem = Problem(inputs, targets, time, known)
     if regularize:
-        kept, coefficients = _pruned(problem, tolerance or 0.0)
+        kept, coefficients = pruned(problem, tolerance or 0.0)
     else:
         kept, coefficients = np.arange(len(inputs)), problem.nearest_profiles()
     needed = coefficients.any(axis=0)
@@ -205,7 +151,7 @@ def _copies(option: _Option, time: int) -> list[bool]:
 def _from_basis(basis: StoredBasis, targets: list[Profile], time: int) -> _Option:
     facts = basis.plan
     inputs, known = facts.stored(), facts.calibration()
-    problem = _Problem(inputs, targets, time, known, copies=False)
+    problem = Problem(inputs, targets, time, known, copies=False)
     everything = np.arange(len(inputs))
     coefficients = problem.best_weights(everything)
     projected, lost = facts.basis().project(coefficients)
@@ -216,98 +162,6 @@ def _from_basis(basis: StoredBasis, targets: list[Profile], time: int) -> _Optio
     return _Option(
         basis.vectors, targets, projected, errors, known.calibrated, basis.id, advice.facts(inputs), facts.tolerance
     )
-
-
-def _pruned(problem: _Problem, tolerance: float) -> tuple[Indices, FloatArray]:
-    """The fewest snapshots, in order of what they contribute, that do as well as all; and their coefficients."""
-    everything = np.arange(len(problem.inputs))
-    coefficients = problem.best_weights(everything)
-    best = problem.predicted(coefficients, everything)
-    allowed = np.maximum(best * (1 + AS_GOOD), tolerance * problem.known.rms)
-    ranked = np.argsort(-(np.abs(coefficients) / best[:, None]).max(axis=0), kind="stable")
-    low, high, answer = 0, len(everything), (everything, coefficients)
-    while high - low > 1:
-        middle = (low + high) // 2
-        kept = np.sort(ranked[:middle])
-        found = problem.best_weights(kept)
-        if (problem.predicted(found, kept) <= allowed).all():
-            high, answer = middle, (kept, found)
-        else:
-            low = middle
-    return answer
-
-
-class _Problem:
-    """Snapshots in order of time, what is wanted of them at one time, and what is known of their weights.
-
-    With `copies`, what is stored is copied; a basis holds no snapshot with its own rounding.
-    """
-
-    def __init__(
-        self,
-        inputs: Sequence[StoredSnapshot],
-        targets: list[Profile],
-        time: int,
-        known: Calibration,
-        *,
-        copies: bool = True,
-    ) -> None:
-        self.inputs, self.targets, self.known = inputs, targets, known
-        self._profiles = [weighting(s.profile, s.num_images) for s in inputs]
-        self._wanted = [weighting(target, time) for target in targets]
-        self._aware = AwareProblem(self._profiles, self._wanted, movement=known.movement, noise=known.noise)
-        self._tracking = known.tracking(self._wanted)
-        self._itself = [
-            next((i for i, s in enumerate(inputs) if copies and s.num_images == time and s.profile == target), None)
-            for target in targets
-        ]
-
-    def best_weights(self, kept: Indices) -> FloatArray:
-        """[targets, kept] coefficients of least expected error; a stored profile is its snapshot, exactly."""
-        return self._with_stored_ones(self._aware.solve(kept), kept)
-
-    def nearest_profiles(self) -> FloatArray:
-        """[targets, inputs] coefficients of least profile error. Raises PlanError for raw weights."""
-        if any(isinstance(p, RawProfile) for p in [*self._profiles, *self._wanted]):
-            raise PlanError(
-                "regularize false is impossible with raw weights, whose profile is an impulse: leave it true"
-            )
-        solution = solve(self._profiles, self._wanted)
-        return self._with_stored_ones(solution.coefficients, np.arange(len(self.inputs)))
-
-    def predicted(self, coefficients: FloatArray, kept: Indices) -> FloatArray:
-        """[targets] expected errors in units of a weight."""
-        movement, rounding, tracking = self._expected(coefficients, kept)
-        return np.asarray(np.sqrt(movement**2 + rounding**2 + tracking**2))
-
-    def errors(self, coefficients: FloatArray, kept: Indices) -> list[Errors]:
-        rms = self.known.rms
-        rounding = self._expected(coefficients, kept)[1] / rms
-        predicted = self.predicted(coefficients, kept) / rms
-        misfits = profile_errors([self._profiles[i] for i in kept], self._wanted, coefficients)
-        return [
-            Errors(
-                profile_error=None if np.isnan(misfits[k]) else 0.0 if self._copies(k, kept) else float(misfits[k]),
-                rounding_error=float(rounding[k]),
-                predicted_error=float(predicted[k]),
-                noise_gain=float(np.linalg.norm(row)),
-            )
-            for k, row in enumerate(coefficients)
-        ]
-
-    def _expected(self, coefficients: FloatArray, kept: Indices) -> tuple[FloatArray, FloatArray, FloatArray]:
-        expected = self._aware.expected(coefficients, rms=self.known.rms, kept=kept)
-        made = np.array([not self._copies(k, kept) for k in range(len(self.targets))])
-        return expected.movement * made, expected.rounding, self._tracking * made
-
-    def _copies(self, k: int, kept: Indices) -> bool:
-        return self._itself[k] is not None and self._itself[k] in kept
-
-    def _with_stored_ones(self, coefficients: FloatArray, kept: Indices) -> FloatArray:
-        for k, index in enumerate(self._itself):
-            if index is not None and index in kept:
-                coefficients[k] = kept == index
-        return coefficients
 
 
 def _parts(profile: Profile) -> list[Profile]:

@@ -10,9 +10,9 @@ from shared.snapshots.combine import Combiner, OutputSpec, rows_of
 from shared.snapshots.errors import ObjectExists
 from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, build_header
 from shared.snapshots.lanes import lanes_of_torch, pool_of
-from shared.snapshots.plan import StoredSnapshot
 from shared.snapshots.spans import Inputs, Span, read_inputs
 from shared.snapshots.store import Data, ObjectInfo, ObjectStore, ObjectWriter, digest
+from shared.snapshots.stored import StoredSnapshot
 from shared.snapshots.streaming import TILE, WRITERS, BlockReader, Sizes
 
 __all__ = ["OutputSpec", "ReconstructionCancelled", "reconstruct"]

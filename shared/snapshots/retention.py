@@ -13,9 +13,10 @@ from statistics import median_low
 from typing import Protocol
 
 from shared.snapshots.basis import StoredBasis
-from shared.snapshots.plan import PlanError, plan
+from shared.snapshots.plan import plan
 from shared.snapshots.profile import Profile
 from shared.snapshots.stored import StoredSnapshot
+from shared.snapshots.times import PlanError
 
 GRID = (0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25)
 """The sigma_rel of forecasts: published optima span them."""

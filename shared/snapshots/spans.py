@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from shared.snapshots.errors import CorruptObject
 from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, Header, StoredDtype, TensorEntry, arrange, is_average
 from shared.snapshots.header import read_header as read_one
-from shared.snapshots.plan import StoredSnapshot
 from shared.snapshots.store import ObjectStore
+from shared.snapshots.stored import StoredSnapshot
 
 PASS_VERSION = 1
 """Changes whenever the same task would come out with other bits: what an older program began is not continued."""

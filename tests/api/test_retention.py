@@ -8,9 +8,10 @@ import pytest
 
 from services.api.external import service as external
 from shared.catalog import Catalog, JobKind, JobState, Run
-from shared.snapshots.plan import StoredSnapshot, plan
+from shared.snapshots.plan import plan
 from shared.snapshots.profile import Profile
 from shared.snapshots.retention import GRID
+from shared.snapshots.stored import StoredSnapshot
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.api.test_external import uploaded

@@ -19,9 +19,9 @@ from shared.edm2.precond import Denoiser
 from shared.recipes.presets import resolve
 from shared.snapshots import CorruptObject, open_store
 from shared.snapshots.file import SnapshotMetadata, encode
-from shared.snapshots.plan import StoredSnapshot
 from shared.snapshots.profile import Profile
 from shared.snapshots.reconstruct import OutputSpec, reconstruct
+from shared.snapshots.stored import StoredSnapshot
 
 CONFIG = resolve("digits-tiny")
 WANTED = PowerProfile(128, 0.07)

@@ -25,10 +25,11 @@ from shared.recipes.presets import resolve
 from shared.snapshots.file import SnapshotMetadata, encode
 from shared.snapshots.layout import snapshot_key
 from shared.snapshots.local import LocalStore
-from shared.snapshots.plan import StoredSnapshot, plan
+from shared.snapshots.plan import plan
 from shared.snapshots.probe import probe_of
 from shared.snapshots.profile import Profile
 from shared.snapshots.store import ObjectStore
+from shared.snapshots.stored import StoredSnapshot
 
 PATIENCE_SECONDS = 120.0
 NETWORK = {"model_channels": 16, "channels_per_head": 16}

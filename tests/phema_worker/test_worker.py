@@ -17,9 +17,10 @@ from shared.recipes.config import EvaluationRecipe
 from shared.snapshots.errors import ObjectMissing
 from shared.snapshots.file import load_tensors
 from shared.snapshots.model import load_model
-from shared.snapshots.plan import StoredSnapshot, plan
+from shared.snapshots.plan import plan
 from shared.snapshots.profile import Profile
 from shared.snapshots.store import verify
+from shared.snapshots.stored import StoredSnapshot
 from tests.phema_worker.conftest import only
 from tests.phema_worker.lab import STORED, TIMES, Lab, tiny_config, until
 

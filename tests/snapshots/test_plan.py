@@ -19,8 +19,10 @@ from shared.snapshots.layout import (
     sha256_of_key,
     snapshot_key,
 )
-from shared.snapshots.plan import NoSnapshotAtTime, NoSnapshots, PlanError, StoredSnapshot, plan
+from shared.snapshots.plan import plan
 from shared.snapshots.profile import Profile
+from shared.snapshots.stored import StoredSnapshot
+from shared.snapshots.times import NoSnapshotAtTime, NoSnapshots, PlanError
 
 
 def stored(count: int, every: int = 100) -> list[StoredSnapshot]:
@@ -144,3 +146,9 @@ def test_what_the_api_imports_is_free_of_torch() -> None:
     program = f"import sys, {', '.join(TORCH_FREE)}; print(sorted({{'torch', 'ray'}} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_an_average_that_holds_initial_weights_says_so() -> None:
+    [output] = plan(stored(16), [Profile(kind="exponential", half_life_images=1600)]).outputs
+    assert output.advice is not None
+    assert "50 % of it lies on the initial weights, which no stored average holds" in output.advice

@@ -18,7 +18,8 @@ from shared.edm2.schedule import learning_rate
 from shared.edm2.seeding import iteration_seed
 from shared.snapshots.basis import StoredBasis, plan_basis
 from shared.snapshots.header import DTYPE_CODES, StoredDtype
-from shared.snapshots.plan import Plan, plan
+from shared.snapshots.plan import plan
+from shared.snapshots.planned import Plan
 from shared.snapshots.probe import PROBE_WEIGHTS, as_float32
 from shared.snapshots.profile import Profile
 from shared.snapshots.stored import StoredSnapshot

@@ -13,9 +13,10 @@ import torch
 from shared.snapshots import CorruptObject, ObjectExists, ObjectMissing, ObjectStore
 from shared.snapshots.file import TORCH_DTYPES, encode, load_tensors, read_header
 from shared.snapshots.header import DTYPE_CODES, StoredDtype
-from shared.snapshots.plan import StoredSnapshot, plan
+from shared.snapshots.plan import plan
 from shared.snapshots.profile import Profile
 from shared.snapshots.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
+from shared.snapshots.stored import StoredSnapshot
 from shared.snapshots.streaming import GROUP, TILE
 from tests.snapshots.test_store import leftovers, spoil
 from tests.snapshots.weights import BUFFERS, expected, metadata, output, store_run, tensors

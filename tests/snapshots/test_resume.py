@@ -16,9 +16,9 @@ import pytest
 from shared.snapshots import ObjectExists, ObjectStore, S3Options, StoreUnreachable, open_store
 from shared.snapshots.local import LocalStore
 from shared.snapshots.local_resumable import ResumableLocalWriter
-from shared.snapshots.plan import StoredSnapshot
 from shared.snapshots.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
 from shared.snapshots.store import digest
+from shared.snapshots.stored import StoredSnapshot
 from tests.snapshots.test_store import leftovers
 from tests.snapshots.weights import output, store_run
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from shared.snapshots.basis import StoredBasis, plan_basis
-from shared.snapshots.plan import PlanError, StoredSnapshot, plan
+from shared.snapshots.plan import plan
 from shared.snapshots.profile import Profile
 from shared.snapshots.retention import (
     COARSEST,
@@ -22,6 +22,8 @@ from shared.snapshots.retention import (
     forecast,
     refusal,
 )
+from shared.snapshots.stored import StoredSnapshot
+from shared.snapshots.times import PlanError
 
 STORED = (0.05, 0.10)
 

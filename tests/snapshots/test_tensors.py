@@ -12,9 +12,9 @@ import torch
 from shared.snapshots import CorruptObject, ObjectStore
 from shared.snapshots.file import encode, load_tensors
 from shared.snapshots.header import StoredDtype
-from shared.snapshots.plan import StoredSnapshot
 from shared.snapshots.profile import Profile
 from shared.snapshots.reconstruct import OutputSpec, reconstruct
+from shared.snapshots.stored import StoredSnapshot
 from shared.snapshots.streaming import GROUP, TILE
 from tests.snapshots.weights import BUFFERS, expected, metadata, output, store_run, tensors
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from shared.snapshots import ObjectStore
 from shared.snapshots.file import encode, load_tensors
 from shared.snapshots.header import SnapshotMetadata, StoredDtype
-from shared.snapshots.plan import StoredSnapshot
 from shared.snapshots.profile import Profile
 from shared.snapshots.reconstruct import OutputSpec
+from shared.snapshots.stored import StoredSnapshot
 
 BUFFERS = ("emb.freqs", "emb.phases")
 

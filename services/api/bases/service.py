@@ -14,8 +14,9 @@ from shared.catalog import JobKind, JobState, Transaction, content_key
 from shared.edm2.posthoc import PosthocError
 from shared.snapshots.basis import BasisPlan, StoredBasis, plan_basis
 from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES
-from shared.snapshots.plan import NoSnapshotAtTime, PlanError, StoredSnapshot
 from shared.snapshots.profile import Profile
+from shared.snapshots.stored import StoredSnapshot
+from shared.snapshots.times import NoSnapshotAtTime, PlanError
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from shared import catalog
 from shared.catalog import JobKind, JobState, Transaction, content_key
 from shared.edm2.posthoc import PosthocError
 from shared.snapshots import plan as planning
-from shared.snapshots.plan import Plan, PlannedOutput
+from shared.snapshots.planned import Plan, PlannedOutput
 from shared.snapshots.profile import Profile
 from shared.snapshots.stored import StoredSnapshot
+from shared.snapshots.times import NoSnapshotAtTime, PlanError
 
 _MEASURED = 8
 """Jobs whose speed is taken for the store's."""
@@ -49,9 +50,9 @@ def plan(held: Held, body: schemas.ReconstructionCreate) -> Plan:
             bases=held.bases,
             update_images=held.run.config["batch_size"] if held.run.origin == "trained" else None,
         )
-    except planning.NoSnapshotAtTime as error:
+    except NoSnapshotAtTime as error:
         raise Invalid.of("num_images", str(error)) from error
-    except (planning.PlanError, PosthocError) as error:
+    except (PlanError, PosthocError) as error:
         raise Invalid.of(body.field, f"{body.field}: {error}") from error
 
 

@@ -18,8 +18,8 @@ from services.api.snapshots.service import to_snapshot
 from shared import catalog
 from shared.catalog import JobKind, JobState, Transaction, content_key
 from shared.snapshots import retention
-from shared.snapshots.plan import StoredSnapshot
 from shared.snapshots.retention import GRID, Decision, Forecast, Policy, RetentionError
+from shared.snapshots.stored import StoredSnapshot
 
 
 @dataclass(frozen=True)
