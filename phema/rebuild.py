@@ -125,6 +125,8 @@ def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found,
     with catalog.transaction() as tx:
         created = _restore(tx, run_id, described, found.num_images)
         if not created:
+            for info, _, probe in found.snapshots:
+                tx.snapshots.fill_probe(info.key, probe)
             found.snapshots = _still_there(tx, store, run_id, found.snapshots)
         snapshots = sum(_add_snapshot(tx, *snapshot) for snapshot in found.snapshots)
         checkpoints = sum(_add_checkpoint(tx, run_id, info, time) for info, time in found.checkpoints)

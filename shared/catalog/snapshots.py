@@ -73,6 +73,11 @@ class SnapshotRepository(Repository):
             query = query.where(Snapshot.num_images <= up_to)
         return self._all(query.order_by(*_ORDER))
 
+    def fill_probe(self, key: str, probe: bytes) -> None:
+        """Give the snapshot with that object its probe, if it lacks one: those of older versions of phema do."""
+        statement = update(Snapshot).where(Snapshot.key == key, Snapshot.probe.is_(None)).values(probe=probe)
+        self._session.execute(statement.execution_options(synchronize_session=False))
+
     def probes(self, run_id: str) -> dict[str, bytes]:
         """By id, of the snapshots that are kept and have one."""
         query = select(Snapshot.id, Snapshot.probe).where(

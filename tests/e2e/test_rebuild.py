@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from phema.rebuild import rebuild
 from services.trainer.local import claim_locally, train_attempt, train_locally
 from services.trainer.profiles import profile_of
 from shared.catalog import Catalog, JobKind, JobState
+from shared.catalog.models import Snapshot
 from shared.recipes.config import RunConfig
 from shared.recipes.presets import resolve
 from shared.snapshots.store import ObjectStore
+from tests.fixtures.catalog import only
 
 CONFIG = resolve(
     "digits-tiny",
@@ -65,6 +68,22 @@ def test_everything_but_figures_comes_back(lost: Catalog, empty: Catalog, store:
 def test_a_second_rebuild_changes_nothing(lost: Catalog, store: ObjectStore) -> None:
     rebuilt = rebuild(lost, store)
     assert (rebuilt.runs, rebuilt.snapshots, rebuilt.checkpoints, rebuilt.reconstructions) == (0, 0, 0, 0)
+
+
+@only("sqlite")
+def test_snapshots_of_an_older_phema_learn_how_their_weights_move(
+    lost: Catalog, empty: Catalog, store: ObjectStore
+) -> None:
+    with lost.transaction() as tx:
+        run_id = tx.runs.get("digits").id
+        probes = tx.snapshots.probes(run_id)
+        tx.snapshots._session.execute(update(Snapshot).values(probe=None))
+    rebuild(lost, store)
+    rebuild(empty, store)
+    with lost.transaction() as tx, empty.transaction() as anew:
+        assert tx.snapshots.probes(run_id) == probes
+        assert len(probes) == 9
+        assert sorted(anew.snapshots.probes(run_id).values()) == sorted(probes.values())
 
 
 def test_a_damaged_snapshot_gets_no_row(lost: Catalog, empty: Catalog, store: ObjectStore) -> None:

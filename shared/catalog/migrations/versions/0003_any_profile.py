@@ -41,8 +41,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq", name="pk_bases"),
         sa.UniqueConstraint("id", name="uq_bases_id"),
         sa.UniqueConstraint("content_key", name="uq_bases_content_key"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_bases_run_id_runs"),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_bases_job_id_jobs"),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_bases_run_id"),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_bases_job_id"),
     )
     op.create_index("ix_bases_run_id", "bases", ["run_id"])
     op.create_index("ix_bases_job_id", "bases", ["job_id"])
