@@ -3,14 +3,15 @@ parameters, kept while it trains.
 
 They work for any module: tied parameters are averaged once and returned under each of their names, frozen ones are
 averages of themselves, buffers and integer parameters are copied and not averaged. Names are those of the plain module
-under DistributedDataParallel and torch.compile. Of a module sharded by FSDP2 (`fully_shard`), each process averages its
-own shards.
+under DistributedDataParallel, torch.compile and activation checkpointing. Of a module sharded by FSDP2 (`fully_shard`),
+each process averages its own shards.
 """
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,11 +37,13 @@ class EmaError(ValueError):
 class PowerFunctionEMA:
     """One average per width in `sigma_rels` of every parameter of `module`, in float32 (float64 for float64 ones).
 
-    The first update replaces whatever the averages hold, so initial weights never enter. Buffers are not averaged:
-    BatchNorm's running statistics are those of the training weights, and should be measured anew for averaged ones.
+    The first update replaces whatever the power-function averages hold, so initial weights never enter them. Buffers
+    are not averaged: BatchNorm's running statistics are those of the training weights, and should be measured anew for
+    averaged ones.
 
     `half_life_images` keeps traditional exponential averages beside them, one per half-life, their half-lives held
-    below `rampup_ratio` of the images seen; see `TraditionalEMA`.
+    below `rampup_ratio` of the images seen. Without a `rampup_ratio` these begin at the initial weights, which fade
+    with the half-life; see `TraditionalEMA`.
 
     Make it after the module is where it trains (device, `fully_shard`), before its first step. Averages follow a module
     that moves to another device. Raises EmaError, and PowerFunctionError for a width outside 0 to 12^-0.5.
@@ -54,7 +57,8 @@ class PowerFunctionEMA:
         half_life_images: int | Sequence[int] = (),
         rampup_ratio: float | None = None,
     ) -> None:
-        half_lives = (half_life_images,) if isinstance(half_life_images, int) else tuple(half_life_images)
+        given = half_life_images if isinstance(half_life_images, Iterable) else (half_life_images,)
+        half_lives = tuple(_whole_number("half_life_images", half_life) for half_life in given)
         self.sigma_rels = tuple(sigma_rels)
         if not self.sigma_rels and not half_lives:
             raise EmaError("sigma_rels is empty; name at least one width to track")
@@ -166,8 +170,10 @@ class TraditionalEMA:
     def __init__(self, module: nn.Module, half_life_images: float, rampup_ratio: float | None = None) -> None:
         if not half_life_images > 0:
             raise EmaError(f"half_life_images {half_life_images!r} must be above 0")
-        if rampup_ratio is not None and not rampup_ratio > 0:
-            raise EmaError(f"rampup_ratio {rampup_ratio!r} must be above 0, or None for no ramp-up")
+        if rampup_ratio is not None and not 0 < rampup_ratio < math.log(2):
+            raise EmaError(
+                f"rampup_ratio {rampup_ratio!r} must be above 0 and below ln 2 = 0.6931, or None for no ramp-up"
+            )
         self.half_life_images = half_life_images
         self.rampup_ratio = rampup_ratio
         self.average = _Average(module)
@@ -217,6 +223,12 @@ class _Average:
         self._names = [plain_name(module, name) for name in weights]
         self._shardings: list[Sharding | None] = [sharding_of(p) for p in weights.values()]
         self._values = [local(p).to(torch.promote_types(p.dtype, torch.float32), copy=True) for p in weights.values()]
+        missing = set(self._names) - {weight for _, _, weight in named_state(module)}
+        if missing:
+            raise EmaError(
+                f"parameter {sorted(missing)[0]} has another name in the module's state_dict, or none, so that its "
+                "average could not be stored; give the module without what renames its state_dict"
+            )
 
     @property
     def sharded(self) -> bool:
@@ -250,7 +262,10 @@ class _Average:
         for i, (value, weight) in enumerate(zip(self._values, weights, strict=True)):
             if value.device != weight.device:
                 self._values[i] = value.to(weight.device)
-        torch._foreach_lerp_(self._values, weights, share)
+        if share == 1:  # what they hold is replaced, also where it is not finite
+            torch._foreach_copy_(self._values, weights)
+        else:
+            torch._foreach_lerp_(self._values, weights, share)
 
     def named(self) -> dict[str, Tensor]:
         wrapped = (

@@ -10,6 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_WRAPPERS = (
+    ("torch._dynamo.eval_frame", "OptimizedModule", "_orig_mod"),
+    (
+        "torch.distributed.algorithms._checkpoint.checkpoint_wrapper",
+        "ActivationWrapper",
+        "_checkpoint_wrapped_module",
+    ),
+)
+"""Home and name of a wrapper's class, and the attribute under which it holds the user's module."""
+
 
 @dataclass(frozen=True)
 class Sharding:
@@ -84,7 +94,8 @@ def named_state(module: nn.Module) -> Iterator[tuple[str, Tensor, str | None]]:
 
 
 def plain_name(module: nn.Module, name: str) -> str:
-    """`name` without the parts that DistributedDataParallel (`module`) and torch.compile (`_orig_mod`) put into it."""
+    """`name` without the parts that wrappers put into it: DistributedDataParallel's `module`, torch.compile's
+    `_orig_mod`, activation checkpointing's `_checkpoint_wrapped_module`."""
     current: nn.Module | None = module
     kept = []
     for part in name.split("."):
@@ -104,7 +115,12 @@ def _inner(module: nn.Module | None) -> str | None:
     """The attribute under which a wrapper holds the module that the user wrote; None for such a module itself."""
     if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
         return "module"
-    return "_orig_mod" if _child(module, "_orig_mod") is not None else None
+    return next((attribute for home, name, attribute in _WRAPPERS if _is_a(module, home, name)), None)
+
+
+def _is_a(module: nn.Module | None, home: str, name: str) -> bool:
+    """Whether it is of a class that exists only where its home is loaded."""
+    return home in sys.modules and isinstance(module, getattr(sys.modules[home], name))
 
 
 def _child(module: nn.Module | None, name: str) -> nn.Module | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -60,7 +61,7 @@ class RunConfig(FrozenModel):
     ema_sigma_rels: Annotated[tuple[SigmaRel, ...], Field(min_length=1)] = (0.05, 0.10)
     ema_half_life_images: Images | None = None
     """Half-life of a traditional exponential EMA kept besides (configuration A); None keeps none."""
-    ema_rampup_ratio: Annotated[float, Field(gt=0)] | None = None
+    ema_rampup_ratio: Annotated[float, Field(gt=0, lt=math.log(2))] | None = None
     """Holds the traditional EMA's half-life below this share of the images seen; None for no ramp-up."""
     snapshot_every: Images = 2**23
     snapshot_dtype: Literal["float16", "float32"] = "float16"

@@ -179,5 +179,7 @@ def test_impossible_half_life_ramp_up_and_time() -> None:
         TraditionalEMA(nn.Linear(1, 1), 0)
     with pytest.raises(EmaError, match="rampup_ratio -1 must be above 0"):
         TraditionalEMA(nn.Linear(1, 1), 10, -1)
+    with pytest.raises(EmaError, match=r"rampup_ratio 0\.7 must be above 0 and below ln 2"):
+        TraditionalEMA(nn.Linear(1, 1), 10, 0.7)
     with pytest.raises(EmaError, match="delta_images 128"):
         TraditionalEMA(nn.Linear(1, 1), 10).update(64, 128)

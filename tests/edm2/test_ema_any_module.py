@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from shared.edm2.ema import EmaError, PowerFunctionEMA
 from shared.edm2.powerfunction import gamma_from_sigma_rel
@@ -146,11 +147,25 @@ def test_names_are_those_of_the_plain_module() -> None:
         (nn.DataParallel(whole), whole),
         (torch.compile(nn.DataParallel(whole), backend="eager"), whole),
         (part, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))),
+        (checkpoint_wrapper(Tied()), whole),
+        (
+            nn.Sequential(checkpoint_wrapper(nn.Linear(2, 2)), nn.Linear(2, 2)),
+            nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)),
+        ),
     ):
         ema = PowerFunctionEMA(wrapped, [0.05])  # type: ignore[arg-type]
         ema.update(BATCH)
         assert list(ema.tensors(0)) == list(plain.state_dict())
-        assert "_orig_mod" not in str(list(ema.state_dict()["averages"][0]))
+        names = str(list(ema.state_dict()["averages"][0]))
+        assert "_orig_mod" not in names
+        assert "_checkpoint_wrapped_module" not in names
+        assert not {name for name, p in plain.named_parameters() if p.is_floating_point()} & set(ema.buffers)
+
+
+def test_a_module_may_have_children_of_any_name() -> None:
+    module = nn.Module()
+    module._orig_mod = nn.Linear(2, 2)
+    assert list(PowerFunctionEMA(module, [0.05]).tensors(0)) == ["_orig_mod.weight", "_orig_mod.bias"]
 
 
 def test_resume_is_exact(tmp_path: Any) -> None:
@@ -202,6 +217,27 @@ def test_mistakes_are_one_sentence() -> None:
     ):
         ema.update(128)
     assert ema.num_images == 64
+    with pytest.raises(EmaError, match=r"half_life_images 0\.5 must be a whole number of images"):
+        PowerFunctionEMA(module, half_life_images=[100, 0.5])  # type: ignore[list-item]
+    module = nn.Linear(2, 2)
+    module.register_state_dict_post_hook(_renamed)  # type: ignore[no-untyped-call]
+    with pytest.raises(EmaError, match="parameter weight has another name in the module's state_dict, or none"):
+        PowerFunctionEMA(module, [0.05])
+
+
+def _renamed(module: nn.Module, state: dict[str, Any], prefix: str, local: Any) -> None:
+    state["kernel"] = state.pop("weight")
+
+
+def test_first_update_replaces_what_is_not_finite() -> None:
+    module = nn.Linear(1, 1)
+    with torch.no_grad():
+        module.weight.fill_(torch.nan)
+    ema = PowerFunctionEMA(module, [0.05])
+    with torch.no_grad():
+        module.weight.fill_(2.0)
+    ema.update(64)
+    assert float(ema.tensors(0)["weight"]) == 2.0
 
 
 @pytest.mark.gpu
