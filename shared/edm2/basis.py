@@ -21,6 +21,10 @@ class Basis:
     error: float
     """Largest expected error, relative to the weights, that the basis adds to a profile of the family."""
 
+    def combined(self, projected: FloatArray) -> FloatArray:
+        """[targets, stored]: coefficients of the vectors [targets, K] as coefficients of what they were made of."""
+        return projected @ self.vectors
+
     def project(self, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
         """[targets, K] coefficients of the vectors for given ones [targets, stored], and what each loses [targets]."""
         projected = coefficients @ self.metric @ self.vectors.T

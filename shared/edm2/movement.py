@@ -33,6 +33,10 @@ class Movement:
     exponent: float
     end: float
 
+    def until(self, end: float) -> Movement:
+        """The same rate at every time, told of weights up to another `end`."""
+        return Movement(self.variance * (end / self.end) ** (1 - self.exponent), self.exponent, end)
+
 
 USUAL_EXPONENT, USUAL_VARIANCE = 0.75, 0.02
 """Of a run that says nothing of itself; the variance is relative to the weights' mean square."""

@@ -20,6 +20,8 @@ class Facts:
     narrowest: float | None
     """Smallest sigma_rel stored."""
     dtypes: frozenset[str]
+    reach: tuple[float, float] | None = None
+    """Range of sigma_rel of the basis that is read instead of snapshots."""
 
 
 def facts(snapshots: Sequence[StoredSnapshot]) -> Facts:
@@ -36,6 +38,9 @@ def advise(profile: Profile, *, predicted: float, rounding: float, initial: floa
     said = f"{profile.label} is expected to miss its weights by {100 * predicted:.2g} %"
     if initial > predicted:
         return f"{said}: {100 * initial:.2g} % of it lies on the initial weights, which no stored average holds"
+    if facts.reach is not None:
+        low, high = facts.reach
+        return f"{said}: it is made from a basis of sigma_rel {low:g} to {high:g}, outside of which it is not exact"
     if rounding > 0.7 * predicted and facts.dtypes - {"float32"}:
         stored = " and ".join(sorted(facts.dtypes - {"float32"}))
         return f"{said}, most of it rounding of the {stored} snapshots: store a run like this in float32"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -12,6 +12,7 @@ from shared.edm2.basis import Basis, find_basis, metric_of
 from shared.edm2.movement import Movement
 from shared.edm2.posthoc import AwareProblem
 from shared.edm2.profiles import PowerProfile
+from shared.snapshots.advice import Facts, facts
 from shared.snapshots.calibration import Calibration, calibrate
 from shared.snapshots.header import StoredDtype
 from shared.snapshots.profile import Profile
@@ -54,7 +55,7 @@ class BasisPlan(BaseModel):
     variance: float
     exponent: float
     rms: float
-    noise: tuple[float, ...]
+    rounding: dict[StoredDtype, float]
     calibrated: bool
     update_images: int | None = None
 
@@ -67,7 +68,11 @@ class BasisPlan(BaseModel):
 
     def calibration(self) -> Calibration:
         movement = Movement(self.variance, self.exponent, float(self.num_images))
-        return Calibration(movement, np.array(self.noise), self.rms, self.calibrated, self.update_images)
+        return Calibration(movement, self.rms, self.rounding, self.calibrated, self.update_images)
+
+    def facts(self) -> Facts:
+        """For advice."""
+        return replace(facts(self.stored()), reach=(self.sigma_rel_min, self.sigma_rel_max))
 
     def basis(self) -> Basis:
         return Basis(np.array(self.vectors), _metric(self.stored(), self.calibration()), self.error)
@@ -113,7 +118,7 @@ def plan_basis(
     except ValueError as error:
         raise PlanError(f"sigma_rel_max {sigma_rel_max:g} is impossible: {error}") from error
     profiles = [weighting(s.profile, s.num_images) for s in inputs]
-    coefficients = AwareProblem(profiles, family, movement=known.movement, noise=known.noise).solve()
+    coefficients = AwareProblem(profiles, family, movement=known.movement, noise=known.noise(inputs)).solve()
     found = find_basis(coefficients, _metric(inputs, known), tolerance)
     return BasisPlan(
         num_images=time,
@@ -126,7 +131,7 @@ def plan_basis(
         variance=known.movement.variance,
         exponent=known.movement.exponent,
         rms=known.rms,
-        noise=tuple(map(float, known.noise)),
+        rounding=dict(known.rounding),
         calibrated=known.calibrated,
         update_images=update_images,
     )
@@ -134,4 +139,4 @@ def plan_basis(
 
 def _metric(inputs: Sequence[StoredSnapshot], known: Calibration) -> np.ndarray:
     profiles = [weighting(s.profile, s.num_images) for s in inputs]
-    return metric_of(profiles, movement=known.movement, noise=known.noise, rms=known.rms)
+    return metric_of(profiles, movement=known.movement, noise=known.noise(inputs), rms=known.rms)

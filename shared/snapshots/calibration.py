@@ -6,10 +6,9 @@ Torch-free.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from shared.edm2.movement import USUAL_EXPONENT, USUAL_VARIANCE, Movement, fit_movement
 from shared.edm2.profiles import FloatArray, Profile, RawProfile
@@ -28,21 +27,25 @@ _DENSE, _THINNED = 48, 16
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Of some snapshots, in their order."""
+    """What is known of a run's weights up to some time."""
 
     movement: Movement
-    noise: FloatArray
-    """[snapshots] standard deviation of each one's rounding, in units of a weight."""
     rms: float
     """Root mean square of the weights."""
+    rounding: Mapping[StoredDtype, float]
+    """Standard deviation of the rounding by each dtype, in units of a weight."""
     calibrated: bool
     """Whether the run told; otherwise these are usual figures, relative to weights of root mean square 1."""
     update_images: int | None = None
     """Images between two updates of the averages."""
 
-    def only(self, kept: npt.NDArray[np.int64]) -> Calibration:
-        """The same of a part of the snapshots."""
-        return Calibration(self.movement, self.noise[kept], self.rms, self.calibrated, self.update_images)
+    def at(self, num_images: int) -> Calibration:
+        """The same for another time."""
+        return replace(self, movement=self.movement.until(float(num_images)))
+
+    def noise(self, snapshots: Sequence[StoredSnapshot]) -> FloatArray:
+        """[snapshots] standard deviation of each one's rounding, in units of a weight."""
+        return np.array([self.rounding[s.dtype] for s in snapshots])
 
     def tracking(self, targets: Sequence[Profile]) -> FloatArray:
         """[targets] rounding that any average collects when it is kept in float32, as the wanted one would have been.
@@ -59,27 +62,24 @@ class Calibration:
 def calibrate(
     snapshots: Sequence[StoredSnapshot], probes: Mapping[str, bytes], *, update_images: int | None = None
 ) -> Calibration:
-    """Figures from the snapshots' probes (by snapshot id); usual ones where there are none. `snapshots` are in order
-    of time."""
-    probed = [s for s in snapshots if probes.get(s.id)]
+    """What the snapshots' probes (by snapshot id) tell, and usual figures for what they do not. `snapshots` are in
+    order of time; probes that are not finite, of a run that diverged, tell nothing."""
+    end = float(snapshots[-1].num_images)
+    sampled = {s.id: probe.values(probes[s.id]).astype(np.float64) for s in snapshots if probes.get(s.id)}
+    probed = [s for s in snapshots if s.id in sampled and np.isfinite(sampled[s.id]).all()]
     if not probed:
-        noise = np.array([_USUAL_ROUNDING[s.dtype] for s in snapshots])
-        end = float(snapshots[-1].num_images)
-        return Calibration(Movement(USUAL_VARIANCE, USUAL_EXPONENT, end), noise, 1.0, False, update_images)
-    latest = probe.values(probes[probed[-1].id]).astype(np.float64)
+        return Calibration(Movement(USUAL_VARIANCE, USUAL_EXPONENT, end), 1.0, _USUAL_ROUNDING, False, update_images)
+    latest = sampled[probed[-1].id]
     rms = float(np.sqrt(np.mean(latest**2))) or 1.0
-    by_dtype = {dtype: rounding(latest, dtype) for dtype in {s.dtype for s in snapshots}}
-    noise = np.array([by_dtype[s.dtype] for s in snapshots])
-    chosen = _telling(probed)
-    movement = None
-    if all(len(probes[s.id]) == len(probes[probed[-1].id]) for s in chosen):
-        movement = fit_movement(
-            [weighting(s.profile, s.num_images) for s in chosen],
-            np.stack([probe.values(probes[s.id]) for s in chosen]).astype(np.float64),
-            np.array([by_dtype[s.dtype] for s in chosen]),
-        )
-    usual = Movement(USUAL_VARIANCE * rms**2, USUAL_EXPONENT, float(snapshots[-1].num_images))
-    return Calibration(movement or usual, noise, rms, movement is not None, update_images)
+    by_dtype = {dtype: rounding(latest, dtype) for dtype in _USUAL_ROUNDING}
+    chosen = [s for s in _telling(probed) if len(sampled[s.id]) == len(latest)]
+    movement = fit_movement(
+        [weighting(s.profile, s.num_images) for s in chosen],
+        np.stack([sampled[s.id] for s in chosen]),
+        np.array([by_dtype[s.dtype] for s in chosen]),
+    )
+    found = movement or Movement(USUAL_VARIANCE * rms**2, USUAL_EXPONENT, end)
+    return Calibration(found.until(end), rms, by_dtype, movement is not None, update_images)
 
 
 def rounding(values: FloatArray, dtype: StoredDtype) -> float:

@@ -30,6 +30,7 @@ def plan(
     probes: Mapping[str, bytes] | None = None,
     bases: Sequence[StoredBasis] = (),
     update_images: int | None = None,
+    known: Calibration | None = None,
 ) -> Plan:
     """Coefficients for every wanted profile at `num_images`; None is the latest time.
 
@@ -39,6 +40,7 @@ def plan(
     predicted errors stay within 2 % of the best, or below `tolerance`, are not read. A basis of that time is read
     instead of snapshots where its vectors are less to read and lose no more than its own tolerance, or where it is
     better than what retention has left. `update_images`: images between two updates of the averages, their batch size.
+    `known`: what is known of the weights, where that is more than `probes` tell.
 
     Raises NoSnapshots, NoSnapshotAtTime, and PlanError when profiles are lacking, repeated, or out of reach.
     """
@@ -49,14 +51,32 @@ def plan(
     options = []
     try:
         if inputs and inputs[-1].num_images == time:
-            known = calibrate(inputs, probes or {}, update_images=update_images)
+            known = known or _learnt(inputs, probes or {}, bases, update_images)
             options.append(_from_snapshots(inputs, targets, time, known, regularize, tolerance))
         options += [_from_basis(basis, targets, time) for basis in bases if regularize and basis.num_images == time]
-    except PosthocError as error:
+    except (PosthocError, np.linalg.LinAlgError) as error:
         raise PlanError(str(error)) from error
     if not options:
         raise PlanError(f"num_images {time} has only a basis, from which regularize false is impossible: leave it true")
-    return _cheapest(options, time, tolerance or 0.0).plan(wanted, time)
+    return _cheapest(options, time, tolerance).plan(wanted, time)
+
+
+def _learnt(
+    inputs: Sequence[StoredSnapshot],
+    probes: Mapping[str, bytes],
+    bases: Sequence[StoredBasis],
+    update_images: int | None,
+) -> Calibration:
+    """What the snapshots tell; where retention has left too few of them, what they told when a basis was made."""
+    known, time = calibrate(inputs, probes, update_images=update_images), inputs[-1].num_images
+    told = [basis for basis in bases if basis.plan.calibrated]
+    if known.calibrated or not told:
+        return known
+    return min(told, key=lambda basis: abs(basis.num_images - time)).plan.calibration().at(time)
+
+
+SLACK = 1e-3
+"""Relative error that a basis may add unasked; a coarser one is for those who give a tolerance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,12 +146,14 @@ def _from_snapshots(
     )
 
 
-def _cheapest(options: Sequence[_Option], time: int, tolerance: float) -> _Option:
-    """The one with least to read of those that are as good as the best of all."""
+def _cheapest(options: Sequence[_Option], time: int, tolerance: float | None) -> _Option:
+    """The one with least to read of those that are as good as the best of all, or as was asked."""
     errors = np.array([[e.predicted_error for e in option.errors] for option in options])
     best = errors.min(axis=0)
-    slack = np.array([[option.slack] for option in options])
-    allowed = np.maximum(np.hypot(best * (1 + AS_GOOD), slack), tolerance)
+    if tolerance is None:
+        allowed = np.hypot(best * (1 + AS_GOOD), np.array([[option.slack] for option in options]))
+    else:
+        allowed = np.maximum(best * (1 + AS_GOOD), tolerance)
     good = (errors <= allowed) | np.array([_copies(option, time) for option in options])
     fine = [option for option, row in zip(options, good, strict=True) if row.all()]
     if fine:
@@ -154,14 +176,15 @@ def _from_basis(basis: StoredBasis, targets: list[Profile], time: int) -> _Optio
     problem = Problem(inputs, targets, time, known, copies=False)
     everything = np.arange(len(inputs))
     coefficients = problem.best_weights(everything)
-    projected, lost = facts.basis().project(coefficients)
+    made = facts.basis()
+    projected = made.project(coefficients)[0]
+    # As combinations of the snapshots, so that what the basis loses is part of every figure.
     errors = [
-        replace(e, predicted_error=float(np.hypot(e.predicted_error, extra)), noise_gain=float(np.linalg.norm(row)))
-        for e, extra, row in zip(problem.errors(coefficients, everything), lost, projected, strict=True)
+        replace(e, noise_gain=float(np.linalg.norm(row)))
+        for e, row in zip(problem.errors(made.combined(projected), everything), projected, strict=True)
     ]
-    return _Option(
-        basis.vectors, targets, projected, errors, known.calibrated, basis.id, advice.facts(inputs), facts.tolerance
-    )
+    slack = min(facts.tolerance, SLACK)
+    return _Option(basis.vectors, targets, projected, errors, known.calibrated, basis.id, facts.facts(), slack)
 
 
 def _parts(profile: Profile) -> list[Profile]:

@@ -37,7 +37,7 @@ class Problem:
         self.inputs, self.targets, self.known = inputs, targets, known
         self._profiles = [weighting(s.profile, s.num_images) for s in inputs]
         self._wanted = [weighting(target, time) for target in targets]
-        self._aware = AwareProblem(self._profiles, self._wanted, movement=known.movement, noise=known.noise)
+        self._aware = AwareProblem(self._profiles, self._wanted, movement=known.movement, noise=known.noise(inputs))
         self._tracking = known.tracking(self._wanted)
         self._itself = [
             next((i for i, s in enumerate(inputs) if copies and s.num_images == time and s.profile == target), None)

@@ -13,6 +13,7 @@ from statistics import median_low
 from typing import Protocol
 
 from shared.snapshots.basis import StoredBasis
+from shared.snapshots.calibration import Calibration, calibrate
 from shared.snapshots.plan import plan
 from shared.snapshots.profile import Profile
 from shared.snapshots.stored import StoredSnapshot
@@ -180,7 +181,11 @@ def forecast(
         nearest = min(known, key=lambda time: abs(time - missing[0]))
         raise RetentionError("at", f"at {missing[0]} has no snapshot; the nearest time is {nearest}")
 
-    return tuple(_forecast_at(time, stored, decision, sigma_rels, bases, probes, update_images) for time in chosen)
+    def told(time: int) -> Calibration:
+        """What all snapshots up to then tell of the weights holds before and after."""
+        return calibrate([s for s in stored if s.num_images <= time], probes or {}, update_images=update_images)
+
+    return tuple(_forecast_at(time, stored, decision, sigma_rels, bases, told(time)) for time in chosen)
 
 
 def refusal(
@@ -211,13 +216,12 @@ def _forecast_at(
     decision: Decision,
     sigma_rels: Sequence[float],
     bases: Sequence[StoredBasis],
-    probes: Mapping[str, bytes] | None,
-    update_images: int | None,
+    known: Calibration,
 ) -> Forecast:
-    of_bases = [_basis_errors(basis, sigma_rels) for basis in bases if basis.num_images == time]
+    of_bases = [_errors((), sigma_rels, time, [basis], None) for basis in bases if basis.num_images == time]
 
     def figures(snapshots: Sequence[StoredSnapshot]) -> tuple[float | None, ...]:
-        errors = _errors(snapshots, sigma_rels, time, (), probes, update_images)
+        errors = _errors(snapshots, sigma_rels, time, (), known)
         return tuple(
             min((e for e in same if e is not None), default=None) for same in zip(errors, *of_bases, strict=True)
         )
@@ -231,20 +235,14 @@ def _errors(
     sigma_rels: Sequence[float],
     time: int,
     bases: Sequence[StoredBasis],
-    probes: Mapping[str, bytes] | None,
-    update_images: int | None,
+    known: Calibration | None,
 ) -> tuple[float | None, ...]:
     wanted = [Profile.power(sigma_rel) for sigma_rel in sigma_rels]
     try:
-        planned = plan(snapshots, wanted, num_images=time, bases=bases, probes=probes, update_images=update_images)
+        planned = plan(snapshots, wanted, num_images=time, bases=bases, known=known)
     except PlanError:
         return (None,) * len(wanted)
     return tuple(output.errors.predicted_error for output in planned.outputs)
-
-
-def _basis_errors(basis: StoredBasis, sigma_rels: Sequence[float]) -> tuple[float | None, ...]:
-    """From the basis alone, one by one: a profile that is out of its reach does not take the others with it."""
-    return tuple(_errors((), [s], basis.num_images, [basis], None, None)[0] for s in sigma_rels)
 
 
 def _interval(times: Sequence[int], young: float) -> int:

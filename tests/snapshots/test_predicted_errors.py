@@ -14,6 +14,7 @@ from shared.edm2.ema import PowerFunctionEMA
 from shared.edm2.layers import normalize_weights_
 from shared.edm2.loss import uncertainty_loss
 from shared.edm2.networks import build_denoiser
+from shared.edm2.posthoc import PowerProfile, profile_errors
 from shared.edm2.schedule import learning_rate
 from shared.edm2.seeding import iteration_seed
 from shared.snapshots.basis import StoredBasis, plan_basis
@@ -23,6 +24,7 @@ from shared.snapshots.planned import Plan
 from shared.snapshots.probe import PROBE_WEIGHTS, as_float32
 from shared.snapshots.profile import Profile
 from shared.snapshots.stored import StoredSnapshot
+from shared.snapshots.weighting import weighting
 
 BATCH, STEPS = 16, 384
 STORED = (0.05, 0.10)
@@ -198,3 +200,21 @@ def test_a_poor_fit_comes_with_advice(tracked: Tracked) -> None:
     assert "rounding of the bfloat16 snapshots: store a run like this in float32" in plain.advice
     [good] = plan(many.snapshots, [Profile.power(0.13)], probes=many.probes).outputs
     assert good.advice is None
+
+
+def test_a_coarse_basis_is_for_those_who_allow_it(tracked: Tracked) -> None:
+    run = stored_as(tracked, "float16", 16)
+    coarse = plan_basis(run.snapshots, sigma_rel_min=0.02, sigma_rel_max=0.25, tolerance=0.05, probes=run.probes)
+    vectors = tuple(
+        StoredSnapshot(f"v{k}", END, Profile(kind="basis", index=k), f"v{k}", 1, "") for k in range(len(coarse.vectors))
+    )
+    basis, wanted = StoredBasis("coarse", coarse, vectors), [Profile.power(0.25)]
+    assert plan(run.snapshots, wanted, probes=run.probes, bases=[basis]).basis_id is None
+    assert plan(run.snapshots, wanted, probes=run.probes, bases=[basis], tolerance=1e-3).basis_id is None
+    allowed = plan(run.snapshots, wanted, probes=run.probes, bases=[basis], tolerance=0.1)
+    assert allowed.basis_id == "coarse"
+    [output] = allowed.outputs
+    combined = np.array(output.coefficients) @ np.array(coarse.vectors)
+    profiles = [weighting(s.profile, s.num_images) for s in coarse.snapshots]
+    [missed] = profile_errors(profiles, [PowerProfile(END, 0.25)], combined[None, :])
+    assert output.errors.profile_error == pytest.approx(missed)

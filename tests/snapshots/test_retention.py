@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from shared.snapshots.basis import StoredBasis, plan_basis
@@ -209,3 +210,16 @@ def test_plans_read_the_basis_where_it_is_as_good_as_what_is_left() -> None:
     assert read(list(left), 0.015)[0] == basis.id, "but not those that are left"
     with pytest.raises(PlanError, match="only a basis, from which regularize false is impossible"):
         plan([], [Profile.power(0.1)], num_images=64_000, bases=[basis], regularize=False)
+
+
+def test_what_all_snapshots_told_holds_after_them() -> None:
+    """Weights that move fifteen times as much as usual do so for those that are left, too few to tell, as well."""
+    stored = pairs(32)
+    rng = np.random.default_rng(0)
+    walk = np.cumsum(rng.standard_normal((32, 400)) * (15 * 0.02 / 32) ** 0.5, axis=0) + rng.standard_normal(400)
+    probes = {s.id: walk[(s.num_images - 1) // 1000].astype("<f4").tobytes() for s in stored}
+    [line] = forecast(decide(stored, KeepLatest(1)), sigma_rels=[0.2], times=[32_000], probes=probes)
+    [usual] = forecast(decide(stored, KeepLatest(1)), sigma_rels=[0.2], times=[32_000])
+    assert line.after[0] is not None
+    assert usual.after[0] is not None
+    assert line.after[0] > 2 * usual.after[0]
