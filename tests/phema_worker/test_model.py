@@ -22,7 +22,7 @@ def _metadata(**changes: object) -> SnapshotMetadata:
     fields = {
         "run_id": "run-1",
         "num_images": 640,
-        "profile": Profile(sigma_rel=0.1, gamma=6.94),
+        "profile": Profile.power(0.1),
         "dtype": "float32",
         "code_version": "test",
         "config_hash": CONFIG.config_hash,

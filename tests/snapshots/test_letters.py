@@ -23,7 +23,7 @@ def test_every_letter_comes_back(letter: str) -> None:
                 parameter.normal_(std=0.1)
     learned = {name for name, _ in network.named_parameters()}
     metadata = SnapshotMetadata(
-        run_id="run-1", num_images=640, profile=Profile(sigma_rel=0.1, gamma=6.94), dtype="float32",
+        run_id="run-1", num_images=640, profile=Profile.power(0.1), dtype="float32",
         buffers=tuple(name for name in network.state_dict() if name not in learned), code_version="test",
         config_hash=run.config_hash, config=run.model_dump(mode="json"),
     )  # fmt: skip
