@@ -24,6 +24,8 @@ class BasisPlan(Record):
     bytes_to_store: int
     error_added: float
     """Largest relative error that the basis adds to a reconstruction of its range."""
+    basis_id: str | None = None
+    """A finished basis that covers what is asked for; nothing is left to read or store."""
 
 
 class Basis(Record):

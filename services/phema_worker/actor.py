@@ -30,9 +30,12 @@ class PhemaActor:
         """Process id, and device that tasks run on; answering means that the actor has its resources and is warm."""
         return os.getpid(), str(self._bench.device)
 
-    def perform(self, task: Task) -> Outcome:
-        """Do a task. Failures are returned, not raised: raising is left to the death of the process."""
-        watch = Watch()
+    def perform(self, task: Task, hold_seconds: float) -> Outcome:
+        """Do a task. Failures are returned, not raised: raising is left to the death of the process.
+
+        `hold_seconds`: as for `hold`, from the start.
+        """
+        watch = Watch(hold_seconds)
         self._current = (task.token, watch)
         if self._cancelled == task.token:  # the word came before the task
             return Stopped()
@@ -47,6 +50,13 @@ class PhemaActor:
         """Fraction done of the task with that token, and what is being done."""
         current, watch = self._current
         return (watch.progress, watch.message) if current == token else IDLE
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def hold(self, token: str, seconds: float) -> None:
+        """The attempt with that token has its job for so long from now: what must not be done by two goes on."""
+        current, watch = self._current
+        if current == token:
+            watch.hold(seconds)
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def cancel(self, token: str) -> None:

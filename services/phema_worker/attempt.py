@@ -53,7 +53,7 @@ class Attempt:
 
         Raises Unresponsive, and RayError when the actor dies.
         """
-        answer = actor.perform.remote(task)
+        answer = actor.perform.remote(task, self._hold_seconds)
         next_beat = time.monotonic() + self._settings.heartbeat_seconds
         deadline: float | None = None
         while not ray.wait([answer], timeout=_LOOK_SECONDS)[0]:
@@ -93,6 +93,11 @@ class Attempt:
                 if self._stopping.wait(self._settings.heartbeat_seconds):
                     return None
 
+    @property
+    def _hold_seconds(self) -> float:
+        """Half of the lease: the rest is for messages that are late and for the deletion that has begun."""
+        return self._settings.lease_seconds / 2
+
     def _beat(self, actor: Any, task: Task) -> None:
         progress, message = self._status(actor, task)
         try:
@@ -112,6 +117,7 @@ class Attempt:
         else:
             if cancel_requested:
                 self._reason = Reason.CANCELLED
+            actor.hold.remote(task.token, self._hold_seconds)
 
     def _status(self, actor: Any, task: Task) -> tuple[float | None, str | None]:
         try:

@@ -24,9 +24,7 @@ def compact_task(tx: Transaction, job: Job) -> CompactTask | None:
     if basis.vectors is not None:
         return None
     plan = basis.plan
-    inputs = tuple(
-        StoredSnapshot(**entry | {"profile": Profile.model_validate(entry["profile"])}) for entry in plan["snapshots"]
-    )
+    inputs = tuple(map(StoredSnapshot.of, plan["snapshots"]))
     lineage = lineage_of(plan)
     # As with reconstructions, the key names all that the bytes depend on, and the job: an attempt goes on with what the
     # one before left, and the end of one job takes nothing from another.
@@ -51,7 +49,8 @@ def record_basis(tx: Transaction, task: CompactTask, done: Done) -> dict[str, An
 
 def _output(basis: Basis, index: int, token: str, lineage: dict[str, Any]) -> Output:
     return Output(
-        reconstruction_id=basis.id,
+        result_id=basis.id,
+        num_images=basis.num_images,
         key=basis_key(basis.run_id, basis.id, index, token),
         coefficients=tuple(basis.plan["vectors"][index]),
         dtype="float32",

@@ -60,7 +60,7 @@ def record(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> J
         result = record_removal(tx, job, task, done)
     elif isinstance(task, ReconstructTask) and done is not None:
         for output, written in zip(task.outputs, done.written, strict=True):
-            tx.reconstructions.complete(output.reconstruction_id, written.key, written.size, written.sha256)
+            tx.reconstructions.complete(output.result_id, written.key, written.size, written.sha256)
         result = {"bytes_read": task.bytes_to_read, "seconds": done.seconds}
     elif isinstance(task, EvaluateTask) and done is not None:
         tx.evaluations.complete(task.evaluation_id, done.figures, done.written[0].key)
@@ -70,14 +70,10 @@ def record(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> J
 
 def _reconstruct_task(job: Job, rows: list[Reconstruction]) -> ReconstructTask:
     """One pass for all rows: their snapshots together, with coefficient 0 where a row does without one."""
-    stored = {entry["id"]: _stored(entry) for row in rows for entry in row.plan["snapshots"]}
+    stored = {entry["id"]: StoredSnapshot.of(entry) for row in rows for entry in row.plan["snapshots"]}
     inputs = sorted(stored.values(), key=lambda s: s.order)
     outputs = tuple(_output(job, row, inputs) for row in rows)
-    return ReconstructTask(_tokens(job)[-1], tuple(inputs), outputs)
-
-
-def _stored(entry: dict[str, Any]) -> StoredSnapshot:
-    return StoredSnapshot(**entry | {"profile": Profile.model_validate(entry["profile"])})
+    return ReconstructTask(submission_id(job.id, job.fence), tuple(inputs), outputs)
 
 
 def _output(job: Job, row: Reconstruction, inputs: list[StoredSnapshot]) -> Output:
@@ -91,7 +87,8 @@ def _output(job: Job, row: Reconstruction, inputs: list[StoredSnapshot]) -> Outp
         return tuple(by_id.get(s.id, 0.0) for s in inputs)
 
     output = Output(
-        reconstruction_id=row.id,
+        result_id=row.id,
+        num_images=row.num_images,
         key="",
         coefficients=spread(plan["coefficients"]),
         dtype=row.dtype,  # type: ignore[arg-type]  # checked when the metadata is built
@@ -119,7 +116,7 @@ def _evaluate_task(tx: Transaction, job: Job, evaluation: Evaluation) -> Evaluat
     guided = evaluation.recipe["guidance"] != 1
     *leftovers, key = [pictures_key(evaluation.id, token) for token in _tokens(job)]
     return EvaluateTask(
-        token=_tokens(job)[-1],
+        token=submission_id(job.id, job.fence),
         evaluation_id=evaluation.id,
         weights=_weights(evaluation.reconstruction, "reconstruction"),
         guide=_weights(tx.reconstructions.get(evaluation.recipe["guide_id"]), "guide") if guided else None,

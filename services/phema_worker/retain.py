@@ -2,8 +2,9 @@
 
 Retired rows are those that a policy has given up, in the transaction that asked for the job. No plan names them and
 none comes back, so that an attempt may die on any line: the next one, or that of a later job of the run, finds the rows
-that are left and does the same again. An object is deleted only while its row is retired, and a row goes only when its
-object is gone.
+that are left and does the same again. A row goes only when its object is gone; an attempt that has not heard for long
+that the job is still its own deletes nothing more, since a later one may have removed the rows, and their objects may
+have been uploaded anew.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ def retain_task(tx: Transaction, job: Job) -> RetainTask | None:
 
 
 def delete_objects(store: ObjectStore, task: RetainTask, watch: Watch) -> None:
-    """Delete what may be gone already. Raises Cancelled between two objects, and SnapshotError."""
+    """Delete what may be gone already, while the job is held. Raises Cancelled between two objects, SnapshotError."""
     watch.message = f"deleting {len(task.doomed)} snapshots"
     watch.expect(len(task.doomed))
     for key in task.doomed:
+        watch.check_held()
         store.delete(key)
         watch.advance(1)
 

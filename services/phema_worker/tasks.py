@@ -14,7 +14,9 @@ from shared.snapshots.stored import StoredSnapshot
 class Output:
     """One file to write, a reconstruction's or a basis's: `coefficients` in the order of the task's `inputs`."""
 
-    reconstruction_id: str
+    result_id: str
+    """The row that will name it."""
+    num_images: int
     key: str
     coefficients: tuple[float, ...]
     dtype: StoredDtype
@@ -26,13 +28,11 @@ class Output:
 
 @dataclass(frozen=True)
 class ReconstructTask:
-    """All outputs are made in one pass over the inputs, which lie in order of time and end at the outputs' time."""
+    """All outputs are made in one pass over the inputs, which lie in order of time up to that of the outputs."""
 
     token: str
     inputs: tuple[StoredSnapshot, ...]
     outputs: tuple[Output, ...]
-    leftovers: tuple[str, ...] = ()
-    """Objects that earlier attempts of the job may have left behind; no row names them."""
     continued: ClassVar[bool] = True
     """Whether the next attempt goes on with what one left: only who ends the job for good removes it."""
 
@@ -87,6 +87,7 @@ class EvaluateTask:
     recipe: dict[str, Any]
     pictures_key: str
     leftovers: tuple[str, ...]
+    """Objects that earlier attempts of the job may have left behind; no row names them."""
     continued: ClassVar[bool] = False
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 
 
 class Cancelled(Exception):
@@ -10,9 +12,11 @@ class Cancelled(Exception):
 
 
 class Watch:
-    """Written by the working thread through `expect` and `advance`, read and stopped from another."""
+    """Written by the working thread through `expect` and `advance`, read, stopped and held from another."""
 
-    def __init__(self) -> None:
+    def __init__(self, hold_seconds: float = math.inf) -> None:
+        """`hold_seconds`: as for `hold`."""
+        self.hold(hold_seconds)
         self._stop = threading.Event()
         self._done = 0
         self._total = 1
@@ -29,6 +33,10 @@ class Watch:
 
     def stop(self) -> None:
         self._stop.set()
+
+    def hold(self, seconds: float) -> None:
+        """The job surely belongs to this attempt for so long, counted from now."""
+        self._held_until = time.monotonic() + seconds
 
     def expect(self, total: int) -> None:
         """Declare how much work there is, in whatever unit `advance` counts."""
@@ -47,4 +55,9 @@ class Watch:
     def check(self) -> None:
         """Raises Cancelled when told to stop."""
         if self._stop.is_set():
+            raise Cancelled
+
+    def check_held(self) -> None:
+        """Before what another attempt must not be disturbed by. Raises Cancelled when it may have the job by now."""
+        if time.monotonic() >= self._held_until:
             raise Cancelled

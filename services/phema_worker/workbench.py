@@ -71,9 +71,9 @@ class Workbench:
             if isinstance(task, RetainTask):
                 delete_objects(self._store, task, watch)
                 return Done((), {}, 0, time.perf_counter() - start)
-            self.discard(task.leftovers)
             if isinstance(task, ReconstructTask):
                 return Done(self._reconstruct(task, watch), {}, 0, time.perf_counter() - start)
+            self.discard(task.leftovers)
             scores = self._evaluate(task, watch)
             written = _written(self._store.put(task.pictures_key, scores.png))
             return Done((written,), scores.figures, scores.num_sampled, time.perf_counter() - start)
@@ -171,6 +171,7 @@ def _metadata(source: SnapshotMetadata, output: Output) -> SnapshotMetadata:
     """What is made of snapshots describes the same run as they do, and says what it was made of."""
     fields = source.model_dump() | {
         "kind": "basis" if output.profile.kind == "basis" else "reconstruction",
+        "num_images": output.num_images,
         "profile": output.profile,
         "dtype": output.dtype,
         "code_version": version("phema"),

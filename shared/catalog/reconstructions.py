@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Text, cast, select
@@ -68,12 +69,12 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
         profile: dict[str, Any],
         dtype: str,
         regularize: bool,
-        predicted_error: float,
+        predicted_errors: Sequence[float],
     ) -> Reconstruction | None:
         """A row, finished or under way, that promises the same weights at least as exactly, whatever they are made of:
         the snapshots may be gone by now, or a basis may have come. None when there is none.
 
-        `predicted_error`: the largest of all tensors.
+        `predicted_errors`: the profile's own and, of a per-tensor one, of every pattern in order.
 
         Locks the run until the transaction ends, as `find_or_create` does.
         """
@@ -90,16 +91,18 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
             for row in self._all(query.order_by(Reconstruction.seq))
             if not row.needs_job
             and row.plan.get("regularize", True) == regularize
-            and _worst(row.plan) <= _AS_GOOD * predicted_error
+            and all(
+                there <= _AS_GOOD * wanted for there, wanted in zip(_errors(row.plan), predicted_errors, strict=True)
+            )
         ]
         # What is there goes before what has to be waited for.
-        return min(found, key=lambda row: (row.key is None, _worst(row.plan)), default=None)
+        return min(found, key=lambda row: (row.key is None, max(_errors(row.plan))), default=None)
 
     def complete(self, reconstruction_id: str, key: str, size: int, sha256: str) -> Reconstruction:
         """Register the finished weights; a row that has some keeps them."""
         return self._complete(reconstruction_id, {"key": key, "size": size, "sha256": sha256})
 
 
-def _worst(plan: dict[str, Any]) -> float:
-    """The predicted error of those tensors that come out least exactly."""
-    return max(float(part["predicted_error"]) for part in (plan, *plan.get("tensors", ())))
+def _errors(plan: dict[str, Any]) -> list[float]:
+    """Predicted, of the profile and of every pattern."""
+    return [float(part["predicted_error"]) for part in (plan, *plan.get("tensors", ()))]

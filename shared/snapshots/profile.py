@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any, Literal, Self
 
@@ -33,6 +32,14 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 }
 _MAY_HAVE = {"exponential": ("rampup_ratio",)}
 _RAMP = {"kind", "rampup_ratio"}
+MIN_SIGMA_REL = 1e-6
+"""Beyond it, and the gamma that goes with it, averages are the weights themselves and floats overflow."""
+_MAX_GAMMA = 1e6
+_MIN_RATIO = 1e-6
+_MAX_IMAGES = 2**53 - 1
+"""Counts are exact in float64, too."""
+_MAX_TIMES = 1024
+_MAX_TENSORS = 256
 _ASKED = {"power": "sigma_rel or gamma", "exponential": "half_life_images or rampup_ratio"}
 """Where one field is enough, because others follow."""
 
@@ -56,9 +63,9 @@ class Profile(BaseModel):
     kind: Kind = "power"
     sigma_rel: float | None = None
     gamma: float | None = None
-    half_life_images: int | None = Field(default=None, ge=1)
-    rampup_ratio: float | None = Field(default=None, gt=0)
-    window_images: int | None = Field(default=None, ge=1)
+    half_life_images: int | None = Field(default=None, ge=1, le=_MAX_IMAGES)
+    rampup_ratio: float | None = Field(default=None, ge=_MIN_RATIO)
+    window_images: int | None = Field(default=None, ge=1, le=_MAX_IMAGES)
     times: tuple[int, ...] | None = None
     weights: tuple[float, ...] | None = None
     index: int | None = Field(default=None, ge=0)
@@ -78,24 +85,47 @@ class Profile(BaseModel):
             return given
         ratio = given.get("rampup_ratio")
         if given.get("kind") == "exponential" and isinstance(ratio, int | float) and set(given) <= _RAMP:
-            if not 0 < ratio < math.log(2):
-                raise ValueError(f"rampup_ratio {ratio:g} must lie between 0 and ln 2 = 0.6931")
+            if not _MIN_RATIO <= ratio < math.log(2):
+                raise ValueError(f"rampup_ratio {shown(ratio)} must lie between {_MIN_RATIO:g} and ln 2 = 0.6931")
             given = {"kind": "power", "gamma": math.log(2) / ratio - 1}
         if given.get("kind", "power") != "power":
             return given
         sigma_rel, gamma = given.get("sigma_rel"), given.get("gamma")
         if isinstance(sigma_rel, int | float) and gamma is None:
+            if 0 < sigma_rel < MIN_SIGMA_REL:
+                raise ValueError(f"sigma_rel {sigma_rel:g} must be at least {MIN_SIGMA_REL:g}")
             return given | {"gamma": gamma_from_sigma_rel(sigma_rel)}
         if isinstance(gamma, int | float) and sigma_rel is None:
+            _check_gamma(gamma)
             return given | {"sigma_rel": sigma_rel_from_gamma(gamma)}
         return given
 
     @field_validator("times")
     @classmethod
     def _rising(cls, times: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if times is not None and not (times and times[0] > 0 and all(a < b for a, b in pairwise(times))):
+        if times is None:
+            return times
+        if len(times) > _MAX_TIMES:
+            raise ValueError(f"times has {len(times)} entries; a sampled profile takes at most {_MAX_TIMES}")
+        if not (times and times[0] > 0 and all(a < b for a, b in pairwise(times))):
             raise ValueError("times must be positive and rise from each to the next")
+        if times[-1] > _MAX_IMAGES:
+            raise ValueError(f"times must end at {_MAX_IMAGES} images or before")
         return times
+
+    @field_validator("weights")
+    @classmethod
+    def _finite_sum(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if weights is not None and not math.isfinite(sum(map(abs, weights))):
+            raise ValueError("weights must have a finite sum; give smaller ones, they are relative to each other")
+        return weights
+
+    @field_validator("tensors")
+    @classmethod
+    def _few_patterns(cls, tensors: tuple[TensorProfile, ...] | None) -> tuple[TensorProfile, ...] | None:
+        if tensors is not None and len(tensors) > _MAX_TENSORS:
+            raise ValueError(f"tensors has {len(tensors)} patterns; a per_tensor profile takes at most {_MAX_TENSORS}")
+        return tensors
 
     @model_validator(mode="after")
     def _fields_of_its_kind(self) -> Self:
@@ -105,6 +135,7 @@ class Profile(BaseModel):
             fields = _ASKED.get(self.kind) or " and ".join(_NEEDS[self.kind]) or "no fields"
             raise ValueError(f"a profile of kind {self.kind!r} needs {fields} and no other kind's fields")
         if self.gamma is not None and self.sigma_rel is not None:
+            _check_gamma(self.gamma)
             width = sigma_rel_from_gamma(self.gamma)
             if not math.isclose(width, self.sigma_rel, rel_tol=1e-9):
                 raise ValueError(
@@ -146,12 +177,6 @@ class Profile(BaseModel):
             case _:
                 return self.kind
 
-    def of_tensor(self, name: str) -> Profile:
-        """The profile of one tensor of a network."""
-        if self.default is None:
-            return self
-        return next((t.profile for t in self.tensors or () if fnmatchcase(name, t.pattern)), self.default)
-
 
 class TensorProfile(BaseModel):
     """Tensors whose name matches `pattern` (shell wildcards, case counts) have their own profile."""
@@ -166,3 +191,16 @@ class TensorProfile(BaseModel):
         if self.profile.kind in ("per_tensor", "basis"):
             raise ValueError(f"the profile of a pattern cannot be of kind {self.profile.kind!r}")
         return self
+
+
+def shown(value: float) -> str:
+    """A user's number in a sentence: integers may be too large for any float."""
+    try:
+        return f"{value:g}"
+    except OverflowError:
+        return "with hundreds of digits"
+
+
+def _check_gamma(gamma: float) -> None:
+    if gamma > _MAX_GAMMA:
+        raise ValueError(f"gamma {shown(gamma)} must be at most {_MAX_GAMMA:g}")

@@ -32,6 +32,7 @@ def test_a_plan_is_answered_without_any_work(api: Api) -> None:
     assert plan["bytes_to_read"] == 16 * 64
     assert plan["bytes_to_store"] == plan["vectors"] * 64
     assert 0 < plan["error_added"] <= 1e-3
+    assert plan["basis_id"] is None
     finer = api.post(PATH, {"plan_only": True, "sigma_rel_min": 0.03, "tolerance": 1e-6}).json()
     assert finer["vectors"] > plan["vectors"]
     early = api.post(PATH, {"plan_only": True, "num_images": 12_800}).json()
@@ -62,7 +63,9 @@ def test_a_basis_is_made_once_and_answers_for_what_it_covers(api: Api) -> None:
     for covered in ({}, {"sigma_rel_min": 0.05, "sigma_rel_max": 0.2}, {"tolerance": 1e-2}, {"num_images": 25_600}):
         same = api.post(PATH, covered)
         assert (same.status_code, same.json()) == (200, {"job": None, "basis": found})
-    assert api.post(PATH, {"plan_only": True, "tolerance": 1e-2}).json()["vectors"] == found["vectors"]
+    covered_plan = api.post(PATH, {"plan_only": True, "tolerance": 1e-2}).json()
+    assert (covered_plan["vectors"], covered_plan["basis_id"]) == (found["vectors"], found["id"])
+    assert (covered_plan["bytes_to_read"], covered_plan["bytes_to_store"]) == (0, 0)
     for wider in ({"sigma_rel_min": 0.015}, {"tolerance": 1e-5}, {"num_images": 12_800}):
         assert api.post(PATH, wider).json()["basis"]["id"] != basis["id"]
     items = api.all(PATH, limit=2)
@@ -74,6 +77,7 @@ def test_a_basis_is_made_once_and_answers_for_what_it_covers(api: Api) -> None:
     ("body", "sentence"),
     [
         ({"sigma_rel_min": 0.3}, "sigma_rel_min 0.3 must be less than 0.288"),
+        ({"sigma_rel_min": 1e-300}, "sigma_rel_min 1e-300 must be greater than or equal to 0.000001"),
         ({"sigma_rel_min": 0.1, "sigma_rel_max": 0.05}, "sigma_rel_min 0.1 must be below sigma_rel_max 0.05"),
         ({"tolerance": 0}, "tolerance 0 must be greater than or equal to 0.0000001"),
         ({"num_images": 7}, "num_images 7 has no snapshot; the nearest are 3200, 6400"),
@@ -101,3 +105,14 @@ def test_a_repeated_request_gets_its_answer(api: Api) -> None:
     first = api.post(PATH, {}, headers=headers)
     assert api.post(PATH, {}, headers=headers).json() == first.json()
     problem(api.post(PATH, {"tolerance": 1e-3}, headers=headers), 422, "key-reused")
+
+
+@only("sqlite")
+def test_the_latest_time_is_that_with_every_tracked_average(api: Api) -> None:
+    """As many averages as the time before are not enough: they may be others."""
+    run = seed.run(api.catalog)
+    seed.snapshots(api.catalog, api.store, run.id, (3200, 6400))
+    seed.snapshots(api.catalog, api.store, run.id, (9600,), (0.05, 0.2))
+    for path in (PATH, "/v1/runs/digits/reconstructions"):
+        body = {"plan_only": True} if path == PATH else {"plan_only": True, "sigma_rel": 0.1}
+        assert api.post(path, body).json()["num_images"] == 6400

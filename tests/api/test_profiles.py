@@ -120,6 +120,50 @@ def test_tensors_have_profiles_of_their_own(api: Api) -> None:
         ({"profiles": [{"kind": "basis", "index": 0}]}, "profiles", "profiles holds a basis at place 0"),
         ({"profiles": [{"sigma_rel": 0.5}]}, "profiles.0", "profiles.0: sigma_rel 0.5 must lie strictly between 0"),
         ({"profiles": [{"gamma": -1}]}, "profiles.0", "gamma -1 must be a finite number above 0"),
+        ({"profiles": [{"gamma": 1e300}]}, "profiles.0", "profiles.0: gamma 1e+300 must be at most 1e+06"),
+        ({"profiles": [{"gamma": 10**400}]}, "profiles.0", "gamma with hundreds of digits must be at most 1e+06"),
+        ({"profiles": [{"gamma": "1e300", "sigma_rel": "1e-300"}]}, "profiles.0", "must be at most 1e+06"),
+        ({"profiles": [{"sigma_rel": 1e-300}]}, "profiles.0", "profiles.0: sigma_rel 1e-300 must be at least 1e-06"),
+        ({"sigma_rel": 1e-300}, "sigma_rel", "sigma_rel 1e-300 must be at least 1e-06"),
+        ({"sigma_rel": 10**400}, "sigma_rel", "sigma_rel with hundreds of digits is impossible"),
+        (
+            {"profiles": [{"kind": "exponential", "rampup_ratio": 1e-300}]},
+            "profiles.0",
+            "rampup_ratio 1e-300 must lie between 1e-06 and ln 2",
+        ),
+        (
+            {"profiles": [{"kind": "exponential", "half_life_images": 10**400}]},
+            "profiles.0.half_life_images",
+            "must be less than or equal to 9007199254740991",
+        ),
+        (
+            {"profiles": [{"kind": "sampled", "times": [1, 2], "weights": [1e308, 1e308]}]},
+            "profiles.0.weights",
+            "weights must have a finite sum",
+        ),
+        (
+            {"profiles": [{"kind": "sampled", "times": [10**400], "weights": [1]}]},
+            "profiles.0.times",
+            "times must end at 9007199254740991 images or before",
+        ),
+        (
+            {"profiles": [{"kind": "sampled", "times": list(range(1, 1026)), "weights": [1] * 1025}]},
+            "profiles.0.times",
+            "times has 1025 entries; a sampled profile takes at most 1024",
+        ),
+        (
+            {
+                "profiles": [
+                    {
+                        "kind": "per_tensor",
+                        "default": {"sigma_rel": 0.1},
+                        "tensors": [{"pattern": "x", "profile": {"kind": "raw"}}] * 257,
+                    }
+                ]
+            },
+            "profiles.0.tensors",
+            "tensors has 257 patterns; a per_tensor profile takes at most 256",
+        ),
         ({"profiles": [{"gamma": 3, "sigma_rel": 0.1}]}, "profiles.0", "gamma 3 makes sigma_rel 0.163299, not 0.1"),
         (
             {"profiles": [{"kind": "exponential"}]},
@@ -245,3 +289,11 @@ def test_the_latest_time_of_another_training_loop(api: Api) -> None:
     assert plan(api, sigma_rel=0.1)["num_images"] == 6400
     seed.weights(api.catalog, api.store, run, both[1:], [9600])
     assert plan(api, sigma_rel=0.1)["num_images"] == 9600
+
+
+@pytest.mark.usefixtures("run")
+def test_a_sampled_part_of_a_per_tensor_profile_tells_the_time(api: Api) -> None:
+    sampled = {"kind": "sampled", "times": [3200, 12_800], "weights": [1, 3]}
+    tensors = [{"pattern": "dec.*", "profile": sampled}]
+    assert plan(api, sigma_rel=0.1, tensors=tensors)["num_images"] == 12_800
+    assert plan(api, profiles=[sampled], tensors=PER_TENSOR)["num_images"] == 12_800

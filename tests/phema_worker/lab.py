@@ -221,8 +221,8 @@ class Lab:
                     "profile": output.profile.model_dump(mode="json"),
                     "dtype": dtype,
                 }
-                error = output.errors.predicted_error
-                known = tx.reconstructions.as_good(**question, regularize=True, predicted_error=error)
+                errors = [output.errors.predicted_error]
+                known = tx.reconstructions.as_good(**question, regularize=True, predicted_errors=errors)
                 if known is not None:
                     rows.append(known)
                     continue

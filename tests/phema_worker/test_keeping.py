@@ -19,7 +19,8 @@ import torch
 
 from phema.rebuild import rebuild
 from services.api.bases.schemas import BasisCreate
-from services.api.bases.service import create, held, plan
+from services.api.bases.service import create, plan
+from services.api.held import held
 from services.phema_worker.records import record, task_of
 from services.phema_worker.tasks import CompactTask, Done, RetainTask, Stopped
 from services.phema_worker.watch import Watch
@@ -262,6 +263,12 @@ def test_a_cancelled_deletion_stops_between_two_objects(lab: Lab, bench: Workben
     assert bench.do(task, watch) == Stopped()
     assert sum(lab.store.head(key) is None for key in task.doomed) == 1
     assert task.keys == (), "what ends without success has written nothing to clear away"
+    late = Watch(hold_seconds=0)
+    assert bench.do(task, late) == Stopped(), "another attempt may have the job"
+    assert sum(lab.store.head(key) is None for key in task.doomed) == 1
+    late.hold(60)
+    assert isinstance(bench.do(task, late), Done)
+    assert all(lab.store.head(key) is None for key in task.doomed)
 
 
 def rows(lab: Lab, run_id: str) -> tuple[list[str], list[str]]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from services.api.bases import service as bases
 from services.api.bases.schemas import BasisCreate
+from services.api.held import held
 from shared.catalog import JobKind, JobState
 from shared.recipes.config import EvaluationRecipe
 from shared.snapshots.errors import ObjectMissing
@@ -249,7 +250,7 @@ def test_a_run_is_compacted_and_its_snapshots_deleted(working_lab: Lab) -> None:
     run = lab.create_run()
     lab.add_snapshots(run)
     with lab.catalog.transaction(read_only=True) as tx:
-        stored = bases.held(tx, run.id)
+        stored = held(tx, run.id)
     planned = bases.plan(stored, BasisCreate(tolerance=1e-3))
     with lab.catalog.transaction() as tx:
         accepted = bases.create(tx, run.id, planned, max_attempts=5).answer.model_dump()
@@ -271,7 +272,7 @@ def test_a_run_is_compacted_and_its_snapshots_deleted(working_lab: Lab) -> None:
     with lab.catalog.transaction(read_only=True) as tx:
         assert tx.snapshots.times(run.id) == [TIMES[-1]]
         assert tx.snapshots.retired(run.id) == []
-        left = bases.held(tx, run.id)
+        left = held(tx, run.id)
     planned_now = plan(left.snapshots, [Profile.power(0.13)], bases=left.bases, probes=left.probes)
     assert planned_now.basis_id == basis.id
 

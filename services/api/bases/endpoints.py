@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from services.api.bases import schemas, service
 from services.api.dependencies import ServicesDep
 from services.api.errors import Invalid, KeyReused, NoSnapshots, NotFound, SnapshotsGone
+from services.api.held import held as stored
 from services.api.idempotency import OnceDep
 from services.api.problems import documented
 from services.api.schema import CursorParameter, Id, Limit, Page, RunRef
@@ -34,11 +35,11 @@ def create_basis(run: RunRef, body: schemas.BasisCreate, services: ServicesDep, 
     if not body.plan_only and (given := once.replay(body)) is not None:
         return given
     with services.catalog.transaction(read_only=True) as tx:
-        held = service.held(tx, run)
+        held = stored(tx, run)
     # Solved outside any transaction: on SQLite it would keep every writer waiting.
     planned = service.plan(held, body)
     if body.plan_only:
-        return JSONResponse(service.to_plan(planned).model_dump(mode="json"))
+        return JSONResponse(service.to_plan(held, planned).model_dump(mode="json"))
     attempts = services.settings.max_attempts
     return once.run(body, lambda tx: service.create(tx, held.run.id, planned, max_attempts=attempts))
 

@@ -10,8 +10,9 @@ from services.api.jobs.schemas import Job
 from services.api.schema import MAX_COUNT, Answer, Body, Timestamp
 from shared.catalog import JobState
 from shared.recipes.config import SIGMA_REL_LIMIT
+from shared.snapshots.profile import MIN_SIGMA_REL
 
-SigmaRel = Annotated[float, Field(gt=0, lt=SIGMA_REL_LIMIT)]
+SigmaRel = Annotated[float, Field(ge=MIN_SIGMA_REL, lt=SIGMA_REL_LIMIT)]
 
 
 class BasisCreate(Body):
@@ -52,6 +53,9 @@ class BasisPlan(Answer):
     bytes_to_store: int = Field(description="Bytes of the vectors, in float32, to about a percent.")
     error_added: float = Field(
         description="Largest relative error that the basis adds to a reconstruction of the range."
+    )
+    basis_id: str | None = Field(
+        description="A finished basis that covers what is asked for: nothing is left to read or store. Else null."
     )
 
 

@@ -2,85 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from services.api.bases import schemas
 from services.api.errors import Invalid, NoSnapshots, SnapshotsGone
+from services.api.held import Held
 from services.api.idempotency import Outcome
 from services.api.jobs.service import to_job
 from services.api.schema import Page
 from shared import catalog
 from shared.catalog import JobKind, JobState, Transaction, content_key
 from shared.edm2.posthoc import PosthocError
-from shared.snapshots.basis import BasisPlan, StoredBasis, plan_basis
+from shared.snapshots.basis import BasisPlan, plan_basis
 from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES
-from shared.snapshots.profile import Profile
-from shared.snapshots.stored import StoredSnapshot
 from shared.snapshots.times import NoSnapshotAtTime, PlanError
-
-
-@dataclass(frozen=True)
-class Held:
-    """A run with its snapshots in order of time, their probes, and its finished bases."""
-
-    run: catalog.Run
-    snapshots: tuple[StoredSnapshot, ...]
-    probes: dict[str, bytes]
-    bases: tuple[StoredBasis, ...]
-
-    @property
-    def update_images(self) -> int | None:
-        """Images between two updates of the averages, where it is known."""
-        return self.run.config["batch_size"] if self.run.origin == "trained" else None
-
-
-def held(tx: Transaction, run: str) -> Held:
-    """Raises catalog.NotFound."""
-    row = tx.runs.get(run)
-    snapshots = tuple(to_stored(snapshot) for snapshot in tx.snapshots.list(row.id))
-    return Held(row, snapshots, tx.snapshots.probes(row.id), finished(tx, row.id))
-
-
-def finished(tx: Transaction, run_id: str) -> tuple[StoredBasis, ...]:
-    """The bases of a run that plans may use."""
-    return tuple(
-        StoredBasis(
-            id=row.id,
-            plan=BasisPlan.model_validate(row.plan),
-            vectors=tuple(
-                StoredSnapshot(
-                    id=f"{row.id}-{index:02d}",
-                    num_images=row.num_images,
-                    profile=Profile(kind="basis", index=index),
-                    key=vector["key"],
-                    size=vector["size"],
-                    sha256=vector["sha256"],
-                    dtype="float32",
-                )
-                for index, vector in enumerate(row.vectors or ())
-            ),
-        )
-        for row in tx.bases.finished(run_id)
-    )
-
-
-def to_stored(row: catalog.Snapshot) -> StoredSnapshot:
-    return StoredSnapshot(
-        row.id,
-        row.num_images,
-        Profile.model_validate(row.profile),
-        row.key,
-        row.size,
-        row.sha256,
-        row.dtype,  # type: ignore[arg-type]  # checked when it was written
-    )
 
 
 def plan(stored: Held, body: schemas.BasisCreate) -> BasisPlan:
     """The finished basis that covers what is asked for, or what making one would take. Raises NoSnapshots, Invalid."""
     if not stored.snapshots:
         raise NoSnapshots(f"run {stored.run.name} has no snapshots; there is nothing to compact")
-    num_images = body.num_images if body.num_images is not None else _latest(stored)
+    num_images = body.num_images if body.num_images is not None else stored.latest
     covering = [basis.plan for basis in stored.bases if _covers(basis.plan, body, num_images)]
     if covering:
         return min(covering, key=lambda found: len(found.vectors))
@@ -100,7 +40,10 @@ def plan(stored: Held, body: schemas.BasisCreate) -> BasisPlan:
         raise Invalid.of("tolerance", str(error)) from error
 
 
-def to_plan(planned: BasisPlan) -> schemas.BasisPlan:
+def to_plan(stored: Held, planned: BasisPlan) -> schemas.BasisPlan:
+    """`planned`: as `plan` has answered."""
+    made = next((basis.id for basis in stored.bases if basis.plan is planned), None)
+    size = max(_float32_size(s.size, s.dtype) for s in planned.snapshots)
     return schemas.BasisPlan(
         num_images=planned.num_images,
         sigma_rel_min=planned.sigma_rel_min,
@@ -111,9 +54,10 @@ def to_plan(planned: BasisPlan) -> schemas.BasisPlan:
             schemas.BasisSnapshot(num_images=s.num_images, profile=s.profile.model_dump(mode="json"))
             for s in planned.snapshots
         ],
-        bytes_to_read=planned.bytes_to_read,
-        bytes_to_store=len(planned.vectors) * max(_float32_size(s.size, s.dtype) for s in planned.snapshots),
+        bytes_to_read=0 if made else planned.bytes_to_read,
+        bytes_to_store=0 if made else len(planned.vectors) * size,
         error_added=planned.error,
+        basis_id=made,
     )
 
 
@@ -184,15 +128,6 @@ def _covers(found: BasisPlan, body: schemas.BasisCreate, num_images: int) -> boo
         and found.sigma_rel_max >= body.sigma_rel_max
         and found.tolerance <= body.tolerance
     )
-
-
-def _latest(stored: Held) -> int:
-    """The latest time with as many averages as the one before: while a run trains, the latest may be half there."""
-    counts: dict[int, int] = {}
-    for snapshot in stored.snapshots:
-        counts[snapshot.num_images] = counts.get(snapshot.num_images, 0) + 1
-    *earlier, latest = sorted(counts)
-    return earlier[-1] if earlier and counts[latest] < counts[earlier[-1]] else latest
 
 
 def _float32_size(size: int, dtype: str) -> int:

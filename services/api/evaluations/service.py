@@ -16,6 +16,7 @@ from services.api.runs.service import finite
 from services.api.schema import Page
 from shared import catalog
 from shared.catalog import JobKind, JobState, Transaction, content_key
+from shared.datasets import DatasetError, check_dataset
 from shared.edm2.guide_fit import misfit
 from shared.recipes.config import EvaluationRecipe, Metric, RunConfig
 from shared.snapshots.profile import Profile
@@ -27,6 +28,7 @@ def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> Out
     subject = _finished(tx, "reconstruction_id", body.reconstruction_id)
     if body.guide_id is not None:
         _check_guide(tx, subject, _finished(tx, "guide_id", body.guide_id))
+    _check_dataset(tx, subject)
     recipe = body.recipe(_metrics(tx, subject, body.metrics))
     row, needs_job = tx.evaluations.find_or_create(
         run_id=subject.run_id, reconstruction_id=subject.id, recipe=recipe.model_dump(mode="json")
@@ -63,6 +65,19 @@ def _check_guide(tx: Transaction, subject: catalog.Reconstruction, guide: catalo
             "guide_id",
             f"guide_id {guide.id} has {wrong.field} {wrong.given}; to guide {subject.id} it must be {wrong.allowed}",
         )
+
+
+def _check_dataset(tx: Transaction, subject: catalog.Reconstruction) -> None:
+    """An import may know the network and no pictures to compare with. Raises Invalid."""
+    config = _config(tx, "reconstruction_id", subject)
+    try:
+        check_dataset(config.dataset, config.network)
+    except DatasetError as error:
+        raise Invalid.of(
+            "reconstruction_id",
+            f"reconstruction_id {subject.id} belongs to run {tx.runs.get(subject.run_id).name}, whose configuration "
+            f"has no dataset to compare with ({error}); import it under another name with its dataset",
+        ) from error
 
 
 def _metrics(tx: Transaction, subject: catalog.Reconstruction, asked: Sequence[Metric] | None) -> Sequence[Metric]:

@@ -48,15 +48,20 @@ def open_external_run(body: ExternalRunOpen, services: ServicesDep, response: Re
 def register_snapshot(run: RunRef, body: SnapshotRegister, services: ServicesDep, response: Response) -> Snapshot:
     """Enter a file that lies in the store into an external run, once its header says the same run, time and profile.
 
+    It must hold the same tensors as the run's other snapshots, in the same shapes, the same ones averaged.
+
     A time and profile that the run has already is left as it is, and answered with what is registered.
     """
     with services.catalog.transaction(read_only=True) as tx:
         row = service.open_for_snapshots(tx, run)
         known = service.registered(tx, row, body)
+        like = tx.snapshots.latest(row.id)
     if known is not None:
         response.status_code = 200
         return known
-    service.check_object(services.store, row, body)
+    service.check_object(services.store, row, body, like)
+    # A death right after the run was opened may have left none; a rebuild needs it to find what is registered here.
+    service.describe(services.store, row)
     with services.catalog.transaction() as tx:
         snapshot, created = service.register(tx, services.store, row.id, body)
     response.status_code = 201 if created else 200

@@ -13,16 +13,18 @@ from services.api.snapshots.schemas import Snapshot
 from services.api.snapshots.service import to_snapshot
 from shared import catalog
 from shared.catalog import JobState, Transaction
+from shared.edm2.profiles import ProfileError
 from shared.snapshots.errors import CorruptObject, ObjectMissing
-from shared.snapshots.header import read_header
+from shared.snapshots.header import Header, is_average, read_header
 from shared.snapshots.layout import run_key, snapshot_key
-from shared.snapshots.store import ObjectStore
+from shared.snapshots.store import ObjectStore, digest
+from shared.snapshots.weighting import weighting
 
 
 def open_run(tx: Transaction, body: ExternalRunOpen) -> tuple[catalog.Run, bool]:
-    """The run, and whether it is new. Raises NameTaken."""
+    """The run, and whether it is new. Raises NameTaken, Invalid."""
     try:
-        return tx.external.open(
+        row, created = tx.external.open(
             body.name,
             origin=body.origin,
             config=body.config,
@@ -33,6 +35,15 @@ def open_run(tx: Transaction, body: ExternalRunOpen) -> tuple[catalog.Run, bool]
             f"name {body.name!r} is taken by another run, or by this one with another origin or config; choose one "
             "that is free, or give the same config to go on with that run"
         ) from error
+    known = row.job.payload.get("total_images")
+    if not created and body.total_images not in (None, known):
+        was = "opened without one" if known is None else f"opened with {known}"
+        raise Invalid.of(
+            "total_images",
+            f"total_images {body.total_images} cannot be given to run {row.name}, which was {was}; leave it out to go "
+            "on with that run",
+        )
+    return row, created
 
 
 def describe(store: ObjectStore, run: catalog.Run) -> None:
@@ -59,27 +70,34 @@ def open_for_snapshots(tx: Transaction, run: str) -> catalog.Run:
 
 def registered(tx: Transaction, run: catalog.Run, body: SnapshotRegister) -> Snapshot | None:
     """The snapshot of this time and profile, if there is one."""
-    key = body.profile.key
-    found = (s for s in tx.snapshots.list(run.id, up_to=body.num_images) if s.num_images == body.num_images)
-    return next((to_snapshot(s) for s in found if s.profile_key == key), None)
+    row = tx.snapshots.find(run.id, body.num_images, body.profile.key)
+    return None if row is None else to_snapshot(row)
 
 
-def check_object(store: ObjectStore, run: catalog.Run, body: SnapshotRegister) -> None:
-    """Law 1: the object is complete and is what the row will say. Reads its header. Raises Invalid."""
+def check_object(
+    store: ObjectStore, run: catalog.Run, body: SnapshotRegister, like: catalog.Snapshot | None = None
+) -> None:
+    """Law 1: the object is complete and is what the row will say, with the tensors of `like`, another of the run.
+
+    Reads its header, and all of it where the store keeps no hashes. Raises Invalid.
+    """
+    try:
+        weighting(body.profile, body.num_images)
+    except ProfileError as error:
+        raise Invalid.of("profile", f"profile cannot be one of {body.num_images} images: {error}") from error
     wanted = snapshot_key(run.id, num_images=body.num_images, label=body.profile.label, sha256=body.sha256)
     if body.key != wanted:
         raise Invalid.of("key", f"key {body.key} must be {wanted}")
     try:
         info = store.head(body.key)
-        found = read_header(store, body.key, size=body.size).metadata
+        header = read_header(store, body.key, size=body.size)
     except ObjectMissing as error:
         raise Invalid.of(
             "key", f"key {body.key} is not in the service's store ({store.url}); upload it there first"
         ) from error
     except CorruptObject as error:
         raise Invalid.of("key", f"key {body.key}: {error}") from error
-    if info is not None and info.sha256 not in (None, body.sha256):
-        raise Invalid.of("sha256", f"sha256 {body.sha256} is not that of the object, {info.sha256}")
+    found = header.metadata
     if found is None or found.kind != "snapshot":
         raise Invalid.of("key", f"key {body.key} is a safetensors file that does not say which snapshot it is")
     said = {
@@ -92,6 +110,37 @@ def check_object(store: ObjectStore, run: catalog.Run, body: SnapshotRegister) -
     for field, (given, stored) in said.items():
         if given != stored:
             raise Invalid.of(field, f"{field} {given} is not what the file at {body.key} says: {stored}")
+    if like is not None:
+        _check_same(store, body.key, header, like)
+    found_sha256 = digest(store, body.key).sha256 if info is None or info.sha256 is None else info.sha256
+    if found_sha256 != body.sha256:
+        raise Invalid.of("sha256", f"sha256 {body.sha256} is not that of the object, {found_sha256}")
+
+
+def _check_same(store: ObjectStore, key: str, header: Header, like: catalog.Snapshot) -> None:
+    """A reconstruction combines a run's files tensor by tensor. Raises Invalid."""
+    try:
+        others = _tensors(read_header(store, like.key))
+    except ObjectMissing:
+        return  # retention has deleted it since
+    tensors = _tensors(header)
+    for name in sorted(tensors.keys() | others.keys()):
+        if tensors.get(name) != others.get(name):
+            raise Invalid.of(
+                "key",
+                f"key {key} has tensor {name} {_described(tensors.get(name))}; in the run's snapshot at "
+                f"{like.num_images} images it is {_described(others.get(name))}",
+            )
+
+
+def _tensors(header: Header) -> dict[str, tuple[tuple[int, ...], bool]]:
+    """Shape by name, and whether it is averaged."""
+    buffers = set(header.metadata.buffers) if header.metadata is not None else set()
+    return {t.name: (t.shape, is_average(t.name, t.dtype, buffers)) for t in header.tensors}
+
+
+def _described(tensor: tuple[tuple[int, ...], bool] | None) -> str:
+    return "missing" if tensor is None else f"{'averaged' if tensor[1] else 'copied'} with shape {tensor[0]}"
 
 
 def register(tx: Transaction, store: ObjectStore, run_id: str, body: SnapshotRegister) -> tuple[Snapshot, bool]:

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from services.api import downloads
-from services.api.bases.service import held as stored
 from services.api.dependencies import ServicesDep
 from services.api.errors import (
     Damaged,
@@ -18,6 +17,7 @@ from services.api.errors import (
     RangeNotSatisfiable,
     SnapshotsGone,
 )
+from services.api.held import held as stored
 from services.api.idempotency import OnceDep
 from services.api.problems import documented
 from services.api.reconstructions import schemas, service

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
@@ -11,7 +10,7 @@ from services.api.jobs.schemas import Job
 from services.api.schema import MAX_COUNT, Answer, Body, Timestamp
 from shared.catalog import JobState
 from shared.recipes.config import SIGMA_REL_LIMIT
-from shared.snapshots.profile import Profile, TensorProfile
+from shared.snapshots.profile import MIN_SIGMA_REL, Profile, TensorProfile, shown
 
 MAX_OUTPUTS = 256
 
@@ -24,18 +23,21 @@ def _sigma_rels(given: Any) -> tuple[float, ...]:
     if not 1 <= len(values) <= MAX_OUTPUTS:
         raise ValueError(f"must name 1 to {MAX_OUTPUTS} profiles, got {len(values)}")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise ValueError(f"must be a number or a list of numbers, got {value!r}")
         if not 0 < value < SIGMA_REL_LIMIT:
             raise ValueError(
-                f"{value:g} is impossible: a power-function EMA has 0 < sigma_rel < 1/sqrt(12) = {SIGMA_REL_LIMIT:.4f}"
+                f"{shown(value)} is impossible: a power-function EMA has 0 < sigma_rel < 1/sqrt(12) = "
+                f"{SIGMA_REL_LIMIT:.4f}"
             )
+        if value < MIN_SIGMA_REL:
+            raise ValueError(f"{value:g} must be at least {MIN_SIGMA_REL:g}")
     if len(set(values)) != len(values):
         raise ValueError(f"{list(values)} names a profile twice")
     return tuple(map(float, values))
 
 
-_NUMBER = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": SIGMA_REL_LIMIT}
+_NUMBER = {"type": "number", "minimum": MIN_SIGMA_REL, "exclusiveMaximum": SIGMA_REL_LIMIT}
 SigmaRels = Annotated[
     tuple[float, ...],
     BeforeValidator(_sigma_rels),

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from services.api.bases.service import Held, refuse_lost
+from services.api.bases.service import refuse_lost
 from services.api.downloads import Download
 from services.api.errors import Invalid, NoSnapshots, NotFinished
+from services.api.held import Held
 from services.api.idempotency import Outcome
 from services.api.jobs.service import to_job
 from services.api.reconstructions import schemas
@@ -43,12 +44,12 @@ def plan(held: Held, body: schemas.ReconstructionCreate) -> Plan:
         return planning.plan(
             usable,
             body.wanted,
-            num_images=body.num_images or _last_sampled(body.wanted) or _latest(held),
+            num_images=body.num_images or _last_sampled(body.wanted) or held.latest,
             regularize=body.regularize,
             tolerance=body.tolerance,
             probes=held.probes,
             bases=held.bases,
-            update_images=held.run.config["batch_size"] if held.run.origin == "trained" else None,
+            update_images=held.update_images,
         )
     except NoSnapshotAtTime as error:
         raise Invalid.of("num_images", str(error)) from error
@@ -58,24 +59,8 @@ def plan(held: Held, body: schemas.ReconstructionCreate) -> Plan:
 
 def _last_sampled(wanted: Sequence[Profile]) -> int | None:
     """The time at which a sampled profile ends is its own."""
-    return next((profile.times[-1] for profile in wanted if profile.times), None)
-
-
-def _latest(held: Held) -> int:
-    """The latest time at which every tracked EMA is stored; while a run trains, the very latest may be half there.
-
-    What another training loop tracks is what it stored the time before. Raw weights may come and go.
-    """
-    stored_at: dict[int, set[str]] = {}
-    for snapshot in [s for s in held.snapshots if s.profile.kind != "raw"] or held.snapshots:
-        stored_at.setdefault(snapshot.num_images, set()).add(snapshot.profile.key)
-    if not stored_at:
-        return max(basis.num_images for basis in held.bases)
-    if held.run.origin == "trained":
-        tracked = {Profile.power(sigma_rel).key for sigma_rel in held.run.config["ema_sigma_rels"]}
-    else:
-        tracked = stored_at[sorted(stored_at)[-2:][0]]
-    return max((time for time, found in stored_at.items() if tracked <= found), default=max(stored_at))
+    parts = [part for p in wanted for part in (p, p.default, *(t.profile for t in p.tensors or ()))]
+    return next((part.times[-1] for part in parts if part is not None and part.times), None)
 
 
 def bytes_per_second(tx: Transaction) -> float | None:
@@ -147,8 +132,8 @@ def _row(
         "profile": output.profile.model_dump(mode="json"),
         "dtype": body.dtype,
     }
-    worst = max([output.errors, *(t.errors for t in output.tensors)], key=lambda errors: errors.predicted_error)
-    known = tx.reconstructions.as_good(**question, regularize=body.regularize, predicted_error=worst.predicted_error)
+    errors = [part.predicted_error for part in (output.errors, *(t.errors for t in output.tensors))]
+    known = tx.reconstructions.as_good(**question, regularize=body.regularize, predicted_errors=errors)
     if known is not None:
         return known, False
     return tx.reconstructions.find_or_create(**question, plan=_lineage(planned, output, body.regularize))

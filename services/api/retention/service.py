@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.api.bases.service import Held, held
 from services.api.errors import Invalid, RetentionRefused
+from services.api.held import Held, held
 from services.api.idempotency import Outcome
 from services.api.jobs.service import to_job
 from services.api.retention import schemas
