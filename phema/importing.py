@@ -160,6 +160,9 @@ def import_source(
         if run.done:
             run = client.runs.resume(run.id)
         first: Tensors | None = None
+        if done and source.network is None:  # a network's tensors are known
+            there = next(s for s in source.snapshots if s not in missing)
+            first = _tensors(_read(source, there))
         # One file under way is enough: the next one is read meanwhile, and each may be gigabytes.
         with SnapshotWriter(run, store, client=client, max_pending=1) as writer:
             for snapshot in missing:
@@ -277,9 +280,14 @@ def _config(client: Client, name: str, source: Source, dataset: DatasetConfig | 
     except NotFound:
         return config
     same = all(before.config.get(field) == config[field] for field in ("preset", "network"))
-    if before.origin == "imported" and same and (dataset is None or before.config.get("dataset") == config["dataset"]):
-        return before.config
-    return config
+    if before.origin != "imported" or not same:
+        return config
+    if dataset is not None and before.config.get("dataset") != config["dataset"]:
+        raise InvalidArgument(
+            f"dataset is not that with which run {name} was imported, and part of its configuration, which its "
+            "snapshots name; leave it out, or import under another name"
+        )
+    return before.config
 
 
 def _run_config(source: Source, dataset: DatasetConfig | None) -> dict[str, Any]:

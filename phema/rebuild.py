@@ -81,7 +81,7 @@ def rebuild(catalog: Catalog, store: ObjectStore, on_progress: Progress = lambda
             on_progress(done, total)
         try:
             _write_run(catalog, store, run_id, found, rebuilt)
-        except (CorruptObject, NameTaken, ValueError) as error:
+        except (CorruptObject, ObjectMissing, NameTaken, ValueError) as error:
             rebuilt.skipped[run_key(run_id)] = str(error)
     return rebuilt
 

@@ -73,6 +73,22 @@ class SnapshotRepository(Repository):
             query = query.where(Snapshot.num_images <= up_to)
         return self._all(query.order_by(*_ORDER))
 
+    def find(self, run_id: str, num_images: int, profile_key: str) -> Snapshot | None:
+        """The one of that time and profile, if it is kept."""
+        return self._first(
+            select(Snapshot).where(
+                Snapshot.run_id == run_id,
+                Snapshot.num_images == num_images,
+                Snapshot.profile_key == profile_key,
+                Snapshot.retired_at.is_(None),
+            )
+        )
+
+    def latest(self, run_id: str) -> Snapshot | None:
+        """One of the latest time, if any is kept."""
+        query = select(Snapshot).where(Snapshot.run_id == run_id, Snapshot.retired_at.is_(None))
+        return self._first(query.order_by(Snapshot.num_images.desc()))
+
     def fill_probe(self, key: str, probe: bytes) -> None:
         """Give the snapshot with that object its probe, if it lacks one: those of older versions of phema do."""
         statement = update(Snapshot).where(Snapshot.key == key, Snapshot.probe.is_(None)).values(probe=probe)

@@ -132,6 +132,56 @@ def test_wrong_fields_are_named_and_get_no_row(api: Api) -> None:
     assert api.all("/v1/runs/mine/snapshots") == []
 
 
+def test_a_run_holds_the_same_tensors(api: Api) -> None:
+    run = opened(api)
+    assert api.post("/v1/runs/mine/snapshots", uploaded(api, run)).status_code == 201
+    wider = seed.upload(api.store, run, num_images=1280, weights=[1.0] * 13)
+    detail = problem(api.post("/v1/runs/mine/snapshots", wider), 422, "invalid")["detail"]
+    assert "has tensor weight averaged with shape (13,); in the run's snapshot at 640 images it is averaged" in detail
+    copied = uploaded(api, run, 1280, says={"buffers": ["weight"]})
+    detail = problem(api.post("/v1/runs/mine/snapshots", copied), 422, "invalid")["detail"]
+    assert "has tensor weight copied with shape (12,)" in detail
+
+
+@pytest.mark.parametrize(
+    ("profile", "sentence"),
+    [
+        (Profile(kind="exponential", half_life_images=100, rampup_ratio=0.7), "must lie between 0 and ln 2"),
+        (Profile(kind="sampled", times=(10, 600), weights=(1.0, 2.0)), "rise from above 0 to num_images 640"),
+    ],
+)
+def test_an_average_that_planning_could_not_use_gets_no_row(api: Api, profile: Profile, sentence: str) -> None:
+    run = opened(api)
+    document = problem(api.post("/v1/runs/mine/snapshots", uploaded(api, run, 640, profile)), 422, "invalid")
+    assert document["errors"][0]["field"] == "profile"
+    assert sentence in document["detail"]
+
+
+def test_bytes_that_are_not_those_of_the_hash_get_no_row(api: Api) -> None:
+    """A local store keeps no hashes."""
+    body = uploaded(api, opened(api))
+    wrong = hashlib.sha256(b"").hexdigest()
+    key = body["key"].replace(body["sha256"], wrong)
+    api.store.put(key, api.store.get(body["key"]))
+    answer = api.post("/v1/runs/mine/snapshots", {**body, "key": key, "sha256": wrong})
+    assert "is not that of the object" in problem(answer, 422, "invalid")["detail"]
+
+
+def test_a_registered_snapshot_has_a_run_that_a_rebuild_finds(api: Api) -> None:
+    """A service that died between the row of the run and its run.json."""
+    run = opened(api)
+    api.store.delete(run_key(run["id"]))
+    assert api.post("/v1/runs/mine/snapshots", uploaded(api, run)).status_code == 201
+    assert json.loads(api.store.get(run_key(run["id"])))["name"] == "mine"
+
+
+def test_another_length_is_refused(api: Api) -> None:
+    run = opened(api, total_images=1280)
+    assert opened(api, total_images=1280) == opened(api) == run
+    detail = problem(api.post("/v1/runs/external", {**ASKED, "total_images": 2560}), 422, "invalid")["detail"]
+    assert "total_images 2560 cannot be given to run mine, which was opened with 1280" in detail
+
+
 def test_a_file_that_says_otherwise_gets_no_row(api: Api) -> None:
     run = opened(api)
     says: tuple[tuple[dict[str, Any], str], ...] = (
@@ -167,6 +217,18 @@ def test_a_config_must_be_json(api: Api) -> None:
     body = '{"name": "mine", "config": {"loss": NaN}}'
     answer = api.request("POST", "/v1/runs/external", content=body, headers={"Content-Type": "application/json"})
     assert "config holds NaN or an infinity" in problem(answer, 422, "invalid")["detail"]
+    body = '{"name": "mine", "config": {"text": "\\ud800"}}'
+    answer = api.request("POST", "/v1/runs/external", content=body, headers={"Content-Type": "application/json"})
+    assert "config holds half a surrogate pair" in problem(answer, 422, "invalid")["detail"]
+    deep: list[Any] = []
+    for _ in range(299):
+        deep = [deep]
+    detail = problem(api.post("/v1/runs/external", {**ASKED, "config": {"deep": deep}}), 422, "invalid")["detail"]
+    assert "config is nested deeper than 64 levels" in detail
+    for _ in range(299 - 62):
+        deep = deep[0]
+    opened(api, config={"deep": deep})
+    assert len(api.all("/v1/runs")) == 1
     assert (
         "must not start with run-"
         in problem(api.post("/v1/runs/external", {"name": "run-x"}), 422, "invalid")["detail"]
@@ -226,6 +288,15 @@ def test_with_a_network_they_are(api: Api) -> None:
     assert (run["origin"], run["preset"]) == ("imported", "digits-tiny")
     weights = seed.reconstruction(api.catalog, api.store, run["id"])
     assert api.post("/v1/evaluations", {"reconstruction_id": weights.id}).status_code == 202
+
+
+def test_an_import_without_a_dataset_is_not_evaluated(api: Api) -> None:
+    config = seed.run(api.catalog).config | {"dataset": {"name": "imported", "held_out": 0}}
+    run = opened(api, name="imported", origin="imported", config=config)
+    weights = seed.reconstruction(api.catalog, api.store, run["id"])
+    detail = problem(api.post("/v1/evaluations", {"reconstruction_id": weights.id}), 422, "invalid")["detail"]
+    assert "belongs to run imported, whose configuration has no dataset to compare with" in detail
+    assert "import it under another name with its dataset" in detail
 
 
 def test_snapshots_on_s3(open_api: Callable[..., Api], settings: Any, s3_settings: dict[str, Any]) -> None:
