@@ -120,7 +120,7 @@ def accept(catalog: Catalog) -> None:
             num_images=64,
             profile={"kind": "power", "sigma_rel": 0.1, "gamma": 4.0},
             dtype="float32",
-            plan={"snapshots": []},
+            plan={"snapshots": [], "coefficients": []},
         )
         assert needs_job
         job, _ = tx.jobs.enqueue(JobKind.RECONSTRUCT, payload={"ids": [row.id]}, content_key=row.content_key)
