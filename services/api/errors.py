@@ -11,6 +11,7 @@ Problem                     `.status`, `.title`, `.detail` (one sentence), `.kin
 │   ├── NotFinished              what is asked for, or built on, is not there yet, or never will be
 │   ├── RetentionRefused         the policy would ruin what reconstructions need
 │   ├── SnapshotsGone            retention gave snapshots up while work on them was planned
+│   ├── BeingDeleted             retention has given that very snapshot up, and not deleted it yet
 │   └── NotOpen                  the run takes no snapshots from outside: phema trains it, or it has ended
 ├── TooLarge                413  the body is longer than any request of this API
 ├── RangeNotSatisfiable     416  the range starts behind the end of the file
@@ -91,6 +92,10 @@ class RetentionRefused(Conflict):
 
 class SnapshotsGone(Conflict):
     kind, title = "snapshots-gone", "Planned snapshots were given up meanwhile"
+
+
+class BeingDeleted(Conflict):
+    kind, title = "being-deleted", "The snapshot is being deleted"
 
 
 class NotOpen(Conflict):

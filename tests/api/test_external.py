@@ -124,6 +124,7 @@ def test_wrong_fields_are_named_and_get_no_row(api: Api) -> None:
         ({"profile": {"kind": "basis", "index": 0}}, "profile", "is no average that a training loop keeps"),
         ({"probe": "!"}, "probe", "must be base64"),
         ({"probe": "AAAA"}, "probe", "holds 3 bytes"),
+        ({"probe": "AADAfw=="}, "probe", "holds values that are not finite numbers"),
         ({"num_images": 0}, "num_images", "greater than or equal to 1"),
     ):
         document = problem(api.post("/v1/runs/mine/snapshots", {**right, **wrong}), 422, "invalid")

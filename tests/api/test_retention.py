@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from services.api.external import service as external
+from services.phema_worker.records import record
+from services.phema_worker.retain import delete_objects, retain_task
+from services.phema_worker.tasks import Done
+from services.phema_worker.watch import Watch
 from shared.catalog import Catalog, JobKind, JobState, Run
 from shared.snapshots.plan import plan
 from shared.snapshots.profile import Profile
@@ -48,13 +52,12 @@ def kept(api: Api) -> list[int]:
 def delete(api: Api) -> None:
     """Do the oldest queued `retain` job as a worker would."""
     job = seed.claim(api.catalog, JobKind.RETAIN)
+    with api.catalog.transaction(read_only=True) as tx:
+        task = retain_task(tx, job)
+    assert task is not None
+    delete_objects(api.store, task, Watch())
     with api.catalog.transaction() as tx:
-        rows = tx.snapshots.retired(str(job.run_id))
-    for row in rows:
-        api.store.delete(row.key)
-    with api.catalog.transaction() as tx:
-        tx.snapshots.remove(row.id for row in rows)
-        tx.jobs.succeed(job.id, job.fence, {})
+        record(tx, job, task, Done((), {}, 0, 0.0))
 
 
 def test_a_dry_run_says_what_would_be_and_does_nothing(api: Api, run: Run) -> None:
@@ -263,3 +266,20 @@ def test_a_snapshot_from_outside_is_registered_only_with_its_object(api: Api, mo
     answer = api.post("/v1/runs/mine/snapshots", body)
     assert "was deleted by retention meanwhile" in problem(answer, 422, "invalid")["detail"]
     assert api.all("/v1/runs/mine/snapshots") == []
+
+
+@only("sqlite")
+def test_a_snapshot_that_is_being_deleted_cannot_be_registered_again_yet(api: Api) -> None:
+    mine = api.post("/v1/runs/external", {"name": "mine", "config": {}}).json()
+    body = uploaded(api, mine)
+    path = "/v1/runs/mine/snapshots"
+    assert api.post(path, body).status_code == 201
+    with api.catalog.transaction() as tx:
+        tx.snapshots.retire([row.id for row in tx.snapshots.list(mine["id"])])
+        tx.jobs.enqueue(JobKind.RETAIN, payload={}, content_key="retain:mine", run_id=mine["id"])
+    answer = problem(api.post(path, body), 409, "being-deleted")
+    assert "of 640 images and profile 0.05 is being deleted by retention; try again" in answer["detail"]
+    delete(api)
+    again = uploaded(api, mine)
+    assert api.post(path, again).status_code == 201
+    assert len(api.all(path)) == 1

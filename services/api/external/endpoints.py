@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from services.api.dependencies import ServicesDep
-from services.api.errors import Invalid, NameTaken, NotFound, NotOpen
+from services.api.errors import BeingDeleted, Invalid, NameTaken, NotFound, NotOpen
 from services.api.external import service
 from services.api.external.schemas import ExternalRunOpen, SnapshotRegister
 from services.api.problems import documented
@@ -43,7 +43,10 @@ def open_external_run(body: ExternalRunOpen, services: ServicesDep, response: Re
     status_code=201,
     summary="Register an uploaded snapshot",
     tags=["snapshots"],
-    responses={200: {"model": Snapshot, "description": "It was registered."}, **documented(NotFound, NotOpen, Invalid)},
+    responses={
+        200: {"model": Snapshot, "description": "It was registered."},
+        **documented(NotFound, NotOpen, BeingDeleted, Invalid),
+    },
 )
 def register_snapshot(run: RunRef, body: SnapshotRegister, services: ServicesDep, response: Response) -> Snapshot:
     """Enter a file that lies in the store into an external run, once its header says the same run, time and profile.

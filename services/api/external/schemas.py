@@ -7,12 +7,13 @@ import binascii
 import json
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from services.api.runs.schemas import RunName
 from services.api.schema import MAX_COUNT, Body
 from shared.snapshots.header import StoredDtype
-from shared.snapshots.probe import PROBE_WEIGHTS
+from shared.snapshots.probe import PROBE_WEIGHTS, values
 from shared.snapshots.profile import Profile
 
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
@@ -84,6 +85,8 @@ class SnapshotRegister(Body):
                 raise ValueError("must be base64") from error
             if len(data) % 4 or len(data) > _PROBE_BYTES:
                 raise ValueError(f"holds {len(data)} bytes; it must hold at most {PROBE_WEIGHTS} float32 of 4 bytes")
+            if not np.isfinite(values(data)).all():
+                raise ValueError("holds values that are not finite numbers; send none")
         return probe
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from services.api.errors import Invalid, NameTaken, NotOpen
+from services.api.errors import BeingDeleted, Invalid, NameTaken, NotOpen
 from services.api.external.schemas import ExternalRunOpen, SnapshotRegister
 from services.api.runs.schemas import Run
 from services.api.runs.service import to_run
@@ -144,7 +144,7 @@ def _described(tensor: tuple[tuple[int, ...], bool] | None) -> str:
 
 
 def register(tx: Transaction, store: ObjectStore, run_id: str, body: SnapshotRegister) -> tuple[Snapshot, bool]:
-    """The snapshot, and whether it is new. Raises NotOpen, Invalid."""
+    """The snapshot, and whether it is new. Raises NotOpen, BeingDeleted, Invalid."""
     tx.runs.lock(run_id)
     open_for_snapshots(tx, run_id)
     row, created = tx.snapshots.add(
@@ -157,6 +157,11 @@ def register(tx: Transaction, store: ObjectStore, run_id: str, body: SnapshotReg
         sha256=body.sha256,
         probe=body.probe_bytes,
     )
+    if row.retired_at is not None:
+        raise BeingDeleted(
+            f"the snapshot of {body.num_images} images and profile {body.profile.label} is being deleted by retention; "
+            "try again when that has ended"
+        )
     # Retention may have deleted an earlier copy since the object was looked at; with the run locked it cannot any more.
     if created and store.head(body.key) is None:
         raise Invalid.of("key", f"key {body.key} was deleted by retention meanwhile; upload it again")
