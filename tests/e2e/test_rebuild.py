@@ -65,6 +65,7 @@ def test_everything_but_figures_comes_back(lost: Catalog, empty: Catalog, store:
         assert latest.num_images == 96
 
 
+@only("sqlite")
 def test_a_second_rebuild_changes_nothing(lost: Catalog, store: ObjectStore) -> None:
     rebuilt = rebuild(lost, store)
     assert (rebuilt.runs, rebuilt.snapshots, rebuilt.checkpoints, rebuilt.reconstructions) == (0, 0, 0, 0)
@@ -86,6 +87,7 @@ def test_snapshots_of_an_older_phema_learn_how_their_weights_move(
         assert sorted(anew.snapshots.probes(run_id).values()) == sorted(probes.values())
 
 
+@only("sqlite")
 def test_a_damaged_snapshot_gets_no_row(lost: Catalog, empty: Catalog, store: ObjectStore) -> None:
     with lost.transaction() as tx:
         victim = tx.snapshots.list(tx.runs.get("digits").id)[0]
@@ -122,6 +124,7 @@ def test_an_unfinished_run_comes_back_and_resumes_to_the_same_snapshots(
         assert [(s.num_images, s.sigma_rel, s.sha256) for s in tx.snapshots.list(run.id)] == wanted
 
 
+@only("sqlite")
 def test_a_cancelled_run_resumes(catalog: Catalog, store: ObjectStore) -> None:
     attempt = claim_locally(CONFIG, catalog, name="digits")
     with catalog.transaction() as tx:
