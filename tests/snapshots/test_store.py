@@ -24,6 +24,7 @@ from shared.snapshots import (
     open_store,
     verify,
 )
+from shared.snapshots.foreign.errors import ForeignFileRefused
 from shared.snapshots.local import LocalStore
 from shared.snapshots.s3 import S3Store
 
@@ -297,3 +298,4 @@ def test_every_error_is_a_snapshot_error_and_drawn_in_the_tree() -> None:
     tree = SnapshotError.__doc__ or ""
     assert all(child.__name__ in tree and child.__doc__ for child in SnapshotError.__subclasses__())
     assert len(SnapshotError.__subclasses__()) == tree.count("── ")
+    assert ForeignFileRefused in SnapshotError.__subclasses__()
