@@ -18,7 +18,7 @@ Vector = tuple[ObjectInfo, SnapshotMetadata]
 def add_bases(tx: Transaction, run_id: str, found: Iterable[Vector], skipped: dict[str, str]) -> int:
     """Rows for the bases of a run whose vectors are all there, and how many are new; the others are `skipped`.
 
-    The snapshots a basis was made of may be gone: it does not need them. Raises CorruptObject.
+    The snapshots a basis was made of may be gone: it does not need them.
     """
     groups: dict[str, list[Vector]] = {}
     for vector in found:
@@ -27,7 +27,11 @@ def add_bases(tx: Transaction, run_id: str, found: Iterable[Vector], skipped: di
 
 
 def _add_basis(tx: Transaction, run_id: str, group: list[Vector], skipped: dict[str, str]) -> bool:
-    plan = _plan(tx, run_id, group[0][1])
+    try:
+        plan = _plan(tx, run_id, group[0][1])
+    except CorruptObject as error:
+        skipped.update({info.key: str(error) for info, _ in group})
+        return False
     # Attempts that were killed may have left the same vector twice: the same bytes.
     by_index = {metadata.profile.index: info for info, metadata in reversed(group)}
     missing = [index for index in range(len(plan.vectors)) if index not in by_index]
@@ -46,7 +50,8 @@ def _add_basis(tx: Transaction, run_id: str, group: list[Vector], skipped: dict[
         tolerance=plan.tolerance,
         plan=plan.model_dump(mode="json"),
     )
-    if row.vectors is not None:
+    # What a job makes is its own to name or to remove.
+    if row.vectors is not None or row.job_id is not None:
         return False
     infos = [by_index[index] for index in range(len(plan.vectors))]
     tx.bases.complete(row.id, [{"key": i.key, "size": i.size, "sha256": str(i.sha256)} for i in infos])

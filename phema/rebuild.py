@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from phema.basis_files import Vector, add_bases
-from shared.catalog import Catalog, NameTaken, Transaction
+from shared.catalog import Catalog, NameTaken, Snapshot, Transaction
 from shared.recipes.config import RunConfig
 from shared.snapshots.errors import CorruptObject, ObjectMissing
 from shared.snapshots.header import SnapshotMetadata, read_header
 from shared.snapshots.layout import run_key, sha256_of_key
 from shared.snapshots.probe import probe_stored
+from shared.snapshots.profile import Profile
 from shared.snapshots.store import ObjectInfo, ObjectStore, digest
 
 Progress = Callable[[int, int], None]
@@ -40,7 +41,7 @@ class Rebuilt:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-Snapshot = tuple[ObjectInfo, SnapshotMetadata, bytes]
+SnapshotFile = tuple[ObjectInfo, SnapshotMetadata, bytes]
 """Object, header and probe."""
 
 
@@ -48,7 +49,7 @@ Snapshot = tuple[ObjectInfo, SnapshotMetadata, bytes]
 class _Found:
     """The objects of one run, read and verified."""
 
-    snapshots: list[Snapshot] = field(default_factory=list)
+    snapshots: list[SnapshotFile] = field(default_factory=list)
     reconstructions: list[tuple[ObjectInfo, SnapshotMetadata]] = field(default_factory=list)
     checkpoints: list[tuple[ObjectInfo, int]] = field(default_factory=list)
     vectors: list[Vector] = field(default_factory=list)
@@ -130,8 +131,8 @@ def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found,
             found.snapshots = _still_there(tx, store, run_id, found.snapshots)
         snapshots = sum(_add_snapshot(tx, *snapshot) for snapshot in found.snapshots)
         checkpoints = sum(_add_checkpoint(tx, run_id, info, time) for info, time in found.checkpoints)
-        reconstructions = sum(_add_reconstruction(tx, info, metadata) for info, metadata in found.reconstructions)
         bases = add_bases(tx, run_id, found.vectors, rebuilt.skipped)
+        reconstructions = _add_reconstructions(tx, run_id, found.reconstructions, rebuilt.skipped)
     # Counted once committed.
     rebuilt.bases += bases
     rebuilt.runs += created
@@ -140,7 +141,7 @@ def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found,
     rebuilt.reconstructions += reconstructions
 
 
-def _still_there(tx: Transaction, store: ObjectStore, run_id: str, snapshots: list[Snapshot]) -> list[Snapshot]:
+def _still_there(tx: Transaction, store: ObjectStore, run_id: str, snapshots: list[SnapshotFile]) -> list[SnapshotFile]:
     """Those that the catalog lacks and the store still has: retention may have deleted some since they were read, and
     their rows. It removes rows under the lock that is taken here, so what has no row now and is there, stays."""
     tx.runs.lock(run_id)
@@ -183,20 +184,55 @@ def _add_checkpoint(tx: Transaction, run_id: str, info: ObjectInfo, num_images: 
     return num_images not in known
 
 
-def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata) -> bool:
-    """The row that a request with the same question finds. A snapshot that retention has deleted since is known by
-    what the file says of it, and has no id."""
-    lineage = metadata.lineage or {}
-    stored = {s.sha256: s for s in tx.snapshots.list(metadata.run_id)}
+def _add_reconstructions(
+    tx: Transaction, run_id: str, found: list[tuple[ObjectInfo, SnapshotMetadata]], skipped: dict[str, str]
+) -> int:
+    """Rows that requests with the same questions find, and how many are new. Files that do not tell are `skipped`."""
+    snapshots = {snapshot.sha256: snapshot for snapshot in tx.snapshots.list(run_id)}
+    vectors = {str(v["sha256"]): basis.id for basis in tx.bases.finished(run_id) for v in basis.vectors or ()}
+    added = 0
+    # By key, too: rows of earlier versions are not found by their question.
+    known = tx.reconstructions.keys(run_id)
+    for info, metadata in found:
+        if info.key in known:
+            continue
+        try:
+            plan = _plan(metadata.lineage or {}, snapshots, vectors)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            skipped[info.key] = f"object {info.key} does not say what it was made of: {error!r}"
+        else:
+            added += _add_reconstruction(tx, info, metadata, plan)
+    return added
+
+
+def _plan(lineage: dict[str, Any], snapshots: dict[str, Snapshot], vectors: dict[str, str]) -> dict[str, Any]:
+    """The row's plan, from what its file says. A snapshot that retention has deleted since has no id.
+
+    `snapshots`: those of the run, by hash; `vectors`: ids of bases, by the hashes of their vectors. Raises
+    AttributeError, KeyError, TypeError and ValueError for one that is malformed.
+    """
     entries = []
     for said in lineage["snapshots"]:
-        entry = {name: value for name, value in said.items() if name != "id"}
-        if (kept := stored.get(said["sha256"])) is not None:
+        # Earlier versions knew one kind of profile.
+        profile = Profile.model_validate(said["profile"]) if "profile" in said else Profile.power(said["sigma_rel"])
+        entry = {"num_images": said["num_images"], "sha256": said["sha256"], "profile": profile.model_dump(mode="json")}
+        if (kept := snapshots.get(said["sha256"])) is not None:
             names = ("id", "num_images", "profile", "key", "size", "sha256", "dtype")
             entry = {name: getattr(kept, name) for name in names}
         entries.append(entry)
-    # Files of earlier versions told one error, that of the profile.
-    plan = {"profile_error": lineage["predicted_error"], "rounding_error": None} | lineage | {"snapshots": entries}
+    # Files of earlier versions told one error, that of the profile, and were plain least squares.
+    earlier = {"profile_error": lineage["predicted_error"], "rounding_error": None, "regularize": False}
+    plan = earlier | lineage | {"snapshots": entries}
+    for part in (plan, *plan.get("tensors", ())):
+        if len(part["coefficients"]) != len(entries) or not {"predicted_error", "noise_gain"} <= part.keys():
+            raise ValueError("coefficients or errors are lacking")
+    # Bases have new ids. One that is not there any more is none that could be looked at.
+    if plan.pop("basis_id", None) is not None and entries and entries[0]["sha256"] in vectors:
+        plan["basis_id"] = vectors[entries[0]["sha256"]]
+    return plan
+
+
+def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata, plan: dict[str, Any]) -> bool:
     row, _ = tx.reconstructions.find_or_create(
         run_id=metadata.run_id,
         num_images=metadata.num_images,
@@ -204,7 +240,8 @@ def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMet
         dtype=metadata.dtype,
         plan=plan,
     )
-    if row.key is not None:
+    # What a job makes is its own to name or to remove.
+    if row.key is not None or row.job_id is not None:
         return False
     tx.reconstructions.complete(row.id, info.key, info.size, str(info.sha256))
     return True

@@ -98,6 +98,11 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
         # What is there goes before what has to be waited for.
         return min(found, key=lambda row: (row.key is None, max(_errors(row.plan))), default=None)
 
+    def keys(self, run_id: str) -> set[str]:
+        """Of all finished weights of a run."""
+        query = select(Reconstruction.key).where(Reconstruction.run_id == run_id, Reconstruction.key.is_not(None))
+        return {str(key) for key in self._session.scalars(query)}
+
     def complete(self, reconstruction_id: str, key: str, size: int, sha256: str) -> Reconstruction:
         """Register the finished weights; a row that has some keeps them."""
         return self._complete(reconstruction_id, {"key": key, "size": size, "sha256": sha256})

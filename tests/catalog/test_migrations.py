@@ -80,6 +80,18 @@ VALUES (1, 'r', 'r', '{}', 'h', 1, 1, 'j', 1.0)
 """
 
 
+OLD_PLAN = {
+    "snapshots": [{"id": "s", "num_images": 2**31, "sigma_rel": 1 / 30, "key": "k", "size": 2**40, "sha256": "h"}],
+    "coefficients": [1.0],
+    "predicted_error": 1e-4,
+    "noise_gain": 1.0,
+}
+INSERT_RECONSTRUCTION = """
+INSERT INTO reconstructions (seq, id, run_id, num_images, sigma_rel, gamma, dtype, content_key, plan, created_at)
+VALUES (1, 'rec', 'r', 2147483648, 0.05, 16.0, 'float32', 'c', :plan, 1.0)
+"""
+
+
 def stamp(url: str, revision: str) -> None:
     engine = create_engine(parse_url(url))
     with engine.begin() as connection:
@@ -116,15 +128,20 @@ def test_snapshots_of_the_first_schema_stay_as_they_were(empty_url: str) -> None
         names = ", ".join([*row, *rest])
         values = ", ".join(f":{name}" for name in [*row, *rest])
         connection.execute(text(f"INSERT INTO snapshots ({names}) VALUES ({values})"), {**row, **rest})
+        connection.execute(text(INSERT_RECONSTRUCTION), {"plan": json.dumps(OLD_PLAN)})
     with engine.begin() as connection:
         command.upgrade(migration_config(connection), "head")
         (found,) = connection.execute(text("SELECT * FROM snapshots")).mappings()
+        plan = connection.scalar(text("SELECT plan FROM reconstructions"))
     profile = {"kind": "power", "sigma_rel": row["sigma_rel"], "gamma": row["gamma"]}
     kept = {name: row[name] for name in ("id", "run_id", "num_images", "sigma_rel")}
     new = {"profile_key": canonical(profile), "probe": None, "pinned": False, "retired_at": None}
     stored = found["profile"]
     assert (json.loads(stored) if isinstance(stored, str) else stored) == profile
     assert {name: value for name, value in found.items() if name != "profile"} == {**kept, **rest, **new}
+    plan = json.loads(plan) if isinstance(plan, str) else plan
+    assert plan["regularize"] is False, "they were plain least squares"
+    assert (plan["snapshots"][0]["profile"], plan["profile_error"], plan["rounding_error"]) == (profile, 1e-4, None)
     engine.dispose()
 
 

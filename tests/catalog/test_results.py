@@ -195,3 +195,17 @@ def test_content_keys_ignore_the_order_of_keys_only() -> None:
     assert content_key("k", {"a": 1, "b": [0.1, 2]}) == content_key("k", {"b": [0.1, 2], "a": 1})
     assert content_key("k", {"a": [1, 2]}) != content_key("k", {"a": [2, 1]})
     assert content_key("k", 0.1) != content_key("k", math.nextafter(0.1, 1))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"), [((1e-4, 1e-3), True), ((0.99e-4, 1e-3), True), ((1e-5, 1e-3), False), ((1e-3, 1e-4), False)]
+)
+def test_as_good_means_every_part(catalog: Catalog, run_id: str, wanted: tuple[float, float], found: bool) -> None:
+    """Of the profile itself and of each pattern: the worst of one is no measure of the others."""
+    question = {"run_id": run_id, "num_images": 64, "profile": {"kind": "per_tensor"}, "dtype": "float32"}
+    tensors = [{"pattern": "*emb*", "coefficients": [1.0, 0.0], "predicted_error": 1e-3}]
+    with catalog.transaction() as tx:
+        row, _ = tx.reconstructions.find_or_create(**question, plan=PLAN | {"tensors": tensors})
+        tx.reconstructions.complete(row.id, "k", 1, "0" * 64)
+        same = tx.reconstructions.as_good(**question, regularize=True, predicted_errors=wanted)
+    assert (same is not None) == found

@@ -13,6 +13,7 @@ import pytest
 import torch
 from anyio.from_thread import start_blocking_portal
 from safetensors.torch import load_file
+from sqlalchemy import update
 
 import phema
 from phema.rebuild import rebuild
@@ -22,12 +23,13 @@ from services.phema_worker.records import record, task_of
 from services.phema_worker.tasks import Done
 from services.phema_worker.watch import Watch
 from services.phema_worker.workbench import Workbench
-from shared.catalog import Catalog, JobKind
+from shared.catalog import Catalog, JobKind, Reconstruction
 from shared.edm2.ema import PowerFunctionEMA
 from shared.edm2.networks import build_denoiser
 from shared.recipes.config import RunConfig
 from shared.settings import Settings
-from shared.snapshots.file import load_tensors
+from shared.snapshots.file import encode, load_tensors
+from shared.snapshots.header import parse_header
 from shared.snapshots.layout import run_key
 from shared.snapshots.profile import Profile
 from shared.wiring import catalog_from, store_from
@@ -226,6 +228,7 @@ def test_what_is_left_when_the_snapshots_are_gone(house: House, tmp_path: Path) 
     assert found.skipped == {}
     with empty.transaction(read_only=True) as tx:
         rows = {row.dtype: detail(tx, row.id) for row in tx.reconstructions.page(own.run.id).items}
+        (basis_id,) = [basis.id for basis in tx.bases.finished(own.run.id)]
     empty.close()
     restored = rows["float32"]
     assert [s.id for s in restored.snapshots if s.num_images < TIMES[-1]] == [None] * (
@@ -234,4 +237,65 @@ def test_what_is_left_when_the_snapshots_are_gone(house: House, tmp_path: Path) 
     assert [s.sha256 for s in restored.snapshots] == [s["sha256"] for s in before["snapshots"]]
     for name in ("coefficients", "predicted_error", "profile_error", "sha256", "label", "regularize"):
         assert getattr(restored, name) == before[name]
-    assert rows["float16"].basis_id == after["basis_id"]
+    assert rows["float16"].basis_id == basis_id != after["basis_id"], "bases have new ids"
+
+
+def test_a_file_tells_the_time_it_was_asked_for_whatever_was_read(house: House) -> None:
+    """Nothing of the row's own time need be read: the last share of this average is nought."""
+    profile = Profile(kind="sampled", times=(TIMES[1], TIMES[-1]), weights=(1, 0))
+    catalog = house.api.catalog
+    with catalog.transaction() as tx:
+        early = next(s for s in tx.snapshots.list(house.run.id) if s.num_images == TIMES[1])
+        names = ("id", "num_images", "profile", "key", "size", "sha256", "dtype")
+        plan = {"snapshots": [{name: getattr(early, name) for name in names}], "coefficients": [1.0]}
+        row, _ = tx.reconstructions.find_or_create(
+            run_id=house.run.id,
+            num_images=TIMES[-1],
+            profile=profile.model_dump(mode="json"),
+            dtype="float32",
+            plan=plan | {"profile_error": 0.1, "rounding_error": 0.0, "predicted_error": 0.1, "noise_gain": 1.0},
+        )
+        payload = {"reconstruction_ids": [row.id]}
+        tx.jobs.enqueue(JobKind.RECONSTRUCT, payload=payload, content_key="early", run_id=house.run.id)
+    house.work(JobKind.RECONSTRUCT)
+    data = house.file({"id": row.id})
+    metadata = parse_header(data, len(data), "file").metadata
+    assert metadata is not None
+    assert (metadata.num_images, metadata.profile) == (TIMES[-1], profile)
+
+
+def test_a_rebuild_leaves_the_rows_of_jobs_alone(house: House) -> None:
+    """What a job has written is its own, and is removed if it is cancelled."""
+    own = House(house.settings, house.api)
+    (item,) = own.reconstruct(sigma_rel=0.09)
+    catalog = own.api.catalog
+    with catalog.transaction() as tx:  # as before its end was written
+        values = {"key": None, "size": None, "sha256": None}
+        tx.reconstructions._session.execute(update(Reconstruction).filter_by(id=item["id"]).values(values))
+    rebuilt = rebuild(catalog, own.api.store)
+    assert (rebuilt.reconstructions, rebuilt.skipped) == (0, {})
+    assert own.lab.reconstruction(item["id"]).key is None
+
+
+def test_one_odd_file_does_not_end_a_rebuild(house: House, tmp_path: Path) -> None:
+    own = House(house.settings, house.api)
+    (item,) = own.reconstruct(sigma_rel=0.11)
+    whole = own.file(item)
+    metadata = parse_header(whole, len(whole), "whole").metadata
+    assert metadata is not None
+    assert metadata.lineage is not None
+    kept = {name: value for name, value in metadata.lineage.items() if name != "regularize"}
+    tensors = load_tensors(whole)
+    for name, dtype, lineage in (("old", "float32", kept), ("odd", "float32", {"snapshots": [{}]})):
+        data = encode(tensors, metadata.model_copy(update={"lineage": lineage, "dtype": dtype}))
+        own.api.store.put(f"runs/{own.run.id}/reconstructions/{name}.safetensors", data)
+    empty = Catalog(f"sqlite:///{tmp_path / 'rebuilt.db'}")
+    empty.upgrade()
+    rebuilt = rebuild(empty, own.api.store)
+    odd = f"runs/{own.run.id}/reconstructions/odd.safetensors"
+    assert list(rebuilt.skipped) == [odd]
+    assert "does not say what it was made of" in rebuilt.skipped[odd]
+    with empty.transaction(read_only=True) as tx:
+        solves = [row.plan["regularize"] for row in tx.reconstructions.page(own.run.id).items]
+    empty.close()
+    assert sorted(solves) == [False, True], "earlier versions did plain least squares"

@@ -15,7 +15,7 @@ depends_on = None
 
 SEQ = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 KINDS = ("train", "reconstruct", "evaluate", "compact", "retain", "external")
-EXPONENTIAL_ONLY = {"exponential": ("half_life_images", "rampup_ratio"), "power": ("sigma_rel", "gamma")}
+FIELDS_OF_KIND = {"exponential": ("half_life_images", "rampup_ratio"), "power": ("sigma_rel", "gamma")}
 
 
 def upgrade() -> None:
@@ -68,7 +68,7 @@ def _profiles_of_snapshots() -> None:
     table.append_column(sa.Column("profile_key", sa.String()))
     for row in bind.execute(sa.select(table)).mappings().all():
         profile = {"kind": row["profile_kind"]} | {
-            name: row[name] for name in EXPONENTIAL_ONLY[row["profile_kind"]] if row[name] is not None
+            name: row[name] for name in FIELDS_OF_KIND[row["profile_kind"]] if row[name] is not None
         }
         values = {"profile": profile, "profile_key": _canonical(profile)}
         bind.execute(sa.update(table).where(table.c.id == row["id"]).values(**values))
@@ -85,7 +85,7 @@ def _profiles_of_snapshots() -> None:
 
 
 def _profiles_of_reconstructions() -> None:
-    """Plans name profiles and their errors as requests made from now on do."""
+    """Plans name profiles and their errors as requests made from now on do; all were plain least squares."""
     with op.batch_alter_table("reconstructions") as reconstructions:
         reconstructions.add_column(sa.Column("profile", sa.JSON(), nullable=True))
         reconstructions.alter_column("sigma_rel", existing_type=sa.Double(), nullable=True)
@@ -103,7 +103,7 @@ def _profiles_of_reconstructions() -> None:
             | {"profile": known[entry["id"]]["profile"], "dtype": known[entry["id"]]["dtype"]}
             for entry in plan["snapshots"]
         ]
-        plan |= {"profile_error": plan["predicted_error"], "rounding_error": None}
+        plan = {"regularize": False} | plan | {"profile_error": plan["predicted_error"], "rounding_error": None}
         profile = {"kind": "power", "sigma_rel": row["sigma_rel"], "gamma": row["gamma"]}
         bind.execute(sa.update(table).where(table.c.id == row["id"]).values(plan=plan, profile=profile))
     with op.batch_alter_table("reconstructions") as reconstructions:
