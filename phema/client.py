@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import builtins
+import json
 import os
 import time
 import uuid
@@ -234,8 +235,13 @@ class Runs:
         """A run of a training loop of your own, for `phema.SnapshotWriter`: the one of this name and `config`, or new.
 
         `config` is any description that JSON can hold. `origin` is external or imported. `total_images` None grows with
-        the snapshots. Raises Conflict when another run, or this one with another config, has the name.
+        the snapshots. Raises Conflict when another run, or this one with another config, has the name, and
+        InvalidArgument for what JSON cannot hold.
         """
+        try:
+            json.dumps(config, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError, AttributeError) as error:
+            raise InvalidArgument(f"config cannot be written as JSON: {error}") from error
         body = {"name": name, "origin": origin, "config": dict(config or {}), "total_images": total_images}
         return Run.model_validate(self._transport.post("/v1/runs/external", body))
 

@@ -20,6 +20,7 @@ from phema.errors import InvalidArgument, ServiceError, ServiceUnreachable
 from phema.records import Run
 from shared.edm2.ema import PowerFunctionEMA
 from shared.edm2.parameters import is_sharded, whole
+from shared.edm2.profiles import ProfileError
 from shared.settings import Settings
 from shared.snapshots.errors import CorruptObject, StoreUnreachable
 from shared.snapshots.file import TORCH_DTYPES, encode
@@ -29,6 +30,7 @@ from shared.snapshots.probe import probe_of
 from shared.snapshots.profile import Profile
 from shared.snapshots.store import ObjectInfo, ObjectStore, open_store
 from shared.snapshots.uploader import BackgroundUploader, UploadCounts
+from shared.snapshots.weighting import weighting
 from shared.wiring import s3_from, store_from
 
 Origin = Literal["external", "imported"]
@@ -137,6 +139,8 @@ class SnapshotWriter:
             sharded = any(is_sharded(tensor) for tensor in averages.values())
             due = [(_profile(profile), iter(averages.items()), sharded)]
             copied = tuple(buffers)
+        for wanted, _, _ in due:
+            _check_weighting(wanted, now)
         # Everything is copied before anything is handed over: the background would only slow the copying down.
         files = [self._copied(now, p, dtype, copied, items, spread) for p, items, spread in due]
         for metadata, tensors in filter(None, files):
@@ -239,6 +243,7 @@ class SnapshotWriter:
 
         def produce() -> tuple[str, bytes]:
             nonlocal probe
+            _check_finite(tensors, metadata)
             data = encode(tensors, metadata)
             probe = probe_of(data)
             sha256 = hashlib.sha256(data).hexdigest()
@@ -309,6 +314,24 @@ def _profile(given: Any) -> Profile:
         raise InvalidArgument(f"profile {given!r} is none: {message}") from error
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"profile {given!r} is neither a sigma_rel nor a phema.Profile: {error}") from error
+
+
+def _check_weighting(profile: Profile, num_images: int) -> None:
+    """Registered, an impossible average would block every plan. Raises InvalidArgument."""
+    try:
+        weighting(profile, num_images)
+    except ProfileError as error:
+        raise InvalidArgument(f"profile cannot be one of {num_images} images: {error}") from error
+
+
+def _check_finite(tensors: Mapping[str, Tensor], metadata: SnapshotMetadata) -> None:
+    """Raises InvalidArgument."""
+    for name, tensor in tensors.items():
+        if name not in metadata.buffers and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise InvalidArgument(
+                f"tensor {name} at {metadata.num_images} images holds NaN or an infinity, which would spoil every "
+                "reconstruction: the training has diverged"
+            )
 
 
 def _time(num_images: Any) -> int:

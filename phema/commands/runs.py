@@ -64,7 +64,7 @@ def list_runs(
             r.state,
             r.preset or r.origin,
             f"{r.num_images:,}",
-            f"{r.num_images / r.total_images:.0%}",
+            _share(r),
             when(r.created_at),
             r.id,
         )
@@ -169,7 +169,13 @@ def metrics(context: typer.Context, run: RunName, limit: Limit = None, as_json: 
 
 
 def _share(run: Run) -> str:
-    return f"{run.num_images / run.total_images:.0%}"
+    return f"{run.num_images / run.total_images:.0%}" if _has_length(run) else "-"
+
+
+def _has_length(run: Run) -> bool:
+    """That of another training loop need not say its length, which then grows with its snapshots, without progress."""
+    progress = run.job.progress if run.job is not None else 0
+    return run.origin == "trained" or run.done or bool(progress) or run.total_images > max(run.num_images, 1)
 
 
 def _describe(view: Screen, run: Run, latest: dict[str, float | None], times: list[int]) -> None:
@@ -177,7 +183,12 @@ def _describe(view: Screen, run: Run, latest: dict[str, float | None], times: li
         ("id", run.id),
         ("state", run.state),
         ("preset", run.preset) if run.preset else ("origin", run.origin),
-        ("images", f"{run.num_images:,} of {run.total_images:,} ({_share(run)})"),
+        (
+            "images",
+            f"{run.num_images:,} of {run.total_images:,} ({_share(run)})"
+            if _has_length(run)
+            else f"{run.num_images:,}",
+        ),
         ("snapshots", f"at {len(times)} times, latest {times[-1]:,}" if times else "none yet"),
         ("created", when(run.created_at)),
     ]

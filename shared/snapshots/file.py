@@ -83,8 +83,10 @@ def _stored(name: str, tensor: Tensor, metadata: SnapshotMetadata) -> Tensor:
     tensor = tensor.detach()
     if tensor.is_floating_point() and name not in metadata.buffers:
         cast = tensor.to(TORCH_DTYPES[DTYPE_CODES[metadata.dtype]])
-        if metadata.dtype == "float16" and bool(torch.isinf(cast).any() & tensor.isfinite().all()):
-            raise ValueError(f"tensor {name} holds values beyond float16's 65504; store this run as float32")
+        if cast.dtype != tensor.dtype and bool((cast.isinf() & tensor.isfinite()).any()):
+            way_on = "" if metadata.dtype == "float32" else "; store this run as float32"
+            limit = torch.finfo(cast.dtype).max
+            raise ValueError(f"tensor {name} holds values beyond {metadata.dtype}'s {limit:g}{way_on}")
         tensor = cast
     if tensor.dtype not in _CODES:
         raise ValueError(f"tensor {name} has dtype {tensor.dtype}, which a snapshot file cannot hold")

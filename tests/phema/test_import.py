@@ -117,6 +117,10 @@ def test_state_dicts_with_a_pattern_and_no_network(cli: Cli, client: Client, nam
     code, out, err = cli("import", str(folder), "--name", name, "--pattern", pattern)
     assert (code, out) == (0, f"{name}: 0 snapshots written, 2 were there\n"), err
     assert [(s.num_images, s.sigma_rel) for s in client.runs.snapshots(name)] == [(6400, 0.05), (12_800, 0.05)]
+    torch.save({"weight": torch.ones(4)}, folder / "step-19200-0.05.pt")
+    code, _, err = cli("import", str(folder), "--name", name, "--pattern", pattern)
+    assert code != 0
+    assert "has other tensors than the files before it: 'weight' has the shape (4,), not (3,)" in err
 
 
 def test_state_dicts_of_a_preset_are_a_network(client: Client, name: str, folder: Path, tmp_path: Path) -> None:

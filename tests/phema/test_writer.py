@@ -255,6 +255,11 @@ def test_mistakes_are_one_sentence(store_around: Service, client: Client, name: 
             ((64, ema), {"profile": 0.05}, "profile and buffers are a PowerFunctionEMA's own"),
             ((64, state), {}, "profile is missing: name the sigma_rel"),
             ((64, state), {"profile": 0.4}, "profile 0.4 is .*must lie strictly between 0 and"),
+            (
+                (64, state),
+                {"profile": phema.Profile(kind="sampled", times=(5,), weights=(1.0,))},
+                "profile cannot be one of 64 images: times must rise from above 0 to num_images 64",
+            ),
             ((64, state), {"profile": "short"}, "profile 'short' is neither a sigma_rel nor a phema.Profile"),
             ((64, state), {"profile": 0.05, "dtype": "float8"}, "dtype 'float8' is unknown; allowed: float32, float16"),
             ((64, state), {"profile": 0.05, "buffers": ["n"]}, "buffers names 'n', which is not among the 2 tensors"),
@@ -275,6 +280,8 @@ def test_mistakes_are_one_sentence(store_around: Service, client: Client, name: 
         SnapshotWriter(name)
     with pytest.raises(errors.Conflict, match="is taken by another run, or by this one with another"):
         SnapshotWriter(name, config={"other": 1})
+    with pytest.raises(errors.InvalidArgument, match="config cannot be written as JSON: Object of type Linear"):
+        SnapshotWriter(name, config={"model": module})
     with pytest.raises(errors.InvalidArgument, match="origin 'mine' is unknown; allowed: external, imported"):
         SnapshotWriter(name, origin="mine")  # type: ignore[arg-type]
     with pytest.raises(errors.InvalidArgument, match=r"store url 'store' must be file:///folder or s3://bucket/prefix"):
@@ -285,11 +292,36 @@ def test_mistakes_are_one_sentence(store_around: Service, client: Client, name: 
     assert len(client.runs.snapshots(name)) == 1
 
 
+def test_a_run_of_unknown_length_shows_no_share(
+    store_around: Service, client: Client, name: str, cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    def shown() -> list[str]:
+        return next(line.split() for line in cli("runs", "list")[1].splitlines() if line.split()[0] == name)
+
+    with SnapshotWriter(name) as writer:
+        assert shown()[3:5] == ["0", "-"]
+        writer.save(64, {"w": torch.ones(2)}, profile=0.05)
+        writer.flush()
+        assert shown()[3:5] == ["64", "-"]
+        assert "of 64" not in cli("runs", "show", name)[1]
+        writer.finish()
+    assert shown()[3:5] == ["64", "100%"]
+
+
 def test_weights_too_large_for_the_dtype_are_reported(store_around: Service, name: str) -> None:
     writer = SnapshotWriter(name)
     writer.save(64, {"w": torch.full([2], 1e6)}, profile=0.05)
     with pytest.raises(ValueError, match="tensor w holds values beyond float16's 65504; store this run as float32"):
         writer.close()
+
+
+def test_weights_that_diverged_are_reported(store_around: Service, client: Client, name: str) -> None:
+    writer = SnapshotWriter(name)
+    writer.save(64, {"w": torch.ones(2), "limit": torch.tensor([torch.inf])}, profile=0.05, buffers=["limit"])
+    writer.save(128, {"w": torch.tensor([1.0, torch.nan]), "limit": torch.ones(1)}, profile=0.05, buffers=["limit"])
+    with pytest.raises(errors.InvalidArgument, match="tensor w at 128 images holds NaN or an infinity"):
+        writer.close()
+    assert [s.num_images for s in client.runs.snapshots(name)] == [64]
 
 
 def test_to_s3_through_a_guarded_api(

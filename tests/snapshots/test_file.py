@@ -175,7 +175,9 @@ def test_mistakes_when_encoding() -> None:
     with pytest.raises(ValueError, match=r"buffers names 'emb\.freqs', which is not among the 1 tensors"):
         encode({"w": torch.ones(3)}, metadata())
     with pytest.raises(ValueError, match=r"tensor w holds values beyond float16's 65504; store this run as float32"):
-        encode({"w": torch.tensor([7e4])}, metadata(buffers=()))
+        encode({"w": torch.tensor([7e4, math.inf])}, metadata(buffers=()))
+    with pytest.raises(ValueError, match=r"tensor w holds values beyond float32's 3\.40282e\+38$"):
+        encode({"w": torch.tensor([1e300], dtype=torch.float64)}, metadata(buffers=(), dtype="float32"))
     with pytest.raises(ValueError, match=r"tensor w has dtype torch.complex64"):
         encode({"w": torch.ones(3, dtype=torch.complex64)}, metadata(buffers=()))
     kept = load_tensors(encode({"w": torch.tensor([math.inf, math.nan])}, metadata(buffers=())))

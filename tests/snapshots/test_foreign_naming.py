@@ -120,6 +120,10 @@ def test_a_list_needs_no_names_and_reads_what_it_writes(tmp_path: Path) -> None:
     assert [s.profile.kind for s in found] == ["power", "exponential", "raw"]
     mapping.write_text(as_listed(found, tmp_path))
     assert listed_files(tmp_path, mapping) == found
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    mapping.write_text(as_listed(found, elsewhere))
+    assert listed_files(elsewhere, mapping) == found
 
 
 GOOD = {"file": "a.pt", "num_images": 5, "profile": {"kind": "raw"}}
@@ -138,6 +142,10 @@ GOOD = {"file": "a.pt", "num_images": 5, "profile": {"kind": "raw"}}
         ([{**GOOD, "profile": {"kind": "basis", "index": 1}}], "of kind 'basis'; allowed: power"),
         ([{**GOOD, "file": "none.pt"}], r"its entry \[0\].file, 'none.pt', is no file"),
         ([{**GOOD, "file": "mapping.json"}], "is no file of .pkl, .safetensors"),
+        (
+            [{**GOOD, "profile": {"kind": "sampled", "times": [4], "weights": [1]}}],
+            "its profile at 5: times must rise from above 0 to num_images 5",
+        ),
         ([GOOD, GOOD], "it has time 5 and profile raw like"),
     ],
 )

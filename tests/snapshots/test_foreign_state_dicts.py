@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared.edm2.config import NetworkConfig
 from shared.edm2.networks import build_denoiser
@@ -94,9 +94,79 @@ class Attack:
 def test_an_attack_is_refused(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     torch.save({"a": torch.ones(1), "b": Attack(f"touch {canary}")}, tmp_path / "a.pt")
-    with pytest.raises(ForeignFileRefused, match="more than weights_only loading allows"):
+    with pytest.raises(ForeignFileRefused, match=r"it names 'posix\.system', which no checkpoint of tensors does"):
         read_state_dict(tmp_path / "a.pt")
     assert not canary.exists()
+
+
+def pickled(path: Path, stream: bytes) -> None:
+    """A checkpoint with this pickle."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", stream)
+        archive.writestr("archive/version", b"3\n")
+
+
+def test_bombs_are_refused_before_torch_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("torch read a hostile checkpoint"))
+    path = tmp_path / "a.pt"
+    # Pairs that hold the pair before twice: hashing the last one takes 2^60 steps.
+    pairs = b"\x80\x02Nq\0" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60))
+    for stream, sentence in (
+        (pairs + b"}h\x3cNs.", "a tuple is a key in it"),
+        (pairs + b"c__builtin__\nset\n]h\x3ca\x85R.", "a tuple is a key in it"),
+        (b"\x80\x02ccollections\nOrderedDict\n]\x85R.", "makes an OrderedDict out of arguments"),
+        (b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.", "it names '__builtin__.bytearray'"),
+        (
+            b"\x80\x02(X\7\0\0\0storagectorch\nHalfStorage\nX\1\0\0\x000X\3\0\0\0cpuM\0\1tQ.",
+            "256 elements of torch.HalfS",
+        ),
+        (b"\x80\x02}.}.", "goes on behind its end"),
+    ):
+        pickled(path, stream)
+        with pytest.raises(ForeignFileRefused, match=sentence):
+            read_state_dict(path)
+
+
+def test_two_directories_are_refused(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    """Python's zipfile finds the directory of the second archive, torch that of the first."""
+    path = tmp_path / "a.pt"
+    torch.save(tensors, path)
+    good = path.read_bytes()
+    for name, before in (("another", good), ("some bytes", b"PK\3\4")):
+        path.write_bytes(before + good)
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None, name
+        with pytest.raises(ForeignFileRefused, match=r"a zip file whose (end|directory) is not where it says"):
+            read_state_dict(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"N.")
+        archive.writestr("a/DATA.pkl", b"}.")
+    with pytest.raises(ForeignFileRefused, match="two entries of one name"):
+        read_state_dict(path)
+
+
+def test_what_a_trainer_saves_beside_tensors_is_passed_over(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(2)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])
+    more = {"rng": torch.get_rng_state(), "tags": {"a", "b"}, "bytes": b"\xff", "device": torch.device("cpu")}
+    states = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+    torch.save({"model": model.state_dict(), **states, **more}, tmp_path / "a.pt")
+    assert same(read_state_dict(tmp_path / "a.pt"), model.state_dict())
+    torch.save({1: tensors, 2: tensors}, tmp_path / "a.pt")
+    with pytest.raises(ForeignFileRefused, match=r"several dicts of tensors; choose with --key: 1 \(no text\), 2"):
+        read_state_dict(tmp_path / "a.pt")
+
+
+def test_layers_may_share_their_weights(tmp_path: Path) -> None:
+    shared = torch.randn(64, 64)
+    torch.save({f"layers.{i}.weight": shared for i in range(12)}, tmp_path / "a.pt")
+    assert len(read_state_dict(tmp_path / "a.pt")) == 12
+    torch.save({f"layers.{i}.weight": shared for i in range(5000)}, tmp_path / "a.pt")
+    with pytest.raises(ForeignFileRefused, match="many times the size of the file"):
+        read_state_dict(tmp_path / "a.pt")
 
 
 def test_other_files_are_refused(tmp_path: Path, tensors: dict[str, Tensor]) -> None:

@@ -55,6 +55,8 @@ class Vocabulary:
     refer: Callable[[Any], Any] | None = None
     """BINPERSID: a record for a reference to something outside the stream."""
     protocols: tuple[int, ...] = (2, 3, 4, 5)
+    subject: str = "published network"
+    """What errors say does not hold such things."""
 
     def __contains__(self, name: Name) -> bool:
         return name in self.calls or name in self.instances or name in self.mentions
@@ -90,7 +92,7 @@ class Machine:
                     raise Unexpected(f"it has more than {MAX_OPERATIONS:,} pickle operations")
                 operation = _OPERATIONS.get(code)
                 if operation is None:
-                    raise Unexpected(f"pickle operation {_label(code)} has no place in a published network")
+                    raise Unexpected(f"pickle operation {_label(code)} has no place in a {self._vocabulary.subject}")
                 operation(self)
                 start = self._position
             result = self._pop()
@@ -157,7 +159,7 @@ class Machine:
             raise Unexpected("a name in it is no text")
         name = Name(module[:MAX_NAME_BYTES], attribute[:MAX_NAME_BYTES])
         if name not in self._vocabulary:
-            raise Unexpected(f"it names {str(name)!r}, which no published network does")
+            raise Unexpected(f"it names {str(name)!r}, which no {self._vocabulary.subject} does")
         return name
 
     # Operations, by what they do.
@@ -201,14 +203,14 @@ class Machine:
         target = self._top()
         if type(target) is not set:
             raise Unexpected(f"it adds members to {_kind(target)}")
-        target.update(_key(value) for value in values)
+        target.update(check_key(value) for value in values)
 
     def _set(self, values: list[Any]) -> None:
         target = self._top()
         if type(target) is not dict or len(values) % 2:
             raise Unexpected(f"it sets items of {_kind(target)}")
         for key, value in zip(values[::2], values[1::2], strict=True):
-            target[_key(key)] = value
+            target[check_key(key)] = value
 
     def _set_item(self) -> None:
         value, key = self._pop(), self._pop()
@@ -227,7 +229,7 @@ class Machine:
         table: Mapping[Name, Callable[[tuple[Any, ...]], Any]] = getattr(self._vocabulary, builders)
         if type(name) is not Name or name not in table or type(arguments) is not tuple:
             what = repr(str(name)) if type(name) is Name else _kind(name)
-            raise Unexpected(f"it calls {what} with {_kind(arguments)}, which no published network does")
+            raise Unexpected(f"it calls {what} with {_kind(arguments)}, which no {self._vocabulary.subject} does")
         self._push(table[name](arguments))
 
     def _build(self) -> None:
@@ -243,8 +245,11 @@ class Machine:
         self._push(self._vocabulary.refer(reference))
 
 
-def _key(value: Any) -> str | int:
-    """Large integers are refused as keys because any number of them can be chosen to have one hash."""
+def check_key(value: Any) -> str | int:
+    """The value itself. Raises Unexpected for what may not be a key or a member of a set.
+
+    Large integers are refused as keys because any number of them can be chosen to have one hash.
+    """
     if type(value) is str or (type(value) is int and abs(value) < 2**31):
         return value
     raise Unexpected(f"{_kind(value)} is a key in it; only texts and small integers may be")
@@ -316,7 +321,7 @@ _OPERATIONS: dict[int, _Operation] = {
     ord("s"): Machine._set_item,
     ord("u"): lambda m: m._set(m._pop_to_mark()),
     0x90: lambda m: m._add(m._pop_to_mark()),
-    0x91: lambda m: m._push(frozenset(map(_key, m._pop_to_mark()))),
+    0x91: lambda m: m._push(frozenset(map(check_key, m._pop_to_mark()))),
     ord("c"): Machine._global,
     0x93: Machine._stack_global,
     ord("R"): lambda m: m._call("calls"),

@@ -15,8 +15,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from shared.edm2.profiles import ProfileError
 from shared.snapshots.foreign.errors import ForeignFileRefused
 from shared.snapshots.profile import Profile
+from shared.snapshots.weighting import weighting
 
 SUFFIXES = (".pkl", ".safetensors", ".pt", ".pth", ".ckpt")
 """Of files that can be imported."""
@@ -139,13 +141,18 @@ def as_listed(snapshots: Iterable[ForeignSnapshot], folder: Path) -> str:
     """The list in JSON that `listed_files` reads as these snapshots."""
     entries = [
         {
-            "file": str(snapshot.path.relative_to(folder)),
+            "file": str(_named(snapshot.path, folder)),
             "num_images": snapshot.num_images,
             "profile": snapshot.profile.model_dump(mode="json"),
         }
         for snapshot in snapshots
     ]
     return json.dumps(entries, indent=1)
+
+
+def _named(path: Path, folder: Path) -> Path:
+    """As a list may name it: below the folder, or in full."""
+    return path.relative_to(folder) if path.is_relative_to(folder) else path.absolute()
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -191,6 +198,10 @@ def _ordered(found: list[ForeignSnapshot], where: Path, wanted: str) -> list[For
         raise ForeignFileRefused(str(where), f"it has no {wanted}")
     by_key: dict[tuple[int, str], ForeignSnapshot] = {}
     for snapshot in found:
+        try:
+            weighting(snapshot.profile, snapshot.num_images)
+        except ProfileError as error:
+            raise ForeignFileRefused(str(snapshot.path), f"its profile at {snapshot.num_images:,}: {error}") from error
         key = (snapshot.num_images, snapshot.profile.key)
         if key in by_key:
             raise ForeignFileRefused(

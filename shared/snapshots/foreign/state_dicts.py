@@ -12,12 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from shared.snapshots.file import TORCH_DTYPES
+from shared.snapshots.foreign.checkpoints import check_checkpoint
 from shared.snapshots.foreign.errors import ForeignFileRefused
 from shared.snapshots.foreign.zips import stored_entries
 
 _MAX_DIRECTORY_BYTES = 2**25
-_MOST_SHARING = 4
-"""Tied weights stand in a checkpoint once and have several names; a few elements with huge sizes are a bomb."""
+_MOST_SHARING, _MOST_TIED = 4, 64
+"""Tied weights stand in a checkpoint once and have several names; a few elements of huge sizes or of thousands of names
+are a bomb. So many times the size of the file its views, and all its tensors, may have."""
 _STORABLE = frozenset(TORCH_DTYPES.values())
 
 
@@ -33,7 +35,8 @@ def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise ForeignFileRefused(str(path), f"it is no safetensors file, or was cut off ({error})") from error
     with path.open("rb") as file:
-        stored_entries(file, str(path), max_directory_bytes=_MAX_DIRECTORY_BYTES)
+        entries = stored_entries(file, str(path), max_directory_bytes=_MAX_DIRECTORY_BYTES)
+        check_checkpoint(file, entries, str(path))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises errors of many kinds for files that it does not understand
@@ -55,8 +58,13 @@ def _chosen(content: Any, key: str | None, name: str) -> Mapping[Any, Any]:
     if not found:
         raise ForeignFileRefused(name, "it holds no dict of tensors, by itself or under one of its keys")
     if len(found) > 1:
-        raise ForeignFileRefused(name, f"it holds several dicts of tensors; choose with --key: {', '.join(found)}")
+        raise ForeignFileRefused(name, f"it holds several dicts of tensors; choose with --key: {_keys(found)}")
     return content[found[0]]  # type: ignore[no-any-return]
+
+
+def _keys(found: list[Any]) -> str:
+    """Only texts can be given with --key."""
+    return ", ".join(key[:100] if isinstance(key, str) else f"{key!r} (no text)" for key in found[:20])
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -72,6 +80,12 @@ def _checked(tensors: Mapping[Any, Tensor], path: Path) -> dict[str, Tensor]:
             raise ForeignFileRefused(name, f"its tensor {key!r} is {tensor.dtype} and {tensor.layout}, not storable")
     if not any(tensor.is_floating_point() for tensor in tensors.values()):
         raise ForeignFileRefused(name, "none of its tensors is floating-point, so there are no weights to average")
-    if sum(tensor.nbytes for tensor in tensors.values()) > _MOST_SHARING * path.stat().st_size:
+    size = path.stat().st_size
+    # A view that has several names counts once, so that layers may share their weights.
+    views = {
+        (t.untyped_storage().data_ptr(), t.storage_offset(), t.dtype, t.shape, t.stride()): t for t in tensors.values()
+    }
+    in_all = sum(tensor.nbytes for tensor in tensors.values())
+    if sum(view.nbytes for view in views.values()) > _MOST_SHARING * size or in_all > _MOST_TIED * size:
         raise ForeignFileRefused(name, "its tensors repeat their elements: they are many times the size of the file")
     return {key: tensor.detach() for key, tensor in tensors.items()}

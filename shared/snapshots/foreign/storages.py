@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from shared.snapshots.foreign.errors import ForeignFileRefused
 from shared.snapshots.foreign.machine import Machine
 from shared.snapshots.foreign.records import SERIALISED_STORAGE, StorageReference, StoredTensor
-from shared.snapshots.foreign.zips import UNREADABLE, stored_entries
+from shared.snapshots.foreign.zips import read_entry, stored_entries
 
 _ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 _DTYPES = {
@@ -73,8 +72,8 @@ def _inspect_zip(payload: memoryview, name: str) -> StorageReference:
     inside = f"{name}, in a storage,"
     file = io.BytesIO(payload)
     entries = stored_entries(file, inside, max_directory_bytes=_MAX_DIRECTORY_BYTES)
-    stream = memoryview(_read_entry(file, entries["data.pkl"], inside))
-    if "byteorder" in entries and _read_entry(file, entries["byteorder"], inside) != b"little":
+    stream = memoryview(read_entry(file, entries["data.pkl"], inside))
+    if "byteorder" in entries and read_entry(file, entries["byteorder"], inside) != b"little":
         raise ForeignFileRefused(inside, "it was written on a big-endian machine")
     machine = Machine(stream, inside, SERIALISED_STORAGE)
     reference = machine.load()
@@ -84,14 +83,6 @@ def _inspect_zip(payload: memoryview, name: str) -> StorageReference:
         raise ForeignFileRefused(inside, f"it lacks its data {reference.key[:50]!r}")
     _check_length(reference, entries[f"data/{reference.key}"].file_size, name)
     return reference
-
-
-def _read_entry(file: io.BytesIO, entry: zipfile.ZipInfo, inside: str) -> bytes:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return archive.read(entry)
-    except UNREADABLE as error:
-        raise ForeignFileRefused(inside, f"it is a zip file that cannot be read ({error})") from error
 
 
 def _check_length(reference: StorageReference, found: int, name: str) -> None:

@@ -9,7 +9,8 @@ from shared.snapshots.foreign.errors import ForeignFileRefused
 
 _END, _LOCATOR, _END64 = b"PK\5\6", b"PK\6\7", b"PK\6\6"
 _END_BYTES, _TAIL_BYTES = 22, 22 + 20 + 56
-UNREADABLE = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, OverflowError)
+_FIRST = b"PK\3\4"
+_UNREADABLE = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, OverflowError)
 """What zipfile raises for broken archives."""
 MAX_PICKLE_BYTES = 2**24
 """Of a checkpoint's `data.pkl`, which names its tensors; their elements are entries of their own."""
@@ -20,6 +21,7 @@ def stored_entries(file: IO[bytes], name: str, *, max_directory_bytes: int) -> d
 
     Raises ForeignFileRefused for what is no zip file, is cut off, compressed, encrypted, commented, or lists more than
     `max_directory_bytes`: every reader finds the same directory, and none needs more memory than the file's size.
+    (Python forgives bytes before an archive by shifting its offsets, torch does not: there are none here.)
     """
     size = file.seek(0, 2)
     file.seek(max(0, size - _TAIL_BYTES))
@@ -27,19 +29,27 @@ def stored_entries(file: IO[bytes], name: str, *, max_directory_bytes: int) -> d
     end = tail[-_END_BYTES:]
     if end[:4] != _END or end[-2:] != b"\0\0":
         raise ForeignFileRefused(name, "it does not end as a zip file of torch, or was cut off")
-    listed = int.from_bytes(end[12:16], "little")
-    if tail[-42:-38] == _LOCATOR and tail[:4] == _END64:
-        listed = int.from_bytes(tail[40:48], "little")
+    count, listed, start = (int.from_bytes(end[a:b], "little") for a, b in ((10, 12), (12, 16), (16, 20)))
+    behind = size - _END_BYTES
+    if tail[-42:-38] == _LOCATOR:
+        behind = size - _TAIL_BYTES
+        if tail[:4] != _END64 or int.from_bytes(tail[-34:-26], "little") != behind:
+            raise ForeignFileRefused(name, "it is a zip file whose end is not where it says")
+        count, listed, start = (int.from_bytes(tail[a : a + 8], "little") for a in (32, 40, 48))
     if listed > max_directory_bytes:
         raise ForeignFileRefused(name, f"it is a zip file with {listed:,} bytes of names; torch's have fewer")
+    file.seek(0)
+    if file.read(4) != _FIRST or start + listed != behind:
+        raise ForeignFileRefused(name, "it is a zip file whose directory is not where it says, or with bytes before it")
     file.seek(0)
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         raise ForeignFileRefused(name, f"it is a zip file that cannot be read ({error})") from error
     by_name = {entry.filename.partition("/")[2]: entry for entry in entries}
-    if len(by_name) != len(entries):
+    # torch looks entries up by their number and without regard to case.
+    if not len({entry_name.lower() for entry_name in by_name}) == len(entries) == count:
         raise ForeignFileRefused(name, "it is a zip file with two entries of one name")
     packed = any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries)
     if packed or sum(entry.file_size for entry in entries) > size:
@@ -47,3 +57,12 @@ def stored_entries(file: IO[bytes], name: str, *, max_directory_bytes: int) -> d
     if "data.pkl" not in by_name or by_name["data.pkl"].file_size > MAX_PICKLE_BYTES:
         raise ForeignFileRefused(name, f"it is a zip file without data.pkl of at most {MAX_PICKLE_BYTES:,} bytes")
     return by_name
+
+
+def read_entry(file: IO[bytes], entry: zipfile.ZipInfo, name: str) -> bytes:
+    """One entry's bytes. Raises ForeignFileRefused."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.read(entry)
+    except _UNREADABLE as error:
+        raise ForeignFileRefused(name, f"it is a zip file that cannot be read ({error})") from error
