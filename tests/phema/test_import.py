@@ -88,6 +88,13 @@ def test_importing_again_writes_what_is_missing(client: Client, name: str, folde
     assert len(client.runs.snapshots(name)) == 6
 
 
+def test_a_dataset_comes_with_the_first_import(client: Client, name: str, folder: Path) -> None:
+    foreign.write_run(folder, [65], [0.05])
+    import_run(folder, name, client=client)
+    with pytest.raises(InvalidArgument, match=f"dataset is not that with which run {name} was imported"):
+        import_run(folder, name, dataset=str(folder), client=client)
+
+
 def test_a_broken_file_ends_an_import_that_goes_on_when_it_is_mended(client: Client, name: str, folder: Path) -> None:
     foreign.write_run(folder, KIMGS, [0.05])
     last = folder / "network-snapshot-0000196-0.050.pkl"
