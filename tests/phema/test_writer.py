@@ -25,6 +25,7 @@ from shared.settings import Settings
 from shared.snapshots import CorruptObject, S3Options
 from shared.snapshots.errors import SnapshotError, StoreUnreachable
 from shared.snapshots.header import read_header
+from shared.snapshots.layout import run_key
 from shared.snapshots.store import Data, ObjectInfo, ObjectStore
 from tests.phema.service import Service, api, process
 
@@ -180,6 +181,10 @@ def test_the_catalog_is_rebuilt_with_the_run(store_around: Service, client: Clie
         assert (run.id, run.origin, run.config, run.state) == (known.id, "external", {"lr": 0.1}, "running")
         assert (run.config_hash, run.num_images, run.total_images) == (known.config_hash, 64, 64)
     assert rebuild(empty, only).runs == 0  # type: ignore[arg-type]
+    # A run that nobody described is passed over, and what lies behind it is not.
+    store_around.store.delete(run_key(known.id))
+    rebuilt = rebuild(empty, only)  # type: ignore[arg-type]
+    assert list(rebuilt.skipped) == [run_key(known.id)]
     empty.close()
 
 
