@@ -54,7 +54,7 @@ class Calibration:
         """
         if self.update_images is None:
             return np.zeros(len(targets))
-        memory = np.array([0.0 if isinstance(t, RawProfile) else 1 / _last_density(t) for t in targets])
+        memory = np.array([0.0 if isinstance(t, RawProfile) else _memory(t) for t in targets])
         collected: FloatArray = _USUAL_ROUNDING["float32"] * self.rms * np.sqrt(memory / (2 * self.update_images))
         return collected
 
@@ -98,5 +98,7 @@ def _telling(snapshots: Sequence[StoredSnapshot]) -> list[StoredSnapshot]:
     return [s for s in snapshots if s.num_images in kept]
 
 
-def _last_density(profile: Profile) -> float:
-    return float(profile.density(profile.num_images))
+def _memory(profile: Profile) -> float:
+    """Images after which an average has forgotten what it held; all of them for one that does not weigh the latest."""
+    latest = float(profile.density(profile.num_images))
+    return min(1 / latest, profile.num_images) if latest > 0 else profile.num_images

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from shared.edm2.movement import Movement
-from shared.edm2.profiles import PowerProfile, RawProfile
+from shared.edm2.profiles import PowerProfile, RawProfile, SampledProfile
 from shared.snapshots import ObjectStore
 from shared.snapshots.calibration import calibrate, rounding
 from shared.snapshots.file import encode
@@ -76,6 +76,7 @@ def test_averages_in_float32_collect_rounding() -> None:
     assert 0 == raw < short < long
     assert short == pytest.approx(2.5e-8 * np.sqrt(100 / (2 * (PowerProfile(6400, 0.05).gamma + 1))))
     assert calibrate(stored, {}).tracking([PowerProfile(6400, 0.05)]) == 0
+    assert known.tracking([SampledProfile(6400, (3200.0, 6400.0), (1.0, 0.0))]) > long
 
 
 def test_late_snapshots_without_probes_count_as_moving_too() -> None:
