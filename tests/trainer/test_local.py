@@ -89,7 +89,7 @@ def test_a_snapshot_is_the_average_that_was_tracked(local_catalog: Catalog, loca
 def test_a_traditional_average_is_stored_besides(local_catalog: Catalog, local_store: ObjectStore) -> None:
     """Configuration A's: its half-life ramped up, its snapshots complete, registered and loadable."""
     config = tiny_config(total_images=64, snapshot_every=32, checkpoint_every=64, ema_half_life_images=40)
-    config = config.model_copy(update={"ema_rampup_ratio": 0.75})
+    config = config.model_copy(update={"ema_rampup_ratio": 0.5})
     run = train_locally(config, local_catalog, local_store)
     assert run.job.result == {"num_images": 64, "snapshots": 6}
     state = TrainingState(config, torch.device("cpu"))
@@ -99,16 +99,16 @@ def test_a_traditional_average_is_stored_besides(local_catalog: Catalog, local_s
     torch.set_num_threads(1)
     while state.num_images < 64:
         train_step(state, batches.at(state.num_images), config, Group())
-        left = 2 ** (-16 / min(40, 0.75 * state.num_images))
+        left = 2 ** (-16 / min(40, 0.5 * state.num_images))
         for average, value in zip(expected, state.denoiser.parameters(), strict=True):
             average.mul_(left).add_(value.detach(), alpha=1 - left)
     torch.set_num_threads(threads)
     with local_catalog.transaction() as tx:
         row = tx.snapshots.list(run.id)[-1]
     assert (row.num_images, row.sigma_rel) == (64, None)
-    assert row.profile == {"kind": "exponential", "half_life_images": 40, "rampup_ratio": 0.75}
+    assert row.profile == {"kind": "exponential", "half_life_images": 40, "rampup_ratio": 0.5}
     loaded = load_model(local_store.get(row.key))
-    assert loaded.metadata.profile == Profile(kind="exponential", half_life_images=40, rampup_ratio=0.75)
+    assert loaded.metadata.profile == Profile(kind="exponential", half_life_images=40, rampup_ratio=0.5)
     for average, found in zip(expected, loaded.denoiser.parameters(), strict=True):
         torch.testing.assert_close(found.detach(), average, rtol=1e-5, atol=1e-6)
 
