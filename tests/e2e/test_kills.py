@@ -82,6 +82,7 @@ def test_kills_everywhere_end_in_the_same_weights(service: Service, client: phem
     assert snapshots(client, "stormy", tmp_path) == snapshots(client, "calm", tmp_path)
 
 
+@pytest.mark.slow  # tests/phema_worker/test_crashes.py kills workers in every run
 @pytest.mark.timeout(600)
 def test_a_killed_worker_loses_no_evaluation(service: Service, client: phema.Client) -> None:
     client.wait(client.runs.create("scored", config={**CONFIG, "total_images": 1_280}).job.id)
