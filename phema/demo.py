@@ -65,7 +65,7 @@ class Outcome:
                 f"{trial.sigma_rel:.2f}",
                 figure(trial.frechet) + (" *" if trial is found.best else "  "),
                 figure(trial.held_out_loss) + (" *" if trial.held_out_loss == best_loss else "  "),
-                "stored" if trial.sigma_rel in found.tracked else f"{trial.weights.predicted_error:.2%}",
+                "stored" if trial.sigma_rel in found.tracked else figure(trial.weights.predicted_error),
             )
             for trial in found.trials
         ]
