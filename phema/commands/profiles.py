@@ -50,13 +50,13 @@ def wanted(
     if sigma_rel is not None:
         return Wanted(sigma_rel=list(_numbers("--sigma-rel", sigma_rels, sigma_rel)), tensors=own)
     if gamma is not None:
-        profiles = [_made("--gamma", {"gamma": float(value)}) for value in _numbers("--gamma", expand, gamma)]
+        profiles = [profile_of("--gamma", {"gamma": float(value)}) for value in _numbers("--gamma", expand, gamma)]
     elif half_life is not None:
         counts = _images("--half-life", half_life)
-        profiles = [_made("--half-life", {"kind": "exponential", "half_life_images": count}) for count in counts]
+        profiles = [profile_of("--half-life", {"kind": "exponential", "half_life_images": count}) for count in counts]
     elif window is not None:
         counts = _images("--window", window)
-        profiles = [_made("--window", {"kind": "uniform", "window_images": count}) for count in counts]
+        profiles = [profile_of("--window", {"kind": "uniform", "window_images": count}) for count in counts]
     else:
         assert profile is not None, "one of the five"
         profiles = _file(profile)
@@ -78,10 +78,6 @@ def _images(option: str, text: str) -> list[int]:
     return list(map(int, values))
 
 
-def _made(name: str, fields: dict[str, Any]) -> Profile:
-    return profile_of(name, fields)
-
-
 def _file(path: Path) -> list[Profile]:
     """One profile as JSON, or a list of them."""
     try:
@@ -91,7 +87,7 @@ def _file(path: Path) -> list[Profile]:
     found = document if isinstance(document, list) else [document]
     if not found:
         raise InvalidArgument(f"--profile {path} holds an empty list; name at least one profile")
-    return [_made(f"--profile {path}", profile) for profile in found]
+    return [profile_of(f"--profile {path}", profile) for profile in found]
 
 
 def _tensor(text: str) -> tuple[str, Any]:

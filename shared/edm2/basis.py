@@ -25,11 +25,9 @@ class Basis:
         """[targets, stored]: coefficients of the vectors [targets, K] as coefficients of what they were made of."""
         return projected @ self.vectors
 
-    def project(self, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """[targets, K] coefficients of the vectors for given ones [targets, stored], and what each loses [targets]."""
-        projected = coefficients @ self.metric @ self.vectors.T
-        lost = coefficients - projected @ self.vectors
-        return projected, np.sqrt(np.maximum(np.einsum("kn,nm,km->k", lost, self.metric, lost), 0.0))
+    def project(self, coefficients: FloatArray) -> FloatArray:
+        """[targets, K] coefficients of the vectors, nearest to given ones [targets, stored]."""
+        return coefficients @ self.metric @ self.vectors.T
 
 
 def metric_of(stored: Sequence[Profile], *, movement: Movement, noise: FloatArray, rms: float) -> FloatArray:

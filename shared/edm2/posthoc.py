@@ -71,9 +71,10 @@ def solve(stored: Sequence[Profile], targets: Sequence[Profile]) -> Solution:
     Raises PosthocError when either list is empty, or raw weights are among them.
     """
     _check(stored, targets)
-    stored_norm = np.sqrt(np.diagonal(gram(stored)))
+    products = gram(stored)
+    stored_norm = np.sqrt(np.diagonal(products))
     target_norm = np.array([np.sqrt(inner_product(p, p)) for p in targets])
-    cosines = gram(stored) / np.outer(stored_norm, stored_norm)
+    cosines = products / np.outer(stored_norm, stored_norm)
     wanted = _inner_products(stored, targets) / np.outer(stored_norm, target_norm)
     scaled = np.linalg.lstsq(cosines, wanted, rcond=len(stored) * np.finfo(np.float64).eps)[0]
     coefficients = np.ascontiguousarray((scaled / stored_norm[:, None] * target_norm).T)

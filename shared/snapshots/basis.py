@@ -15,27 +15,12 @@ from shared.edm2.profiles import PowerProfile
 from shared.snapshots.advice import Facts, facts
 from shared.snapshots.calibration import Calibration, calibrate
 from shared.snapshots.header import StoredDtype
-from shared.snapshots.profile import Profile
 from shared.snapshots.stored import StoredSnapshot
 from shared.snapshots.times import PlanError, choose_time
 from shared.snapshots.weighting import weighting
 
 _FAMILY = 48
 """Profiles, evenly spaced in the logarithm of sigma_rel, that stand for all of a range."""
-
-
-class SnapshotEntry(BaseModel):
-    """A snapshot that went into a basis. It may be deleted; what the basis promises does not depend on it any more."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str
-    num_images: int
-    profile: Profile
-    key: str
-    size: int
-    sha256: str
-    dtype: StoredDtype
 
 
 class BasisPlan(BaseModel):
@@ -49,7 +34,8 @@ class BasisPlan(BaseModel):
     tolerance: float
     error: float
     """Largest expected error, relative to the weights, that the basis adds to a profile of the range."""
-    snapshots: tuple[SnapshotEntry, ...]
+    snapshots: tuple[StoredSnapshot, ...]
+    """They may be deleted; what the basis promises does not depend on them any more."""
     vectors: tuple[tuple[float, ...], ...]
     """Of each vector its coefficients, in the order of `snapshots`."""
     variance: float
@@ -64,7 +50,7 @@ class BasisPlan(BaseModel):
         return sum(s.size for s in self.snapshots)
 
     def stored(self) -> list[StoredSnapshot]:
-        return [StoredSnapshot(**dict(entry)) for entry in self.snapshots]
+        return list(self.snapshots)
 
     def calibration(self) -> Calibration:
         movement = Movement(self.variance, self.exponent, float(self.num_images))
@@ -126,7 +112,7 @@ def plan_basis(
         sigma_rel_max=sigma_rel_max,
         tolerance=tolerance,
         error=found.error,
-        snapshots=tuple(SnapshotEntry(**vars(s)) for s in inputs),
+        snapshots=tuple(inputs),
         vectors=tuple(tuple(map(float, row)) for row in found.vectors),
         variance=known.movement.variance,
         exponent=known.movement.exponent,

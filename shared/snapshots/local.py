@@ -215,7 +215,7 @@ class LocalWriter:
         if found != self._size:
             raise CorruptObject(f"object {self._key} holds {found} bytes after {self._size} were written")
         info = ObjectInfo(self._key, self._size, self._sha256.hexdigest())
-        make_folders(self._target.parent, self._store.root)
+        _make_folders(self._target.parent, self._store.root)
         try:
             _name_exclusively(self._aside, self._target)
         except FileExistsError:
@@ -270,12 +270,12 @@ def _name_exclusively(source: Path, target: Path) -> None:
         os.rename(source, target)
 
 
-def make_folders(folder: Path, root: Path) -> None:
+def _make_folders(folder: Path, root: Path) -> None:
     """Create folders and make their names durable, from the first missing one down."""
     if folder.is_dir():
         return
     if folder != root:
-        make_folders(folder.parent, root)
+        _make_folders(folder.parent, root)
     with suppress(FileExistsError):
         folder.mkdir()
     _fsync_folder(folder.parent)

@@ -177,7 +177,7 @@ def _from_basis(basis: StoredBasis, targets: list[Profile], time: int) -> _Optio
     everything = np.arange(len(inputs))
     coefficients = problem.best_weights(everything)
     made = facts.basis()
-    projected = made.project(coefficients)[0]
+    projected = made.project(coefficients)
     # As combinations of the snapshots, so that what the basis loses is part of every figure.
     errors = [
         replace(e, noise_gain=float(np.linalg.norm(row)))

@@ -24,7 +24,7 @@ class BasisCreate(Body):
     sigma_rel_min: SigmaRel = Field(default=0.02, description="Shortest EMA that the basis covers.")
     sigma_rel_max: SigmaRel = Field(default=0.25, description="Longest EMA that the basis covers.")
     tolerance: float = Field(
-        default=1e-4, ge=1e-7, le=0.1, description="Largest relative error of the profile that the basis may add."
+        default=1e-4, ge=1e-7, le=0.1, description="Largest relative error of the weights that the basis may add."
     )
     plan_only: bool = Field(default=False, description="Answer what would be read and stored; do nothing.")
 
