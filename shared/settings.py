@@ -89,5 +89,10 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.state_dir.resolve() / 'catalog.db'}"
 
     @property
+    def target_silence_seconds(self) -> float:
+        """A process that announced its metrics and was not seen for three leases is gone."""
+        return 3 * self.lease_seconds
+
+    @property
     def object_store_url(self) -> str:
         return self.store_url or f"file://{self.state_dir.resolve() / 'store'}"
