@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     ray_dashboard_url: str = "http://127.0.0.1:8265"
     """Ray Jobs endpoint through which the trainer submits attempts."""
     metrics_host: str = "127.0.0.1"
-    """Address on which trainers and workers serve Prometheus metrics and under which they register."""
+    """Address on which trainers and workers serve Prometheus metrics and register; `auto` is each machine's own."""
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
     """How often services look for work."""
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
