@@ -146,6 +146,15 @@ def test_every_alert_has_a_section_in_the_runbook() -> None:
         assert rule["labels"]["severity"] in ("warning", "critical")
 
 
+def test_the_runbook_names_commands_that_exist() -> None:
+    known = set(re.findall(r"`(phema [a-z]+(?: [a-z0-9]+)?)", (ROOT / "docs" / "cli.md").read_text()))
+    named = re.findall(r"`(phema [^`]+)`", (ROOT / "docs" / "runbook.md").read_text())
+    assert named
+    for command in named:
+        words = command.split()
+        assert {" ".join(words[:2]), " ".join(words[:3])} & known, command
+
+
 def test_every_alert_is_seen_firing_and_silent_in_the_unit_tests() -> None:
     fires, silent = set(), set()
     for path in (PROMETHEUS / "tests").glob("*.yml"):
