@@ -154,6 +154,19 @@ def test_the_overlays_are_sound(overlay: Objects) -> None:
     assert "phema" not in images, "an image without a tag is left"
 
 
+@pytest.mark.parametrize("version", ["1.30", "1.37"])
+def test_kubernetes_own_definitions_accept_the_overlays(overlay: Objects, version: str) -> None:
+    """Of Kubernetes's own kinds, and of the pods within KubeRay's, strictly: with unknown fields refused."""
+    official = pytest.importorskip("kubernetes_validate")
+    foreign = ("ray.io/", "monitoring.coreos.com/")
+    own = [one for one in overlay if not one["apiVersion"].startswith(foreign)]
+    own += [{"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "ray"}, "template": template}
+            for _, template in pods(overlay)]  # fmt: skip
+    for one in own:
+        official.validate(one, version, strict=True)
+    assert len(own) > 15
+
+
 def test_every_kind_of_pod_of_the_design_is_there(base: Objects) -> None:
     assert {(one["kind"], one["metadata"]["name"]) for one in base} >= {
         ("RayCluster", "phema"),
