@@ -57,10 +57,7 @@ class _Wrong(Exception):
 def database(settings: Settings) -> str:
     """The catalog answers, takes writes and has this version's schema."""
     with closing(catalog_from(settings)) as catalog:
-        try:
-            catalog.check()
-        except SchemaOutOfDate as error:
-            raise _Wrong(str(error).partition(": run")[0], "run `phema prepare`, or update phema") from error
+        catalog.check()
         return f"{catalog.location} answers with this version's schema"
 
 
@@ -111,10 +108,13 @@ def ray(settings: Settings) -> str:
             total[name] += float(node["raylet"].get("resourcesTotal", {}).get(name, 0.0))
     here = f"Ray {ours} at {settings.ray_dashboard_url} has {len(nodes)} nodes, {total['CPU']:g} CPUs, "
     here += f"{total['GPU']:g} GPUs"
-    if not nodes or total["CPU"] < settings.actor_cpus:
-        raise _Wrong(here, f"add a Ray worker: an actor alone asks for {settings.actor_cpus:g} CPUs (PHEMA_ACTOR_CPUS)")
+    # Warnings only: an autoscaler may be about to add what is missing.
+    if total["CPU"] < settings.actor_cpus:
+        mend = f"add a Ray worker, since one actor asks for {settings.actor_cpus:g} CPUs (PHEMA_ACTOR_CPUS)"
+        raise _Wrong(here, mend, "warning")
     if total["GPU"] < settings.actor_gpus:
-        raise _Wrong(here, f"add a Ray worker with GPUs, or lower PHEMA_ACTOR_GPUS={settings.actor_gpus:g}")
+        mend = f"add a Ray worker with GPUs, or lower PHEMA_ACTOR_GPUS={settings.actor_gpus:g}"
+        raise _Wrong(here, mend, "warning")
     return here
 
 
@@ -221,6 +221,8 @@ def _examined(name: str, settings: Settings) -> Finding:
         return Finding(name, "ok", CHECKS[name](settings))
     except _Wrong as found:
         return Finding(name, found.state, _line(found.detail), found.mend)
+    except SchemaOutOfDate as error:
+        return Finding(name, "wrong", _line(str(error).partition(": run")[0]), "run `phema prepare`, or update phema")
     except CatalogError as error:
         return Finding(name, "wrong", _line(str(error)), "start the database, or correct PHEMA_DATABASE_URL")
     except SnapshotError as error:
@@ -233,9 +235,11 @@ def _line(text: str) -> str:
 
 
 def _announced(settings: Settings, kind: str, mend: str) -> str:
-    with closing(catalog_from(settings)) as catalog, catalog.transaction(read_only=True) as tx:
-        living = [target.address for target in tx.targets.live(SILENT_LEASES * settings.lease_seconds)
-                  if target.kind == kind]  # fmt: skip
+    with closing(catalog_from(settings)) as catalog:
+        catalog.check()
+        with catalog.transaction(read_only=True) as tx:
+            targets = tx.targets.live(SILENT_LEASES * settings.lease_seconds)
+    living = [target.address for target in targets if target.kind == kind]
     if not living:
         raise _Wrong(f"no {kind} has announced itself in the last {SILENT_LEASES * settings.lease_seconds:g} s", mend)
     return f"alive, metrics at {', '.join(living)}"

@@ -63,6 +63,8 @@ def test_a_catalog_without_tables_is_mended_by_prepare(
     code, out, _ = cli("doctor", "--only", "database", "--json")
     (check,) = json.loads(out)["checks"]
     assert (code, check["state"], check["mend"]) == (1, "wrong", "run `phema prepare`, or update phema")
+    assert cli("doctor", "--only", "trainer", "--only", "clock")[0] == 1
+    assert not (tmp_path / "state").exists(), "looking changes nothing"
     assert cli("prepare")[0] == 0
     assert cli("prepare", "--json")[0] == 0
     code, out, _ = cli("doctor", "--only", "database")
