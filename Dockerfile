@@ -38,7 +38,9 @@ FROM ${PYTHON_IMAGE} AS runtime
 # Named volumes take over the owner of the folder they are first mounted on: /var/lib/phema/objects is MinIO's.
 RUN groupadd --gid 10001 phema \
     && useradd --uid 10001 --gid 10001 --home-dir /var/lib/phema --create-home --shell /usr/sbin/nologin phema \
-    && install -d -o 10001 -g 10001 /var/lib/phema/objects
+    && install -d -o 10001 -g 10001 /var/lib/phema/objects \
+    # Debian's login shells, in which some versions of KubeRay start Ray, set PATH anew.
+    && echo 'PATH=/opt/phema/bin:$PATH' > /etc/profile.d/phema.sh
 ENV PATH=/opt/phema/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -8,8 +8,9 @@ import pytest
 
 from tests.deploy.documents import ROOT
 
-TEXT = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
-LINES = [line for line in TEXT.splitlines() if line and not line.startswith("#")]
+_NO_COMMENTS = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+TEXT = re.sub(r"\\\n\s*", " ", _NO_COMMENTS)
+LINES = [line for line in TEXT.splitlines() if line]
 INSTRUCTIONS = [tuple(line.split(None, 1)) for line in LINES]
 STAGES: dict[str, list[tuple[str, ...]]] = {}
 for instruction in INSTRUCTIONS:
@@ -44,6 +45,11 @@ def test_the_images_are_unprivileged_watched_and_hold_no_compiler_s_leavings(tar
     assert len(said("HEALTHCHECK", target)) == 1
     assert said("CMD", target)[-1].startswith('["')
     assert said("COPY", target) == [f"--from=build-{target} /opt/phema /opt/phema"]
+
+
+def test_the_environment_is_found_by_login_shells_too() -> None:
+    assert any(argument.startswith("PATH=/opt/phema/bin:${PATH}") for argument in said("ENV", "cpu"))
+    assert any("echo 'PATH=/opt/phema/bin:$PATH' > /etc/profile.d/phema.sh" in line for line in said("RUN", "cpu"))
 
 
 def test_the_default_target_is_cpu() -> None:
