@@ -126,9 +126,11 @@ def api(settings: Settings) -> str:
                if not ready.get(name, {}).get("ok")]  # fmt: skip
     if unready:
         raise _Wrong(f"the API at {url} is not ready, {'; '.join(unready)}", "mend that, the API recovers by itself")
-    theirs = _get(f"{url}/openapi.json", _api_token(settings), "set PHEMA_API_TOKEN")["info"]["version"]
+    theirs = _get(f"{url}/openapi.json", None, "see that it is phema's API")["info"]["version"]
     if theirs != version("phema"):
         raise _Wrong(f"the API at {url} is phema {theirs}, this is {version('phema')}", "run the same version")
+    if settings.api_token is not None:
+        _get(f"{url}/v1/prometheus/targets", _api_token(settings), "read the API's log")
     return f"{url} is ready"
 
 

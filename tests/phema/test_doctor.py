@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from phema import doctor
 from shared.settings import Settings
@@ -19,7 +20,7 @@ from shared.snapshots.store import open_store
 from shared.telemetry.address import listening_address
 from shared.wiring import catalog_from, store_from
 from tests.fixtures.catalog import only
-from tests.phema.service import Service
+from tests.phema.service import Service, api
 from tests.servers.s3 import S3Server
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -152,3 +153,13 @@ def test_auto_is_an_address_that_can_be_listened_on() -> None:
     assert listening_address("127.0.0.1") == "127.0.0.1"
     with socket.socket() as listener:
         listener.bind((listening_address("auto"), 0))
+
+
+def test_a_wrong_token_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(state_dir=tmp_path / "state", api_token=SecretStr("open sesame"))
+    with api(settings, PHEMA_API_TOKEN="open sesame") as guarded:
+        monkeypatch.setenv("PHEMA_URL", guarded.url)
+        assert finding("api", settings).state == "ok"
+        assert finding("api", Settings(state_dir=tmp_path)).state == "ok"
+        wrong = finding("api", settings.model_copy(update={"api_token": SecretStr("shut")}))
+    assert (wrong.state, "PHEMA_API_TOKEN" in wrong.mend, "shut" in wrong.line) == ("wrong", True, False)
