@@ -134,7 +134,7 @@ def p95(metric: str, by: str, selector: str = "") -> str:
     """95 % of a histogram's observations took at most so long."""
     buckets = f"{metric}_bucket{{{selector}}}" if selector else f"{metric}_bucket"
     # Histograms of rare events: over the whole range shown, not over a rate interval that mostly holds none.
-    return f"histogram_quantile(0.95, sum by ({by}, le) (last_over_time({buckets}[$__range])))"
+    return f"histogram_quantile(0.95, sum by ({by}, le) (last_over_time({buckets}[$__range]))) or on () vector(0)"
 
 
 def choice(name: str, label: str, values: tuple[str, ...]) -> dict[str, Any]:

@@ -100,9 +100,11 @@ RUN_DASHBOARD = Dashboard(
                 one(
                     "Loss by noise level",
                     "short",
-                    _of_run("phema_training_loss_by_noise", "bin"),
+                    f"{_of_run('phema_training_loss_by_noise', 'bin')}"
+                    f" or on () {_of_run('phema_training_denoising_loss')}",
                     "bin {{bin}}",
-                    about="Bins are equally likely in training; 0 is the least noise. docs/metrics.md has their edges.",
+                    about="Bins are equally likely in training; 0 is the least noise. docs/metrics.md has their edges. "
+                    "One line without a number where the run's noise_level_bins is 0.",
                 ),
                 one("Learning rate", "short", _of_run("phema_training_learning_rate"), "learning rate"),
                 one("Gradient norm", "short", _of_run("phema_training_gradient_norm"), "norm", log=True),

@@ -63,7 +63,12 @@ FLEET = Dashboard(
         Row(
             "Failures",
             (
-                one("Attempts", "short", "max by (kind, outcome) (phema_queue_attempts)", "{{kind}} {{outcome}}"),
+                one(
+                    "Attempts",
+                    "short",
+                    "sum by (outcome) (max by (kind, outcome) (phema_queue_attempts))",
+                    "{{outcome}}",
+                ),
                 one(
                     "What the trainer did with attempts",
                     "short",

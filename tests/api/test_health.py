@@ -81,7 +81,9 @@ def test_requests_are_counted_by_route_template(api: Api) -> None:
 
 
 def test_the_queue_is_measured_when_it_is_asked_for(api: Api) -> None:
-    assert not [name for name, _ in _series(api) if name.startswith("phema_queue")]
+    empty = _series(api)
+    assert not [name for name, _ in empty if name in ("phema_queue_jobs", "phema_queue_oldest_seconds")]
+    assert empty[_key("phema_queue_attempts", kind="train", outcome="failed")] == 0
     seed.run(api.catalog, "a")
     seed.run(api.catalog, "b")
     series = _series(api)

@@ -1,14 +1,18 @@
-"""A real Prometheus finds processes through the API, with its token, and every panel has something to show."""
+"""A real Prometheus finds processes through the API, with its token; panels have data; a killed worker is told of."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,7 +25,7 @@ from phema.processes import free_port
 from shared.catalog import Catalog
 from shared.settings import Settings
 from shared.telemetry import METRICS, Meters, metrics_of, serve_metrics
-from shared.telemetry.metrics import Metric
+from shared.telemetry.metrics import Metric, Source
 from shared.wiring import catalog_from
 from tests.api.process import running
 
@@ -70,56 +74,78 @@ def prometheus(folder: Path, api: str) -> Iterator[str]:
             process.wait()
 
 
-def ask(url: str, expr: str) -> list[dict[str, object]]:
+def ask(url: str, expr: str) -> list[dict[str, Any]]:
     try:
         answer = httpx.get(f"{url}/api/v1/query", params={"query": expr})
     except httpx.TransportError:
         return []
     assert answer.status_code in (200, 503), answer.text  # 503: not ready yet
-    result: list[dict[str, object]] = answer.json()["data"]["result"] if answer.status_code == 200 else []
+    result: list[dict[str, Any]] = answer.json()["data"]["result"] if answer.status_code == 200 else []
     return result
 
 
-@pytest.mark.skipif(
-    shutil.which("prometheus") is None, reason="no prometheus; promtool's tests say whether that may be"
-)
-def test_prometheus_finds_every_process_and_forgets_those_that_ended(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Deployment:
+    """An API in a process of its own, a process of each other kind with values made up, and Prometheus."""
+
+    url: str
+    """Prometheus's."""
+    catalog: Catalog
+    meters: list[Meters]
+    served: dict[str, tuple[str, Callable[[], None]]]
+    """By kind: where its metrics are, and how it is killed."""
+
+    def wait_for(self, expr: str, *, some: bool = True) -> list[dict[str, Any]]:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while bool(found := ask(self.url, expr)) is not some:
+            assert time.monotonic() < deadline, expr
+            for each in self.meters:
+                move(each)
+            time.sleep(0.2)
+        return found
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    if shutil.which("prometheus") is None:
+        if os.environ.get("PHEMA_REQUIRE_PROMETHEUS"):
+            pytest.fail("PHEMA_REQUIRE_PROMETHEUS is set, but there is no prometheus")
+        pytest.skip("no prometheus; install Debian's `prometheus`")
     settings = Settings(state_dir=tmp_path / "state", api_token=SecretStr(TOKEN))
-    catalog: Catalog = catalog_from(settings)
-    catalog.upgrade()
-    kinds = ("trainer", "training", "worker")
-    meters = {kind: Meters(kind) for kind in kinds}
-    served = {kind: serve_metrics(meters[kind].registry, "127.0.0.1") for kind in kinds}
-    with catalog.transaction() as tx:
-        for kind in kinds:
-            tx.targets.register(kind, served[kind][0])
-        run = tx.runs.create("digits", {}, "hash", 100, 1)
-        tx.jobs.request_cancel(run.job_id)
-    panels = [(*where, concrete(expr, run="run-1", weights="ema", statistic="max")) for *where, expr in build.queries()]
-    names = {m.name + ("_count" if m.kind == "histogram" else "") for m in METRICS}
-    # There is no queued job in this catalog, and no attempt has ended.
-    names -= {"phema_queue_oldest_seconds", "phema_queue_attempts"}
-    missing = {name: name for name in names}
-    missing |= {
-        f"{dashboard}: {panel}": expr for dashboard, panel, expr in panels if "phema_queue_attempts" not in expr
-    }
-    try:
-        with running(settings) as api, prometheus(tmp_path, api.url.removeprefix("http://")) as url:
-            assert httpx.get(f"{api.url}/readyz").json()["status"] == "ready"
-            deadline = time.monotonic() + DEADLINE_SECONDS
-            while missing and time.monotonic() < deadline:
-                for each in meters.values():
-                    move(each)
-                missing = {where: expr for where, expr in missing.items() if not ask(url, expr)}
-                time.sleep(0.2)
-            assert missing == {}
-            with catalog.transaction() as tx:
-                tx.targets.remove(served["training"][0])
-            while ask(url, "phema_training_images") and time.monotonic() < deadline:
-                time.sleep(0.2)
-            assert ask(url, "phema_training_images") == []
-            assert ask(url, "phema_reconstructions_total") != []
-    finally:
-        for _, stop in served.values():
-            stop()
-        catalog.close()
+    with contextlib.ExitStack() as stack:
+        catalog = catalog_from(settings)
+        stack.callback(catalog.close)
+        catalog.upgrade()
+        kinds: tuple[Source, ...] = ("trainer", "training", "worker")
+        meters = [Meters(kind) for kind in kinds]
+        served = {each.source: serve_metrics(each.registry, "127.0.0.1") for each in meters}
+        stack.callback(lambda: [stop() for _, stop in served.values()])
+        with catalog.transaction() as tx:
+            for kind, (address, _) in served.items():
+                tx.targets.register(kind, address)
+            run = tx.runs.create("digits", {}, "hash", 100, 1)
+            tx.jobs.request_cancel(run.job_id)
+        api = stack.enter_context(running(settings))
+        assert httpx.get(f"{api.url}/readyz").json()["status"] == "ready"
+        url = stack.enter_context(prometheus(tmp_path, api.url.removeprefix("http://")))
+        yield Deployment(url, catalog, meters, served)
+
+
+def test_every_panel_has_data_and_ended_runs_are_forgotten(deployment: Deployment) -> None:
+    names = {metric.name + ("_count" if metric.kind == "histogram" else "") for metric in METRICS}
+    names.remove("phema_queue_oldest_seconds")  # no job waits in this catalog
+    chosen = {"run": "run-1", "weights": "ema", "statistic": "max"}
+    for expr in [*sorted(names), *(concrete(expr, **chosen) for _, _, expr in build.queries())]:
+        deployment.wait_for(expr)
+    with deployment.catalog.transaction() as tx:
+        tx.targets.remove(deployment.served["training"][0])
+    deployment.wait_for("phema_training_images", some=False)
+    assert ask(deployment.url, "phema_reconstructions_total") != []
+
+
+@pytest.mark.slow
+def test_a_killed_worker_raises_its_alert(deployment: Deployment) -> None:
+    deployment.wait_for('up{service="worker"} == 1')
+    deployment.served.pop("worker")[1]()
+    firing = deployment.wait_for('ALERTS{alertname="PhemaTargetDown", alertstate="firing"}')
+    assert [alert["metric"]["service"] for alert in firing] == ["worker"]

@@ -100,7 +100,7 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again(
         assert tx.checkpoints.latest(attempt.run_id) is not None
     labels = {"run_id": attempt.run_id}
     value = meters.registry.get_sample_value
-    assert value("phema_upload_retries_total", labels) == 4
+    assert value("phema_upload_retries_total", {**labels, "cause": "store"}) == 4
     assert value("phema_snapshots_uploaded_total", labels) == 2
     assert value("phema_checkpoints_uploaded_total", labels) == 1
     assert value("phema_uploads_pending", labels) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import threading
@@ -14,7 +15,7 @@ from prometheus_client import generate_latest
 
 from services.api.dependencies import Services
 from services.api.health.schemas import Check, Readiness
-from shared.catalog import CatalogError, Transaction
+from shared.catalog import AttemptOutcome, CatalogError, JobKind, Transaction
 from shared.settings import Settings
 from shared.snapshots.errors import SnapshotError
 from shared.telemetry import Meters
@@ -75,6 +76,9 @@ def _measure(tx: Transaction, meters: Meters, silence_seconds: float) -> None:
         meters.set(m.QUEUE_JOBS, count, kind=kind, state=state)
     for kind, seconds in stats.oldest_queued_seconds.items():
         meters.set(m.QUEUE_OLDEST_SECONDS, seconds, kind=kind)
+    # From 0 on, so that Prometheus sees the first failure of a kind as one more.
+    for kind, outcome in itertools.product(JobKind, AttemptOutcome):
+        meters.set(m.QUEUE_ATTEMPTS, 0, kind=kind, outcome=outcome)
     for kind, outcome, count in stats.attempts:
         meters.set(m.QUEUE_ATTEMPTS, count, kind=kind, outcome=outcome)
     for state_of_target, found in targets.items():
