@@ -15,10 +15,12 @@ from phema.commands import (
     dataset,
     db,
     demo,
+    doctor,
     download,
     evaluate,
     jobs,
     keep,
+    prepare,
     presets,
     reconstruct,
     reproduce,
@@ -38,6 +40,8 @@ app = typer.Typer(
 )
 app.command()(service.up)
 app.command()(service.down)
+app.command()(doctor.doctor)
+app.command()(prepare.prepare)
 app.add_typer(runs.app, name="runs")
 app.command("import")(import_)
 app.command()(reconstruct.reconstruct)

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     ray_dashboard_url: str = "http://127.0.0.1:8265"
     """Ray Jobs endpoint through which the trainer submits attempts."""
     metrics_host: str = "127.0.0.1"
-    """Address on which trainers and workers serve Prometheus metrics and under which they register."""
+    """Address on which trainers and workers serve Prometheus metrics and register; `auto` is each machine's own."""
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
     """How often services look for work."""
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
@@ -87,6 +87,11 @@ class Settings(BaseSettings):
     @property
     def catalog_url(self) -> str:
         return self.database_url or f"sqlite:///{self.state_dir.resolve() / 'catalog.db'}"
+
+    @property
+    def target_silence_seconds(self) -> float:
+        """A process that announced its metrics and was not seen for three leases is gone."""
+        return 3 * self.lease_seconds
 
     @property
     def object_store_url(self) -> str:

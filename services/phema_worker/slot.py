@@ -146,9 +146,12 @@ class Slot:
             self._meters.add(m.BASES)
             self._meters.add(m.RECONSTRUCTION_BYTES_READ, task.bytes_to_read)
             self._meters.add(m.RECONSTRUCTION_BYTES_WRITTEN, sum(written.size for written in done.written))
+            self._meters.add(m.RECONSTRUCTION_SECONDS, done.seconds)
         elif isinstance(task, ReconstructTask):
             self._meters.add(m.RECONSTRUCTIONS, len(done.written))
             self._meters.add(m.RECONSTRUCTION_BYTES_READ, task.bytes_to_read)
             self._meters.add(m.RECONSTRUCTION_BYTES_WRITTEN, sum(written.size for written in done.written))
+            self._meters.add(m.RECONSTRUCTION_SECONDS, done.seconds)
         else:
             self._meters.add(m.EVALUATION_SAMPLES, done.num_sampled)
+            self._meters.add(m.EVALUATION_SECONDS, done.seconds)

@@ -55,6 +55,13 @@ class Archive:
             transient=TRANSIENT,
             on_retry=self._on_retry,
         )
+        # Counters that begin with their first event would hide that event from Prometheus's rate().
+        for counter in (metrics.SNAPSHOTS_UPLOADED, metrics.SNAPSHOT_BYTES, metrics.SNAPSHOT_STALL_SECONDS):
+            meters.add(counter, 0.0, run_id=self._run)
+        for counter in (metrics.CHECKPOINTS_UPLOADED, metrics.CHECKPOINT_BYTES):
+            meters.add(counter, 0.0, run_id=self._run)
+        for cause in ("catalog", "store"):
+            meters.add(metrics.UPLOAD_RETRIES, 0.0, run_id=self._run, cause=cause)
         # First of all: from it and the weights, `phema db rebuild` writes a lost catalog again.
         self._uploader.submit(lambda: (run_key(attempt.run_id), _description(attempt)), lambda info: None)
 
@@ -135,6 +142,8 @@ class Archive:
             register(info)
             seconds = time.perf_counter() - begun
             self._meters.observe(metrics.UPLOAD_SECONDS, seconds, kind=kind, run_id=self._run)
+            # This one counts as pending until its registration returns.
+            self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending - 1, run_id=self._run)
             _log.info("%s is durable", kind, extra={"key": info.key, "size": info.size, "seconds": round(seconds, 3)})
 
         self._uploader.submit(timed_produce, timed_register)
@@ -180,7 +189,8 @@ class Archive:
         )
 
     def _on_retry(self, error: Exception, delay_s: float) -> None:
-        self._meters.add(metrics.UPLOAD_RETRIES, run_id=self._run)
+        cause = "catalog" if isinstance(error, CatalogUnreachable) else "store"
+        self._meters.add(metrics.UPLOAD_RETRIES, run_id=self._run, cause=cause)
         _log.warning("upload is tried again in %.1f s: %s", delay_s, error)
 
 

@@ -61,10 +61,13 @@ def train(
         if group.is_first:
             archive = stack.enter_context(Archive(attempt, catalog=catalog, store=store, meters=meters))
         while state.num_images < config.total_images:
+            status.watch.begin()
             batch = batches.at(state.num_images)
-            status.add(train_step(state, batch, config, group))
+            status.watch.lap("data")
+            status.add(train_step(state, batch, config, group, status.watch), state.num_images)
             if archive is not None:
                 archive.keep(state)
+            status.watch.lap("snapshot")
             if status.due(state.num_images) and status.publish(state, batch, batches.waited_seconds):
                 if archive is not None:
                     archive.leave(state)

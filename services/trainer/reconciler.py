@@ -42,6 +42,8 @@ class Reconciler:
         self._seen_running: set[str] = set()
         self._cancel_seen: dict[str, float] = {}
         self._trouble = ""
+        for outcome in ("submitted", "lost", "expired", "cancelled"):
+            meters.add(metrics.TRAINING_ATTEMPTS, 0.0, outcome=outcome)
 
     def run(self, stopping: threading.Event) -> None:
         """Reconcile every `poll_seconds` until told to stop; trainings go on without the reconciler."""

@@ -14,6 +14,7 @@ from services.trainer.magnitudes import magnitudes, magnitudes_due
 from services.trainer.noise_levels import LossByNoise
 from services.trainer.state import TrainingState
 from services.trainer.step import StepFigures
+from services.trainer.stopwatch import Stopwatch, peak_memory
 from shared.catalog import Catalog, CatalogUnreachable
 from shared.telemetry import Meters, metrics
 
@@ -26,13 +27,21 @@ class Status:
     The history of a run holds, per time: `loss` (uncertainty-weighted, per element), `denoising_loss` (plain, lambda
     weighted, 1 for a network that outputs nothing), `loss_by_noise/<bin>` (the latter by noise level, if the run asks
     for it), `learning_rate`, `grad_norm` (mean over steps), `grad_nonfinite` (elements since the last time),
-    `images_per_second`, `data_wait_share` (of the first worker's time), and the `magnitudes` when they are due.
+    `images_per_second`, `data_wait_share` (of the first worker's time), `step_seconds/<part>` (its mean over steps, see
+    `Stopwatch`), and the `magnitudes` when they are due.
     """
 
     def __init__(self, attempt: Attempt, *, catalog: Catalog, group: Group, meters: Meters) -> None:
         self._attempt, self._catalog, self._group, self._meters = attempt, catalog, group, meters
         self._unsent: dict[int, dict[str, float]] = {}
         self._waited = 0.0
+        self.watch = Stopwatch(group.device)
+        """Told by the loop where the time of its steps goes."""
+        labels = {"run_id": attempt.run_id}
+        meters.set(metrics.TRAINING_INFO, 1, name=attempt.name, **labels)
+        meters.set(metrics.TRAINING_TOTAL_IMAGES, attempt.config.total_images, **labels)
+        meters.set(metrics.TRAINING_DEVICES, group.world_size, device=group.device.type, **labels)
+        meters.add(metrics.NONFINITE_GRADIENTS, 0.0, **labels)  # so that the first is seen to be more than none
         self._begin()
 
     def _begin(self) -> None:
@@ -50,9 +59,11 @@ class Status:
             )
         self._learning_rate = 0.0
         self._waited_before = self._waited
+        self.watch.reset()
 
-    def add(self, figures: StepFigures) -> None:
-        """Count one step in; waits for no device."""
+    def add(self, figures: StepFigures, num_images: int) -> None:
+        """Count in one step, which ended at `num_images`; waits for no device."""
+        self._meters.set(metrics.TRAINING_IMAGES, num_images, run_id=self._attempt.run_id)
         self._images += self._attempt.config.batch_size
         self._loss += figures.loss
         self._weighted_mse += figures.weighted_mse.sum()
@@ -93,11 +104,12 @@ class Status:
                 "images_per_second": self._images / seconds,
                 "data_wait_share": (self._waited - self._waited_before) / seconds,
             }
+            values |= {f"step_seconds/{part}": mean for part, mean in self.watch.means().items()}
             if self._by_noise is not None:
                 values |= self._by_noise.values()
             if magnitudes_due(config, state.num_images):
                 values |= magnitudes(state, next(batch.parts(config.microbatch)))
-            self._measure(state.num_images, values)
+            self._measure(values)
             stop = self._record(state.num_images, values)
         self._begin()
         return self._group.first_says(stop)
@@ -119,16 +131,17 @@ class Status:
         self._unsent.clear()
         return job.cancel_requested
 
-    def _measure(self, num_images: int, values: dict[str, float]) -> None:
+    def _measure(self, values: dict[str, float]) -> None:
         meters, labels = self._meters, {"run_id": self._attempt.run_id}
-        meters.set(metrics.TRAINING_IMAGES, num_images, **labels)
-        meters.set(metrics.TRAINING_TOTAL_IMAGES, self._attempt.config.total_images, **labels)
         meters.set(metrics.TRAINING_LOSS, values["loss"], **labels)
+        meters.set(metrics.TRAINING_DENOISING_LOSS, values["denoising_loss"], **labels)
         meters.set(metrics.TRAINING_LEARNING_RATE, values["learning_rate"], **labels)
         meters.set(metrics.GRADIENT_NORM, values["grad_norm"], **labels)
         meters.set(metrics.TRAINING_SPEED, values["images_per_second"], **labels)
         meters.set(metrics.DATA_WAIT_SHARE, values["data_wait_share"], **labels)
         meters.add(metrics.NONFINITE_GRADIENTS, values["grad_nonfinite"], **labels)
+        device = self._group.device
+        meters.set(metrics.TRAINING_MEMORY, peak_memory(device), device=device.type, **labels)
         families = {"activation": metrics.ACTIVATION_MAGNITUDE, "weight": metrics.WEIGHT_MAGNITUDE}
         for name, value in values.items():
             match name.split("/"):
@@ -139,3 +152,5 @@ class Status:
                     meters.set(families[family], value, **place, weights=weights, **labels)
                 case ["loss_by_noise", place_of_bin]:
                     meters.set(metrics.LOSS_BY_NOISE, value, bin=place_of_bin, **labels)
+                case ["step_seconds", part]:
+                    meters.set(metrics.STEP_SECONDS, value, part=part, **labels)

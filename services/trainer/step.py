@@ -11,6 +11,7 @@ from torch import Tensor
 from services.trainer.batches import Batch
 from services.trainer.group import Group
 from services.trainer.state import TrainingState
+from services.trainer.stopwatch import Stopwatch
 from shared.edm2.layers import normalize_weights_
 from shared.edm2.schedule import learning_rate
 from shared.edm2.seeding import iteration_seed
@@ -48,12 +49,16 @@ def backward_boost(config: RunConfig) -> float:
     return float(2 ** max(0, round(math.log2(config.batch_size / PICTURES_PER_PASS))))
 
 
-def train_step(state: TrainingState, batch: Batch, config: RunConfig, group: Group) -> StepFigures:
+def train_step(
+    state: TrainingState, batch: Batch, config: RunConfig, group: Group, watch: Stopwatch | None = None
+) -> StepFigures:
     """Take `state` one batch further.
 
     Weights are forced to unit magnitude first (Eq. 66); the loss is summed over elements and scaled by loss_scaling /
     batch size (and on the way by `backward_boost`); non-finite gradients become 0; Adam and then the averages follow.
+    `watch` is told where the time goes.
     """
+    watch = watch or Stopwatch(group.device)
     # Dropout draws from torch's global generators: its masks follow from the clock, but differ between workers.
     torch.manual_seed(iteration_seed(config.seed, group.rank, state.num_images))
     if state.denoiser.forces_weights:
@@ -67,6 +72,7 @@ def train_step(state: TrainingState, batch: Batch, config: RunConfig, group: Gro
         (loss * (config.loss_scaling / config.batch_size * boost)).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
         errors.append(out.weighted_mse)
+    watch.lap("forward_backward")
     state.gradients.reduce_(group)
     if boost != 1.0:
         state.gradients.flat.div_(boost)
@@ -81,8 +87,10 @@ def train_step(state: TrainingState, batch: Batch, config: RunConfig, group: Gro
     for parameters in state.optimizer.param_groups:
         parameters["lr"] = rate
     state.optimizer.step()
+    watch.lap("optimizer")
     state.num_images += config.batch_size
     state.update_averages(config.batch_size)
+    watch.lap("ema")
     return StepFigures(
         loss=sum(losses[1:], losses[0]),
         weighted_mse=torch.cat(errors),

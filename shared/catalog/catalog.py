@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from shared.catalog import schema
 from shared.catalog.bases import BasisRepository
 from shared.catalog.checkpoints import CheckpointRepository
+from shared.catalog.clock import database_now
 from shared.catalog.engine import (
     UPGRADE_HINT,
     describe,
@@ -104,6 +106,11 @@ class Catalog:
             if refuses_writes(connection):
                 raise CatalogUnreachable(self.location, "it is read-only")
             schema.check(connection, self.location)
+
+    def now(self) -> float:
+        """The database's clock, in seconds since the epoch. Raises `CatalogUnreachable`."""
+        with self._translated(), self._engine.connect() as connection:
+            return connection.scalars(select(database_now())).one()
 
     @contextmanager
     def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:

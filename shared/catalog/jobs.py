@@ -24,6 +24,8 @@ class QueueStats:
     """Only those that are not zero."""
     oldest_queued_seconds: dict[JobKind, float]
     """Age of the oldest queued job, of kinds that have one."""
+    attempts: list[tuple[JobKind, AttemptOutcome, int]]
+    """Attempts that have ended, by their job's kind; only those that are not zero."""
 
 
 class JobRepository(LeaseRepository):
@@ -121,7 +123,14 @@ class JobRepository(LeaseRepository):
             .where(Job.state == JobState.QUEUED)
             .group_by(Job.kind)
         ).all()
+        attempts = self._session.execute(
+            select(Job.kind, Attempt.outcome, func.count())
+            .join(Job, Attempt.job_id == Job.id)
+            .where(Attempt.outcome.is_not(None))
+            .group_by(Job.kind, Attempt.outcome)
+        ).all()
         return QueueStats(
             counts=[(kind, state, count) for kind, state, count in counts],
             oldest_queued_seconds={kind: max(float(age), 0.0) for kind, age in oldest},
+            attempts=[(kind, outcome, count) for kind, outcome, count in attempts if outcome is not None],
         )

@@ -48,3 +48,9 @@ class TargetRepository(Repository):
     def live(self, max_age_s: float) -> list[Target]:
         """Those seen in the last `max_age_s` seconds, by address."""
         return self._all(select(Target).where(Target.seen_at >= database_now() - max_age_s).order_by(Target.address))
+
+    def silent(self, older_than_s: float, newer_than_s: float) -> list[Target]:
+        """Those last seen between so many seconds ago, which never said goodbye, by address."""
+        seen = Target.seen_at
+        query = select(Target).where(seen < database_now() - older_than_s, seen >= database_now() - newer_than_s)
+        return self._all(query.order_by(Target.address))

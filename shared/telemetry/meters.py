@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from shared.telemetry.address import listening_address
 from shared.telemetry.metrics import SECONDS, Metric, Source, metrics_of
 
 
@@ -70,10 +71,11 @@ class Meters:
 
 
 def serve_metrics(registry: CollectorRegistry, host: str) -> tuple[str, Callable[[], None]]:
-    """Serve `registry` on a free port of `host`. Returns ("host:port", a function that stops the server).
+    """Serve `registry` on a free port of `host` (or `auto`). Returns ("host:port", a function that stops the server).
 
     Raises OSError when the host is not an address of this machine.
     """
+    host = listening_address(host)
     server, thread = start_http_server(0, addr=host, registry=registry)
 
     def stop() -> None:

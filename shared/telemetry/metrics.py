@@ -30,6 +30,9 @@ class Metric:
 
 
 # Training: one series per run, served by the run's first worker.
+TRAINING_INFO = Metric(
+    "phema_training_info", "gauge", "1", ("run_id", "name"), ("training",), "Always 1; gives a run's id its name."
+)
 TRAINING_IMAGES = Metric(
     "phema_training_images", "gauge", "images", ("run_id",), ("training",), "Images the run has seen."
 )
@@ -51,6 +54,14 @@ TRAINING_LOSS = Metric(
     ("run_id",),
     ("training",),
     "Uncertainty-weighted loss per element, averaged since the last status.",
+)
+TRAINING_DENOISING_LOSS = Metric(
+    "phema_training_denoising_loss",
+    "gauge",
+    "1",
+    ("run_id",),
+    ("training",),
+    "Plain weighted loss per element, averaged since the last status; 1 for a network that outputs nothing.",
 )
 TRAINING_LEARNING_RATE = Metric(
     "phema_training_learning_rate", "gauge", "1", ("run_id",), ("training",), "Learning rate of the last step."
@@ -78,6 +89,30 @@ DATA_WAIT_SHARE = Metric(
     ("run_id",),
     ("training",),
     "Share of the first worker's time since the last status in which a step waited for its pictures.",
+)
+STEP_SECONDS = Metric(
+    "phema_training_step_seconds",
+    "gauge",
+    "s",
+    ("run_id", "part"),
+    ("training",),
+    "Mean time of a part of a step since the last status: data, forward_backward, optimizer, ema, snapshot.",
+)
+TRAINING_DEVICES = Metric(
+    "phema_training_devices",
+    "gauge",
+    "devices",
+    ("run_id", "device"),
+    ("training",),
+    "Training workers of the run, each on a device of its own, by the device's type (cpu, cuda).",
+)
+TRAINING_MEMORY = Metric(
+    "phema_training_memory_bytes",
+    "gauge",
+    "bytes",
+    ("run_id", "device"),
+    ("training",),
+    "Most memory the first worker has held so far: of its GPU, or of its process where it trains on a CPU.",
 )
 NONFINITE_GRADIENTS = Metric(
     "phema_training_nonfinite_gradients_total",
@@ -145,9 +180,9 @@ UPLOAD_RETRIES = Metric(
     "phema_upload_retries_total",
     "counter",
     "tries",
-    ("run_id",),
+    ("run_id", "cause"),
     ("training",),
-    "Tries repeated because the store or the catalog did not answer.",
+    "Tries repeated because the store or the catalog (cause) did not answer.",
 )
 SNAPSHOT_STALL_SECONDS = Metric(
     "phema_snapshot_stall_seconds_total",
@@ -199,6 +234,14 @@ RECONSTRUCTION_BYTES_WRITTEN = Metric(
     ("worker",),
     "Bytes of reconstructions and bases written.",
 )
+RECONSTRUCTION_SECONDS = Metric(
+    "phema_reconstruction_seconds_total",
+    "counter",
+    "s",
+    (),
+    ("worker",),
+    "Time actors spent reading those bytes and writing what became of them.",
+)
 BASES = Metric("phema_bases_total", "counter", "bases", (), ("worker",), "Bases written.")
 SNAPSHOTS_DELETED = Metric(
     "phema_snapshots_deleted_total", "counter", "snapshots", (), ("worker",), "Snapshots deleted by retention."
@@ -209,6 +252,14 @@ SNAPSHOT_BYTES_FREED = Metric(
 EVALUATION_SAMPLES = Metric(
     "phema_evaluation_samples_total", "counter", "pictures", (), ("worker",), "Pictures sampled by evaluations."
 )
+EVALUATION_SECONDS = Metric(
+    "phema_evaluation_seconds_total",
+    "counter",
+    "s",
+    (),
+    ("worker",),
+    "Time actors spent sampling and scoring those pictures.",
+)
 ACTOR_RESTARTS = Metric(
     "phema_actor_restarts_total", "counter", "restarts", (), ("worker",), "Ray actors that died and were replaced."
 )
@@ -218,6 +269,39 @@ QUEUE_JOBS = Metric("phema_queue_jobs", "gauge", "jobs", ("kind", "state"), ("ap
 QUEUE_OLDEST_SECONDS = Metric(
     "phema_queue_oldest_seconds", "gauge", "s", ("kind",), ("api",), "Age of the oldest queued job."
 )
+QUEUE_ATTEMPTS = Metric(
+    "phema_queue_attempts",
+    "gauge",
+    "attempts",
+    ("kind", "outcome"),
+    ("api",),
+    "Attempts of jobs that have ended, ever, by kind and outcome (succeeded, failed, cancelled, released, expired).",
+)
+TARGETS = Metric(
+    "phema_targets",
+    "gauge",
+    "processes",
+    ("kind", "state"),
+    ("api",),
+    "Processes by kind: live, or silent, which were lost in the last quarter of an hour without saying goodbye.",
+)
+API_READY = Metric(
+    "phema_api_ready",
+    "gauge",
+    "1",
+    ("part",),
+    ("api",),
+    "1 when the API could use the part (catalog, store) at the last `/readyz`, else 0.",
+)
+DISK_FREE = Metric(
+    "phema_disk_free_bytes",
+    "gauge",
+    "bytes",
+    ("place",),
+    ("api",),
+    "Bytes free to phema on the file system of the place: state (its folder), store (a local folder).",
+)
+DISK_SIZE = Metric("phema_disk_size_bytes", "gauge", "bytes", ("place",), ("api",), "Size of that file system.")
 HTTP_REQUESTS = Metric(
     "phema_http_requests_total", "counter", "requests", ("method", "route", "status"), ("api",), "Requests answered."
 )

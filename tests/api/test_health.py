@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
 
-from shared.catalog import JobKind
+from shared.catalog import JobKind, Target
+from shared.catalog.clock import database_now
 from shared.settings import Settings
 from shared.telemetry import metrics_of
 from tests.api import seed
@@ -79,7 +81,9 @@ def test_requests_are_counted_by_route_template(api: Api) -> None:
 
 
 def test_the_queue_is_measured_when_it_is_asked_for(api: Api) -> None:
-    assert not [name for name, _ in _series(api) if name.startswith("phema_queue")]
+    empty = _series(api)
+    assert not [name for name, _ in empty if name in ("phema_queue_jobs", "phema_queue_oldest_seconds")]
+    assert empty[_key("phema_queue_attempts", kind="train", outcome="failed")] == 0
     seed.run(api.catalog, "a")
     seed.run(api.catalog, "b")
     series = _series(api)
@@ -93,6 +97,45 @@ def test_the_queue_is_measured_when_it_is_asked_for(api: Api) -> None:
     # What is no longer there is no longer said.
     assert _key("phema_queue_jobs", kind="train", state="queued") not in series
     assert _key("phema_queue_oldest_seconds", kind="train") not in series
+
+
+def test_attempts_and_processes_are_measured(api: Api) -> None:
+    seed.run(api.catalog, "a")
+    job = seed.claim(api.catalog, JobKind.TRAIN)
+    with api.catalog.transaction() as tx:
+        tx.jobs.fail(job.id, job.fence, "no", retry=True)
+        tx.targets.register("worker", "127.0.0.1:9001")
+        tx.targets.register("worker", "127.0.0.1:9002")
+        tx.targets.register("training", "127.0.0.1:9003")
+        tx.targets.remove("127.0.0.1:9003")  # said goodbye
+        gone = {"127.0.0.1:9002": 100, "127.0.0.1:9004": 1000}  # the latter longer ago than anybody asks
+        tx.targets.register("trainer", "127.0.0.1:9004")
+        for address, seconds in gone.items():
+            seen = database_now() - seconds
+            tx.targets._session.execute(update(Target).where(Target.address == address).values(seen_at=seen))
+    series = _series(api)
+    assert series[_key("phema_queue_attempts", kind="train", outcome="failed")] == 1
+    found = {labels: value for (name, labels), value in series.items() if name == "phema_targets"}
+    expected = {("worker", "live"): 1, ("worker", "silent"): 1}
+    for kind in ("trainer", "training", "worker"):
+        for state in ("live", "silent"):
+            assert found[(("kind", kind), ("state", state))] == expected.get((kind, state), 0)
+
+
+@only("sqlite")
+def test_probes_and_disks_are_measured(guarded: Api, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    guarded.get("/readyz")
+    series = _series(guarded)
+    assert series[_key("phema_api_ready", part="store")] == series[_key("phema_api_ready", part="catalog")] == 1
+    for place in ("state", "store"):
+        size = series[_key("phema_disk_size_bytes", place=place)]
+        assert size == shutil.disk_usage(tmp_path).total
+        assert 0 < series[_key("phema_disk_free_bytes", place=place)] <= size
+    shutil.rmtree(store, ignore_errors=True)
+    store.write_text("a file where the folder should be")
+    guarded.get("/readyz")
+    assert _series(guarded)[_key("phema_api_ready", part="store")] == 0
 
 
 @only("sqlite")

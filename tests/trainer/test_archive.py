@@ -100,7 +100,7 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again(
         assert tx.checkpoints.latest(attempt.run_id) is not None
     labels = {"run_id": attempt.run_id}
     value = meters.registry.get_sample_value
-    assert value("phema_upload_retries_total", labels) == 4
+    assert value("phema_upload_retries_total", {**labels, "cause": "store"}) == 4
     assert value("phema_snapshots_uploaded_total", labels) == 2
     assert value("phema_checkpoints_uploaded_total", labels) == 1
     assert value("phema_uploads_pending", labels) == 0
@@ -144,7 +144,15 @@ def test_what_training_reports_is_what_the_catalog_holds(local_catalog: Catalog,
         rows = tx.snapshots.list(attempt.run_id)
     assert value("phema_training_images", labels) == value("phema_training_total_images", labels) == 320
     assert value("phema_training_loss", labels) == last["loss"]
+    assert value("phema_training_denoising_loss", labels) == last["denoising_loss"]
     assert value("phema_training_learning_rate", labels) == last["learning_rate"]
+    assert value("phema_training_info", {**labels, "name": "local"}) == 1
+    assert value("phema_training_devices", {**labels, "device": "cpu"}) == 1
+    assert value("phema_training_memory_bytes", {**labels, "device": "cpu"}) > 1e8
+    for part in ("data", "forward_backward", "optimizer", "ema", "snapshot"):
+        assert value("phema_training_step_seconds", {**labels, "part": part}) == last[f"step_seconds/{part}"] > 0
+    assert value("phema_uploads_pending", labels) == 0
+    assert value("phema_upload_retries_total", {**labels, "cause": "store"}) == 0
     assert value("phema_training_nonfinite_gradients_total", labels) == 0
     assert value("phema_snapshot_bytes_total", labels) == sum(row.size for row in rows)
     bucket = {**labels, "weights": "ema", "side": "dec", "resolution": "4", "statistic": "mean"}

@@ -12,9 +12,6 @@ from shared.catalog import Target
 
 router = APIRouter(tags=["operations"])
 
-SILENT_LEASES = 3
-"""A process unseen for so many leases is gone."""
-
 
 @router.get("/v1/prometheus/targets", summary="Scrape targets for Prometheus")
 def list_prometheus_targets(services: ServicesDep) -> list[TargetGroup]:
@@ -23,7 +20,7 @@ def list_prometheus_targets(services: ServicesDep) -> list[TargetGroup]:
     All labels start with `__meta_phema_`: a plain label that a metric also has would rename the metric's own.
     """
     with services.catalog.transaction(read_only=True) as tx:
-        targets = tx.targets.live(SILENT_LEASES * services.settings.lease_seconds)
+        targets = tx.targets.live(services.settings.target_silence_seconds)
     return [_group(target) for target in targets]
 
 

@@ -27,7 +27,7 @@ def get_health() -> Health:
 def get_readiness(request: Request, response: Response, services: ServicesDep) -> Readiness:
     """Checks catalog and store. Needs no token; with it, the answer says what is wrong."""
     explain = services.token.accepts(request.headers)
-    answer = service.readiness(services.catalog, services.store, explain=explain)
+    answer = service.readiness(services, explain=explain)
     response.status_code = 200 if answer.status == "ready" else 503
     return answer
 
@@ -40,4 +40,4 @@ def get_readiness(request: Request, response: Response, services: ServicesDep) -
 )
 def get_metrics(services: ServicesDep) -> Response:
     """Requests by route and status, and the queue by kind and state. Every metric is listed in docs/metrics.md."""
-    return Response(service.scrape(services.meters, services.catalog), media_type=CONTENT_TYPE_LATEST)
+    return Response(service.scrape(services), media_type=CONTENT_TYPE_LATEST)

@@ -58,6 +58,6 @@ class HistoryRow(Answer):
     num_images: int
     values: dict[str, float | None] = Field(
         description="By name: loss, denoising_loss, loss_by_noise/…, learning_rate, grad_norm, grad_nonfinite, "
-        "images_per_second, data_wait_share, activation/…, weight/…, training_activation/…, training_weight/…; "
-        "null where the figure was not finite."
+        "images_per_second, data_wait_share, step_seconds/…, activation/…, weight/…, training_activation/…, "
+        "training_weight/…; null where the figure was not finite."
     )

@@ -1,0 +1,247 @@
+"""The dashboards of what all runs share: fleet, store, API."""
+
+from __future__ import annotations
+
+from deploy.grafana.panels import Dashboard, Event, Panel, Query, Row, one, p95, stat
+
+FLEET = Dashboard(
+    uid="phema-fleet",
+    title="phema: Fleet",
+    about="All runs, the queue, processes and devices, and what fails.",
+    events=(Event("alert", 'ALERTS{alertstate="firing"}', "red", "{{alertname}}"),),
+    rows=(
+        Row(
+            "Now",
+            (
+                stat("Trainings", "short", "max(phema_trainings_running)"),
+                stat("Jobs waiting", "short", 'sum(kind_state:phema_queue_jobs:max{state="queued"}) or vector(0)'),
+                stat("Jobs running", "short", 'sum(kind_state:phema_queue_jobs:max{state="running"}) or vector(0)'),
+                stat("Devices in training", "short", "sum by (device) (phema_training_devices)"),
+                stat("Processes lost", "short", 'sum(max by (kind) (phema_targets{state="silent"}))'),
+                stat("Alerts", "short", 'count(ALERTS{alertstate="firing"}) or vector(0)'),
+            ),
+        ),
+        Row(
+            "Runs",
+            (
+                one(
+                    "Done",
+                    "percentunit",
+                    "max by (run_id) (phema_training_images) / max by (run_id) (phema_training_total_images)"
+                    " * on (run_id) group_right () max by (run_id, name) (phema_training_info)",
+                    "{{name}}",
+                ),
+                one(
+                    "Images per second",
+                    "short",
+                    "max by (run_id) (phema_training_images_per_second)"
+                    " * on (run_id) group_right () max by (run_id, name) (phema_training_info)",
+                    "{{name}}",
+                    stack=True,
+                ),
+                one(
+                    "Memory of first workers",
+                    "bytes",
+                    "max by (run_id, device) (phema_training_memory_bytes)",
+                    "{{run_id}} ({{device}})",
+                ),
+            ),
+        ),
+        Row(
+            "Queue",
+            (
+                one("Jobs", "short", "kind_state:phema_queue_jobs:max", "{{kind}} {{state}}"),
+                one(
+                    "Age of the oldest waiting job",
+                    "s",
+                    "max by (kind) (phema_queue_oldest_seconds) or max by (kind) (phema_queue_jobs) * 0",
+                    "{{kind}}",
+                ),
+                one("Time of a job (95 %)", "s", p95("phema_job_seconds", "kind, state"), "{{kind}} {{state}}"),
+            ),
+        ),
+        Row(
+            "Failures",
+            (
+                one(
+                    "Attempts",
+                    "short",
+                    "sum by (outcome) (max by (kind, outcome) (phema_queue_attempts))",
+                    "{{outcome}}",
+                ),
+                one(
+                    "What the trainer did with attempts",
+                    "short",
+                    "sum by (outcome) (phema_training_attempts_total)",
+                    "{{outcome}}",
+                ),
+                one("Actors that died", "short", "sum(phema_actor_restarts_total)", "actors"),
+            ),
+        ),
+        Row(
+            "Processes",
+            (
+                one("Known to the API", "short", "max by (kind, state) (phema_targets)", "{{kind}} {{state}}"),
+                one("Answer Prometheus", "short", "sum by (service) (up)", "{{service}}"),
+            ),
+        ),
+    ),
+)
+
+STORE = Dashboard(
+    uid="phema-store",
+    title="phema: Store and reconstruction",
+    about="Bytes into the store, weights made from snapshots, pictures made from weights.",
+    rows=(
+        Row(
+            "Uploads of trainings",
+            (
+                Panel(
+                    "Written",
+                    "Bps",
+                    (
+                        Query("sum(rate(phema_snapshot_bytes_total[$__rate_interval]))", "snapshots"),
+                        Query("sum(rate(phema_checkpoint_bytes_total[$__rate_interval]))", "checkpoints"),
+                    ),
+                ),
+                one("Time to be durable (95 %)", "s", p95("phema_upload_seconds", "kind"), "{{kind}}"),
+                one("Waiting", "short", "max by (run_id) (phema_uploads_pending)", "{{run_id}}"),
+                one(
+                    "Tries repeated",
+                    "short",
+                    "sum by (cause) (increase(phema_upload_retries_total[$__rate_interval]))",
+                    "{{cause}}",
+                ),
+                one(
+                    "Loops that stand still",
+                    "percentunit",
+                    "max by (run_id) (rate(phema_snapshot_stall_seconds_total[$__rate_interval]))",
+                    "{{run_id}}",
+                ),
+            ),
+        ),
+        Row(
+            "Reconstruction",
+            (
+                one(
+                    "Speed of reading",
+                    "Bps",
+                    "phema_reconstruction:read_bytes_per_second",
+                    "read",
+                    about="While an actor works, over a quarter of an hour; 0 when none did.",
+                ),
+                Panel(
+                    "Bytes",
+                    "Bps",
+                    (
+                        Query("sum(rate(phema_reconstruction_read_bytes_total[$__rate_interval]))", "read"),
+                        Query("sum(rate(phema_reconstruction_written_bytes_total[$__rate_interval]))", "written"),
+                    ),
+                ),
+                Panel(
+                    "Written since the workers began",
+                    "short",
+                    (
+                        Query("sum(phema_reconstructions_total)", "reconstructions"),
+                        Query("sum(phema_bases_total)", "bases"),
+                    ),
+                ),
+                one(
+                    "Actors that reconstruct",
+                    "short",
+                    "sum(rate(phema_reconstruction_seconds_total[$__rate_interval]))",
+                    "actors",
+                ),
+            ),
+        ),
+        Row(
+            "Evaluation",
+            (
+                one(
+                    "Pictures per second",
+                    "short",
+                    "phema_evaluation:samples_per_second",
+                    "pictures/s",
+                    about="Sampled and scored while an actor works, over a quarter of an hour; 0 when none did.",
+                ),
+                one("Pictures since the workers began", "short", "sum(phema_evaluation_samples_total)", "pictures"),
+                one(
+                    "Actors that evaluate",
+                    "short",
+                    "sum(rate(phema_evaluation_seconds_total[$__rate_interval]))",
+                    "actors",
+                ),
+            ),
+        ),
+        Row(
+            "Room",
+            (
+                Panel(
+                    "Disk in use",
+                    "percentunit",
+                    (
+                        Query(
+                            "1 - min by (place) (phema_disk_free_bytes) / max by (place) (phema_disk_size_bytes)",
+                            "{{place}}",
+                        ),
+                    ),
+                    about="Of the API's machine; a bucket on another is watched by its own server.",
+                    kind="bargauge",
+                ),
+                one("Freed by retention", "bytes", "sum(phema_snapshot_bytes_freed_total)", "bytes"),
+                one("Snapshots deleted by retention", "short", "sum(phema_snapshots_deleted_total)", "snapshots"),
+            ),
+        ),
+    ),
+)
+
+API = Dashboard(
+    uid="phema-api",
+    title="phema: API",
+    about="Requests, errors and latency by route.",
+    rows=(
+        Row(
+            "Now",
+            (
+                stat("Processes", "short", 'sum(up{job="phema-api"})'),
+                stat("Requests per second", "reqps", "sum(rate(phema_http_requests_total[$__rate_interval]))"),
+                stat("Errors", "percentunit", "phema_http_requests:errors_share5m", "Answers of 5xx in 5 minutes."),
+                stat("Catalog and store", "short", "min(phema_api_ready)", "1 when both answered the last probe."),
+            ),
+        ),
+        Row(
+            "Requests",
+            (
+                one(
+                    "By route",
+                    "reqps",
+                    "sum by (method, route) (rate(phema_http_requests_total[$__rate_interval]))",
+                    "{{method}} {{route}}",
+                    width=12,
+                ),
+                one(
+                    "By status",
+                    "reqps",
+                    "sum by (status) (rate(phema_http_requests_total[$__rate_interval]))",
+                    "{{status}}",
+                    width=12,
+                ),
+            ),
+        ),
+        Row(
+            "Latency",
+            (
+                one("95 % by route", "s", "route:phema_http_request_seconds:p95_5m", "{{route}}", width=12, log=True),
+                one(
+                    "Mean by route",
+                    "s",
+                    "sum by (route) (rate(phema_http_request_seconds_sum[$__rate_interval]))"
+                    " / sum by (route) (rate(phema_http_request_seconds_count[$__rate_interval]))",
+                    "{{route}}",
+                    width=12,
+                    log=True,
+                ),
+            ),
+        ),
+    ),
+)

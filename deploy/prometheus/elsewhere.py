@@ -1,0 +1,76 @@
+"""prometheus.yml for a deployment whose addresses are not those of docker-compose.yml.
+
+`python -m deploy.prometheus.elsewhere FOLDER --api 127.0.0.1:8400 …` writes FOLDER/prometheus.yml and the token files
+beside it, from the environment's PHEMA_API_TOKEN and RAY_AUTH_TOKEN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+HERE = Path(__file__).parent
+API, RAY = "api:8400", "ray-head:8265"
+"""Addresses in the committed file."""
+
+
+def write_config(
+    folder: Path,
+    *,
+    api: str,
+    ray: str | None = None,
+    api_token: str = "",
+    ray_token: str = "",
+    interval: str | None = None,
+) -> Path:
+    """Write `folder`/prometheus.yml with other addresses (host:port) and return its path.
+
+    Without `ray` nothing of Ray's own is scraped. `interval` replaces those of scrapes, rules and discovery.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    text = (HERE / "prometheus.yml").read_text()
+    if ray is None:
+        # Its job is the last one, after a comment of its own.
+        text = text[: text.index("  # Ray's own metrics")]
+    else:
+        text = text.replace(RAY, ray)
+        text = text.replace("/tmp/ray_auth_token", str(_secret(folder / "ray_auth_token", ray_token)))
+    text = text.replace(API, api)
+    text = text.replace("/tmp/phema_api_token", str(_secret(folder / "phema_api_token", api_token)))
+    text = text.replace("- rules/*.yml", f"- {HERE.resolve()}/rules/*.yml")
+    if interval is not None:
+        for setting in ("scrape_interval", "evaluation_interval", "scrape_timeout", "refresh_interval"):
+            for value in ("4s", "5s", "30s"):
+                text = text.replace(f"{setting}: {value}\n", f"{setting}: {interval}\n")
+    path = folder / "prometheus.yml"
+    path.write_text(text)
+    return path
+
+
+def _secret(path: Path, value: str) -> Path:
+    path.touch(mode=0o600)
+    path.write_text(value)
+    return path.resolve()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--api", required=True, help="host:port of the API")
+    parser.add_argument("--ray", help="host:port of Ray's dashboard")
+    parser.add_argument("--interval", help="of scrapes, rules and discovery, such as 1s")
+    given = parser.parse_args()
+    path = write_config(
+        given.folder,
+        api=given.api,
+        ray=given.ray,
+        api_token=os.environ.get("PHEMA_API_TOKEN", ""),
+        ray_token=os.environ.get("RAY_AUTH_TOKEN", ""),
+        interval=given.interval,
+    )
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

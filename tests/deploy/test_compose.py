@@ -1,0 +1,163 @@
+"""docker-compose.yml: what a compose command would refuse, and what only shows when a machine is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.documents import COMPOSE, GPU, ROOT, load, services
+
+SERVICES = services()
+ONE_SHOT = {"volumes", "prepare", "doctor"}
+NAMES = [*SERVICES]
+
+
+def compose_command() -> list[str] | None:
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    if shutil.which("docker"):
+        probe = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+        if probe.returncode == 0:
+            return ["docker", "compose"]
+    return None
+
+
+@pytest.mark.parametrize("files", [[COMPOSE], [COMPOSE, GPU]], ids=["cpu", "gpu"])
+def test_a_compose_command_accepts_the_files(files: list[Path], tmp_path: Path) -> None:
+    command = compose_command()
+    if command is None:
+        pytest.skip("no compose command: apt-get install docker-compose")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PHEMA_", "RAY_"))}
+    required = set(re.findall(r"\$\{([A-Z0-9_]+):\?", COMPOSE.read_text()))
+    (tmp_path / "env").write_text("".join(f"{name}=a1b2\n" for name in required))
+    chosen = [f"--file={path}" for path in files]
+    done = subprocess.run(
+        [*command, f"--env-file={tmp_path / 'env'}", *chosen, "config"],
+        capture_output=True,
+        text=True,
+        env=env,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    worker = yaml.safe_load(done.stdout)["services"]["ray-worker"]
+    assert ("devices" in str(worker["deploy"])) == (GPU in files)
+
+
+def test_the_topology_is_the_designs() -> None:
+    wanted = {"postgres", "minio", "ray-head", "ray-worker", "api", "trainer", "phema-worker", "prometheus", "grafana"}
+    assert set(SERVICES) == wanted | ONE_SHOT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_service_is_bounded_unprivileged_and_watched(name: str) -> None:
+    service = SERVICES[name]
+    assert str(service["user"]).split(":")[0] not in ("root", "0")
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
+    assert "privileged" not in service
+    if name in ONE_SHOT:
+        assert (service["restart"], service["healthcheck"]) == ("no", {"disable": True})
+    else:
+        assert service["restart"] == "unless-stopped"
+        assert service["healthcheck"]["test"][0] == "CMD"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ports_are_open_to_this_machine_only(name: str) -> None:
+    assert [port for port in SERVICES[name].get("ports", []) if not port.startswith("127.0.0.1:")] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_are_named_exactly(name: str) -> None:
+    image = re.sub(r"^\$\{[A-Z_]+:-(.*)\}$", r"\1", SERVICES[name]["image"])
+    assert ":" in image
+    assert not image.endswith(":latest")
+
+
+def test_minio_is_the_last_published_image_by_digest() -> None:
+    assert re.fullmatch(r"\$\{MINIO_IMAGE:-quay\.io/minio/minio:\S+@sha256:[0-9a-f]{64}\}", SERVICES["minio"]["image"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_services_start_after_what_they_need(name: str) -> None:
+    for other, rule in SERVICES[name].get("depends_on", {}).items():
+        wanted = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
+        assert rule == {"condition": wanted}
+
+
+def test_the_order_of_starting_has_no_circle() -> None:
+    left = {name: set(service.get("depends_on", {})) for name, service in SERVICES.items()}
+    while left:
+        free = {name for name, needs in left.items() if not needs & set(left)}
+        assert free, f"each waits for another: {left}"
+        left = {name: needs for name, needs in left.items() if name not in free}
+
+
+def test_volumes_are_declared_and_folders_exist() -> None:
+    declared = load(COMPOSE)[0]["volumes"]
+    mounted = [mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", [])]
+    assert {source for source in mounted if not source.startswith("./")} == set(declared)
+    assert [source for source in mounted if source.startswith("./") and not (ROOT / source).is_dir()] == []
+
+
+def test_hosts_in_addresses_are_services() -> None:
+    values = str([service.get("environment", {}) for service in SERVICES.values()])
+    hosts = set(re.findall(r"(?:://|@)([a-z][a-z-]*):\d+", values)) | set(re.findall(r"'([a-z-]+):\d+'", values))
+    assert {"postgres", "minio", "ray-head", "api"} <= hosts <= set(SERVICES)
+
+
+def test_prometheus_finds_its_token_and_its_targets() -> None:
+    (config,) = load(ROOT / "deploy/prometheus/prometheus.yml")
+    files = set(re.findall(r"credentials_file': '([^']+)'", str(config)))
+    script = SERVICES["prometheus"]["command"][0]
+    assert files == set(re.findall(r"> (\S+)", script))
+    assert {str(Path(file).parent) for file in files} <= set(SERVICES["prometheus"]["tmpfs"])
+    hosts = {target.split(":")[0] for job in config["scrape_configs"] for group in job.get("static_configs", [])
+             for target in group["targets"]}  # fmt: skip
+    hosts |= {re.findall(r"//([a-z-]+):", sd["url"])[0] for job in config["scrape_configs"]
+              for sd in job.get("http_sd_configs", [])}  # fmt: skip
+    assert hosts <= set(SERVICES) | {"localhost"}
+
+
+def test_health_checks_ask_for_checks_that_exist() -> None:
+    from phema.doctor import CHECKS
+
+    asked = [service["healthcheck"]["test"][-1] for service in SERVICES.values()
+             if "doctor" in service["healthcheck"].get("test", [])]  # fmt: skip
+    assert asked == ["trainer", "worker"]
+    assert set(asked) <= set(CHECKS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_python_modules_that_are_started_exist(name: str) -> None:
+    for module in re.findall(r"-m'?,? '?(services\.\w+)", str(SERVICES[name].get("command", ""))):
+        assert (ROOT / module.replace(".", "/") / "__main__.py").exists()
+
+
+def test_the_gpu_file_changes_only_what_gpus_need() -> None:
+    gpu: dict[str, Any] = services(GPU)
+    assert set(gpu) == {"ray-head", "ray-worker", "phema-worker"}
+    assert all(service["build"]["target"] == "cuda" for service in gpu.values())
+    both = [*zip(SERVICES["ray-worker"]["command"], gpu["ray-worker"]["command"], strict=True)]
+    assert [pair for pair in both if pair[0] != pair[1]] == [("--num-gpus=0", "--num-gpus=${RAY_WORKER_GPUS:-1}")]
+
+
+def test_new_env_fills_every_secret_and_replaces_nothing(tmp_path: Path) -> None:
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy/new_env.sh", tmp_path / "deploy")
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    command = ["bash", str(tmp_path / "deploy/new_env.sh")]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    written = (tmp_path / ".env").read_text()
+    assert re.findall(r"^[A-Z0-9_]+=$", written, re.MULTILINE) == []
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+    assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+    assert (tmp_path / ".env").read_text() == written

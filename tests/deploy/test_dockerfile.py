@@ -1,0 +1,90 @@
+"""What a linter of Dockerfiles would say (hadolint's rules that apply), and what ours promises beyond."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.deploy.documents import ROOT
+
+_NO_COMMENTS = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+TEXT = re.sub(r"\\\n\s*", " ", _NO_COMMENTS)
+LINES = [line for line in TEXT.splitlines() if line]
+INSTRUCTIONS = [tuple(line.split(None, 1)) for line in LINES]
+STAGES: dict[str, list[tuple[str, ...]]] = {}
+for instruction in INSTRUCTIONS:
+    if instruction[0] == "FROM":
+        STAGES[instruction[1].split(" AS ")[1]] = []
+    if STAGES:
+        list(STAGES.values())[-1].append(instruction)
+
+
+def said(name: str, stage: str) -> list[str]:
+    """Arguments of an instruction in a stage and those that it builds on."""
+    base = STAGES[stage][0][1].split(" AS ")[0]
+    own = [argument for instruction, argument in STAGES[stage] if instruction == name]
+    return [*(said(name, base) if base in STAGES else []), *own]
+
+
+def test_every_line_begins_with_an_instruction() -> None:
+    known = {"ARG", "FROM", "ENV", "RUN", "WORKDIR", "COPY", "USER", "STOPSIGNAL", "HEALTHCHECK", "CMD"}
+    assert {instruction[0] for instruction in INSTRUCTIONS} <= known  # no ADD, no MAINTAINER, no SHELL
+
+
+def test_the_base_is_pinned() -> None:
+    (base,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", TEXT, re.MULTILINE)
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm(@sha256:[0-9a-f]{64})?", base)
+    outside = {stage[0][1].split(" AS ")[0] for stage in STAGES.values()} - set(STAGES)
+    assert outside == {"${PYTHON_IMAGE}"}
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_the_images_are_unprivileged_watched_and_hold_no_compiler_s_leavings(target: str) -> None:
+    assert said("USER", target)[-1] == "10001:10001"
+    assert len(said("HEALTHCHECK", target)) == 1
+    assert said("CMD", target)[-1].startswith('["')
+    assert said("COPY", target) == [f"--from=build-{target} /opt/phema /opt/phema"]
+
+
+def test_the_environment_is_found_by_login_shells_too() -> None:
+    assert any(argument.startswith("PATH=/opt/phema/bin:${PATH}") for argument in said("ENV", "cpu"))
+    assert any("echo 'PATH=/opt/phema/bin:$PATH' > /etc/profile.d/phema.sh" in line for line in said("RUN", "cpu"))
+
+
+def test_the_default_target_is_cpu() -> None:
+    assert list(STAGES)[-1] == "cpu"
+
+
+def test_every_copy_between_stages_names_a_stage() -> None:
+    assert set(re.findall(r"--from=(\S+)", TEXT)) <= set(STAGES)
+
+
+def test_folders_are_absolute_and_changed_by_workdir() -> None:
+    assert all(argument.startswith("/") for name, argument in INSTRUCTIONS if name == "WORKDIR")
+    assert not re.search(r"^RUN .*\bcd ", TEXT, re.MULTILINE)
+
+
+def test_no_secret_and_no_download_past_the_lock() -> None:
+    assert not re.search(r"(PASSWORD|TOKEN|SECRET)\S*=", TEXT)
+    assert not re.search(r"^RUN .*\b(curl|wget|git|sudo|apt|chmod 777)\b", TEXT, re.MULTILINE)
+    for command in re.findall(r"pip install ([^&\n]*)", TEXT):
+        assert "--constraint requirements.lock" in command or re.search(r"\$\(grep '\^\w+==' requirements", command)
+    lock = (ROOT / "requirements.lock").read_text()
+    assert [name for name in re.findall(r"grep '\^(\w+)==' ", TEXT) if not re.search(f"^{name}==", lock, re.M)] == []
+
+
+def test_everything_copied_in_exists_and_is_not_ignored() -> None:
+    allowed = set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    copied = {
+        source
+        for name, argument in INSTRUCTIONS
+        if name == "COPY" and "--from" not in argument
+        for source in argument.split()[:-1]
+    }
+    assert copied == allowed
+    assert [source for source in copied if not (ROOT / source).exists()] == []
+
+
+def test_every_package_that_is_imported_from_is_copied() -> None:
+    assert {"phema", "shared", "services"} <= set(re.findall(r"^COPY (\w+) ", TEXT, re.MULTILINE))

@@ -1,0 +1,230 @@
+"""deploy/kubernetes as Kubernetes and its operators would judge it: fields, references, privileges."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.documents import KUBERNETES, load
+from tests.deploy.kubernetes_schema import faults
+
+Objects = list[dict[str, Any]]
+SECRETS = {"phema-store", "phema-ray", "phema-api"}
+BY_OPERATOR = {"phema-head-svc"}
+"""Services that KubeRay makes: NAME-head-svc."""
+
+
+def renderer() -> list[str] | None:
+    if shutil.which("kustomize"):
+        return ["kustomize", "build"]
+    return ["kubectl", "kustomize"] if shutil.which("kubectl") else None
+
+
+@pytest.fixture(scope="module")
+def base() -> Objects:
+    (kustomization,) = load(KUBERNETES / "base/kustomization.yaml")
+    return [document for name in kustomization["resources"] for document in load(KUBERNETES / "base" / name)]
+
+
+@pytest.fixture(scope="module", params=["local", "cloud-s3"])
+def overlay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Objects:
+    """The overlay as it would be applied; skips where nothing renders it."""
+    command = renderer()
+    if command is None:
+        pytest.skip("neither kustomize nor kubectl on this machine")
+    folder = tmp_path_factory.mktemp("kubernetes") / "kubernetes"
+    shutil.copytree(KUBERNETES, folder, ignore=shutil.ignore_patterns("*.env"))
+    if request.param == "local":
+        subprocess.run(["bash", folder / "overlays/local/new_secrets.sh"], check=True)
+    done = subprocess.run([*command, folder / "overlays" / request.param], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [*yaml.safe_load_all(done.stdout)]
+
+
+def pods(objects: Objects) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, pod template) of whatever makes pods."""
+    for one in objects:
+        name, spec = one["metadata"]["name"], one.get("spec", {})
+        if one["kind"] in ("Deployment", "StatefulSet", "Job"):
+            yield name, spec["template"]
+        elif one["kind"] == "RayCluster":
+            yield f"{name} head", spec["headGroupSpec"]["template"]
+            for group in spec["workerGroupSpecs"]:
+                yield f"{name} {group['groupName']}", group["template"]
+
+
+def containers(objects: Objects) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, template in pods(objects):
+        for container in template["spec"]["containers"]:
+            yield f"{name}/{container['name']}", container
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    wanted = selector.get("matchLabels", {}).items() <= labels.items()
+    return wanted and all(labels.get(rule["key"]) in rule["values"] for rule in selector.get("matchExpressions", []))
+
+
+def judge(objects: Objects) -> None:
+    assert [fault for one in objects for fault in faults(one)] == []
+    names = [(one["kind"], one["metadata"]["name"]) for one in objects]
+    assert len(names) == len(set(names))
+    _judge_selectors(objects)
+    _judge_references(objects)
+    _judge_pods(objects)
+
+
+def _judge_selectors(objects: Objects) -> None:
+    templates = [template for _, template in pods(objects)]
+    for one in objects:
+        kind, name, spec = one["kind"], one["metadata"]["name"], one.get("spec", {})
+        if kind in ("Deployment", "StatefulSet"):
+            assert selects(spec["selector"], spec["template"]["metadata"]["labels"]), name
+            others = [t for t in templates if selects(spec["selector"], t["metadata"]["labels"])]
+            assert others == [spec["template"]], f"{name} would take over others' pods"
+        selector = {"Service": {"matchLabels": spec.get("selector")}, "NetworkPolicy": spec.get("podSelector")}
+        selector |= {"PodMonitor": spec.get("selector"), "PodDisruptionBudget": spec.get("selector")}
+        if kind not in selector:
+            continue
+        chosen = [t for t in templates if selects(selector[kind] or {}, t["metadata"]["labels"])]
+        assert chosen, f"{kind} {name} selects no pod"
+        ports = [{p["name"] for c in t["spec"]["containers"] for p in c.get("ports", [])} for t in chosen]
+        if kind == "Service":
+            assert all(port["targetPort"] in open_ for port in spec["ports"] for open_ in ports), name
+        if kind == "PodMonitor":
+            assert all(end["port"] in open_ for end in spec["podMetricsEndpoints"] for open_ in ports), name
+        for rule in spec.get("ingress", []) if kind == "NetworkPolicy" else []:
+            numbers = {p["containerPort"] for t in chosen for c in t["spec"]["containers"] for p in c.get("ports", [])}
+            assert {port["port"] for port in rule.get("ports", [])} <= numbers, name
+            for peer in rule.get("from", []):
+                if "podSelector" in peer:
+                    assert any(selects(peer["podSelector"], t["metadata"]["labels"]) for t in templates), name
+
+
+def _judge_references(objects: Objects) -> None:
+    held = {(one["kind"], one["metadata"]["name"]): one for one in objects}
+    for where, container in containers(objects):
+        mounts = {mount["name"] for mount in container.get("volumeMounts", [])}
+        (spec,) = [t["spec"] for n, t in pods(objects) if where.rpartition("/")[0] == n]
+        claims = [one["spec"].get("volumeClaimTemplates", []) for one in objects
+                  if one["kind"] == "StatefulSet" and one["spec"]["template"]["spec"] is spec]  # fmt: skip
+        volumes = {volume["name"] for volume in spec.get("volumes", [])}
+        volumes |= {claim["metadata"]["name"] for templates in claims for claim in templates}
+        assert mounts == volumes, where
+        assert ("ServiceAccount", spec.get("serviceAccountName", "phema")) in held, where
+        for source in container.get("envFrom", []):
+            name = next(iter(source.values()))["name"]
+            assert name in {"phema-settings", *SECRETS}, where
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            port = container.get(probe, {}).get("httpGet", {}).get("port")
+            assert port in {None, *(p["name"] for p in container.get("ports", []))}, where
+
+
+def _judge_pods(objects: Objects) -> None:
+    """Pod Security's profile `restricted`, and bounds."""
+    for name, template in pods(objects):
+        security = template["spec"]["securityContext"]
+        assert security["runAsNonRoot"] is True, name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        head = name.endswith(" head")
+        assert template["spec"]["automountServiceAccountToken"] is head, (
+            f"{name}: only Ray's autoscaler needs Kubernetes"
+        )
+    for where, container in containers(objects):
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False, where
+        assert security["capabilities"] == {"drop": ["ALL"]}, where
+        assert {"cpu", "memory"} <= set(container["resources"]["limits"]), where
+        assert set(container["resources"]["requests"]) == set(container["resources"]["limits"]), where
+        assert not container["image"].endswith(":latest"), where
+
+
+def test_the_base_is_sound(base: Objects) -> None:
+    judge(base)
+
+
+def test_the_overlays_are_sound(overlay: Objects) -> None:
+    judge(overlay)
+    assert {one["metadata"].get("namespace") for one in overlay if one["kind"] != "Namespace"} == {"phema"}
+    images = {container["image"] for _, container in containers(overlay)}
+    assert "phema" not in images, "an image without a tag is left"
+
+
+@pytest.mark.parametrize("version", ["1.30", "1.37"])
+def test_kubernetes_own_definitions_accept_the_overlays(overlay: Objects, version: str) -> None:
+    """Of Kubernetes's own kinds, and of the pods within KubeRay's, strictly: with unknown fields refused."""
+    official = pytest.importorskip("kubernetes_validate")
+    foreign = ("ray.io/", "monitoring.coreos.com/")
+    own = [one for one in overlay if not one["apiVersion"].startswith(foreign)]
+    own += [{"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "ray"}, "template": template}
+            for _, template in pods(overlay)]  # fmt: skip
+    for one in own:
+        official.validate(one, version, strict=True)
+    assert len(own) > 15
+
+
+def test_every_kind_of_pod_of_the_design_is_there(base: Objects) -> None:
+    assert {(one["kind"], one["metadata"]["name"]) for one in base} >= {
+        ("RayCluster", "phema"),
+        ("Deployment", "phema-api"),
+        ("Deployment", "phema-trainer"),
+        ("Deployment", "phema-worker"),
+        ("Job", "phema-prepare"),
+        ("NetworkPolicy", "phema-default"),
+        ("PodMonitor", "phema-api"),
+        ("PodMonitor", "phema-ray"),
+        ("ScrapeConfig", "phema"),
+    }
+
+
+def test_ray_is_of_the_locked_version_and_scales(base: Objects) -> None:
+    (cluster,) = [one for one in base if one["kind"] == "RayCluster"]
+    lock = (KUBERNETES.parents[1] / "requirements.lock").read_text()
+    assert f"\nray=={cluster['spec']['rayVersion']}\n" in lock
+    assert cluster["spec"]["enableInTreeAutoscaling"] is True
+    groups = {group["groupName"]: group for group in cluster["spec"]["workerGroupSpecs"]}
+    assert groups["gpu"]["minReplicas"] == 0
+    limits = groups["gpu"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == "1"
+    for group in groups.values():
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+def test_addresses_name_services_that_exist(base: Objects) -> None:
+    (kustomization,) = load(KUBERNETES / "base/kustomization.yaml")
+    literals = dict(literal.split("=", 1) for literal in kustomization["configMapGenerator"][0]["literals"])
+    made = {one["metadata"]["name"] for one in base if one["kind"] == "Service"} | BY_OPERATOR
+    hosts = {literals[name].rpartition("//")[2].split(":")[0]
+             for name in ("PHEMA_RAY_ADDRESS", "PHEMA_RAY_DASHBOARD_URL", "PHEMA_URL")}  # fmt: skip
+    assert hosts == made
+    (scrape,) = [one for one in base if one["kind"] == "ScrapeConfig"]
+    assert scrape["spec"]["httpSDConfigs"][0]["url"] == "http://phema-api.phema.svc:8400/v1/prometheus/targets"
+
+
+def test_secrets_come_only_from_secrets(base: Objects) -> None:
+    text = "".join(path.read_text() for path in sorted((KUBERNETES / "base").glob("*.yaml")))
+    for name in ("PHEMA_DATABASE_URL", "PHEMA_S3_SECRET_ACCESS_KEY", "PHEMA_API_TOKEN=", "RAY_AUTH_TOKEN="):
+        assert name not in text
+    assert {one["kind"] for one in base} & {"Secret"} == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda o: o["spec"].update(replica=1), "spec.replica"),
+        (lambda o: o["spec"]["template"]["spec"]["containers"][0].update(imagePullPolice="Always"), "imagePullPolice"),
+        (lambda o: o.update(apiVersion="apps/v1beta1"), "apps/v1beta1"),
+        (lambda o: o["spec"]["template"]["spec"]["containers"][0].pop("image"), "image"),
+        (lambda o: o["spec"].update(replicas="1"), "spec.replicas"),
+        (lambda o: o["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"].update(cpu=1), "limits.cpu"),
+    ],
+)
+def test_the_linter_sees_mistakes(base: Objects, change: Any, said: str) -> None:
+    (api,) = [one for one in base if (one["kind"], one["metadata"]["name"]) == ("Deployment", "phema-api")]
+    broken = yaml.safe_load(yaml.safe_dump(api))
+    change(broken)
+    assert said in " ".join(faults(broken))

@@ -1,0 +1,186 @@
+"""Prometheus's rules and Grafana's dashboards: what they ask for exists, behaves and is explained."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.grafana import build
+from deploy.grafana.panels import concrete
+from deploy.prometheus.elsewhere import write_config
+from shared.telemetry import METRICS
+
+ROOT = Path(__file__).parents[2]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+GRAFANA = ROOT / "deploy" / "grafana"
+FOREIGN = {"up", "ALERTS"}
+"""Prometheus's own."""
+OF_TARGETS = {"job", "service", "instance"}
+VARIABLES = {"run": "run-1", "weights": "ema", "statistic": "max"}
+
+
+@pytest.fixture
+def promtool() -> str:
+    """Debian's package `prometheus` brings it. Skips without, unless PHEMA_REQUIRE_PROMETHEUS is set."""
+    path = shutil.which("promtool")
+    if path is None:
+        if os.environ.get("PHEMA_REQUIRE_PROMETHEUS"):
+            pytest.fail("PHEMA_REQUIRE_PROMETHEUS is set, but there is no promtool; install Debian's `prometheus`")
+        pytest.skip("no promtool; install Debian's `prometheus`")
+    return path
+
+
+def rules() -> Iterator[dict[str, Any]]:
+    for path in sorted((PROMETHEUS / "rules").glob("*.yml")):
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            yield from group["rules"]
+
+
+ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
+RECORDED = {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
+SERIES = {
+    metric.name + suffix: {*metric.labels, *(["le"] if suffix == "_bucket" else [])}
+    for metric in METRICS
+    for suffix in (("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",))
+}
+"""Names that are scraped, each with its labels."""
+
+
+def tool(*command: str | Path) -> None:
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def selectors(expr: str) -> Iterator[tuple[str, set[str]]]:
+    """Every series an expression reads, with the labels that it is chosen by."""
+    bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", expr)
+    for name, matchers in re.findall(r"([a-z_:A-Z]*phema_[a-z_0-9:]+|\bup\b|\bALERTS\b)(?:\{([^}]*)\})?", bare):
+        yield name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", re.sub(r'"[^"]*"', '""', matchers)))
+
+
+def asked() -> Iterator[tuple[str, str]]:
+    for rule in rules():
+        yield rule.get("alert") or rule["record"], rule["expr"]
+    for dashboard, panel, expr in build.queries():
+        yield f"{dashboard}: {panel}", expr
+    for dashboard in build.DASHBOARDS:
+        for event in dashboard.events:
+            yield f"{dashboard.title}: {event.name}", event.expr
+        for variable in dashboard.variables:
+            if variable["type"] == "query":
+                yield f"{dashboard.title}: ${variable['name']}", variable["definition"]
+
+
+@pytest.mark.parametrize(("where", "expr"), list(asked()))
+def test_what_is_asked_for_exists(where: str, expr: str) -> None:
+    found = list(selectors(expr))
+    assert found, f"{where} reads nothing"
+    for name, labels in found:
+        assert name in SERIES or name in RECORDED or name in FOREIGN, f"{where} reads {name}, which nobody serves"
+        if name in SERIES:
+            assert labels <= SERIES[name] | OF_TARGETS, f"{where} chooses {name} by a label it does not have"
+
+
+def test_the_reader_of_expressions_sees_what_is_not_there() -> None:
+    expr = 'sum by (phema_no) (rate(phema_lost{a="x=y", b=~"z"}[5m])) / on (x) a:phema_b:c > up'
+    assert list(selectors(expr)) == [("phema_lost", {"a", "b"}), ("a:phema_b:c", set()), ("up", set())]
+
+
+def test_no_metric_has_a_label_that_prometheus_gives_to_targets() -> None:
+    assert not [metric.name for metric in METRICS if OF_TARGETS & set(metric.labels)]
+
+
+def test_every_metric_is_in_a_panel() -> None:
+    shown = {name for _, _, expr in build.queries() for name, _ in selectors(expr)}
+    while shown & RECORDED.keys():  # what a recorded series is made of is shown by it
+        for name in shown & RECORDED.keys():
+            shown |= {part for part, _ in selectors(RECORDED[name])}
+            shown.remove(name)
+    missing = [m.name for m in METRICS if not shown & {m.name, f"{m.name}_bucket", f"{m.name}_count"}]
+    assert missing == []
+
+
+def test_the_committed_dashboards_are_those_of_the_code() -> None:
+    committed = {path.name: path.read_text() for path in (GRAFANA / "dashboards").iterdir()}
+    assert committed == build.files(), "run `python -m deploy.grafana.build`"
+
+
+def test_dashboards_are_whole() -> None:
+    provisioned = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
+    sources = {source["uid"] for source in provisioned}
+    for text in build.files().values():
+        dashboard = json.loads(text)
+        ids = [panel["id"] for panel in dashboard["panels"]]
+        assert len(set(ids)) == len(ids)
+        cells: set[tuple[int, int]] = set()
+        for panel in dashboard["panels"]:
+            place = panel["gridPos"]
+            own = {(place["x"] + i, place["y"] + j) for i in range(place["w"]) for j in range(place["h"])}
+            assert not own & cells, f"{panel['title']} lies over another"
+            assert max(x for x, _ in own) < 24
+            cells |= own
+            for target in panel.get("targets", []):
+                assert target["datasource"]["uid"] in sources
+                concrete(target["expr"], **VARIABLES)
+
+
+def test_a_variable_without_a_value_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no value for \$run"):
+        concrete('up{run="$run"}')
+
+
+def test_every_alert_has_a_section_in_the_runbook() -> None:
+    sections = re.findall(r"^## (Phema\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.M)
+    assert sorted(sections) == sorted(ALERTS)
+    for name, rule in ALERTS.items():
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
+        assert rule["labels"]["severity"] in ("warning", "critical")
+
+
+def test_the_runbook_names_commands_that_exist() -> None:
+    known = set(re.findall(r"`(phema [a-z]+(?: [a-z0-9]+)?)", (ROOT / "docs" / "cli.md").read_text()))
+    named = re.findall(r"`(phema [^`]+)`", (ROOT / "docs" / "runbook.md").read_text())
+    assert named
+    for command in named:
+        words = command.split()
+        assert {" ".join(words[:2]), " ".join(words[:3])} & known, command
+
+
+def test_every_alert_is_seen_firing_and_silent_in_the_unit_tests() -> None:
+    fires, silent = set(), set()
+    for path in (PROMETHEUS / "tests").glob("*.yml"):
+        for case in yaml.safe_load(path.read_text())["tests"]:
+            for check in case["alert_rule_test"]:
+                (fires if check["exp_alerts"] else silent).add(check["alertname"])
+    assert fires == silent == ALERTS.keys()
+
+
+def test_promtool_accepts_the_configuration(promtool: str, tmp_path: Path) -> None:
+    tool(promtool, "check", "config", write_config(tmp_path, api="127.0.0.1:1", ray="127.0.0.1:2", interval="1s"))
+
+
+def test_promtool_runs_the_unit_tests_of_the_rules(promtool: str) -> None:
+    tool(promtool, "test", "rules", *sorted((PROMETHEUS / "tests").glob("*.yml")))
+
+
+def test_a_configuration_for_elsewhere_differs_in_addresses_only(tmp_path: Path) -> None:
+    text = write_config(tmp_path, api="10.0.0.1:8400", ray="10.0.0.2:8265", api_token="t").read_text()
+    config, committed = yaml.safe_load(text), yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    assert (tmp_path / "phema_api_token").read_text() == "t"
+    assert (tmp_path / "phema_api_token").stat().st_mode & 0o077 == 0
+    assert [job["job_name"] for job in config["scrape_configs"]] == [
+        job["job_name"] for job in committed["scrape_configs"]
+    ]
+    assert "api:8400" not in text
+    assert "/tmp/ray" not in text.replace(str(tmp_path), "")
+    alone = yaml.safe_load(write_config(tmp_path / "alone", api="10.0.0.1:8400").read_text())
+    assert [job["job_name"] for job in alone["scrape_configs"]] == ["phema-api", "phema"]

@@ -1,0 +1,165 @@
+"""`phema doctor` and `phema prepare` on real stores and databases: what is wrong is one line with its remedy."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from phema import doctor
+from shared.settings import Settings
+from shared.snapshots import S3Options
+from shared.snapshots.bucket import make_bucket
+from shared.snapshots.store import open_store
+from shared.telemetry.address import listening_address
+from shared.wiring import catalog_from, store_from
+from tests.fixtures.catalog import only
+from tests.phema.service import Service, api
+from tests.servers.s3 import S3Server
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def finding(name: str, settings: Settings) -> doctor.Finding:
+    (found,) = doctor.examine(settings, [name])
+    assert "\n" not in found.line
+    return found
+
+
+def s3_settings(options: S3Options, url: str, folder: Path) -> Settings:
+    return Settings(
+        state_dir=folder,
+        store_url=url,
+        s3_endpoint_url=options.endpoint_url,
+        s3_region=options.region,
+        s3_access_key_id=options.access_key_id,
+        s3_secret_access_key=options.secret_access_key,  # type: ignore[arg-type]
+    )
+
+
+def test_a_sound_service_has_no_fault_but_what_is_not_started(service: Service) -> None:
+    assert finding("versions", service.settings).state == "ok"
+    assert finding("database", service.settings).state == "ok"
+    assert finding("bucket", service.settings).state == "ok"
+    assert finding("clock", service.settings).state == "ok"
+    assert finding("api", service.settings).line.startswith("ok       api")
+    assert finding("trainer", service.settings).state == "wrong"
+    with service.catalog.transaction() as tx:
+        tx.targets.register("trainer", "127.0.0.1:1")
+    assert "127.0.0.1:1" in finding("trainer", service.settings).detail
+    with service.catalog.transaction() as tx:
+        tx.targets.remove("127.0.0.1:1")
+
+
+def test_a_catalog_without_tables_is_mended_by_prepare(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHEMA_STATE_DIR", str(tmp_path / "state"))
+    code, out, _ = cli("doctor", "--only", "database", "--json")
+    (check,) = json.loads(out)["checks"]
+    assert (code, check["state"], check["mend"]) == (1, "wrong", "run `phema prepare`, or update phema")
+    assert cli("doctor", "--only", "trainer", "--only", "clock")[0] == 1
+    assert not (tmp_path / "state").exists(), "looking changes nothing"
+    assert cli("prepare")[0] == 0
+    assert cli("prepare", "--json")[0] == 0
+    code, out, _ = cli("doctor", "--only", "database")
+    assert code == 0
+    assert out.startswith("ok       database")
+
+
+def test_the_probe_leaves_nothing_behind(s3_options: tuple[str, S3Options], tmp_path: Path) -> None:
+    url, options = s3_options
+    settings = s3_settings(options, url, tmp_path)
+    assert finding("bucket", settings).state == "ok"
+    assert list(store_from(settings).list()) == []
+
+
+def test_a_missing_bucket_is_named_and_prepare_makes_it(s3_server: S3Server, tmp_path: Path) -> None:
+    settings = s3_settings(s3_server.options, "s3://made-by-prepare/store", tmp_path)
+    found = finding("bucket", settings)
+    assert (found.state, "made-by-prepare" in found.detail, "phema prepare" in found.mend) == ("wrong", True, True)
+    store = open_store(settings.object_store_url, s3=s3_server.options)
+    assert make_bucket(store, "us-east-1")
+    assert not make_bucket(store, "us-east-1")
+    assert finding("bucket", settings).state == "ok"
+    client = s3_server.client()
+    client.delete_bucket(Bucket="made-by-prepare")
+    client.close()
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = finding("bucket", Settings(state_dir=tmp_path, store_url=(tmp_path / "file").as_uri()))
+    assert found.state == "wrong"
+    assert found.mend
+
+
+def test_what_does_not_answer_is_told_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        monkeypatch.setenv("PHEMA_URL", f"http://127.0.0.1:{port}")
+        settings = Settings(
+            state_dir=tmp_path,
+            ray_dashboard_url=f"http://127.0.0.1:{port}",
+            database_url=f"postgresql://phema:a-secret@127.0.0.1:{port}/phema",
+        )
+        found = doctor.examine(settings, ["ray", "api", "database", "clock", "trainer"])
+    assert [one.state for one in found] == ["wrong"] * 5
+    assert all(one.mend for one in found)
+    assert "a-secret" not in str(found)
+
+
+@only("postgres")
+@pytest.mark.parametrize(("skew", "state"), [(-1.0, "ok"), (60.0, "warning"), (-3600.0, "wrong")])
+def test_clocks_that_differ_are_told(
+    skew: float, state: str, catalog_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = Settings(state_dir=tmp_path, database_url=catalog_url)
+    really = time.time
+    monkeypatch.setattr(time, "time", lambda: really() - skew)
+    found = finding("clock", settings)
+    assert found.state == state
+    assert ("NTP" in found.mend) == (state != "ok")
+
+
+def test_the_database_s_clock_is_this_machine_s_with_sqlite(tmp_path: Path) -> None:
+    catalog = catalog_from(Settings(state_dir=tmp_path))
+    catalog.upgrade()
+    before = time.time()
+    assert before - 0.1 < catalog.now() < time.time() + 0.1
+    catalog.close()
+
+
+def test_an_unknown_check_is_the_user_s_mistake(cli: Cli) -> None:
+    code, out, err = cli("doctor", "--only", "spleen")
+    assert (code, out) == (2, "")
+    assert "'spleen' is no check; allowed: versions, database," in err
+
+
+def test_every_check_is_documented() -> None:
+    text = (Path(doctor.__file__).parents[1] / "docs/cli.md").read_text()
+    section = text.partition("### `phema doctor`")[2].partition("###")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(doctor.CHECKS)
+
+
+def test_auto_is_an_address_that_can_be_listened_on() -> None:
+    assert listening_address("127.0.0.1") == "127.0.0.1"
+    with socket.socket() as listener:
+        listener.bind((listening_address("auto"), 0))
+
+
+def test_a_wrong_token_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(state_dir=tmp_path / "state", api_token=SecretStr("open sesame"))
+    with api(settings, PHEMA_API_TOKEN="open sesame") as guarded:
+        monkeypatch.setenv("PHEMA_URL", guarded.url)
+        assert finding("api", settings).state == "ok"
+        assert finding("api", Settings(state_dir=tmp_path)).state == "ok"
+        wrong = finding("api", settings.model_copy(update={"api_token": SecretStr("shut")}))
+    assert (wrong.state, "PHEMA_API_TOKEN" in wrong.mend, "shut" in wrong.line) == ("wrong", True, False)
