@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STATE ?= .phema
+# Tests wait for processes as often as they compute: three at once keep two cores busy. Each file stays in one process.
+TEST_WORKERS ?= 3
 BENCHMARKS := ema_update magnitudes train_step sample data_loading snapshot_stall reconstruct posthoc_errors
 
 .DEFAULT_GOAL := help
@@ -29,7 +31,7 @@ down: $(STAMP) ## end the services of STATE
 	@PHEMA_STATE_DIR=$(STATE) $(BIN)/phema down
 
 test: $(STAMP) ## all tests but the slow proofs
-	@$(BIN)/python -m pytest -m "not slow and not gpu"
+	@$(BIN)/python -m pytest -m "not slow and not gpu" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP) ## the slow proofs: kill storms, long trainings
 	@$(BIN)/python -m pytest -m slow --timeout 1800
