@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STATE ?= .phema
-# Tests wait for processes as often as they compute: three at once keep two cores busy. Each file stays in one process.
-TEST_WORKERS ?= 3
+# Tests wait for processes as often as they compute: two at once keep two cores busy. Each file stays in one process.
+TEST_WORKERS ?= 2
 BENCHMARKS := ema_update magnitudes train_step sample data_loading snapshot_stall reconstruct posthoc_errors
 
 .DEFAULT_GOAL := help
