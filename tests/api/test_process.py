@@ -217,7 +217,10 @@ def _receive_and_kill(api: ApiProcess, path: str) -> tuple[bytes, str]:
 @only("sqlite")
 def test_an_abandoned_download_leaves_no_file_open(settings: Settings, catalog: Catalog) -> None:
     run = seed.run(catalog)
-    (identity,) = seed.snapshots(catalog, store_from(settings), run.id, [3200], [0.05], 2**25)
+    more_than_the_kernel_buffers = 2**26
+    (identity,) = seed.snapshots(
+        catalog, store_from(settings), run.id, [3200], [0.05], num_bytes=more_than_the_kernel_buffers
+    )
     with running(settings) as api:
         process = psutil.Process(api.popen.pid)
         with httpx.stream("GET", f"{api.url}/v1/snapshots/{identity}/download") as response:

@@ -21,7 +21,7 @@ CONFIG = {
     "status_every": 640,
     "network": {"channel_mult": [1], "attn_resolutions": []},
 }
-PATIENCE_S = 180
+PATIENCE_S = 300
 
 
 def until(condition: Callable[[], object], what: str) -> None:

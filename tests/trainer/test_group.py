@@ -60,7 +60,7 @@ def train_in_two(attempts: list[Attempt], folder: Path) -> list[list[dict[str, o
         for rank in range(2)
     ]
     try:
-        return [json.loads(process.communicate(timeout=200)[0]) for process in processes]
+        return [json.loads(process.communicate(timeout=500)[0]) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -95,7 +95,7 @@ def test_workers_that_see_other_datasets_are_told(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=200)[0] for process in processes]
+        said = [process.communicate(timeout=500)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
