@@ -8,8 +8,9 @@ FLEET = Dashboard(
     uid="phema-fleet",
     title="phema: Fleet",
     about="All runs, the queue, processes and devices, and what fails.",
-    events=(Event("alert", 'ALERTS{alertstate="firing"}', "red", "{{alertname}}"),),
+    events=(Event("alert", 'ALERTS{alertname=~"Phema.*", alertstate="firing"}', "red", "{{alertname}}"),),
     rows=(
+        # Only what is phema's: a Prometheus that it shares has alerts and targets of others.
         Row(
             "Now",
             (
@@ -23,7 +24,12 @@ FLEET = Dashboard(
                     'sum(max by (kind) (phema_targets{state="silent"}))',
                     limits=NONE_IS_GOOD,
                 ),
-                stat("Alerts", "short", 'count(ALERTS{alertstate="firing"}) or vector(0)', limits=NONE_IS_GOOD),
+                stat(
+                    "Alerts",
+                    "short",
+                    'count(ALERTS{alertname=~"Phema.*", alertstate="firing"}) or vector(0)',
+                    limits=NONE_IS_GOOD,
+                ),
             ),
         ),
         Row(
@@ -47,7 +53,7 @@ FLEET = Dashboard(
                 one(
                     "Alerts that fire",
                     "short",
-                    'sum by (alertname) (ALERTS{alertstate="firing"})'
+                    'sum by (alertname) (ALERTS{alertname=~"Phema.*", alertstate="firing"})'
                     ' or on () label_replace(vector(0), "alertname", "none", "", "")',
                     "{{alertname}}",
                     about="docs/runbook.md has a section for each.",
@@ -97,7 +103,7 @@ FLEET = Dashboard(
             "Processes",
             (
                 one("Known to the API", "short", "max by (kind, state) (phema_targets)", "{{kind}} {{state}}"),
-                one("Answer Prometheus", "short", "sum by (service) (up)", "{{service}}"),
+                one("Answer Prometheus", "short", 'sum by (service) (up{job=~"phema|phema-api|ray"})', "{{service}}"),
                 one(
                     "Memory of first workers",
                     "bytes",
