@@ -213,7 +213,7 @@ def _scale(axes: Axes, panel: Panel, columns: list[np.ndarray]) -> None:
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.yaxis.set_minor_locator(NullLocator())
         low, high = axes.get_ylim()
-        if high / low < 100:  # less than two powers of ten within: each is named with its halves
+        if high / low < 1000:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
     else:
         values = np.concatenate(columns)
@@ -281,7 +281,9 @@ def main() -> None:
     parser.add_argument("--run", required=True, help="id of a run: the picture shows its time")
     parser.add_argument("--dashboard", choices=known, default="run")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--until-now", action="store_true", help="show what came after the run as well")
+    parser.add_argument(
+        "--after", type=float, default=0.0, metavar="MINUTES", help="show so much after the run as well"
+    )
     parser.add_argument("--hours", type=float, default=6.0, help="how far back to look for the run")
     given = parser.parse_args()
     now = datetime.now(UTC).timestamp()
@@ -293,7 +295,7 @@ def main() -> None:
 
         try:
             begun, ended = life(ask, given.run, now, 3600 * given.hours)
-            ended = now if given.until_now else ended
+            ended = min(now, ended + 60 * given.after)
             every = next((each for each in STEPS if (ended - begun) / each <= POINTS), STEPS[-1])
             dashboard = known[given.dashboard]
             variables = {"run": given.run, **CHOSEN} if dashboard.variables else {}

@@ -149,7 +149,12 @@ def mean(metric: str, by: str, selector: str = "") -> str:
     some = f"{{{selector}}}" if selector else ""
     # Over the whole range shown, not over a rate interval that mostly holds none.
     total, count = (f"sum by ({by}) (last_over_time({metric}_{part}{some}[$__range]))" for part in ("sum", "count"))
-    return f'{total} / ({count} > 0) or on () label_replace(vector(0), "{by.split(",")[0]}", "none yet", "", "")'
+    return or_zero(f"{total} / ({count} > 0)", by.split(",")[0], "none yet")
+
+
+def or_zero(expr: str, label: str, name: str = "none") -> str:
+    """Where `expr` has no series, one of zeros that is called `name`: no panel is empty because nothing is wrong."""
+    return f'{expr} or on () label_replace(vector(0), "{label}", "{name}", "", "")'
 
 
 def choice(name: str, label: str, values: tuple[str, ...]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.grafana.panels import NONE_IS_GOOD, Dashboard, Event, Panel, Query, Row, mean, one, stat
+from deploy.grafana.panels import NONE_IS_GOOD, Dashboard, Event, Panel, Query, Row, mean, one, or_zero, stat
 
 FLEET = Dashboard(
     uid="phema-fleet",
@@ -53,8 +53,7 @@ FLEET = Dashboard(
                 one(
                     "Alerts that fire",
                     "short",
-                    'sum by (alertname) (ALERTS{alertname=~"Phema.*", alertstate="firing"})'
-                    ' or on () label_replace(vector(0), "alertname", "none", "", "")',
+                    or_zero('sum by (alertname) (ALERTS{alertname=~"Phema.*", alertstate="firing"})', "alertname"),
                     "{{alertname}}",
                     about="docs/runbook.md has a section for each.",
                     high=1.0,
@@ -68,7 +67,7 @@ FLEET = Dashboard(
                 one(
                     "Jobs that wait or run",
                     "short",
-                    'kind_state:phema_queue_jobs:max{state=~"queued|running"}',
+                    or_zero('kind_state:phema_queue_jobs:max{state=~"queued|running"}', "state"),
                     "{{kind}} {{state}}",
                     high=1.0,
                 ),
