@@ -13,6 +13,9 @@ COLUMNS = 24
 """Of Grafana's grid."""
 
 Kind = Literal["timeseries", "stat", "bargauge"]
+Limits = tuple[tuple[float | None, str], ...]
+"""From which value on a number has which colour; the first is that of what lies below all others."""
+NONE_IS_GOOD: Limits = ((None, "green"), (1.0, "red"))
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,16 @@ class Panel:
     height: int = 8
     log: bool = False
     stack: bool = False
+    limits: Limits = ((None, "text"),)
+    low: float | None = 0.0
+    """The axis reaches down to it and up to `high` at least, so that what hardly moves is seen not to."""
+    high: float | None = None
+    words: tuple[tuple[float, str], ...] = ()
+    """What is written instead of a value."""
+
+    def colour(self, value: float) -> str:
+        """Grafana's name of it."""
+        return [colour for limit, colour in self.limits if limit is None or value >= limit][-1]
 
 
 @dataclass(frozen=True)
@@ -45,12 +58,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Event:
-    """Vertical lines wherever the expression has a value."""
+    """Vertical lines wherever the expression is above zero, looked at every `step` seconds."""
 
     name: str
     expr: str
     color: str
     text: str
+    step: int = 15
 
 
 @dataclass(frozen=True)
@@ -125,16 +139,22 @@ def one(title: str, unit: str, expr: str, legend: str = "", **how: Any) -> Panel
     return Panel(title, unit, (Query(expr, legend),), **how)
 
 
-def stat(title: str, unit: str, expr: str, about: str = "") -> Panel:
-    """One number, as it is now."""
-    return Panel(title, unit, (Query(expr),), about=about, kind="stat", width=4, height=4)
+def stat(title: str, unit: str, expr: str, about: str = "", width: int = 4, **how: Any) -> Panel:
+    """One number, as it is now; `how` are further fields of Panel."""
+    return Panel(title, unit, (Query(expr),), about=about, kind="stat", width=width, height=4, **how)
 
 
-def p95(metric: str, by: str, selector: str = "") -> str:
-    """95 % of a histogram's observations took at most so long."""
-    buckets = f"{metric}_bucket{{{selector}}}" if selector else f"{metric}_bucket"
-    # Histograms of rare events: over the whole range shown, not over a rate interval that mostly holds none.
-    return f"histogram_quantile(0.95, sum by ({by}, le) (last_over_time({buckets}[$__range]))) or on () vector(0)"
+def mean(metric: str, by: str, selector: str = "") -> str:
+    """Mean of all a histogram's observations so far. Of rare events, whose quantiles would only tell of the buckets."""
+    some = f"{{{selector}}}" if selector else ""
+    # Over the whole range shown, not over a rate interval that mostly holds none.
+    total, count = (f"sum by ({by}) (last_over_time({metric}_{part}{some}[$__range]))" for part in ("sum", "count"))
+    return or_zero(f"{total} / ({count} > 0)", by.split(",")[0], "none yet")
+
+
+def or_zero(expr: str, label: str, name: str = "none") -> str:
+    """Where `expr` has no series, one of zeros that is called `name`: no panel is empty because nothing is wrong."""
+    return f'{expr} or on () label_replace(vector(0), "{label}", "{name}", "", "")'
 
 
 def choice(name: str, label: str, values: tuple[str, ...]) -> dict[str, Any]:
@@ -188,7 +208,16 @@ def concrete(expr: str, **variables: str) -> str:
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    defaults: dict[str, Any] = {"unit": panel.unit}
+    # Written out, since Grafana's own default turns whatever is above 80 red.
+    steps = [{"color": colour, "value": limit} for limit, colour in panel.limits]
+    defaults: dict[str, Any] = {
+        "unit": panel.unit,
+        "thresholds": {"mode": "absolute", "steps": steps},
+        "color": {"mode": "palette-classic" if panel.kind == "timeseries" else "thresholds"},
+    }
+    if panel.words:
+        texts = {f"{value:g}": {"text": text, "index": index} for index, (value, text) in enumerate(panel.words)}
+        defaults["mappings"] = [{"type": "value", "options": texts}]
     options: dict[str, Any]
     if panel.kind == "timeseries":
         defaults["custom"] = {
@@ -198,7 +227,11 @@ def _panel(panel: Panel) -> dict[str, Any]:
             "spanNulls": False,
             "stacking": {"mode": "normal" if panel.stack else "none", "group": "A"},
             "scaleDistribution": {"type": "log", "log": 10} if panel.log else {"type": "linear"},
+            "thresholdsStyle": {"mode": "dashed" if len(panel.limits) > 1 else "off"},
         }
+        for name, soft in (("axisSoftMin", panel.low), ("axisSoftMax", panel.high)):
+            if soft is not None and not panel.log:
+                defaults["custom"][name] = soft
         options = {
             "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
             "tooltip": {"mode": "multi", "sort": "desc"},
@@ -208,6 +241,8 @@ def _panel(panel: Panel) -> dict[str, Any]:
         if panel.kind == "bargauge":
             defaults |= {"min": 0, "max": 1}
             options |= {"orientation": "horizontal", "displayMode": "basic"}
+        else:
+            options |= {"colorMode": "value", "graphMode": "none", "textMode": "auto", "justifyMode": "center"}
     return {
         "type": panel.kind,
         "title": panel.title,
@@ -235,8 +270,10 @@ def _event(event: Event) -> dict[str, Any]:
         "datasource": SOURCE,
         "enable": True,
         "iconColor": event.color,
+        # Where Grafana looks today, and where older versions do.
+        "target": {"refId": "Anno", "expr": event.expr, "interval": f"{event.step}s"},
         "expr": event.expr,
-        "step": "15s",
+        "step": f"{event.step}s",
         "titleFormat": event.name,
         "textFormat": event.text,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.grafana.panels import Dashboard, Event, Panel, Query, Row, choice, found, one, p95, stat
+from deploy.grafana.panels import NONE_IS_GOOD, Dashboard, Event, Panel, Query, Row, choice, found, mean, one, stat
 
 RUN = 'run_id="$run"'
 PLACE = f'{RUN}, weights="$weights", statistic="$statistic"'
@@ -16,12 +16,35 @@ def _of_run(metric: str, by: str = "", more: str = "") -> str:
 def _magnitude(title: str, metric: str, side: str) -> Panel:
     expr = f'max by (resolution) ({metric}{{{PLACE}, side="{side}"}})'
     about = "As in the paper's figure 3, by resolution, of the statistic and the weights chosen above."
-    return Panel(title, "short", (Query(expr, "{{resolution}} x {{resolution}}"),), about=about, width=6)
+    return Panel(title, "short", (Query(expr, "{{resolution}} × {{resolution}}"),), about=about, width=6)
 
 
-def _growth(title: str, metric: str) -> Panel:
-    about = "Relative growth of the mean magnitude of the weights in training, from a line through the last hour."
-    return Panel(title, "percentunit", (Query(f"{metric}{{{RUN}}}", "{{side}} {{resolution}}"),), about=about, width=12)
+def _drift(what: str, metric: str) -> tuple[Panel, Panel]:
+    """The two conditions of the alert, of the mean magnitude of the weights in training."""
+    mean, legend = f"{metric}:mean{{{RUN}}}", "{{side}} {{resolution}}"
+    # A young run has no hour behind it: the line's slope times what was seen, not an hour's worth of its first minute.
+    seen = f"(timestamp({mean}) - min_over_time(timestamp({mean})[1h:30s])) / 3600"
+    return (
+        Panel(
+            f"{what}: growth within the hour",
+            "percentunit",
+            (Query(f"{metric}:growth_per_hour{{{RUN}}} * {seen}", legend),),
+            about="Of a line through the last hour. Every run grows when it begins; later, the dashed line is drift.",
+            width=6,
+            low=-0.1,
+            high=0.1,
+            limits=((None, "text"), (0.05, "red")),
+        ),
+        Panel(
+            f"{what}: of the day's lowest",
+            "percentunit",
+            (Query(f"{mean} / min_over_time({mean}[1d])", legend),),
+            about="The alert fires when both panels have been beyond their dashed lines for half an hour.",
+            width=6,
+            high=1.6,
+            limits=((None, "text"), (1.5, "red")),
+        ),
+    )
 
 
 RUN_DASHBOARD = Dashboard(
@@ -41,7 +64,8 @@ RUN_DASHBOARD = Dashboard(
     events=(
         Event(
             "snapshot",
-            f"max by (run_id) (changes(phema_snapshots_uploaded_total{{{RUN}}}[$__interval])) > 0",
+            # The rate interval reaches over two steps, so that nothing between them is missed.
+            f"max by (run_id) (changes(phema_snapshots_uploaded_total{{{RUN}}}[$__rate_interval])) > 0",
             "blue",
             "snapshots became durable",
         ),
@@ -53,41 +77,61 @@ RUN_DASHBOARD = Dashboard(
         ),
         Event(
             "upload retried",
-            f"sum by (cause) (changes(phema_upload_retries_total{{{RUN}}}[$__interval])) > 0",
+            f"sum by (cause) (changes(phema_upload_retries_total{{{RUN}}}[$__rate_interval])) > 0",
             "orange",
             "the {{cause}} did not answer",
         ),
         Event("alert", f'ALERTS{{alertstate="firing", {RUN}}}', "red", "{{alertname}}"),
     ),
+    # The first screen (24 rows of the grid) answers: is it well, how far is it, is it figure 3 of D or of G?
     rows=(
         Row(
             "Now",
             (
                 stat(
+                    "Alerts",
+                    "short",
+                    f'count(ALERTS{{alertstate="firing", {RUN}}}) or vector(0)',
+                    "Of this run; the fleet's dashboard names them, docs/runbook.md explains them.",
+                    width=3,
+                    limits=NONE_IS_GOOD,
+                ),
+                stat(
                     "Done",
                     "percentunit",
                     f"{_of_run('phema_training_images')} / {_of_run('phema_training_total_images')}",
+                    width=3,
                 ),
-                stat("Images", "short", _of_run("phema_training_images")),
-                stat("Images per second", "short", _of_run("phema_training_images_per_second")),
-                stat("Loss", "short", _of_run("phema_training_denoising_loss"), "Plain, weighted, per element."),
-                stat("Devices", "short", f"sum by (device) (phema_training_devices{{{RUN}}})"),
-                stat("Memory", "bytes", _of_run("phema_training_memory_bytes"), "Of the first worker, at most."),
+                stat(
+                    "Time left",
+                    "s",
+                    f"({_of_run('phema_training_total_images')} - {_of_run('phema_training_images')})"
+                    f" / {_of_run('phema_training_images_per_second')}",
+                    "At the present speed.",
+                    width=3,
+                ),
+                stat("Images", "short", _of_run("phema_training_images"), width=3),
+                stat("Images per second", "short", _of_run("phema_training_images_per_second"), width=3),
+                stat(
+                    "Loss", "short", _of_run("phema_training_denoising_loss"), "Plain, weighted, per element.", width=3
+                ),
+                stat("Devices", "short", f"sum by (device) (phema_training_devices{{{RUN}}})", width=3),
+                stat(
+                    "Memory", "bytes", _of_run("phema_training_memory_bytes"), "Of the first worker, at most.", width=3
+                ),
             ),
         ),
         Row(
-            "Magnitudes",
+            "Figure 3: magnitudes",
             (
                 _magnitude("Activations, encoder", "phema_activation_magnitude", "enc"),
                 _magnitude("Activations, decoder", "phema_activation_magnitude", "dec"),
                 _magnitude("Weights, encoder", "phema_weight_magnitude", "enc"),
                 _magnitude("Weights, decoder", "phema_weight_magnitude", "dec"),
-                _growth("Growth of activations per hour", "run:phema_activation_magnitude:growth_per_hour"),
-                _growth("Growth of weights per hour", "run:phema_weight_magnitude:growth_per_hour"),
             ),
         ),
         Row(
-            "Learning",
+            "Progress",
             (
                 Panel(
                     "Loss",
@@ -96,36 +140,64 @@ RUN_DASHBOARD = Dashboard(
                         Query(_of_run("phema_training_loss"), "weighted by uncertainty"),
                         Query(_of_run("phema_training_denoising_loss"), "plain"),
                     ),
+                    low=None,
                 ),
+                one("Images per second", "short", _of_run("phema_training_images_per_second"), "images/s"),
+                Panel(
+                    "Stored",
+                    "short",
+                    (
+                        Query(_of_run("phema_snapshots_uploaded_total"), "snapshots"),
+                        Query(_of_run("phema_checkpoints_uploaded_total"), "checkpoints"),
+                    ),
+                    about="Since the attempt began.",
+                ),
+            ),
+        ),
+        Row(
+            "Drift",
+            (
+                *_drift("Activations", "run:phema_activation_magnitude"),
+                *_drift("Weights", "run:phema_weight_magnitude"),
+            ),
+        ),
+        Row(
+            "Learning",
+            (
                 one(
                     "Loss by noise level",
                     "short",
-                    f"{_of_run('phema_training_loss_by_noise', 'bin')}"
-                    f" or on () {_of_run('phema_training_denoising_loss')}",
+                    f"{_of_run('phema_training_loss_by_noise', 'bin')} or on ()"
+                    f" label_replace({_of_run('phema_training_denoising_loss')}, 'bin', 'all', '', '')",
                     "bin {{bin}}",
                     about="Bins are equally likely in training; 0 is the least noise. docs/metrics.md has their edges. "
-                    "One line without a number where the run's noise_level_bins is 0.",
+                    "One line of them all where the run's noise_level_bins is 0.",
+                    width=6,
+                    low=None,
                 ),
-                one("Learning rate", "short", _of_run("phema_training_learning_rate"), "learning rate"),
-                one("Gradient norm", "short", _of_run("phema_training_gradient_norm"), "norm", log=True),
+                one("Learning rate", "short", _of_run("phema_training_learning_rate"), "learning rate", width=6),
+                one("Gradient norm", "short", _of_run("phema_training_gradient_norm"), "norm", log=True, width=6),
                 one(
                     "Gradient elements that were not finite",
                     "short",
                     f"sum(increase(phema_training_nonfinite_gradients_total{{{RUN}}}[$__rate_interval]))",
                     "elements",
+                    width=6,
+                    high=1.0,
+                    limits=((None, "text"), (1.0, "red")),
                 ),
             ),
         ),
         Row(
-            "Throughput",
+            "Time",
             (
-                one("Images per second", "short", _of_run("phema_training_images_per_second"), "images/s"),
                 one(
                     "A step's time by part",
                     "s",
                     _of_run("phema_training_step_seconds", "part"),
                     "{{part}}",
                     stack=True,
+                    width=12,
                 ),
                 Panel(
                     "Time lost",
@@ -137,23 +209,17 @@ RUN_DASHBOARD = Dashboard(
                             "copying snapshots",
                         ),
                     ),
+                    width=12,
+                    high=0.1,
+                    limits=((None, "text"), (0.05, "orange")),
                 ),
             ),
         ),
         Row(
-            "Snapshots",
+            "Uploads",
             (
-                Panel(
-                    "Stored",
-                    "short",
-                    (
-                        Query(_of_run("phema_snapshots_uploaded_total"), "snapshots"),
-                        Query(_of_run("phema_checkpoints_uploaded_total"), "checkpoints"),
-                    ),
-                    about="Since the attempt began.",
-                ),
-                one("Waiting for upload", "short", _of_run("phema_uploads_pending"), "uploads"),
-                one("Time to be durable (95 %)", "s", p95("phema_upload_seconds", "kind", RUN), "{{kind}}"),
+                one("Waiting for upload", "short", _of_run("phema_uploads_pending"), "uploads", width=12, high=1.0),
+                one("Mean time to be durable", "s", mean("phema_upload_seconds", "kind", RUN), "{{kind}}", width=12),
             ),
         ),
     ),

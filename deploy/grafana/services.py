@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from deploy.grafana.panels import Dashboard, Event, Panel, Query, Row, one, p95, stat
+from deploy.grafana.panels import NONE_IS_GOOD, Dashboard, Event, Panel, Query, Row, mean, one, or_zero, stat
 
 FLEET = Dashboard(
     uid="phema-fleet",
     title="phema: Fleet",
     about="All runs, the queue, processes and devices, and what fails.",
-    events=(Event("alert", 'ALERTS{alertstate="firing"}', "red", "{{alertname}}"),),
+    events=(Event("alert", 'ALERTS{alertname=~"Phema.*", alertstate="firing"}', "red", "{{alertname}}"),),
     rows=(
+        # Only what is phema's: a Prometheus that it shares has alerts and targets of others.
         Row(
             "Now",
             (
                 stat("Trainings", "short", "max(phema_trainings_running)"),
                 stat("Jobs waiting", "short", 'sum(kind_state:phema_queue_jobs:max{state="queued"}) or vector(0)'),
                 stat("Jobs running", "short", 'sum(kind_state:phema_queue_jobs:max{state="running"}) or vector(0)'),
-                stat("Devices in training", "short", "sum by (device) (phema_training_devices)"),
-                stat("Processes lost", "short", 'sum(max by (kind) (phema_targets{state="silent"}))'),
-                stat("Alerts", "short", 'count(ALERTS{alertstate="firing"}) or vector(0)'),
+                stat("Devices in training", "short", "sum(phema_training_devices) or vector(0)"),
+                stat(
+                    "Processes lost",
+                    "short",
+                    'sum(max by (kind) (phema_targets{state="silent"}))',
+                    limits=NONE_IS_GOOD,
+                ),
+                stat(
+                    "Alerts",
+                    "short",
+                    'count(ALERTS{alertname=~"Phema.*", alertstate="firing"}) or vector(0)',
+                    limits=NONE_IS_GOOD,
+                ),
             ),
         ),
         Row(
@@ -40,24 +51,33 @@ FLEET = Dashboard(
                     stack=True,
                 ),
                 one(
-                    "Memory of first workers",
-                    "bytes",
-                    "max by (run_id, device) (phema_training_memory_bytes)",
-                    "{{run_id}} ({{device}})",
+                    "Alerts that fire",
+                    "short",
+                    or_zero('sum by (alertname) (ALERTS{alertname=~"Phema.*", alertstate="firing"})', "alertname"),
+                    "{{alertname}}",
+                    about="docs/runbook.md has a section for each.",
+                    high=1.0,
+                    limits=((None, "text"), (1.0, "red")),
                 ),
             ),
         ),
         Row(
             "Queue",
             (
-                one("Jobs", "short", "kind_state:phema_queue_jobs:max", "{{kind}} {{state}}"),
+                one(
+                    "Jobs that wait or run",
+                    "short",
+                    or_zero('kind_state:phema_queue_jobs:max{state=~"queued|running"}', "state"),
+                    "{{kind}} {{state}}",
+                    high=1.0,
+                ),
                 one(
                     "Age of the oldest waiting job",
                     "s",
                     "max by (kind) (phema_queue_oldest_seconds) or max by (kind) (phema_queue_jobs) * 0",
                     "{{kind}}",
                 ),
-                one("Time of a job (95 %)", "s", p95("phema_job_seconds", "kind, state"), "{{kind}} {{state}}"),
+                one("Mean time of a job", "s", mean("phema_job_seconds", "kind, state"), "{{kind}} {{state}}"),
             ),
         ),
         Row(
@@ -75,14 +95,20 @@ FLEET = Dashboard(
                     "sum by (outcome) (phema_training_attempts_total)",
                     "{{outcome}}",
                 ),
-                one("Actors that died", "short", "sum(phema_actor_restarts_total)", "actors"),
+                one("Actors that died", "short", "sum(phema_actor_restarts_total)", "actors", high=1.0),
             ),
         ),
         Row(
             "Processes",
             (
                 one("Known to the API", "short", "max by (kind, state) (phema_targets)", "{{kind}} {{state}}"),
-                one("Answer Prometheus", "short", "sum by (service) (up)", "{{service}}"),
+                one("Answer Prometheus", "short", 'sum by (service) (up{job=~"phema|phema-api|ray"})', "{{service}}"),
+                one(
+                    "Memory of first workers",
+                    "bytes",
+                    "max by (run_id, device) (phema_training_memory_bytes)",
+                    "{{run_id}} ({{device}})",
+                ),
             ),
         ),
     ),
@@ -104,19 +130,25 @@ STORE = Dashboard(
                         Query("sum(rate(phema_checkpoint_bytes_total[$__rate_interval]))", "checkpoints"),
                     ),
                 ),
-                one("Time to be durable (95 %)", "s", p95("phema_upload_seconds", "kind"), "{{kind}}"),
-                one("Waiting", "short", "max by (run_id) (phema_uploads_pending)", "{{run_id}}"),
+                one("Mean time to be durable", "s", mean("phema_upload_seconds", "kind"), "{{kind}}"),
+                one("Waiting", "short", "max by (run_id) (phema_uploads_pending)", "{{run_id}}", high=1.0),
                 one(
                     "Tries repeated",
                     "short",
                     "sum by (cause) (increase(phema_upload_retries_total[$__rate_interval]))",
                     "{{cause}}",
+                    width=12,
+                    high=1.0,
+                    limits=((None, "text"), (1.0, "orange")),
                 ),
                 one(
                     "Loops that stand still",
                     "percentunit",
                     "max by (run_id) (rate(phema_snapshot_stall_seconds_total[$__rate_interval]))",
                     "{{run_id}}",
+                    width=12,
+                    high=0.06,
+                    limits=((None, "text"), (0.05, "orange")),
                 ),
             ),
         ),
@@ -129,6 +161,7 @@ STORE = Dashboard(
                     "phema_reconstruction:read_bytes_per_second",
                     "read",
                     about="While an actor works, over a quarter of an hour; 0 when none did.",
+                    width=6,
                 ),
                 Panel(
                     "Bytes",
@@ -137,6 +170,7 @@ STORE = Dashboard(
                         Query("sum(rate(phema_reconstruction_read_bytes_total[$__rate_interval]))", "read"),
                         Query("sum(rate(phema_reconstruction_written_bytes_total[$__rate_interval]))", "written"),
                     ),
+                    width=6,
                 ),
                 Panel(
                     "Written since the workers began",
@@ -145,12 +179,14 @@ STORE = Dashboard(
                         Query("sum(phema_reconstructions_total)", "reconstructions"),
                         Query("sum(phema_bases_total)", "bases"),
                     ),
+                    width=6,
                 ),
                 one(
                     "Actors that reconstruct",
                     "short",
                     "sum(rate(phema_reconstruction_seconds_total[$__rate_interval]))",
                     "actors",
+                    width=6,
                 ),
             ),
         ),
@@ -187,6 +223,7 @@ STORE = Dashboard(
                     ),
                     about="Of the API's machine; a bucket on another is watched by its own server.",
                     kind="bargauge",
+                    limits=((None, "green"), (0.8, "orange"), (0.9, "red")),
                 ),
                 one("Freed by retention", "bytes", "sum(phema_snapshot_bytes_freed_total)", "bytes"),
                 one("Snapshots deleted by retention", "short", "sum(phema_snapshots_deleted_total)", "snapshots"),
@@ -203,10 +240,25 @@ API = Dashboard(
         Row(
             "Now",
             (
-                stat("Processes", "short", 'sum(up{job="phema-api"})'),
-                stat("Requests per second", "reqps", "sum(rate(phema_http_requests_total[$__rate_interval]))"),
-                stat("Errors", "percentunit", "phema_http_requests:errors_share5m", "Answers of 5xx in 5 minutes."),
-                stat("Catalog and store", "short", "min(phema_api_ready)", "1 when both answered the last probe."),
+                stat("Processes", "short", 'sum(up{job="phema-api"})', width=6, limits=((None, "red"), (1.0, "green"))),
+                stat("Requests per second", "reqps", "sum(rate(phema_http_requests_total[$__rate_interval]))", width=6),
+                stat(
+                    "Errors",
+                    "percentunit",
+                    "phema_http_requests:errors_share5m",
+                    "Answers of 5xx in 5 minutes.",
+                    width=6,
+                    limits=((None, "green"), (0.01, "orange"), (0.05, "red")),
+                ),
+                stat(
+                    "Catalog and store",
+                    "short",
+                    "min(phema_api_ready)",
+                    "Whether both answered the last probe.",
+                    width=6,
+                    limits=((None, "red"), (1.0, "green")),
+                    words=((1.0, "ready"), (0.0, "not ready")),
+                ),
             ),
         ),
         Row(

@@ -89,6 +89,13 @@ PEERS = some(fields(podSelector=SELECTOR, namespaceSelector=SELECTOR))
 POLICY_PORTS = some(fields({"protocol": {"enum": ["TCP", "UDP"]}, "port": PORT}))
 RAY_PARAMETERS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 AUTHORIZATION = fields({"credentials": KEY}, type=TEXT)
+RULE: Schema = {
+    "oneOf": [
+        fields({"record": TEXT, "expr": TEXT}, labels=LABELS),
+        fields({"alert": TEXT, "expr": TEXT, "labels": LABELS, "annotations": ANNOTATIONS}, **{"for": DURATION}),
+    ]
+}
+GROUP = fields({"name": TEXT, "rules": some(RULE, minItems=1)}, interval=DURATION)
 RELABELINGS = some(fields({"targetLabel": TEXT}, sourceLabels=some(TEXT), replacement=TEXT))
 
 SPECS: dict[tuple[str, str], dict[str, Schema]] = {
@@ -161,6 +168,7 @@ SPECS: dict[tuple[str, str], dict[str, Schema]] = {
             ),
         )
     },
+    ("monitoring.coreos.com/v1", "PrometheusRule"): {"spec": fields({"groups": some(GROUP, minItems=1)})},
     ("monitoring.coreos.com/v1", "PodMonitor"): {
         "spec": fields(
             {

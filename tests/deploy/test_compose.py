@@ -145,9 +145,46 @@ def test_python_modules_that_are_started_exist(name: str) -> None:
 def test_the_gpu_file_changes_only_what_gpus_need() -> None:
     gpu: dict[str, Any] = services(GPU)
     assert set(gpu) == {"ray-head", "ray-worker", "phema-worker"}
-    assert all(service["build"]["target"] == "cuda" for service in gpu.values())
+    assert len({service["image"] for service in gpu.values()}) == 1
     both = [*zip(SERVICES["ray-worker"]["command"], gpu["ray-worker"]["command"], strict=True)]
     assert [pair for pair in both if pair[0] != pair[1]] == [("--num-gpus=0", "--num-gpus=${RAY_WORKER_GPUS:-1}")]
+
+
+@pytest.mark.parametrize("files", [[COMPOSE], [COMPOSE, GPU]], ids=["cpu", "gpu"])
+def test_an_image_is_built_once_and_before_it_is_used(files: list[Path]) -> None:
+    """Engines refuse a tag that two services build at once; the old compose command builds in the order of starting."""
+    merged = {name: {**service, **(services(GPU).get(name, {}) if GPU in files else {})}
+              for name, service in SERVICES.items()}  # fmt: skip
+    ours = {service["image"] for service in merged.values() if "PHEMA_" in service["image"]}
+    for image in ours:
+        (builder,) = [name for name, one in merged.items() if one["image"] == image and "build" in one]
+        assert merged[builder]["build"]["target"] == ("cuda" if "CUDA" in image else "cpu")
+        users = [name for name, one in merged.items() if one["image"] == image and "profiles" not in one]
+        assert all(builder == name or builder in needs(name) for name in users)
+
+
+def needs(name: str) -> set[str]:
+    """All that a service starts after."""
+    direct = set(SERVICES[name].get("depends_on", {}))
+    return direct.union(*(needs(other) for other in direct))
+
+
+def test_minio_s_volume_keeps_the_owner_that_the_image_gave_it() -> None:
+    """An engine copies the owner of an image's folder to an empty volume each time a container with it is made."""
+    assert SERVICES["volumes"]["volumes"] == ["objects:/var/lib/phema/objects"]
+    assert SERVICES["minio"]["volumes"] == ["objects:/data:nocopy"]
+    assert "volumes" in SERVICES["minio"]["depends_on"]
+    owner = SERVICES["minio"]["user"].replace(":", " -g ")
+    assert f"install -d -o {owner} /var/lib/phema/objects" in (ROOT / "Dockerfile").read_text()
+
+
+def test_new_env_asks_for_no_more_cpus_than_there_are(tmp_path: Path) -> None:
+    """Engines refuse a limit above what the machine has."""
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy/new_env.sh", tmp_path / "deploy")
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    subprocess.run(["bash", str(tmp_path / "deploy/new_env.sh")], capture_output=True, check=True)
+    assert f"\nRAY_WORKER_CPUS={min(4, os.cpu_count() or 1)}\n" in (tmp_path / ".env").read_text()
 
 
 def test_new_env_fills_every_secret_and_replaces_nothing(tmp_path: Path) -> None:

@@ -59,6 +59,14 @@ def move(meters: Meters) -> None:
             one(metric, dict(zip(metric.labels, values, strict=True)))
 
 
+def require_prometheus() -> None:
+    """Skips where there is none, unless PHEMA_REQUIRE_PROMETHEUS is set."""
+    if shutil.which("prometheus") is None:
+        if os.environ.get("PHEMA_REQUIRE_PROMETHEUS"):
+            pytest.fail("PHEMA_REQUIRE_PROMETHEUS is set, but there is no prometheus")
+        pytest.skip("no prometheus; install Debian's `prometheus`")
+
+
 @contextmanager
 def prometheus(folder: Path, api: str) -> Iterator[str]:
     """Debian's, with the committed configuration at another address and a second's intervals: its URL."""
@@ -107,10 +115,7 @@ class Deployment:
 
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    if shutil.which("prometheus") is None:
-        if os.environ.get("PHEMA_REQUIRE_PROMETHEUS"):
-            pytest.fail("PHEMA_REQUIRE_PROMETHEUS is set, but there is no prometheus")
-        pytest.skip("no prometheus; install Debian's `prometheus`")
+    require_prometheus()
     settings = Settings(state_dir=tmp_path / "state", api_token=SecretStr(TOKEN))
     with contextlib.ExitStack() as stack:
         catalog = catalog_from(settings)

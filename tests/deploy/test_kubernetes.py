@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.grafana import build
+from deploy.grafana.panels import SOURCE
+from deploy.prometheus import kubernetes as rules
 from tests.deploy.documents import KUBERNETES, load
 from tests.deploy.kubernetes_schema import faults
 
@@ -28,7 +32,8 @@ def renderer() -> list[str] | None:
 @pytest.fixture(scope="module")
 def base() -> Objects:
     (kustomization,) = load(KUBERNETES / "base/kustomization.yaml")
-    return [document for name in kustomization["resources"] for document in load(KUBERNETES / "base" / name)]
+    files = [path for name in kustomization["resources"] if (path := KUBERNETES / "base" / name).is_file()]
+    return [document for path in files for document in load(path)]
 
 
 @pytest.fixture(scope="module", params=["local", "cloud-s3"])
@@ -37,8 +42,9 @@ def overlay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     command = renderer()
     if command is None:
         pytest.skip("neither kustomize nor kubectl on this machine")
-    folder = tmp_path_factory.mktemp("kubernetes") / "kubernetes"
-    shutil.copytree(KUBERNETES, folder, ignore=shutil.ignore_patterns("*.env"))
+    deploy = tmp_path_factory.mktemp("deployment") / "deploy"
+    shutil.copytree(KUBERNETES.parent, deploy, ignore=shutil.ignore_patterns("*.env"))
+    folder = deploy / "kubernetes"
     if request.param == "local":
         subprocess.run(["bash", folder / "overlays/local/new_secrets.sh"], check=True)
     done = subprocess.run([*command, folder / "overlays" / request.param], capture_output=True, text=True, check=False)
@@ -167,6 +173,40 @@ def test_kubernetes_own_definitions_accept_the_overlays(overlay: Objects, versio
     assert len(own) > 15
 
 
+def test_the_rules_are_those_of_prometheus() -> None:
+    assert rules.FILE.read_text() == rules.rule_object(), "run `python -m deploy.prometheus.kubernetes`"
+    (made,) = load(rules.FILE)
+    groups = [group for path in sorted((rules.HERE / "rules").glob("*.yml")) for group in load(path)[0]["groups"]]
+    assert made["spec"]["groups"] == groups
+
+
+def test_jobs_have_the_names_that_rules_and_dashboards_know(base: Objects) -> None:
+    (config,) = load(rules.HERE / "prometheus.yml")
+    wanted = {job["job_name"] for job in config["scrape_configs"]}
+    relabelings = []
+    for one in base:
+        if one["kind"] == "ScrapeConfig":
+            relabelings.append(one["spec"]["relabelings"])
+        if one["kind"] == "PodMonitor":
+            relabelings += [end["relabelings"] for end in one["spec"]["podMetricsEndpoints"]]
+    given = [{rule["targetLabel"]: rule.get("replacement") for rule in each} for each in relabelings]
+    assert {each["job"] for each in given} == wanted
+    assert all("service" in each for each in given)
+    asked = rules.FILE.read_text() + "".join(expr for _, _, expr in build.queries())
+    assert set(re.findall(r'job="([^"]+)"', asked)) <= wanted
+
+
+def test_grafana_s_sidecar_finds_dashboards_and_their_source(overlay: Objects) -> None:
+    maps = {one["metadata"]["name"]: one for one in overlay if one["kind"] == "ConfigMap"}
+    boards = [one for one in maps.values() if one["metadata"]["labels"].get("grafana_dashboard") == "1"]
+    assert {name: text for one in boards for name, text in one["data"].items()} == build.files()
+    source = maps["phema-datasource"]
+    assert source["metadata"]["labels"]["grafana_datasource"] == "1"
+    (given,) = yaml.safe_load(source["data"]["phema-datasource.yml"])["datasources"]
+    assert {"type": given["type"], "uid": given["uid"]} == SOURCE
+    assert given["isDefault"] is False, "kube-prometheus-stack's is: Grafana does not start with two"
+
+
 def test_every_kind_of_pod_of_the_design_is_there(base: Objects) -> None:
     assert {(one["kind"], one["metadata"]["name"]) for one in base} >= {
         ("RayCluster", "phema"),
@@ -177,6 +217,7 @@ def test_every_kind_of_pod_of_the_design_is_there(base: Objects) -> None:
         ("NetworkPolicy", "phema-default"),
         ("PodMonitor", "phema-api"),
         ("PodMonitor", "phema-ray"),
+        ("PrometheusRule", "phema"),
         ("ScrapeConfig", "phema"),
     }
 
