@@ -43,6 +43,7 @@ def run_worker(config: dict[str, Any]) -> None:
         except LeaseLost as error:
             _log.warning("%s", error)
             return
+        _log.info("worker %d of %d trains on %s", group.rank, group.world_size, group.device)
         meters = Meters("training")
         with contextlib.ExitStack() as stack:
             if group.is_first:

@@ -163,7 +163,6 @@ def test_two_workers_on_s3_and_postgres(
         ("training", 0),
         ("training", 1),
     }
-    assert {line["level"] for line in found} >= {"debug", "info"}
     written = "".join(log.read_text(errors="replace") for log in logs)
     assert POSTGRES_PASSWORD not in written
     assert trainer.head.env["RAY_AUTH_TOKEN"] not in written
