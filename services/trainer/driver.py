@@ -33,7 +33,7 @@ from shared.wiring import catalog_from, dataset_from, store_from
 
 WORKER_RESTARTS = 3
 """Times that Ray Train starts the workers again within one attempt."""
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("services.trainer.driver")  # it runs as __main__
 
 
 class CannotTrain(ValueError):

@@ -53,7 +53,8 @@ def follow_its_requests(service: Service, folder: Path) -> None:
         env = {**os.environ, "REQUEST": str(job.request_id)}
         found = subprocess.run(["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, check=True)
         lines = [json.loads(line) for line in found.stdout.splitlines()]
-        assert lines[0].items() >= {"service": "api", "method": "POST"}.items()
-        assert {line["logger"] for line in lines} >= {"services.api.observe", *said_by[kind]}
+        (asked,) = (line for line in lines if line["service"] == "api")
+        assert (asked["logger"], asked["method"]) == ("services.api.observe", "POST")
+        assert {line["logger"] for line in lines} >= said_by[kind]
         ids = {"run_id": job.run_id, "job_id": job.id, "attempt": 1, "request_id": job.request_id}
         assert all(line.items() >= ids.items() for line in lines if line["service"] != "api")
