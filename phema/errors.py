@@ -6,7 +6,7 @@ PhemaError                 one sentence for the user
 │   ├── Unauthorized       401, 403: the token is missing or wrong
 │   ├── NotFound           404
 │   └── Conflict           409: the name is taken, or the work it needs is not finished
-├── ServiceError           the API is there and cannot answer (5xx)
+├── ServiceError           the API is there and cannot answer (5xx): `.status`, `.request_id`
 ├── ServiceUnreachable     nothing answers at that address
 ├── JobFailed              the awaited job ended as failed or cancelled: `.job_id`, `.state`
 ├── WaitTimeout            the awaited job is still going: `.job_id`
@@ -49,11 +49,15 @@ class Conflict(Refused):
 
 
 class ServiceError(PhemaError):
-    """The API answered with a 5xx status: its database or store is away, or it is broken."""
+    """The API answered with a 5xx status: its database or store is away, or it is broken.
 
-    def __init__(self, sentence: str, status: int) -> None:
-        super().__init__(sentence)
+    The sentence ends with the id of the request, under which the API's log says more, if the answer had one.
+    """
+
+    def __init__(self, sentence: str, status: int, request_id: str | None = None) -> None:
+        super().__init__(f"{sentence} (request {request_id})" if request_id else sentence)
         self.status = status
+        self.request_id = request_id
 
 
 class ServiceUnreachable(PhemaError):

@@ -26,6 +26,8 @@ class Job(Record):
     kind: str
     state: str
     run_id: str | None = None
+    request_id: str | None = None
+    """The request that asked for it first; the services' log lines about it carry it."""
     progress: float = 0.0
     """0 to 1."""
     message: str | None = None

@@ -91,6 +91,6 @@ def check(response: httpx.Response) -> None:
         problem = {"title": response.reason_phrase, "detail": f"{response.request.url} answered {status}"}
     text = str(problem.get("detail") or problem.get("title") or "the request was refused")
     if status >= 500:
-        raise ServiceError(text, status)
+        raise ServiceError(text, status, response.headers.get("X-Request-ID"))
     kinds = {401: Unauthorized, 403: Unauthorized, 404: NotFound, 409: Conflict}
     raise kinds.get(status, Refused)(text, status, problem)

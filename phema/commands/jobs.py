@@ -73,7 +73,7 @@ def cancel(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> Non
 
 def _rows(job: Job) -> list[tuple[str, str]]:
     rows = [("kind", job.kind), ("state", job.state), ("done", f"{job.progress:.0%}"), ("attempts", str(job.attempts))]
-    optional = [("run", job.run_id), ("message", job.message), ("error", job.error)]
+    optional = [("run", job.run_id), ("request", job.request_id), ("message", job.message), ("error", job.error)]
     optional += [
         ("created", when(job.created_at)),
         ("started", when(job.started_at)),

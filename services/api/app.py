@@ -21,6 +21,7 @@ from services.api.jobs.endpoints import router as jobs
 from services.api.observe import Observe
 from services.api.presets.endpoints import router as presets
 from services.api.reconstructions.endpoints import router as reconstructions
+from services.api.request_id import RequestId
 from services.api.retention.endpoints import router as retention
 from services.api.runs.endpoints import router as runs
 from services.api.snapshots.endpoints import router as snapshots
@@ -65,4 +66,5 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(LimitBody)
     app.add_middleware(RequireToken, token=token)
     app.add_middleware(Observe, meters=services.meters)
+    app.add_middleware(RequestId)
     return app

@@ -42,4 +42,4 @@ class RequireToken:
             "send the API's token in the header `Authorization: Bearer TOKEN`",
             headers={"WWW-Authenticate": 'Bearer realm="phema"'},
         )
-        await render(problem, scope["path"])(scope, receive, send)
+        await render(problem, scope)(scope, receive, send)

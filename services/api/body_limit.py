@@ -27,7 +27,7 @@ class LimitBody:
             return
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-            await render(TooLarge(_SENTENCE), scope["path"])(scope, receive, send)
+            await render(TooLarge(_SENTENCE), scope)(scope, receive, send)
             return
         received = 0
 

@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from services.api.dependencies import ServicesDep
 from services.api.errors import KeyReused
+from services.api.request_id import request_id_of
 from services.api.schema import Answer
 from shared.catalog import Catalog, Transaction
 
@@ -46,10 +47,10 @@ class Outcome:
 
 
 class Once:
-    """Does a request's work at most once per key; every time when there is no key."""
+    """Does a request's work at most once per key; every time when there is no key. Its jobs remember the request."""
 
-    def __init__(self, catalog: Catalog, endpoint: str, key: str | None) -> None:
-        self._catalog, self._endpoint, self._key = catalog, endpoint, key
+    def __init__(self, catalog: Catalog, endpoint: str, key: str | None, request_id: str) -> None:
+        self._catalog, self._endpoint, self._key, self._request_id = catalog, endpoint, key, request_id
 
     def replay(self, body: BaseModel) -> Response | None:
         """The answer this request was given before, if any. Raises KeyReused."""
@@ -60,7 +61,7 @@ class Once:
 
     def run(self, body: BaseModel, work: Callable[[Transaction], Outcome]) -> Response:
         """Do `work` and keep its answer in one transaction, or give the answer that was kept. Raises KeyReused."""
-        with self._catalog.transaction() as tx:
+        with self._catalog.transaction(request_id=self._request_id) as tx:
             saved = self._saved(tx, self._key, body) if self._key is not None else None
             if saved is not None:
                 return saved
@@ -86,7 +87,7 @@ class Once:
 
 
 def _once(request: Request, services: ServicesDep, key: KeyHeader = None) -> Once:
-    return Once(services.catalog, f"{request.method} {request.url.path}", key)
+    return Once(services.catalog, f"{request.method} {request.url.path}", key, request_id_of(request.scope))
 
 
 OnceDep = Annotated[Once, Depends(_once)]

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Observe:
-    """ASGI middleware around everything else."""
+    """ASGI middleware around everything but `RequestId`."""
 
     def __init__(self, app: ASGIApp, meters: Meters) -> None:
         self._app, self._meters = app, meters
@@ -45,7 +45,7 @@ class Observe:
             if status is not None:
                 # The answer is half sent; breaking the connection is the only way left to say so.
                 raise
-            await render(Internal("phema failed to answer; its log says why"), scope["path"])(scope, receive, watched)
+            await render(Internal("phema failed to answer; its log says why"), scope)(scope, receive, watched)
         finally:
             self._record(scope, status or 500, time.perf_counter() - started)
 

@@ -17,7 +17,8 @@ from services.api.problems import MEDIA_TYPE, documented
 DESCRIPTION = """Train diffusion models the EDM2 way and choose the EMA length after the training run.
 
 Every error is a problem document (RFC 9457). Lists are cut into pages: ask again with `cursor` set to `next_cursor`.
-A POST that creates something honours `Idempotency-Key`.
+A POST that creates something honours `Idempotency-Key`. Every answer carries `X-Request-ID`: that of the request, or a
+new one.
 """
 
 TAGS = [

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import Scope
 
 from services.api.errors import (
     BadRequest,
@@ -24,6 +25,7 @@ from services.api.errors import (
     TooLarge,
     Unavailable,
 )
+from services.api.request_id import request_id_of
 from services.api.validation import explain
 from shared.catalog import errors as catalog
 from shared.snapshots import errors as store
@@ -47,17 +49,19 @@ class ProblemDocument(BaseModel):
     status: int = Field(description="The HTTP status.")
     detail: str = Field(description="One sentence: the field, what was given, what is allowed.")
     instance: str = Field(description="Path of the request.")
+    request_id: str = Field(description="Id of the request, as in `X-Request-ID`: to be quoted, and found in the logs.")
     errors: list[FieldErrorDocument] = Field(default=[], description="Each wrong field; present with type `invalid`.")
 
 
-def render(problem: Problem, instance: str) -> Response:
-    """The problem as an HTTP response."""
+def render(problem: Problem, scope: Scope) -> Response:
+    """The problem as an HTTP response to the request that `scope` describes."""
     document = ProblemDocument(
         type=TYPE_PREFIX + problem.kind,
         title=problem.title,
         status=problem.status,
         detail=problem.detail,
-        instance=instance,
+        instance=scope["path"],
+        request_id=request_id_of(scope),
         errors=[FieldErrorDocument(place=e.place, field=e.field, detail=e.detail) for e in problem.errors],
     )
     return Response(
@@ -95,16 +99,16 @@ def of_library(error: Exception) -> Problem:
 
 def _answer_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return render(error, request.url.path)
+    return render(error, request.scope)
 
 
 def _answer_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return render(explain(error, request), request.url.path)
+    return render(explain(error, request), request.scope)
 
 
 def _answer_library(request: Request, error: Exception) -> Response:
-    return render(of_library(error), request.url.path)
+    return render(of_library(error), request.scope)
 
 
 def _answer_http(request: Request, error: Exception) -> Response:
@@ -127,7 +131,7 @@ def _answer_http(request: Request, error: Exception) -> Response:
         problem = BadRequest("the body must be JSON in UTF-8", headers=headers)
     else:
         problem = Internal(f"{method} {path} was refused by the framework: {error.detail}", headers=headers)
-    return render(problem, path)
+    return render(problem, request.scope)
 
 
 def _methods(request: Request) -> set[str]:

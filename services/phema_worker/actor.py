@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from typing import Any
 
 import ray
@@ -10,9 +12,10 @@ import ray
 from services.phema_worker.tasks import Outcome, Stopped, Task
 from services.phema_worker.watch import Watch
 from shared.settings import Settings
-from shared.telemetry import configure_logs
+from shared.telemetry import configure_logs, process_log_fields
 
 IDLE = (0.0, "")
+log = logging.getLogger(__name__)
 
 
 class PhemaActor:
@@ -30,20 +33,26 @@ class PhemaActor:
         """Process id, and device that tasks run on; answering means that the actor has its resources and is warm."""
         return os.getpid(), str(self._bench.device)
 
-    def perform(self, task: Task, hold_seconds: float) -> Outcome:
+    def perform(self, task: Task, hold_seconds: float, ids: dict[str, object]) -> Outcome:
         """Do a task. Failures are returned, not raised: raising is left to the death of the process.
 
-        `hold_seconds`: as for `hold`, from the start.
+        `hold_seconds`: as for `hold`, from the start. `ids`: the job's, for the log.
         """
         watch = Watch(hold_seconds)
         self._current = (task.token, watch)
         if self._cancelled == task.token:  # the word came before the task
             return Stopped()
-        return self._bench.do(task, watch)
+        with process_log_fields(**ids):
+            started = time.perf_counter()
+            outcome = self._bench.do(task, watch)
+            seconds = round(time.perf_counter() - started, 3)
+            log.info("the task is %s", type(outcome).__name__.lower(), extra={"seconds": seconds})
+            return outcome
 
-    def discard(self, keys: tuple[str, ...]) -> None:
-        """Remove objects that no row will ever name."""
-        self._bench.discard(keys)
+    def discard(self, keys: tuple[str, ...], ids: dict[str, object]) -> None:
+        """Remove objects that no row will ever name. `ids`: those of the job that left them, for the log."""
+        with process_log_fields(**ids):
+            self._bench.discard(keys)
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def status(self, token: str) -> tuple[float, str]:

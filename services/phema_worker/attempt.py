@@ -53,7 +53,7 @@ class Attempt:
 
         Raises Unresponsive, and RayError when the actor dies.
         """
-        answer = actor.perform.remote(task, self._hold_seconds)
+        answer = actor.perform.remote(task, self._hold_seconds, self.job.ids)
         next_beat = time.monotonic() + self._settings.heartbeat_seconds
         deadline: float | None = None
         while not ray.wait([answer], timeout=_LOOK_SECONDS)[0]:
@@ -85,7 +85,7 @@ class Attempt:
                 # After a broken commit, the lease may be gone because this very end was written.
                 # What other attempts continue may be theirs by now.
                 if isinstance(outcome, Done) and task is not None and not task.continued and not uncertain:
-                    actor.discard.remote(tuple(written.key for written in outcome.written))
+                    actor.discard.remote(tuple(written.key for written in outcome.written), self.job.ids)
                 return None
             except CatalogUnreachable as error:
                 uncertain = True

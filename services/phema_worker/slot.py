@@ -38,8 +38,8 @@ class Slot:
         self._meters = meters
         self._stopping = stopping
         self._actor: Any = None
-        self._unwanted: tuple[str, ...] = ()
-        """Objects of jobs that ended without them, until an actor has been told."""
+        self._unwanted: tuple[tuple[str, ...], dict[str, object]] | None = None
+        """Objects of a job that ended without them, with its ids, until an actor has been told."""
 
     def run(self) -> None:
         """Raises what a restart of the process may cure, and nothing for a failed job."""
@@ -90,15 +90,15 @@ class Slot:
 
     def _work_once(self) -> bool:
         """One job from claim to end; False when there was none."""
-        if self._unwanted:
-            self._actor.discard.remote(self._unwanted)
-            self._unwanted = ()
+        if self._unwanted is not None:
+            self._actor.discard.remote(*self._unwanted)
+            self._unwanted = None
         with self._catalog.transaction() as tx:
             job = tx.jobs.claim(KINDS, owner=self._owner, lease_seconds=self._settings.lease_seconds)
         if job is None:
             return False
         claimed = time.monotonic()
-        with log_fields(run_id=job.run_id, job_id=job.id, attempt=job.fence):
+        with log_fields(**job.ids):
             log.info("claimed a job: %s", job.kind)
             state = self._work(job)
             seconds = time.monotonic() - claimed
@@ -119,7 +119,7 @@ class Slot:
             log.warning("the attempt failed: %s", outcome.error)
         state = attempt.conclude(self._actor, task, outcome)
         if task is not None and state is not None and state.terminal and state is not JobState.SUCCEEDED:
-            self._unwanted += task.keys
+            self._unwanted = (task.keys, job.ids)
         if state is JobState.SUCCEEDED and isinstance(outcome, Done):
             self._count(task, outcome)
         return state

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from services.phema_worker.slot import KINDS, Slot
 from shared.catalog import Catalog, CatalogUnreachable
 from shared.settings import Settings
-from shared.telemetry import Meters, serve_metrics
+from shared.telemetry import Meters, log_fields, serve_metrics
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ class Worker:
         with self._catalog.transaction() as tx:
             expired = tx.jobs.expire(KINDS)
         for job in expired:
-            log.warning("a lease ran out; the job is %s", job.state, extra={"job_id": job.id})
+            with log_fields(**job.ids):
+                log.warning("a lease ran out; the job is %s", job.state)
 
     def _if_reachable(self, action: Callable[[], None]) -> None:
         try:

@@ -24,6 +24,18 @@ class Attempt:
     """The configuration as it was recorded when the run was created: a later version of phema may add fields."""
     config_hash: str
     """Of `document`, recorded with it."""
+    request_id: str | None = None
+    """Request that asked for the job, where one did."""
+
+    @property
+    def ids(self) -> dict[str, object]:
+        """What every log line about the attempt carries."""
+        return {
+            "run_id": self.run_id,
+            "job_id": self.job_id,
+            "attempt": self.fence,
+            "request_id": self.request_id,
+        }
 
     @contextmanager
     def writing(self, catalog: Catalog) -> Iterator[tuple[Transaction, Job]]:
@@ -35,7 +47,7 @@ class Attempt:
 def attempt_at(run: Run, job: Job) -> Attempt:
     """The attempt that holds `job`. Raises pydantic's ValidationError when the configuration is no longer valid."""
     config = RunConfig.model_validate(run.config)
-    return Attempt(job.id, job.fence, run.id, run.name, config, run.config, run.config_hash)
+    return Attempt(job.id, job.fence, run.id, run.name, config, run.config, run.config_hash, job.request_id)
 
 
 def load_attempt(catalog: Catalog, job_id: str, fence: int) -> Attempt:

@@ -28,12 +28,12 @@ from shared.catalog import Catalog, JobState, LeaseLost, Transaction
 from shared.datasets import DatasetError, check_dataset
 from shared.settings import Settings
 from shared.snapshots import SnapshotError
-from shared.telemetry import configure_logs
+from shared.telemetry import configure_logs, process_log_fields
 from shared.wiring import catalog_from, dataset_from, store_from
 
 WORKER_RESTARTS = 3
 """Times that Ray Train starts the workers again within one attempt."""
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("services.trainer.driver")  # it runs as __main__
 
 
 class CannotTrain(ValueError):
@@ -59,12 +59,19 @@ def main(arguments: list[str] | None = None) -> int:
     settings = Settings()
     configure_logs("training", level=settings.log_level, job_id=options.job, attempt=options.fence)
     catalog = catalog_from(settings)
-    with contextlib.closing(catalog):
+    with contextlib.closing(catalog), process_log_fields(**_asked(catalog, options.job)):
         try:
             return drive(catalog, settings, options.job, options.fence)
         except LeaseLost as error:
             _log.warning("%s", error)
             return EXIT_LOST
+
+
+def _asked(catalog: Catalog, job_id: str) -> dict[str, object]:
+    """What log lines should say of the job, whoever holds it by now."""
+    with catalog.transaction(read_only=True) as tx:
+        job = tx.jobs.get(job_id)
+    return {"run_id": job.run_id, "request_id": job.request_id}
 
 
 def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int) -> int:
@@ -118,7 +125,7 @@ def fit(attempt: Attempt, settings: Settings) -> None:
         notes.remove(f"{attempt.job_id}-a{earlier}")
     trainer = TorchTrainer(
         run_worker,
-        train_loop_config={"job_id": attempt.job_id, "fence": attempt.fence},
+        train_loop_config=attempt.ids,
         scaling_config=ScalingConfig(num_workers=config.num_workers, use_gpu=use_gpu, resources_per_worker=resources),
         run_config=RunConfig(
             # A name of its own: under an old one Ray Train would resume from its own notes.

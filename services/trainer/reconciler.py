@@ -12,6 +12,8 @@ import shlex
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from services.trainer.environment import job_environment
 from services.trainer.ray_jobs import RayJob, RayJobs, RayUnavailable
@@ -52,9 +54,7 @@ class Reconciler:
                 self.reconcile()
                 self._trouble = ""
             except (CatalogUnreachable, RayUnavailable) as error:
-                if str(error) != self._trouble:  # once, not at every poll
-                    _log.warning("%s", error)
-                self._trouble = str(error)
+                self._complain(error)
             stopping.wait(self._settings.poll_seconds)
 
     def reconcile(self) -> None:
@@ -66,10 +66,25 @@ class Reconciler:
         with self._catalog.transaction(read_only=True) as tx:
             running = tx.jobs.running(JobKind.TRAIN)
         for job in running:
-            with log_fields(job_id=job.id, run_id=job.run_id, attempt=job.fence):
+            with self._about(job):
                 self._watch(job)
         self._measure(running)
         self._claim()
+
+    @contextmanager
+    def _about(self, job: Job) -> Iterator[None]:
+        """Lines written within are about the job, and so is what Ray refuses within."""
+        with log_fields(**job.ids):
+            try:
+                yield
+            except RayUnavailable as error:
+                self._complain(error)
+                raise
+
+    def _complain(self, error: CatalogUnreachable | RayUnavailable) -> None:
+        if str(error) != self._trouble:  # once, not at every poll
+            _log.warning("%s", error)
+        self._trouble = str(error)
 
     def _claim(self) -> None:
         """Start trainings while there is room. Nothing is claimed while Ray would not take it."""
@@ -84,7 +99,7 @@ class Reconciler:
                 )
             if job is None:
                 return
-            with log_fields(job_id=job.id, run_id=job.run_id, attempt=job.fence):
+            with self._about(job):
                 self._seen_running.add(job.id)
                 if job.fence > 1:
                     # Its lease is lost, so it can write nothing; ending it frees what it holds on the cluster.
@@ -100,7 +115,7 @@ class Reconciler:
             submission_id(job.id, job.fence),
             f"exec {shlex.join(command)}",
             env=passed,
-            metadata={"run_id": str(job.run_id), "job_id": job.id, "attempt": str(job.fence)},
+            metadata={name: str(value) for name, value in job.ids.items() if value is not None},
         )
         self._meters.add(metrics.TRAINING_ATTEMPTS, outcome="submitted")
         _log.info("submitted")
@@ -151,7 +166,7 @@ class Reconciler:
     def _end_expired(self, job: Job) -> None:
         """Best effort: a driver that still lives ends itself at its next heartbeat."""
         self._meters.add(metrics.TRAINING_ATTEMPTS, outcome="expired")
-        with log_fields(job_id=job.id, run_id=job.run_id, attempt=job.fence):
+        with log_fields(**job.ids):
             _log.warning("the driver fell silent; the job is %s", job.state)
             try:
                 self._ray.stop(submission_id(job.id, job.fence))

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 def run_worker(config: dict[str, Any]) -> None:
-    """Train in this worker until the run's end. `config` holds `job_id` and `fence` and nothing secret: Ray shows it.
+    """Train in this worker until the run's end. `config` is `Attempt.ids` and nothing secret: Ray shows it.
 
     Called again in a new process group when Ray Train restarts the workers after one has died; the loop then goes on
     from the latest checkpoint, or returns at once when this attempt has ended: with a final error (see `outcome`), or
@@ -32,24 +32,18 @@ def run_worker(config: dict[str, Any]) -> None:
     """
     settings = Settings()
     context = ray.train.get_context()
+    configure_logs("training", level=settings.log_level, rank=context.get_world_rank(), **config)
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     # The order of summation in CPU kernels follows the number of threads: it must not depend on the machine.
     torch.set_num_threads(max(1, int(settings.training_cpus_per_worker)))
     catalog, store = catalog_from(settings), store_from(settings)
     with contextlib.closing(catalog):
         try:
-            attempt = load_attempt(catalog, config["job_id"], config["fence"])
+            attempt = load_attempt(catalog, config["job_id"], config["attempt"])
         except LeaseLost as error:
             _log.warning("%s", error)
             return
-        configure_logs(
-            "training",
-            level=settings.log_level,
-            run_id=attempt.run_id,
-            job_id=attempt.job_id,
-            attempt=attempt.fence,
-            rank=group.rank,
-        )
+        _log.info("worker %d of %d trains on %s", group.rank, group.world_size, group.device)
         meters = Meters("training")
         with contextlib.ExitStack() as stack:
             if group.is_first:

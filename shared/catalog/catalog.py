@@ -38,8 +38,8 @@ from shared.catalog.targets import TargetRepository
 class Transaction:
     """All that can be asked of the catalog, within one transaction of one thread."""
 
-    def __init__(self, session: Session) -> None:
-        self.jobs = JobRepository(session)
+    def __init__(self, session: Session, request_id: str | None = None) -> None:
+        self.jobs = JobRepository(session, request_id)
         self.runs = RunRepository(session, self.jobs)
         self.external = ExternalRunRepository(session, self.runs)
         self.snapshots = SnapshotRepository(session)
@@ -113,15 +113,15 @@ class Catalog:
             return connection.scalars(select(database_now())).one()
 
     @contextmanager
-    def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:
+    def transaction(self, *, read_only: bool = False, request_id: str | None = None) -> Iterator[Transaction]:
         """Commit at the end, roll back on an exception. Rows stay usable afterwards.
 
-        `read_only` transactions do not wait for writers on SQLite, and may not write. Raises `CatalogUnreachable` and
-        `SchemaOutOfDate`.
+        `read_only` transactions do not wait for writers on SQLite, and may not write. Jobs that are enqueued remember
+        `request_id`, the request that asks for them. Raises `CatalogUnreachable` and `SchemaOutOfDate`.
         """
         engine = self._reader if read_only else self._engine
         with self._translated(), Session(engine, expire_on_commit=False) as session, session.begin():
-            yield Transaction(session)
+            yield Transaction(session, request_id)
 
     def close(self) -> None:
         """Close all connections; a later transaction opens new ones."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from shared.catalog.clock import database_now
 from shared.catalog.columns import new_id
@@ -31,6 +32,10 @@ class QueueStats:
 class JobRepository(LeaseRepository):
     """Jobs: asked for, worked on (see `LeaseRepository`), looked at. They are never deleted."""
 
+    def __init__(self, session: Session, request_id: str | None = None) -> None:
+        super().__init__(session)
+        self._request_id = request_id
+
     def enqueue(
         self,
         kind: JobKind,
@@ -48,6 +53,7 @@ class JobRepository(LeaseRepository):
             "payload": payload,
             "content_key": content_key,
             "run_id": run_id,
+            "request_id": self._request_id,
             "max_attempts": max_attempts,
             "priority": PRIORITY[kind] if priority is None else priority,
         }

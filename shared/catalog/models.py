@@ -108,6 +108,8 @@ class Job(Base):
     state: Mapped[JobState] = mapped_column(enum_column(JobState, "state"), default=JobState.QUEUED)
     priority: Mapped[int]
     run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    request_id: Mapped[str | None]
+    """Request that asked for the job first, where one did; to follow it through the logs."""
     payload: Mapped[dict[str, Any]]
     content_key: Mapped[str]
     fence: Mapped[int] = mapped_column(default=0)
@@ -126,6 +128,11 @@ class Job(Base):
     started_at: Mapped[float | None]
     """First claim."""
     finished_at: Mapped[float | None]
+
+    @property
+    def ids(self) -> dict[str, object]:
+        """What every log line about the job carries."""
+        return {"run_id": self.run_id, "job_id": self.id, "attempt": self.fence or None, "request_id": self.request_id}
 
 
 class Attempt(Base):

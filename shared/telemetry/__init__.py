@@ -1,10 +1,10 @@
 """Every metric name and log field, once. Torch-free.
 
 `metrics` is the table, `Meters(source)` holds a process's values, `serve_metrics` offers them to Prometheus,
-`configure_logs` and `log_fields` write structured lines.
+`configure_logs`, `log_fields` and `process_log_fields` write structured lines.
 """
 
-from shared.telemetry.logs import LOG_FIELDS, configure_logs, log_fields
+from shared.telemetry.logs import LOG_FIELDS, configure_logs, log_fields, process_log_fields
 from shared.telemetry.meters import MeterError, Meters, serve_metrics
 from shared.telemetry.metrics import METRICS, Metric, Source, metrics_of
 
@@ -18,5 +18,6 @@ __all__ = [
     "configure_logs",
     "log_fields",
     "metrics_of",
+    "process_log_fields",
     "serve_metrics",
 ]

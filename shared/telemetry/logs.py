@@ -20,6 +20,7 @@ LOG_FIELDS: dict[str, str] = {
     "run_id": "run the line is about",
     "job_id": "job the line is about",
     "attempt": "attempt of the job (its fencing token)",
+    "request_id": "request that is being answered, or that asked for the job",
     "rank": "rank of the training worker",
     "num_images": "images the run had seen",
     "key": "object of the store the line is about",
@@ -35,13 +36,13 @@ LOG_FIELDS: dict[str, str] = {
 
 _FIXED = ("at", "level", "service", "logger", "message", "error")
 _fields: ContextVar[dict[str, object] | None] = ContextVar("log_fields", default=None)
+_process_fields: dict[str, object] = {}
 
 
 class _JsonFormatter(logging.Formatter):
-    def __init__(self, service: str, fields: dict[str, object]) -> None:
+    def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
-        self._process_fields = fields
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -50,13 +51,13 @@ class _JsonFormatter(logging.Formatter):
             "service": self._service,
             "logger": record.name,
             "message": record.getMessage(),
-            **self._process_fields,
+            **_process_fields,
             **(_fields.get() or {}),
         }
         line |= {name: value for name, value in vars(record).items() if name in LOG_FIELDS and name not in _FIXED}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return json.dumps({name: value for name, value in line.items() if value is not None}, default=str)
 
 
 def configure_logs(service: str, *, level: str = "info", stream: IO[str] | None = None, **fields: object) -> None:
@@ -64,8 +65,10 @@ def configure_logs(service: str, *, level: str = "info", stream: IO[str] | None 
 
     Call it once, first thing in a process. Raises ValueError for a field that is not in LOG_FIELDS.
     """
+    global _process_fields
+    _process_fields = _checked(fields)
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_JsonFormatter(service, _checked(fields)))
+    handler.setFormatter(_JsonFormatter(service))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -75,7 +78,7 @@ def configure_logs(service: str, *, level: str = "info", stream: IO[str] | None 
 
 @contextlib.contextmanager
 def log_fields(**fields: object) -> Iterator[None]:
-    """Add `fields` to every line written by this thread or task within the block.
+    """Add `fields` to every line written by this thread or task within the block; None says nothing.
 
     Raises ValueError for a field that is not in LOG_FIELDS.
     """
@@ -84,6 +87,22 @@ def log_fields(**fields: object) -> Iterator[None]:
         yield
     finally:
         _fields.reset(token)
+
+
+@contextlib.contextmanager
+def process_log_fields(**fields: object) -> Iterator[None]:
+    """Add `fields` to every line written by any thread of this process within the block, for a process that works on
+    one thing at a time.
+
+    Raises ValueError for a field that is not in LOG_FIELDS.
+    """
+    global _process_fields
+    before = _process_fields
+    _process_fields = {**before, **_checked(fields)}
+    try:
+        yield
+    finally:
+        _process_fields = before
 
 
 def _checked(fields: dict[str, object]) -> dict[str, object]:

@@ -63,9 +63,10 @@ def problem(response: httpx.Response, status: int, kind: str) -> Any:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     document = response.json()
-    assert set(document) - {"errors"} == {"type", "title", "status", "detail", "instance"}
+    assert set(document) - {"errors"} == {"type", "title", "status", "detail", "instance", "request_id"}
     assert document["status"] == status
     assert document["type"] == f"urn:phema:problem:{kind}"
     assert document["instance"] == response.request.url.path
+    assert document["request_id"] == response.headers["x-request-id"]
     assert ("errors" in document) == (kind == "invalid")
     return document

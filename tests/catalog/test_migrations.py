@@ -109,8 +109,8 @@ def test_a_schema_of_a_newer_phema(catalog: Catalog, catalog_url: str) -> None:
 
 def test_a_schema_of_an_older_phema(catalog: Catalog, catalog_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """This code needs a revision that the database has not got yet: that of its first successor."""
-    monkeypatch.setattr("shared.catalog.schema.wanted_revision", lambda: "0004")
-    with pytest.raises(SchemaOutOfDate, match="has schema 0003, this phema needs 0004: run `phema db upgrade`"):
+    monkeypatch.setattr("shared.catalog.schema.wanted_revision", lambda: "0005")
+    with pytest.raises(SchemaOutOfDate, match="has schema 0004, this phema needs 0005: run `phema db upgrade`"):
         catalog.check()
 
 
@@ -146,7 +146,7 @@ def test_snapshots_of_the_first_schema_stay_as_they_were(empty_url: str) -> None
 
 
 def test_migrations_form_one_line() -> None:
-    assert wanted_revision() == "0003"
+    assert wanted_revision() == "0004"
 
 
 @only("sqlite")
@@ -187,10 +187,10 @@ def test_a_draft_holds_what_the_models_have_and_the_tables_lack(
         path = draft("Keep notes")
     finally:
         Base.metadata.remove(table)
-    assert path == migrations / "versions" / "0004_keep_notes.py"
+    assert path == migrations / "versions" / "0005_keep_notes.py"
     drafted = path.read_text()
     assert drafted.startswith('"""Keep notes"""')
-    assert 'revision = "0003"' in drafted.replace("'", '"')
+    assert 'revision = "0004"' in drafted.replace("'", '"')
     assert "sa.Column('figures', sa.JSON()" in drafted
     assert re.findall(r"^    op\.(\w+)", drafted, re.MULTILINE) == ["create_table"], "nothing else changed"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -118,6 +119,22 @@ def test_a_download_of_what_is_not_there_yet(client: Client, trained: catalog.Ru
     with pytest.raises(errors.Conflict, match="queued"):
         client.download(item.id, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_of_the_service_is_quoted_with_its_request(
+    service: Service, client: Client, trained: catalog.Run, tmp_path: Path, cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    snapshot = client.runs.snapshots(trained.id)[0]
+    with service.catalog.transaction() as tx:
+        service.store.delete(tx.snapshots.get(snapshot.id).key)
+    with pytest.raises(errors.ServiceError) as raised:
+        client.download(snapshot.id, tmp_path)
+    assert raised.value.status == 500
+    assert re.fullmatch("req-[0-9a-f]{16}", str(raised.value.request_id))
+    assert str(raised.value).endswith(f" (request {raised.value.request_id})")
+    code, _, err = cli("download", snapshot.id)
+    assert code == 1
+    assert re.search(r"\(request req-[0-9a-f]{16}\)\n$", err)
 
 
 def test_resumes_within_and_between_processes(host: Callable[..., Host], tmp_path: Path) -> None:

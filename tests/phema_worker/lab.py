@@ -195,14 +195,21 @@ class Lab:
         return row.id
 
     def ask_reconstructions(
-        self, run: Run, sigma_rels: Sequence[float], *, dtype: str = "float32", repeat: int = 1, finished: int = 0
+        self,
+        run: Run,
+        sigma_rels: Sequence[float],
+        *,
+        dtype: str = "float32",
+        repeat: int = 1,
+        finished: int = 0,
+        request_id: str | None = None,
     ) -> tuple[Job | None, list[str]]:
         """The job that answers, None when nothing is left to compute, and the rows' ids.
 
         `repeat` reads every snapshot so many times over, with a share of its coefficient: slow without large files.
         The first `finished` rows are completed, as by another job, before anybody can claim this one.
         """
-        with self.catalog.transaction() as tx:
+        with self.catalog.transaction(request_id=request_id) as tx:
             stored = [
                 StoredSnapshot(s.id, s.num_images, Profile.model_validate(s.profile), s.key, s.size, s.sha256)
                 for s in tx.snapshots.list(run.id)

@@ -77,8 +77,8 @@ class Trainer:
                 yield process, process.cmdline()
 
 
-def submit(catalog: Catalog, config: RunConfig, name: str = "run") -> Run:
-    with catalog.transaction() as tx:
+def submit(catalog: Catalog, config: RunConfig, name: str = "run", request_id: str | None = None) -> Run:
+    with catalog.transaction(request_id=request_id) as tx:
         return tx.runs.create(name, config.model_dump(mode="json"), config.config_hash, config.total_images)
 
 

@@ -13,11 +13,11 @@ from phema.ray_head import RayHead
 from services.trainer.checkpoint import encode_checkpoint
 from services.trainer.local import train_locally
 from services.trainer.ray_jobs import RayJob, RayJobs
-from shared.catalog import AttemptOutcome, Catalog, JobState, submission_id
+from shared.catalog import AttemptOutcome, Catalog, JobState, Run, submission_id
 from shared.recipes.config import RunConfig
 from shared.snapshots import ObjectStore, open_store
 from tests.fixtures.catalog import only
-from tests.fixtures.ray import POSTGRES_PASSWORD
+from tests.fixtures.ray import POSTGRES_PASSWORD, log_lines, session_logs
 from tests.trainer.rays import Trainer, finished, kill, submit
 from tests.trainer.support import (
     checkpoint_times,
@@ -68,6 +68,11 @@ def wait_for_checkpoint(catalog: Catalog, after: int) -> int:
     time: int = wait_until(newer, f"a checkpoint after {after} images")
     assert time < 3200, "the run ended before it could be disturbed"
     return time
+
+
+def about(run: Run, logs: list[Path]) -> list[dict[str, Any]]:
+    """Lines with any id of the run: none of them must have that one alone."""
+    return [line for line in log_lines(*logs) if run.id in line.values() or run.job_id in line.values()]
 
 
 def attempts(catalog: Catalog) -> list[Any]:
@@ -123,7 +128,10 @@ def test_a_restarted_trainer_adopts_a_training_and_a_cancel_stops_it(trainer: Tr
 def test_two_workers_on_s3_and_postgres(
     catalog_url: str, catalog: Catalog, s3_options: tuple[str, Any], trainer: Trainer
 ) -> None:
-    """On real servers, whose secrets the cluster knows and the job's metadata does not."""
+    """On real servers, whose secrets the cluster knows, and neither the job's metadata nor any log does.
+
+    Every line of all four processes says what it is about.
+    """
     url, options = s3_options
     trainer.env = {
         "PHEMA_DATABASE_URL": catalog_url.replace(f":{POSTGRES_PASSWORD}@", "@"),
@@ -132,15 +140,32 @@ def test_two_workers_on_s3_and_postgres(
         "PHEMA_S3_ENDPOINT_URL": options.endpoint_url,
         "PHEMA_S3_ACCESS_KEY_ID": options.access_key_id,
         "PHEMA_S3_SECRET_ACCESS_KEY": options.secret_access_key,
+        "PHEMA_LOG_LEVEL": "debug",
     }
     store = open_store(url, s3=options)
-    run = submit(catalog, tiny_config(num_workers=2, max_batch_per_worker=4))
+    run = submit(catalog, tiny_config(num_workers=2, max_batch_per_worker=4), request_id="asked-by/a:user")
     trainer.start()
     done = finished(catalog, run.id)
     assert done.state is JobState.SUCCEEDED, done.job.error
     found = snapshots_of(catalog, store, run.id)
     assert sorted(found) == [(t, s) for t in (80, 160, 240, 320) for s in (0.05, 0.10)]
     assert {info.key.split("/")[0] for info in store.list() if info.key} == {"runs"}, "Ray's notes are cleared away"
+    logs = [trainer.folder / "trainer.log", *session_logs(trainer.head)]
+    wait_until(
+        lambda: "the attempt ended" in {x["message"].partition(",")[0] for x in about(run, logs)}, "the last line"
+    )
+    found = about(run, logs)
+    ids = {"run_id": run.id, "job_id": run.job_id, "attempt": 1, "request_id": "asked-by/a:user"}
+    assert all(line.items() >= ids.items() for line in found)
+    assert {(line["service"], line.get("rank")) for line in found} == {
+        ("trainer", None),
+        ("training", None),
+        ("training", 0),
+        ("training", 1),
+    }
+    written = "".join(log.read_text(errors="replace") for log in logs)
+    assert POSTGRES_PASSWORD not in written
+    assert trainer.head.env["RAY_AUTH_TOKEN"] not in written
 
 
 @pytest.mark.slow

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,7 @@ from services.trainer.ray_jobs import RayJobs, RayUnavailable
 from services.trainer.reconciler import Reconciler
 from shared.catalog import Catalog, JobKind, JobState, submission_id
 from shared.settings import Settings
-from shared.telemetry import Meters, metrics
+from shared.telemetry import Meters, configure_logs, metrics
 from tests.trainer.rays import submit
 from tests.trainer.support import get_run, tiny_config, wait_until
 
@@ -100,6 +103,26 @@ def test_an_attempt_that_ends_without_a_word_is_retried_and_then_fails_with_its_
     assert value("phema_training_attempts_total", {"outcome": "lost"}) == 2
     assert value("phema_job_seconds_count", {"kind": "train", "state": "failed"}) == 1
     assert value("phema_trainings_running") == 0
+
+
+def test_what_ray_refuses_of_a_job_is_said_once_with_its_ids(
+    settings: Settings, local_catalog: Catalog, log_stream: io.StringIO
+) -> None:
+    run = submit(local_catalog, tiny_config(), request_id="asked-by-a-user")
+    with local_catalog.transaction() as tx:
+        assert tx.jobs.claim([JobKind.TRAIN], owner="a trainer that died", lease_seconds=300) is not None
+    configure_logs("trainer", stream=log_stream)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with RayJobs(f"http://127.0.0.1:{nobody.getsockname()[1]}", token="a-token-for-ray") as ray_jobs:
+            rounds = reconciler(settings, local_catalog, ray_jobs)
+            for _ in range(2):
+                with pytest.raises(RayUnavailable):
+                    rounds.reconcile()
+    (line,) = map(json.loads, log_stream.getvalue().splitlines())
+    assert line["message"].startswith("Ray does not answer at http://127.0.0.1:")
+    ids = {"run_id": run.id, "job_id": run.job_id, "attempt": 1, "request_id": "asked-by-a-user"}
+    assert line.items() >= ids.items()
 
 
 def test_no_more_trainings_run_than_allowed(settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs) -> None:

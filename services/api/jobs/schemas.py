@@ -17,6 +17,7 @@ class Job(Answer):
     kind: JobKind
     state: JobState
     run_id: str | None
+    request_id: str | None = Field(description="Request that asked for the job first; its log lines carry it.")
     priority: int = Field(description="Lower is claimed first.")
     progress: float = Field(ge=0, le=1, description="Share of the work that is done.")
     message: str | None = Field(description="What is being done now.")

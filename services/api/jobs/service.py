@@ -15,6 +15,7 @@ def to_job(row: catalog.Job) -> Job:
         kind=row.kind,
         state=row.state,
         run_id=row.run_id,
+        request_id=row.request_id,
         priority=row.priority,
         progress=min(max(row.progress, 0.0), 1.0),
         message=row.message,
