@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Writes .env from .env.example with a random secret wherever one is required. Never replaces an .env.
+# deploy/new_env.sh [FILE]: writes FILE (.env of this repository) from .env.example with a random secret wherever one is
+# required. Never replaces a file.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+root=$(cd "$(dirname "$0")/.." && pwd)
+file=${1:-$root/.env}
 set -o noclobber
 umask 077
 while IFS= read -r line; do
@@ -9,5 +11,5 @@ while IFS= read -r line; do
     line+=$(python3 -c 'import secrets; print(secrets.token_hex(24))')
   fi
   printf '%s\n' "$line"
-done <.env.example >.env
-echo "wrote .env; next: docker compose up"
+done <"$root/.env.example" >"$file"
+echo "wrote ${file#"$root"/}; next: docker compose up"
