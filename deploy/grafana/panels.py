@@ -133,8 +133,9 @@ def stat(title: str, unit: str, expr: str, about: str = "") -> Panel:
 def p95(metric: str, by: str, selector: str = "") -> str:
     """95 % of a histogram's observations took at most so long."""
     buckets = f"{metric}_bucket{{{selector}}}" if selector else f"{metric}_bucket"
-    # Histograms of rare events: over the whole range shown, not over a rate interval that mostly holds none.
-    return f"histogram_quantile(0.95, sum by ({by}, le) (last_over_time({buckets}[$__range]))) or on () vector(0)"
+    # Histograms of rare events: over the whole range shown, not over a rate interval that mostly holds none. Those
+    # without any event give NaN, which is not >= 0.
+    return f"histogram_quantile(0.95, sum by ({by}, le) (last_over_time({buckets}[$__range]))) >= 0 or on () vector(0)"
 
 
 def choice(name: str, label: str, values: tuple[str, ...]) -> dict[str, Any]:

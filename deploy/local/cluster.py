@@ -36,7 +36,6 @@ class Cluster:
         self.addresses = Addresses.free(services)
         # Ray's sockets have short names only, and what is here goes with the cluster.
         self.scratch = Path(tempfile.mkdtemp(prefix="phema-", dir="/tmp"))
-        self.scratch.chmod(0o755)
         self._interval = interval
         self._told: set[str] = set()
         self._restarts: dict[str, int] = {}

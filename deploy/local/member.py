@@ -13,7 +13,8 @@ from phema.processes import spawn, stop, tail
 
 CONTAINER = Path(__file__).with_name("container.py")
 CHECK_SECONDS = 0.5
-"""Pause between two checks while a service starts; compose's intervals are for the time after."""
+"""Pause between two checks while a service starts, or twice what the last one took: some are programs of weight that
+would slow the start down. Compose's intervals are for the time after."""
 RESTART_SECONDS = 1.0
 
 
@@ -28,7 +29,7 @@ class Member:
         self._pid_file = run / f"{process.name}.pid"
         self._child: subprocess.Popen[bytes] | None = None
         self._check: subprocess.Popen[bytes] | None = None
-        self._started = self._next_check = self._check_ends = 0.0
+        self._started = self._next_check = self._check_began = self._check_ends = 0.0
         self._deadline: float | None = None
 
     @property
@@ -104,7 +105,7 @@ class Member:
             self._check = spawn(
                 check.command, log=self._check_log, env=self.process.environment, cwd=self.process.folder, inherit=False
             )
-            self._check_ends = now + check.timeout
+            self._check_began, self._check_ends = now, now + check.timeout
 
     def _look_at_check(self, running: subprocess.Popen[bytes], check: Check, now: float) -> None:
         code = running.poll()
@@ -112,7 +113,7 @@ class Member:
             self._check, self.ready, self._deadline = None, True, math.inf
         elif code is not None or now > self._check_ends:
             self._end_check()
-            self._next_check = now + CHECK_SECONDS
+            self._next_check = now + max(CHECK_SECONDS, 2 * (now - self._check_began))
             if self._late:
                 said = tail(self._check_log, 1)
                 raise CannotRun(f"{self.process.name} was not healthy after {check.start:g} s: {said}; log {self.log}")

@@ -178,6 +178,24 @@ def test_a_container_passes_its_signal_on_and_kills_after_the_grace(tmp_path: Pa
     assert process.wait(30) == code
 
 
+def test_a_container_ends_with_a_killed_supervisor(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from phema.processes import spawn; import sys, time\n"
+        f"spawn([sys.executable, '-S', {str(CONTAINER)!r}, 'pid', 'SIGTERM', '5', 'sleep', '600'],"
+        " log=Path('log'), env={}, cwd=Path.cwd())\n"
+        "time.sleep(600)"
+    )
+    supervisor = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    own = Path(f"/proc/{wait_for(tmp_path / 'pid')}")
+    assert own.exists()
+    supervisor.kill()
+    supervisor.wait()
+    deadline = time.monotonic() + 30
+    while own.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_there_must_be_a_cluster_to_end(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "deploy.local", str(tmp_path)]
     for arguments in (["--down"], ["--run", "doctor"]):
