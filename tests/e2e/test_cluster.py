@@ -40,9 +40,9 @@ DEADLINE_SECONDS = 300.0
 WHOLE = "30m"
 """A range that holds everything this module does."""
 RUN = {
-    "total_images": 6400,
+    "total_images": 3840,
     "snapshot_every": 640,
-    "checkpoint_every": 3200,
+    "checkpoint_every": 1920,
     "status_every": 640,
     "magnitudes_every": 640,
     "noise_level_bins": 2,
