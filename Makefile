@@ -7,13 +7,14 @@ STAMP := $(VENV)/.installed
 STATE ?= .phema
 # Tests wait for processes as often as they compute: two at once keep two cores busy. Each file stays in one process.
 TEST_WORKERS ?= 2
+CLUSTER ?= .phema-cluster
 BENCHMARKS := ema_update magnitudes train_step sample data_loading snapshot_stall reconstruct posthoc_errors
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test test-slow lint types format bench clean
+.PHONY: help install demo up down cluster cluster-down test test-slow lint types format bench clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml requirements.lock
 	@deploy/install.sh $(PYTHON) $(VENV)
@@ -29,6 +30,12 @@ up: $(STAMP) ## run every service on this machine (STATE=folder, default .phema)
 
 down: $(STAMP) ## end the services of STATE
 	@PHEMA_STATE_DIR=$(STATE) $(BIN)/phema down
+
+cluster: $(STAMP) ## run docker-compose.yml's cluster without docker (CLUSTER=folder, default .phema-cluster)
+	@$(BIN)/python -m deploy.local $(CLUSTER)
+
+cluster-down: $(STAMP) ## end the cluster of CLUSTER
+	@$(BIN)/python -m deploy.local $(CLUSTER) --down
 
 test: $(STAMP) ## all tests but the slow proofs
 	@$(BIN)/python -m pytest -m "not slow and not gpu" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Writes .env from .env.example with a random secret wherever one is required, and no more CPUs than there are, since
-# engines refuse a limit above that. Never replaces an .env.
+# deploy/new_env.sh [FILE]: writes FILE (.env of this repository) from .env.example with a random secret wherever one is
+# required, and no more CPUs than there are, since engines refuse a limit above that. Never replaces a file.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+root=$(cd "$(dirname "$0")/.." && pwd)
+file=${1:-$root/.env}
 set -o noclobber
 umask 077
 cpus=$(python3 -c 'import os; print(os.cpu_count() or 1)')
@@ -14,5 +15,5 @@ while IFS= read -r line; do
     line+=$(python3 -c 'import secrets; print(secrets.token_hex(24))')
   fi
   printf '%s\n' "$line"
-done <.env.example >.env
-echo "wrote .env; next: docker compose up"
+done <"$root/.env.example" >"$file"
+echo "wrote ${file#"$root"/}; next: docker compose up"

@@ -37,8 +37,13 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own, so that Ctrl-C reaches the parent alone, with its output in `log`."""
+def spawn(
+    command: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path | None = None, inherit: bool = True
+) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own, so that Ctrl-C reaches the parent alone, with its output in `log`.
+
+    `inherit`: `env` is added to this process's environment, rather than being all of it.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -46,7 +51,8 @@ def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> subpr
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **env},
+            env={**(os.environ if inherit else {}), **env},
+            cwd=cwd,
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -26,7 +27,8 @@ def write_config(
 ) -> Path:
     """Write `folder`/prometheus.yml with other addresses (host:port) and return its path.
 
-    Without `ray` nothing of Ray's own is scraped. `interval` replaces those of scrapes, rules and discovery.
+    Without `ray` nothing of Ray's own is scraped. `interval` replaces those of scrapes, rules and discovery, and how
+    long alerts must hold, in a copy of the rules beside it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = (HERE / "prometheus.yml").read_text()
@@ -38,14 +40,24 @@ def write_config(
         text = text.replace("/tmp/ray_auth_token", str(_secret(folder / "ray_auth_token", ray_token)))
     text = text.replace(API, api)
     text = text.replace("/tmp/phema_api_token", str(_secret(folder / "phema_api_token", api_token)))
-    text = text.replace("- rules/*.yml", f"- {HERE.resolve()}/rules/*.yml")
+    rules = HERE / "rules"
     if interval is not None:
+        rules = _shortened(rules, folder / "rules", interval)
         for setting in ("scrape_interval", "evaluation_interval", "scrape_timeout", "refresh_interval"):
             for value in ("4s", "5s", "30s"):
                 text = text.replace(f"{setting}: {value}\n", f"{setting}: {interval}\n")
+    text = text.replace("- rules/*.yml", f"- {rules.resolve()}/*.yml")
     path = folder / "prometheus.yml"
     path.write_text(text)
     return path
+
+
+def _shortened(rules: Path, folder: Path, interval: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for path in rules.glob("*.yml"):
+        text = re.sub(r"^( +for): \S+$", rf"\1: {interval}", path.read_text(), flags=re.MULTILINE)
+        (folder / path.name).write_text(text)
+    return folder
 
 
 def _secret(path: Path, value: str) -> Path:
@@ -59,7 +71,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--api", required=True, help="host:port of the API")
     parser.add_argument("--ray", help="host:port of Ray's dashboard")
-    parser.add_argument("--interval", help="of scrapes, rules and discovery, such as 1s")
+    parser.add_argument("--interval", help="of scrapes, rules and discovery, and how long alerts must hold; such as 1s")
     given = parser.parse_args()
     path = write_config(
         given.folder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import socket
@@ -10,9 +11,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from services.phema_worker.slot import KINDS, Slot
-from shared.catalog import Catalog, CatalogUnreachable
+from shared.catalog import Catalog, CatalogUnreachable, JobState
 from shared.settings import Settings
 from shared.telemetry import Meters, log_fields, serve_metrics
+from shared.telemetry.metrics import JOB_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,9 @@ class Worker:
         self._settings = settings
         self._catalog = catalog
         self._meters = Meters("worker")
+        for kind, state in itertools.product(KINDS, JobState):
+            if state.terminal:
+                self._meters.begin(JOB_SECONDS, kind=kind.value, state=state.value)
 
     def run(self, stopping: threading.Event) -> None:
         """Work until `stopping` is set. Raises what made a slot give up, after the others have handed back."""

@@ -55,13 +55,14 @@ class Archive:
             transient=TRANSIENT,
             on_retry=self._on_retry,
         )
-        # Counters that begin with their first event would hide that event from Prometheus's rate().
         for counter in (metrics.SNAPSHOTS_UPLOADED, metrics.SNAPSHOT_BYTES, metrics.SNAPSHOT_STALL_SECONDS):
-            meters.add(counter, 0.0, run_id=self._run)
+            meters.begin(counter, run_id=self._run)
         for counter in (metrics.CHECKPOINTS_UPLOADED, metrics.CHECKPOINT_BYTES):
-            meters.add(counter, 0.0, run_id=self._run)
+            meters.begin(counter, run_id=self._run)
         for cause in ("catalog", "store"):
-            meters.add(metrics.UPLOAD_RETRIES, 0.0, run_id=self._run, cause=cause)
+            meters.begin(metrics.UPLOAD_RETRIES, run_id=self._run, cause=cause)
+        for kind in ("snapshot", "checkpoint"):
+            meters.begin(metrics.UPLOAD_SECONDS, run_id=self._run, kind=kind)
         # First of all: from it and the weights, `phema db rebuild` writes a lost catalog again.
         self._uploader.submit(lambda: (run_key(attempt.run_id), _description(attempt)), lambda info: None)
 

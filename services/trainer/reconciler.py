@@ -45,7 +45,9 @@ class Reconciler:
         self._cancel_seen: dict[str, float] = {}
         self._trouble = ""
         for outcome in ("submitted", "lost", "expired", "cancelled"):
-            meters.add(metrics.TRAINING_ATTEMPTS, 0.0, outcome=outcome)
+            meters.begin(metrics.TRAINING_ATTEMPTS, outcome=outcome)
+        for state in filter(lambda state: state.terminal, JobState):
+            meters.begin(metrics.JOB_SECONDS, kind=JobKind.TRAIN.value, state=state.value)
 
     def run(self, stopping: threading.Event) -> None:
         """Reconcile every `poll_seconds` until told to stop; trainings go on without the reconciler."""

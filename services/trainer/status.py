@@ -41,7 +41,7 @@ class Status:
         meters.set(metrics.TRAINING_INFO, 1, name=attempt.name, **labels)
         meters.set(metrics.TRAINING_TOTAL_IMAGES, attempt.config.total_images, **labels)
         meters.set(metrics.TRAINING_DEVICES, group.world_size, device=group.device.type, **labels)
-        meters.add(metrics.NONFINITE_GRADIENTS, 0.0, **labels)  # so that the first is seen to be more than none
+        meters.begin(metrics.NONFINITE_GRADIENTS, **labels)
         self._begin()
 
     def _begin(self) -> None:

@@ -17,7 +17,7 @@ class MeterError(ValueError):
 class Meters:
     """All metrics of one kind of process on a private registry.
 
-    Metrics without labels start at 0; labelled ones appear with their first value. Thread-safe.
+    Metrics without labels start at 0; labelled ones appear with `begin` or their first value. Thread-safe.
     """
 
     def __init__(self, source: Source) -> None:
@@ -32,6 +32,11 @@ class Meters:
             return Histogram(metric.name, metric.help, metric.labels, registry=self.registry, buckets=SECONDS)
         kind = Counter if metric.kind == "counter" else Gauge
         return kind(metric.name, metric.help, metric.labels, registry=self.registry)
+
+    def begin(self, metric: Metric, **labels: str) -> None:
+        """Serve these labels from 0 on: a series that begins with its first event hides that event from Prometheus's
+        `increase`, and alerts on there being none. Raises MeterError."""
+        self._child(metric, labels)
 
     def set(self, metric: Metric, value: float, **labels: str) -> None:
         """Set a gauge. Raises MeterError."""

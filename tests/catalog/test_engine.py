@@ -12,10 +12,11 @@ import psycopg
 import pytest
 from sqlalchemy import event, text
 
+from deploy.local.postgres import UNPRIVILEGED
+from phema.processes import free_port
 from shared.catalog import Catalog, CatalogError, CatalogUnreachable, NotFound, SchemaOutOfDate
 from tests.catalog.conftest import ask
 from tests.fixtures.catalog import only
-from tests.fixtures.postgres import UNPRIVILEGED, free_port
 
 PASSWORD = "pa55-w0rd"
 

@@ -22,8 +22,9 @@ from deploy.grafana.run import RUN_DASHBOARD
 from deploy.grafana.services import STORE
 from deploy.grafana.units import UNITS, written
 from tests.deploy.record_answers import FILE
-from tests.deploy.test_discovery import DEADLINE_SECONDS, prometheus, require_prometheus
+from tests.deploy.server import prometheus, require_prometheus
 
+DEADLINE_SECONDS = 60.0
 RECORDED = json.loads(FILE.read_text())
 WINDOW = Window(*RECORDED["window"])
 RUN: dict[str, str] = RECORDED["variables"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +16,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from deploy.local import object_store as server
+from phema.processes import free_port
 from shared.snapshots import S3Options
 
 CEPH_SCRIPT = Path(__file__).with_name("ceph_rgw.sh")
@@ -53,27 +53,13 @@ class S3Server:
         )
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def ministack(folder: Path) -> Iterator[S3Server]:
     port = free_port()
-    environment = {
-        **os.environ,
-        "BIND_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(port),
-        "SERVICES": "s3",
-        "S3_PERSIST": "0",
-        "TMPDIR": str(folder),
-        "LOG_LEVEL": "WARNING",
-    }
-    command = [sys.executable, "-m", "ministack"]
+    command, variables = server.ministack(port, folder)
+    environment = {**os.environ, **variables}
     with running(command, environment, folder / "ministack.log") as (process, log):
-        wait_until_up(f"http://127.0.0.1:{port}/_ministack/health", process, log, START_SECONDS)
+        wait_until_up(f"http://127.0.0.1:{port}{server.HEALTH}", process, log, START_SECONDS)
         yield S3Server(f"http://127.0.0.1:{port}", "test", "test", checks_secrets=False, log=log)
 
 

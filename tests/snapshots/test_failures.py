@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from phema.processes import free_port
 from shared.snapshots import (
     BucketMissing,
     CorruptObject,
@@ -24,7 +25,7 @@ from shared.snapshots import (
     StoreUnreachable,
     open_store,
 )
-from tests.servers.s3 import S3Server, free_port
+from tests.servers.s3 import S3Server
 from tests.snapshots.failing import BreakingProxy, answering
 
 MIB = 2**20

@@ -1,0 +1,59 @@
+"""docker-compose.yml as a compose command understands it: merged, with its variables filled in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<how>:[-?])(?P<rest>[^}]*))?\})")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class ComposeError(ValueError):
+    """The file or its variables cannot be used; the message is one sentence."""
+
+
+def read_services(path: Path, variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Every service of the file by name, with `variables` filled in. Raises ComposeError."""
+    services: dict[str, dict[str, Any]] = _filled(yaml.safe_load(path.read_text())["services"], variables)
+    return services
+
+
+def read_variables(path: Path) -> dict[str, str]:
+    """The variables of an .env file."""
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def seconds(duration: str) -> float:
+    """Of a duration such as `1m30s`. Raises ComposeError."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", duration)
+    if not parts or "".join(map("".join, parts)) != duration:
+        raise ComposeError(f"{duration!r} is no duration; write one such as 10s or 1m30s")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def _filled(value: Any, variables: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(inner, variables) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, variables) for inner in value]
+    return _interpolated(value, variables) if isinstance(value, str) else value
+
+
+def _interpolated(text: str, variables: Mapping[str, str]) -> str:
+    def one(match: re.Match[str]) -> str:
+        if match["dollar"]:
+            return "$"
+        found = variables.get(match["name"], "")
+        if found or match["how"] is None:
+            return found
+        if match["how"] == ":?":
+            raise ComposeError(f"{match['name']} has no value: {match['rest']}")
+        return str(match["rest"])
+
+    return _VARIABLE.sub(one, text)

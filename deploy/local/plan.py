@@ -1,0 +1,170 @@
+"""The processes that docker-compose.yml's services become."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deploy.local import table
+from deploy.local.addresses import Addresses
+from deploy.local.compose import ComposeError, seconds
+from deploy.local.monitoring import grafana, prometheus
+from deploy.local.object_store import object_store
+from deploy.local.postgres import postgres
+from deploy.local.process import Check, Place, Process, Program
+from phema.processes import free_port
+
+_TABLE = "which deploy/local/table.py does not know"
+Services = Mapping[str, Mapping[str, Any]]
+
+
+def plan(
+    services: Services, addresses: Addresses, folder: Path, scratch: Path, *, interval: str | None = None
+) -> dict[str, Process]:
+    """Every service that this machine can run, by name. `interval` as for `deploy.prometheus.elsewhere`.
+
+    Raises ComposeError for whatever the table does not know, CannotRun where a program is missing.
+    """
+    known = {*table.OURS, *table.REPLACED}
+    if unknown := sorted(set(services) - known):
+        raise ComposeError(f"docker-compose.yml has the service {unknown[0]}, {_TABLE}")
+    planned = {}
+    for name, service in services.items():
+        process = _process(name, service, services, addresses, folder, scratch, interval)
+        if process is not None:
+            planned[name] = process
+    return planned
+
+
+def _process(
+    name: str,
+    service: Mapping[str, Any],
+    services: Services,
+    addresses: Addresses,
+    folder: Path,
+    scratch: Path,
+    interval: str | None,
+) -> Process | None:
+    if unknown := sorted(set(service) - {*table.FIELDS, *table.OF_CONTAINERS}):
+        raise ComposeError(f"docker-compose.yml: {name} has the field {unknown[0]}, {_TABLE}")
+    own, temporary = folder / "services" / name, scratch / name
+    environment = _environment(name, service.get("environment", {}), services, addresses)
+    command = [addresses.here(name, word, tuple(services)) for word in _words(service)]
+    check = _check(name, service["healthcheck"], services, addresses)
+    port = next(iter(addresses.ports.get(name, {})), None)
+    program, volume = Program(tuple(command), environment, check or Check((), 0, 0)), None
+    if name in table.REPLACED:
+        assert check is not None
+        assert port is not None
+        volume = folder / "volumes" / _volume(name, service)
+        place = Place(environment, " ".join(command), volume, temporary, check)
+        found = _program(name, place, addresses, interval)
+        if found is None:
+            return None
+        program, check = found, found.check
+    else:
+        program = Program(_with_ray_flags(name, command, temporary), environment, program.check)
+    return Process(
+        name=name,
+        command=program.command,
+        environment={**_machine(own, temporary), **program.environment},
+        folder=own,
+        scratch=temporary,
+        volume=volume,
+        address=addresses.of(name, port) if port is not None else "",
+        needs={other: rule["condition"] for other, rule in service.get("depends_on", {}).items()},
+        check=check,
+        once=service["restart"] == "no",
+        grace=seconds(service.get("stop_grace_period", "10s")),
+        stop_signal=program.stop_signal,
+        setup=program.setup,
+    )
+
+
+def _program(name: str, place: Place, addresses: Addresses, interval: str | None) -> Program | None:
+    port = next(iter(addresses.ports[name].values()))
+    if name == "postgres":
+        return postgres(place, port)
+    if name == "minio":
+        return object_store(place, port)
+    if name == "prometheus":
+        api, ray = addresses.of("api", 8400), addresses.of("ray-head", 8265)
+        return prometheus(place, port, api=api, ray=ray, interval=interval)
+    return grafana(place, port, prometheus=addresses.of("prometheus", 9090))
+
+
+def _environment(name: str, given: Mapping[str, Any], services: Services, addresses: Addresses) -> dict[str, str]:
+    found = {}
+    for variable, value in given.items():
+        if variable in table.CHANGED:
+            found[variable] = table.CHANGED[variable]
+        elif variable in table.PORT_VARIABLES:
+            found[variable] = str(addresses.port(name, int(value)))
+        elif variable in table.ADDRESS_VARIABLES:
+            found[variable] = addresses.here(name, value, tuple(services))
+        elif variable in table.KEPT:
+            found[variable] = value
+            if addresses.here(name, value, tuple(services)) != value:
+                raise ComposeError(f"docker-compose.yml: {variable} of {name} holds an address, {_TABLE}")
+        else:
+            raise ComposeError(f"docker-compose.yml: {name} has the variable {variable}, {_TABLE}")
+    return found
+
+
+def _machine(own: Path, scratch: Path) -> dict[str, str]:
+    """What every process has: this machine's programs with ours first, and folders of its own."""
+    kept = {name: os.environ[name] for name in table.MACHINE if name in os.environ}
+    folders = {"HOME": own, "PHEMA_STATE_DIR": own, "TMPDIR": scratch, "MPLCONFIGDIR": scratch}
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+    return {**kept, **table.IMAGE, "PATH": path, **{name: str(value) for name, value in folders.items()}}
+
+
+def _words(service: Mapping[str, Any]) -> list[str]:
+    return [*service.get("entrypoint", []), *service.get("command", [])]
+
+
+def _check(name: str, given: Mapping[str, Any], services: Services, addresses: Addresses) -> Check | None:
+    if given.get("disable"):
+        return None
+    kind, *words = given["test"]
+    if kind != "CMD":
+        raise ComposeError(f"docker-compose.yml: the health check of {name} is {kind}; only CMD is understood")
+    patience = seconds(given["start_period"]) + given["retries"] * seconds(given["interval"])
+    command = tuple(addresses.here(name, word, tuple(services)) for word in words)
+    return Check(command, seconds(given["timeout"]), patience)
+
+
+def _volume(name: str, service: Mapping[str, Any]) -> str:
+    named = [mount.split(":")[0] for mount in service["volumes"] if not mount.startswith(".")]
+    if len(named) != 1:
+        raise ComposeError(f"docker-compose.yml: {name} has {len(named)} named volumes; one is understood")
+    return str(named[0])
+
+
+def _with_ray_flags(name: str, command: list[str], scratch: Path) -> tuple[str, ...]:
+    """`ray start`, alone or in a shell's script, with what its container gave it."""
+    if command[:2] == ["ray", "start"]:
+        return ("ray", "start", *_ray_flags(name, command[2:], scratch))
+    return tuple(_in_script(name, word, scratch) for word in command)
+
+
+def _in_script(name: str, script: str, scratch: Path) -> str:
+    before, start, rest = script.partition("ray start ")
+    if not start:
+        return script
+    flags, rest_and, after = rest.partition(" && ")
+    return f"{before}{start}{' '.join(_ray_flags(name, flags.split(), scratch))}{rest_and}{after}"
+
+
+def _ray_flags(name: str, given: list[str], scratch: Path) -> list[str]:
+    flags = []
+    for flag in given:
+        option, _, _ = flag.partition("=")
+        flags.append(f"{option}={table.RAY_FLAGS[option]}" if option in table.RAY_FLAGS else flag)
+    host = table.ADDRESSES[name]
+    ports = (*table.RAY_PORTS, *(table.RAY_HEAD_PORTS if "--head" in given else ()))
+    added = [f"--{port}-port={free_port('0.0.0.0')}" for port in ports]
+    return [*flags, f"--node-ip-address={host}", f"--temp-dir={scratch}", *added, *table.RAY_MORE]

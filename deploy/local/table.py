@@ -1,0 +1,83 @@
+"""What containers give and processes lack: all that differs from docker-compose.yml, by service.
+
+Whatever stands in docker-compose.yml and not here is refused, so that the two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+LOOPBACK = "127.0.0.1"
+
+OURS = ("volumes", "prepare", "ray-head", "ray-worker", "api", "trainer", "phema-worker", "doctor")
+"""Services that run their own command."""
+REPLACED = ("postgres", "minio", "prometheus", "grafana")
+"""Services whose image is another's: `programs` has what stands in for it here."""
+
+ADDRESSES = {"ray-head": "127.0.0.2", "ray-worker": "127.0.0.3", "phema-worker": "127.0.0.4"}
+"""Ray tells nodes apart by their addresses, and takes 127.0.0.1 for that of the network card; others listen there."""
+
+PORTS = {
+    "postgres": (5432,),
+    "minio": (9000, 9001),
+    "ray-head": (6379, 8265, 52365, 8080),
+    "ray-worker": (52365, 8080),
+    "phema-worker": (52365, 8080),
+    "api": (8400,),
+    "prometheus": (9090,),
+    "grafana": (3000,),
+}
+"""Ports of containers, each of which is a free one here. Wherever an address, a flag `…port=` or a variable of
+PORT_VARIABLES names one, the free one is put in its place."""
+
+PORT_VARIABLES = ("PHEMA_API_PORT",)
+CHANGED = {
+    "PHEMA_API_HOST": LOOPBACK,
+    # The container's own address, which only its network reaches, is here this machine's loopback.
+    "PHEMA_METRICS_HOST": LOOPBACK,
+}
+"""Variables with another value."""
+ADDRESS_VARIABLES = (
+    "PHEMA_DATABASE_URL",
+    "PHEMA_S3_ENDPOINT_URL",
+    "PHEMA_S3_PUBLIC_ENDPOINT_URL",
+    "PHEMA_RAY_ADDRESS",
+    "PHEMA_RAY_DASHBOARD_URL",
+    "PHEMA_URL",
+)
+KEPT = (
+    *("PHEMA_STORE_URL", "PHEMA_S3_REGION", "PHEMA_S3_ACCESS_KEY_ID", "PHEMA_S3_SECRET_ACCESS_KEY"),
+    *("PHEMA_API_TOKEN", "PHEMA_LOG_LEVEL", "PHEMA_MAX_RUNNING_TRAININGS", "PHEMA_WORKER_ACTORS"),
+    *("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
+    *("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"),
+    *("POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "HOME"),
+    *("GF_SECURITY_ADMIN_USER", "GF_SECURITY_ADMIN_PASSWORD", "GF_ANALYTICS_REPORTING_ENABLED"),
+    *("GF_ANALYTICS_CHECK_FOR_UPDATES", "GF_USERS_ALLOW_SIGN_UP"),
+)
+"""Variables as they are."""
+
+RAY_FLAGS = {
+    "--dashboard-host": ADDRESSES["ray-head"],
+    # One machine's memory serves all three nodes.
+    "--object-store-memory": "80000000",
+}
+"""Flags of `ray start` with another value."""
+RAY_PORTS = ("object-manager", "node-manager", "dashboard-agent-grpc", "runtime-env-agent")
+"""Ports that every container has for itself and Ray chooses alike: flags that are added, each with a free port."""
+RAY_HEAD_PORTS = ("ray-client-server",)
+RAY_MORE = ("--min-worker-port=0", "--max-worker-port=0")
+"""Ray's workers listen wherever it is free."""
+
+FIELDS = (
+    *("command", "entrypoint", "environment", "ports", "depends_on", "healthcheck", "profiles", "restart"),
+    *("stop_grace_period", "volumes"),
+)
+"""Fields of a service that mean something to processes, too."""
+OF_CONTAINERS = (
+    *("image", "build", "user", "init", "cap_drop", "security_opt", "logging", "read_only", "tmpfs", "shm_size"),
+    *("deploy", "network_mode"),
+)
+"""Fields that only containers know: privileges, limits and file systems."""
+
+MACHINE = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
+"""Variables of this machine that processes keep; nothing else of the caller's environment reaches them."""
+IMAGE = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+"""What the Dockerfile sets; its folders are each process's own here."""
