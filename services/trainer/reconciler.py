@@ -8,6 +8,7 @@ Ray's word on a job counts in one direction only: what it says has ended, has.
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import sys
 import threading
@@ -21,6 +22,8 @@ from shared.telemetry import Meters, log_fields, metrics
 
 CANCEL_GRACE_SECONDS = 30.0
 """Time a cancelled training has to stop by itself, at its next status, before its driver is ended."""
+TIDY_SECONDS = 3600.0
+"""Between two removals of what the catalog need not keep."""
 _log = logging.getLogger(__name__)
 
 
@@ -42,6 +45,7 @@ class Reconciler:
         self._seen_running: set[str] = set()
         self._cancel_seen: dict[str, float] = {}
         self._trouble = ""
+        self._tidied = -math.inf
         for outcome in ("submitted", "lost", "expired", "cancelled"):
             meters.add(metrics.TRAINING_ATTEMPTS, 0.0, outcome=outcome)
 
@@ -69,7 +73,16 @@ class Reconciler:
             with log_fields(job_id=job.id, run_id=job.run_id, attempt=job.fence):
                 self._watch(job)
         self._measure(running)
+        self._tidy()
         self._claim()
+
+    def _tidy(self) -> None:
+        """Old answers to repeated requests: several trainers may remove them, one is enough."""
+        if time.monotonic() - self._tidied < TIDY_SECONDS:
+            return
+        with self._catalog.transaction() as tx:
+            tx.idempotency.forget_old()
+        self._tidied = time.monotonic()
 
     def _claim(self) -> None:
         """Start trainings while there is room. Nothing is claimed while Ray would not take it."""
