@@ -4,8 +4,9 @@
 
 Trains digits-tiny for 128 x 640 images with averages of many widths tracked directly beside the stored ones.
 Two times are looked at: 76,800 images with the demo's 24 snapshot pairs, 81,920 images with 128 pairs, each stored in
-float32, float16 and bfloat16. `plain` is the paper's least-squares fit of the profile (`regularize: false`), `aware`
-what phema does otherwise. Errors are relative L2 distances of all weights from the average that was tracked.
+float32, float16 and bfloat16. `plain` is the paper's least-squares fit of the profile (`regularize: false`),
+`plain/sum` the same coefficients divided by their sum, `aware` what phema does otherwise. Errors are relative L2
+distances of all weights from the average that was tracked.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Row:
     sigma_rel: float
     plain: float
     plain_predicted: float
+    normalised: float
     aware: float
     aware_predicted: float
 
@@ -88,6 +90,7 @@ def main() -> None:
             "sigma_rel": str(r.sigma_rel),
             "plain": r.plain,
             "predicted/measured": r.plain_predicted / r.plain,
+            "plain/sum": r.normalised,
             "aware": r.aware,
             "predicted/measured ": r.aware_predicted / r.aware,
             "plain/aware": r.better,
@@ -141,6 +144,7 @@ def compare(
         probes[name] = values[name][:: len(weights) // PROBE_WEIGHTS].astype("<f4").tobytes()
         snapshots.append(StoredSnapshot(name, time, Profile.power(width), name, len(raw), "", dtype))
     found: list[list[tuple[float, float]]] = []
+    normalised: list[float] = []
     for regularize in (False, True):
         planned = plan(
             snapshots, [Profile.power(s) for s in WANTED], regularize=regularize, probes=probes, update_images=64
@@ -148,14 +152,20 @@ def compare(
         matrix = np.stack([values[s.id] for s in planned.snapshots])
         results = []
         for output, width in zip(planned.outputs, WANTED, strict=True):
-            truth = tracked[end, width]
-            missed = np.array(output.coefficients) @ matrix.astype(np.float64) - truth
-            measured = float(np.linalg.norm(missed) / np.linalg.norm(truth))
-            results.append((measured, output.errors.predicted_error))
+            truth, coefficients = tracked[end, width], np.array(output.coefficients)
+            made = coefficients @ matrix.astype(np.float64)
+            results.append((_distance(made, truth), output.errors.predicted_error))
+            if not regularize:
+                normalised.append(_distance(made / coefficients.sum(), truth))
         found.append(results)
     return [
-        Row(case, dtype, width, *plain, *aware) for width, plain, aware in zip(WANTED, found[0], found[1], strict=True)
+        Row(case, dtype, width, *plain, divided, *aware)
+        for width, plain, divided, aware in zip(WANTED, found[0], normalised, found[1], strict=True)
     ]
+
+
+def _distance(made: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.linalg.norm(made - truth) / np.linalg.norm(truth))
 
 
 def draw(rows: Sequence[Row]) -> bytes:

@@ -7,6 +7,7 @@ them again. What the catalog already knows is left as it is, so that a rebuild m
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from shared.recipes.config import RunConfig
 from shared.snapshots.errors import CorruptObject, ObjectMissing
 from shared.snapshots.header import SnapshotMetadata, read_header
 from shared.snapshots.layout import run_key, sha256_of_key
-from shared.snapshots.probe import probe_stored
+from shared.snapshots.probe import Gatherer
 from shared.snapshots.profile import Profile
 from shared.snapshots.store import ObjectInfo, ObjectStore, digest
 
@@ -61,7 +62,7 @@ class _Found:
 
 
 def rebuild(catalog: Catalog, store: ObjectStore, on_progress: Progress = lambda done, total: None) -> Rebuilt:
-    """Read every object of the store, verify its checksum, and write the rows that are missing, run by run.
+    """Read every object of the store once, verify its checksum, and write the rows that are missing, run by run.
 
     A run appears with all its rows in one transaction. Raises CatalogError and SnapshotError.
     """
@@ -91,27 +92,29 @@ def _read(store: ObjectStore, run_id: str, info: ObjectInfo, found: _Found) -> N
     if info.key == run_key(run_id):
         return
     if info.key.endswith(".pt"):
-        whole = _verified(store, info)
-        found.checkpoints.append((whole, _checkpoint_time(store.get(info.key), run_id)))
+        data = store.get(info.key)
+        whole = _verified(ObjectInfo(info.key, len(data), hashlib.sha256(data).hexdigest()))
+        found.checkpoints.append((whole, _checkpoint_time(data, run_id)))
         return
-    metadata = read_header(store, info.key).metadata
+    header = read_header(store, info.key)
+    metadata = header.metadata
     if metadata is None or metadata.run_id != run_id:
         raise CorruptObject(f"object {info.key} is no weights file of {run_id}")
-    whole = _verified(store, info)
+    gatherer = Gatherer(header)
+    whole = _verified(digest(store, info.key, seen=gatherer.see))
     if metadata.kind == "reconstruction":
         found.reconstructions.append((whole, metadata))
     elif metadata.kind == "basis":
         found.vectors.append((whole, metadata))
     else:
-        found.snapshots.append((whole, metadata, probe_stored(store, info.key, size=info.size)))
+        found.snapshots.append((whole, metadata, gatherer.probe()))
 
 
-def _verified(store: ObjectStore, info: ObjectInfo) -> ObjectInfo:
-    whole = digest(store, info.key)
-    wanted = sha256_of_key(info.key)
-    if wanted is not None and whole.sha256 != wanted:
-        raise CorruptObject(f"object {info.key} has SHA-256 {whole.sha256}, {wanted} was written")
-    return whole
+def _verified(read: ObjectInfo) -> ObjectInfo:
+    wanted = sha256_of_key(read.key)
+    if wanted is not None and read.sha256 != wanted:
+        raise CorruptObject(f"object {read.key} has SHA-256 {read.sha256}, {wanted} was written")
+    return read
 
 
 def _checkpoint_time(data: bytes, run_id: str) -> int:

@@ -22,8 +22,9 @@ from shared.edm2.ema import PowerFunctionEMA
 from shared.edm2.parameters import is_sharded, whole
 from shared.edm2.profiles import ProfileError
 from shared.settings import Settings
+from shared.snapshots.alike import Kind, difference
 from shared.snapshots.errors import CorruptObject, StoreUnreachable
-from shared.snapshots.file import TORCH_DTYPES, encode
+from shared.snapshots.file import DTYPE_NAMES, encode
 from shared.snapshots.header import SnapshotMetadata, StoredDtype
 from shared.snapshots.layout import snapshot_key
 from shared.snapshots.probe import probe_of
@@ -75,7 +76,7 @@ class SnapshotWriter:
         """The run as it was when it was opened; None in processes that do not write."""
         self._uploader: BackgroundUploader | None = None
         self._closed = False
-        self._tensors: dict[str, tuple[tuple[int, ...], bool]] = {}
+        self._kinds: dict[str, Kind] = {}
         if not _writes():
             return
         if origin not in get_args(Origin):
@@ -224,18 +225,14 @@ class SnapshotWriter:
         return metadata, tensors
 
     def _check_same(self, metadata: SnapshotMetadata, tensors: dict[str, Tensor]) -> None:
-        """A reconstruction combines a run's files tensor by tensor. Raises InvalidArgument."""
-        found = {
-            name: (tuple(tensor.shape), name not in metadata.buffers and tensor.is_floating_point())
-            for name, tensor in tensors.items()
-        }
-        self._tensors = self._tensors or found
-        for name in sorted(found.keys() | self._tensors.keys()):
-            if found.get(name) != self._tensors.get(name):
-                raise InvalidArgument(
-                    f"tensor {name} is {_described(found.get(name))}, in what was saved before it is "
-                    f"{_described(self._tensors.get(name))}; snapshots of a run hold the same tensors and buffers"
-                )
+        """Raises InvalidArgument."""
+        found = {name: _kind(name, tensor, metadata) for name, tensor in tensors.items()}
+        self._kinds = self._kinds or found
+        if (differing := difference(found, self._kinds)) is not None:
+            raise InvalidArgument(
+                f"tensor {differing.name} is {differing.one}, in what was saved before it is {differing.other}; "
+                "snapshots of a run hold the same tensors and buffers"
+            )
 
     def _submit(self, metadata: SnapshotMetadata, tensors: dict[str, Tensor]) -> None:
         assert self._uploader is not None, "a process that does not write has nothing to submit"
@@ -347,13 +344,14 @@ def _time(num_images: Any) -> int:
 def _storable(name: str, tensor: Any) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise InvalidArgument(f"{name} is a {type(tensor).__name__} and no tensor; save a state dict, name to tensor")
-    if tensor.dtype not in TORCH_DTYPES.values():
+    if tensor.dtype not in DTYPE_NAMES:
         raise InvalidArgument(f"tensor {name} has dtype {tensor.dtype}, which a snapshot file cannot hold")
     return tensor
 
 
-def _described(tensor: tuple[tuple[int, ...], bool] | None) -> str:
-    return "missing" if tensor is None else f"{'averaged' if tensor[1] else 'copied'} with shape {tensor[0]}"
+def _kind(name: str, tensor: Tensor, metadata: SnapshotMetadata) -> Kind:
+    averaged = name not in metadata.buffers and tensor.is_floating_point()
+    return Kind(tuple(tensor.shape), None if averaged else DTYPE_NAMES[tensor.dtype])
 
 
 def _report_retry(error: Exception, delay_s: float) -> None:

@@ -47,7 +47,7 @@ class Held:
 def held(tx: Transaction, run: str) -> Held:
     """Raises catalog.NotFound."""
     row = tx.runs.get(run)
-    snapshots = tuple(_stored(snapshot) for snapshot in tx.snapshots.list(row.id))
+    snapshots = tuple(map(as_stored, tx.snapshots.list(row.id)))
     return Held(row, snapshots, tx.snapshots.probes(row.id), _finished(tx, row.id))
 
 
@@ -74,7 +74,8 @@ def _finished(tx: Transaction, run_id: str) -> tuple[StoredBasis, ...]:
     )
 
 
-def _stored(row: catalog.Snapshot) -> StoredSnapshot:
+def as_stored(row: catalog.Snapshot) -> StoredSnapshot:
+    """A snapshot's row, as plans and policies take it."""
     return StoredSnapshot(
         row.id,
         row.num_images,

@@ -8,6 +8,7 @@ Ray's word on a job counts in one direction only: what it says has ended, has.
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import sys
 import threading
@@ -23,6 +24,8 @@ from shared.telemetry import Meters, log_fields, metrics
 
 CANCEL_GRACE_SECONDS = 30.0
 """Time a cancelled training has to stop by itself, at its next status, before its driver is ended."""
+TIDY_SECONDS = 3600.0
+"""Between two removals of what the catalog need not keep."""
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +47,7 @@ class Reconciler:
         self._seen_running: set[str] = set()
         self._cancel_seen: dict[str, float] = {}
         self._trouble = ""
+        self._tidied = -math.inf
         for outcome in ("submitted", "lost", "expired", "cancelled"):
             meters.begin(metrics.TRAINING_ATTEMPTS, outcome=outcome)
         for state in filter(lambda state: state.terminal, JobState):
@@ -71,6 +75,7 @@ class Reconciler:
             with self._about(job):
                 self._watch(job)
         self._measure(running)
+        self._tidy()
         self._claim()
 
     @contextmanager
@@ -87,6 +92,14 @@ class Reconciler:
         if str(error) != self._trouble:  # once, not at every poll
             _log.warning("%s", error)
         self._trouble = str(error)
+
+    def _tidy(self) -> None:
+        """Old answers to repeated requests: several trainers may remove them, one is enough."""
+        if time.monotonic() - self._tidied < TIDY_SECONDS:
+            return
+        with self._catalog.transaction() as tx:
+            tx.idempotency.forget_old()
+        self._tidied = time.monotonic()
 
     def _claim(self) -> None:
         """Start trainings while there is room. Nothing is claimed while Ray would not take it."""

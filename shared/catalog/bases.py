@@ -48,6 +48,11 @@ class BasisRepository(ResultRepository[Basis]):
         """Bases of a run whose vectors are in the store, oldest first."""
         return self._all(select(Basis).where(Basis.run_id == run_id, Basis.vectors.is_not(None)).order_by(Basis.seq))
 
+    def times(self, run_id: str) -> set[int]:
+        """Those of `num_images` that have a finished basis."""
+        query = select(Basis.num_images).where(Basis.run_id == run_id, Basis.vectors.is_not(None))
+        return set(self._session.scalars(query))
+
     def complete(self, basis_id: str, vectors: list[dict[str, Any]]) -> Basis:
         """Register the finished vectors (of each its key, size and sha256); a row that has some keeps them."""
         return self._complete(basis_id, {"vectors": vectors})

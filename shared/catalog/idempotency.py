@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
+from shared.catalog.clock import database_now
 from shared.catalog.models import IdempotencyRecord
 from shared.catalog.repository import Repository
+
+KEPT_SECONDS = 7 * 24 * 3600.0
+"""After this an answer may be forgotten, and its key be used for another request."""
 
 
 class IdempotencyRepository(Repository):
@@ -21,3 +25,9 @@ class IdempotencyRepository(Repository):
         """Keep the answer in the transaction that did the work; the first one kept stays."""
         values = {"key": key, "request_hash": request_hash, "status": status, "body": body}
         self._add(IdempotencyRecord, values, ["key"])
+
+    def forget_old(self, older_than_s: float = KEPT_SECONDS) -> int:
+        """Remove answers given longer ago; how many there were."""
+        old = delete(IdempotencyRecord).where(IdempotencyRecord.created_at < database_now() - older_than_s)
+        keys = self._session.scalars(old.returning(IdempotencyRecord.key).execution_options(synchronize_session=False))
+        return len(keys.all())

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Text, cast, select
+from sqlalchemy import ColumnElement, Text, cast, func, select
+from sqlalchemy.orm import defer
 
-from shared.catalog.columns import dump_json
+from shared.catalog.columns import Json, dump_json
 from shared.catalog.content import content_key as key_of
 from shared.catalog.models import Reconstruction
+from shared.catalog.pages import Page, cut, decode_cursor, encode_cursor
+from shared.catalog.repository import FRESH
 from shared.catalog.results import ResultRepository
 
 _AS_GOOD = 1.03
 """A plan may leave unread what raises its error by 2 %; which snapshots it reads depends on what else is asked for."""
+
+SAID = ("profile_error", "rounding_error", "predicted_error", "noise_gain", "regularize", "advice")
+"""What summaries tell of a plan."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A row whose `plan` is not loaded, and the fields SAID of it; None for one that the plan lacks."""
+
+    row: Reconstruction
+    said: dict[str, Any]
 
 
 class ReconstructionRepository(ResultRepository[Reconstruction]):
@@ -60,6 +75,26 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
             "plan": plan,
         }
         return self._find_or_create(run_id, content_key, values)
+
+    def summaries(self, run_id: str, *, after: str | None = None, limit: int = 50) -> Page[Summary]:
+        """Those of a run, newest first, without their plans: of many snapshots these are long."""
+        query = (
+            select(Reconstruction, self._said())
+            .where(Reconstruction.run_id == run_id)
+            .options(defer(Reconstruction.plan, raiseload=True))
+            .order_by(Reconstruction.seq.desc())
+        )
+        if after is not None:
+            query = query.where(Reconstruction.seq < decode_cursor(after, int)[0])
+        found = self._session.execute(query.limit(limit + 1), execution_options=FRESH)
+        summaries = [Summary(row, dict(zip(SAID, said, strict=True))) for row, said in found]
+        return cut(summaries, limit, lambda summary: encode_cursor(summary.row.seq))
+
+    def _said(self) -> ColumnElement[list[Any]]:
+        """The fields SAID of the plan, taken out in the database; either spelling leaves every digit as it is."""
+        if self._postgresql:
+            return func.json_build_array(*(Reconstruction.plan[name] for name in SAID), type_=Json)
+        return func.json_extract(Reconstruction.plan, *(f"$.{name}" for name in SAID), type_=Json)
 
     def as_good(
         self,

@@ -88,11 +88,11 @@ def fit_movement(profiles: Sequence[Profile], values: FloatArray, noise: FloatAr
     rounding = np.linalg.cholesky(contrasts.T @ (noise[:, None] ** 2 * contrasts))
     whitened = np.linalg.solve(rounding, contrasts.T @ values)
     observed = whitened @ whitened.T / weights
+    # The times of a grid are the same for every exponent.
+    grids = [Grid.of(Movement(1.0, float(exponent), end), profiles) for exponent in _EXPONENTS]
+    tails = np.linalg.solve(rounding, contrasts.T @ grids[0].tails(profiles))
     best: tuple[float, Movement] | None = None
-    for exponent in _EXPONENTS:
-        unit = Movement(1.0, float(exponent), end)
-        grid = Grid.of(unit, profiles)
-        tails = np.linalg.solve(rounding, contrasts.T @ grid.tails(profiles))
+    for exponent, grid in zip(_EXPONENTS, grids, strict=True):
         moved = (tails * grid.shares) @ tails.T
         spread, axes = np.linalg.eigh((moved + moved.T) / 2)
         along = np.einsum("ij,ij->j", axes, observed @ axes)

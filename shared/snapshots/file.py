@@ -21,6 +21,7 @@ from shared.snapshots.header import (
 )
 
 __all__ = [
+    "DTYPE_NAMES",
     "TORCH_DTYPES",
     "Header",
     "SnapshotMetadata",
@@ -43,7 +44,8 @@ TORCH_DTYPES = {
     "BOOL": torch.bool,
 }
 """PyTorch's dtype, by safetensors' name."""
-_CODES = {dtype: code for code, dtype in TORCH_DTYPES.items()}
+DTYPE_NAMES = {dtype: code for code, dtype in TORCH_DTYPES.items()}
+"""Safetensors' name, by PyTorch's dtype."""
 
 
 def encode(tensors: Mapping[str, Tensor], metadata: SnapshotMetadata) -> bytes:
@@ -56,7 +58,7 @@ def encode(tensors: Mapping[str, Tensor], metadata: SnapshotMetadata) -> bytes:
     if unknown:
         raise ValueError(f"buffers names {sorted(unknown)[0]!r}, which is not among the {len(tensors)} tensors")
     stored = {name: _stored(name, tensor, metadata) for name, tensor in tensors.items()}
-    entries = arrange(((name, _CODES[t.dtype], tuple(t.shape)) for name, t in stored.items()), metadata.buffers)
+    entries = arrange(((name, DTYPE_NAMES[t.dtype], tuple(t.shape)) for name, t in stored.items()), metadata.buffers)
     return b"".join([build_header(metadata, entries), *(_raw(stored[entry.name]) for entry in entries)])
 
 
@@ -88,7 +90,7 @@ def _stored(name: str, tensor: Tensor, metadata: SnapshotMetadata) -> Tensor:
             limit = torch.finfo(cast.dtype).max
             raise ValueError(f"tensor {name} holds values beyond {metadata.dtype}'s {limit:g}{way_on}")
         tensor = cast
-    if tensor.dtype not in _CODES:
+    if tensor.dtype not in DTYPE_NAMES:
         raise ValueError(f"tensor {name} has dtype {tensor.dtype}, which a snapshot file cannot hold")
     return tensor.cpu().contiguous()
 

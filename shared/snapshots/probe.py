@@ -5,45 +5,50 @@ The places depend on the number of weights alone, so that the probes of one run'
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
-from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, Header, TensorEntry, is_average, parse_header, read_header
-from shared.snapshots.store import ObjectStore
+from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, Header, TensorEntry, is_average, parse_header
 
 PROBE_WEIGHTS = 4096
-_BLOCK_BYTES = 2**22
 _GOLDEN = 11400714819323198485
 """2^64 divided by the golden ratio: its multiples modulo 2^64 are spread evenly however many are taken."""
 
 Floats = npt.NDArray[np.float32]
-_Read = Callable[[int, int], memoryview]
-"""Bytes of a file's data from one offset to another; valid until the next call."""
+Places = npt.NDArray[np.int64]
+
+
+class Gatherer:
+    """Takes a snapshot file's probe out of its bytes as they pass by: whoever reads all of them anyway gives `see`."""
+
+    def __init__(self, header: Header) -> None:
+        self._taken = _taken(header)
+        # In the probe's order, which is that of names and not that of the file.
+        places = np.concatenate([np.empty(0, np.int64), *(at.ravel() for _, at in self._taken)])
+        self._order = np.argsort(places)
+        self._sorted = places[self._order]
+        self._bytes = np.empty(len(places), np.uint8)
+
+    def see(self, start: int, block: memoryview) -> None:
+        """`block` is what the file holds from offset `start` on."""
+        first, last = np.searchsorted(self._sorted, [start, start + len(block)])
+        self._bytes[self._order[first:last]] = np.frombuffer(block, np.uint8)[self._sorted[first:last] - start]
+
+    def probe(self) -> bytes:
+        """Up to PROBE_WEIGHTS averaged weights, as little-endian float32. Once the whole file was seen."""
+        found, done = [np.empty(0, np.float32)], 0
+        for dtype, places in self._taken:
+            found.append(as_float32(self._bytes[done : done + places.size].tobytes(), dtype))
+            done += places.size
+        return np.concatenate(found).astype("<f4").tobytes()
 
 
 def probe_of(data: bytes | memoryview) -> bytes:
-    """Up to PROBE_WEIGHTS averaged weights of a snapshot file in memory, as little-endian float32.
-
-    Raises CorruptObject when it is none.
-    """
+    """The probe of a snapshot file in memory. Raises CorruptObject when it is none."""
     view = memoryview(data).cast("B")
-    header = parse_header(view, len(view), "in memory")
-    return _probe(header, lambda start, stop: view[header.data_start + start : header.data_start + stop])
-
-
-def probe_stored(store: ObjectStore, key: str, *, size: int | None = None) -> bytes:
-    """The same of a stored file, which is read once in bounded memory. Raises ObjectMissing, CorruptObject."""
-    header = read_header(store, key, size=size)
-    buffer = memoryview(bytearray(_BLOCK_BYTES))
-
-    def read(start: int, stop: int) -> memoryview:
-        block = buffer[: stop - start]
-        store.read_into(key, header.data_start + start, block)
-        return block
-
-    return _probe(header, read)
+    gatherer = Gatherer(parse_header(view, len(view), "in memory"))
+    gatherer.see(0, view)
+    return gatherer.probe()
 
 
 def values(probe: bytes) -> Floats:
@@ -51,39 +56,29 @@ def values(probe: bytes) -> Floats:
     return np.frombuffer(probe, dtype="<f4")
 
 
-def _probe(header: Header, read: _Read) -> bytes:
+def _taken(header: Header) -> list[tuple[str, Places]]:
+    """Of each averaged tensor its dtype, and [elements, bytes] where in the file those lie that belong to the probe."""
     buffers = header.metadata.buffers if header.metadata else ()
-    entries = [e for e in header.tensors if is_average(e.name, e.dtype, buffers)]
-    entries.sort(key=lambda entry: entry.name)
-    counts = np.array([(e.end - e.start) // ITEM_BYTES[e.dtype] for e in entries], dtype=np.int64)
-    places = _places(int(counts.sum()))
-    firsts = np.concatenate([[0], np.cumsum(counts)])
-    taken = [
-        _taken(entry, places[(places >= first) & (places < last)] - first, read)
-        for entry, first, last in zip(entries, firsts, firsts[1:], strict=False)
-    ]
-    return np.concatenate([np.empty(0, np.float32), *taken]).astype("<f4").tobytes()
+    entries = sorted((e for e in header.tensors if is_average(e.name, e.dtype, buffers)), key=lambda e: e.name)
+    lasts = np.cumsum([_count(entry) for entry in entries], dtype=np.int64)
+    chosen = _chosen(int(lasts[-1]) if entries else 0)
+    taken = []
+    for entry, last in zip(entries, lasts, strict=True):
+        here = chosen[(chosen >= last - _count(entry)) & (chosen < last)] - (last - _count(entry))
+        item = ITEM_BYTES[entry.dtype]
+        taken.append((entry.dtype, header.data_start + entry.start + here[:, None] * item + np.arange(item)))
+    return taken
 
 
-def _places(count: int) -> npt.NDArray[np.int64]:
-    """In rising order, each once."""
+def _count(entry: TensorEntry) -> int:
+    return (entry.end - entry.start) // ITEM_BYTES[entry.dtype]
+
+
+def _chosen(count: int) -> Places:
+    """Of so many weights, in rising order, each once."""
     if count <= PROBE_WEIGHTS:
         return np.arange(count, dtype=np.int64)
     return np.array(sorted({((i * _GOLDEN) % 2**64) * count >> 64 for i in range(PROBE_WEIGHTS)}), dtype=np.int64)
-
-
-def _taken(entry: TensorEntry, places: npt.NDArray[np.int64], read: _Read) -> Floats:
-    """The tensor's elements at `places`, block by block."""
-    item = ITEM_BYTES[entry.dtype]
-    step = _BLOCK_BYTES // item
-    found = []
-    for start in range(0, (entry.end - entry.start) // item, step):
-        here = places[(places >= start) & (places < start + step)] - start
-        if not len(here):
-            continue
-        stop = min(start + step, (entry.end - entry.start) // item)
-        found.append(as_float32(read(entry.start + start * item, entry.start + stop * item), entry.dtype)[here])
-    return np.concatenate([np.empty(0, np.float32), *found])
 
 
 def as_float32(data: bytes | memoryview, dtype: str) -> Floats:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from botocore.exceptions import ClientError
 
 from shared.snapshots.errors import CorruptObject, ObjectExists, StoreFull, StoreUnreachable
-from shared.snapshots.s3_errors import code_of, is_precondition, translated
+from shared.snapshots.s3_errors import code_of, translated
 from shared.snapshots.s3_writer import S3Writer
 from shared.snapshots.store import ObjectInfo, digest
 
@@ -53,21 +53,10 @@ class ResumableS3Writer(S3Writer):
             super().finish_with(info)
             forget(self._store, self._key)
             return
-        try:
-            self._store.conditionally(
-                self._store.client.complete_multipart_upload,
-                Bucket=self._bucket,
-                Key=self._name,
-                UploadId=self._upload_id,
-                MultipartUpload={"Parts": self.parts},
+        if not self.complete() and self._store.head(self._key) is None:
+            raise StoreUnreachable(
+                f"the upload of {self._key} to {self._store.url} was given up while it was written; try again later"
             )
-        except ClientError as error:
-            if not is_precondition(error) and code_of(error) != "NoSuchUpload":
-                raise
-            if self._store.head(self._key) is None:
-                raise StoreUnreachable(
-                    f"the upload of {self._key} to {self._store.url} was given up while it was written; try again later"
-                ) from error
         found = digest(self._store, self._key)
         if found.size != info.size:
             raise ObjectExists(f"object {self._key} already exists in {self._store.url} with other bytes")

@@ -117,10 +117,18 @@ class S3Writer:
 
     def finish_with(self, info: ObjectInfo) -> None:
         """Complete the upload unless the key was taken meanwhile, then verify what the server assembled."""
-        if self._store._head(self._key) is not None:
+        if self._store._head(self._key) is not None or not self.complete():
             self._info = self._store.accept_equal(info)
             self._abort()
             return
+        self._upload_id = None
+        md5s = b"".join(self._md5s[part["PartNumber"]] for part in self.parts)
+        etag = f"{hashlib.md5(md5s, usedforsecurity=False).hexdigest()}-{len(self.parts)}"
+        self._info = self._store.confirm(info, etag)
+
+    def complete(self) -> bool:
+        """Give the parts the object's name; False when the key is taken or the upload has ended, as it has when an
+        earlier try of this request succeeded."""
         try:
             self._store.conditionally(
                 self._store.client.complete_multipart_upload,
@@ -130,15 +138,10 @@ class S3Writer:
                 MultipartUpload={"Parts": self.parts},
             )
         except ClientError as error:
-            if not is_precondition(error) and code_of(error) != "NoSuchUpload":  # an earlier try may have succeeded
+            if not is_precondition(error) and code_of(error) != "NoSuchUpload":
                 raise
-            self._info = self._store.accept_equal(info)
-            self._abort()
-            return
-        self._upload_id = None
-        md5s = b"".join(self._md5s[part["PartNumber"]] for part in self.parts)
-        etag = f"{hashlib.md5(md5s, usedforsecurity=False).hexdigest()}-{len(self.parts)}"
-        self._info = self._store.confirm(info, etag)
+            return False
+        return True
 
     def _give_up(self, error: BaseException) -> None:
         """Keep nothing."""

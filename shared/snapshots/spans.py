@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from shared.snapshots.alike import difference, kinds
 from shared.snapshots.errors import CorruptObject
 from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, Header, StoredDtype, TensorEntry, arrange, is_average
 from shared.snapshots.header import read_header as read_one
@@ -92,8 +93,13 @@ def read_inputs(store: ObjectStore, snapshots: Sequence[StoredSnapshot], readers
     described = next((header.metadata for header in reversed(headers) if header.metadata), None)
     buffers = described.buffers if described else ()
     layouts = list(dict.fromkeys(header.tensors for header in headers))
+    first = kinds(headers[0].tensors, buffers)
     for snapshot, header in zip(snapshots, headers, strict=True):
-        _alike(header.tensors, headers[0].tensors, buffers, f"object {snapshot.key}", snapshots[0].key)
+        if (found := difference(kinds(header.tensors, buffers), first)) is not None:
+            raise CorruptObject(
+                f"object {snapshot.key} holds other tensors than {snapshots[0].key}: {found.name} is {found.one}, "
+                f"there it is {found.other}; snapshots of one run are alike"
+            )
     return Inputs(
         snapshots=tuple(snapshots),
         data_starts=tuple(header.data_start for header in headers),
@@ -101,19 +107,6 @@ def read_inputs(store: ObjectStore, snapshots: Sequence[StoredSnapshot], readers
         layout_of=tuple(layouts.index(header.tensors) for header in headers),
         buffers=buffers,
     )
-
-
-def _alike(
-    tensors: Sequence[TensorEntry], others: Sequence[TensorEntry], buffers: Sequence[str], name: str, other: str
-) -> None:
-    """The same names and shapes; of averages the dtype may differ."""
-
-    def shape(entry: TensorEntry) -> tuple[str, tuple[int, ...], str]:
-        averaged = is_average(entry.name, entry.dtype, buffers)
-        return entry.name, entry.shape, "averaged" if averaged else entry.dtype
-
-    if tensors is not others and sorted(map(shape, tensors)) != sorted(map(shape, others)):
-        raise CorruptObject(f"{name} holds other tensors than {other}; snapshots of one run are alike")
 
 
 def _checked(store: ObjectStore, snapshot: StoredSnapshot) -> Header:

@@ -172,8 +172,17 @@ def filled(length: int, fill: Callable[[memoryview], None]) -> bytes:
     return file.getvalue()
 
 
-def digest(store: ObjectStore, key: str, *, block_bytes: int = 2**22) -> ObjectInfo:
-    """Size and SHA-256 of an object, computed by reading all of it in bounded memory. Raises ObjectMissing."""
+Seen = Callable[[int, memoryview], object]
+"""Bytes of an object and the offset of their first; valid until it returns."""
+
+
+def digest(
+    store: ObjectStore, key: str, *, block_bytes: int = 2**22, seen: Seen = lambda start, block: None
+) -> ObjectInfo:
+    """Size and SHA-256 of an object, computed by reading all of it in bounded memory. Raises ObjectMissing.
+
+    `seen` is called with every block, in order: what else the bytes tell needs no second pass.
+    """
     info = store.head(key)
     if info is None:
         raise ObjectMissing(f"object {key} does not exist in {store.url}")
@@ -183,6 +192,7 @@ def digest(store: ObjectStore, key: str, *, block_bytes: int = 2**22) -> ObjectI
         view = buffer[: min(block_bytes, info.size - start)]
         store.read_into(key, start, view)
         sha256.update(view)
+        seen(start, view)
     return ObjectInfo(key, info.size, sha256.hexdigest())
 
 

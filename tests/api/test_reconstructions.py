@@ -233,5 +233,10 @@ def test_reconstructions_are_listed_newest_first(api: Api) -> None:
     seed.trained(api.catalog, api.store)
     api.post(PATH, {"sigma_rel": [0.06, 0.07]})
     api.post(PATH, {"sigma_rel": [0.08]})
-    assert [item["sigma_rel"] for item in api.all(PATH, limit=1)] == [0.08, 0.07, 0.06]
+    listed = api.all(PATH, limit=1)
+    assert [item["sigma_rel"] for item in listed] == [0.08, 0.07, 0.06]
+    for item in listed:
+        one = api.get(f"/v1/reconstructions/{item['id']}").json()
+        assert item == {name: one[name] for name in item}, "to the last digit"
+        assert one.keys() - item.keys() == {"snapshots", "coefficients", "tensors", "basis_id"}
     problem(api.get("/v1/reconstructions/rec-nobody"), 404, "not-found")

@@ -9,6 +9,7 @@ from sqlalchemy import create_engine, text
 
 from shared.catalog import Catalog
 from shared.catalog.engine import parse_url
+from shared.catalog.idempotency import KEPT_SECONDS
 
 
 def test_an_answer_is_kept(catalog: Catalog) -> None:
@@ -29,6 +30,21 @@ def test_the_first_answer_stays(catalog: Catalog) -> None:
         record = tx.idempotency.get("key")
     assert record is not None
     assert (record.status, record.body) == (201, None)
+
+
+def test_old_answers_are_forgotten(catalog: Catalog, catalog_url: str) -> None:
+    with catalog.transaction() as tx:
+        tx.idempotency.save("old", "hash", 201, None)
+    engine = create_engine(parse_url(catalog_url))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE idempotency SET created_at = created_at - :age"), {"age": KEPT_SECONDS + 60})
+    engine.dispose()
+    with catalog.transaction() as tx:
+        tx.idempotency.save("new", "hash", 201, None)
+        assert tx.idempotency.forget_old() == 1
+        assert tx.idempotency.get("old") is None
+        assert tx.idempotency.get("new") is not None
+        assert tx.idempotency.forget_old() == 0
 
 
 def test_racing_requests_with_one_key_do_the_work_once(catalog: Catalog) -> None:

@@ -7,8 +7,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy.exc import InvalidRequestError
 
 from shared.catalog import Catalog, Evaluation, JobKind, JobState, NotFound, Reconstruction, Transaction, content_key
+from shared.catalog.reconstructions import SAID
 from tests.catalog.conftest import held
 
 PLAN = {
@@ -189,6 +191,22 @@ def test_rows_by_id_keep_the_order_asked_for(catalog: Catalog, run_id: str) -> N
             tx.reconstructions.by_ids([ids[0], "rec-none"])
         with pytest.raises(NotFound, match="There is no evaluation 'eval-none'"):
             tx.evaluations.get("eval-none")
+
+
+def test_summaries_tell_what_matters_of_plans_without_loading_them(catalog: Catalog, run_id: str) -> None:
+    said = {"profile_error": None, "rounding_error": 1e-300, "predicted_error": 0.1 + 0.2, "noise_gain": 5e-324}
+    plans = [PLAN | said, PLAN | said | {"regularize": False, "advice": 'a "poor" fit – é'}]
+    with catalog.transaction() as tx:
+        for i, plan in enumerate(plans):
+            question = {"profile": {"kind": "power", "sigma_rel": 0.1 + i / 10}, "dtype": "float32"}
+            tx.reconstructions.find_or_create(run_id=run_id, num_images=64, plan=plan, **question)
+    with catalog.transaction(read_only=True) as tx:
+        latest = tx.reconstructions.summaries(run_id, limit=1)
+        (summary,) = tx.reconstructions.summaries(run_id, after=latest.next_cursor, limit=1).items
+        assert latest.items[0].said == {name: plans[1][name] for name in SAID}
+        assert summary.said == said | {"regularize": None, "advice": None}
+        with pytest.raises(InvalidRequestError, match="plan"):
+            summary.row.plan.keys()
 
 
 def test_content_keys_ignore_the_order_of_keys_only() -> None:

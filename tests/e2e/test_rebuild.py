@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ from shared.catalog import Catalog, JobKind, JobState
 from shared.catalog.models import Snapshot
 from shared.recipes.config import RunConfig
 from shared.recipes.presets import resolve
-from shared.snapshots.store import ObjectStore
+from shared.snapshots.store import ObjectStore, open_store
 from tests.fixtures.catalog import only
 
 CONFIG = resolve(
@@ -32,22 +36,50 @@ CONFIG = resolve(
 )
 
 
-@pytest.fixture
-def lost(catalog: Catalog, store: ObjectStore) -> Catalog:
-    """A catalog with one finished run in `store`, about to be lost."""
-    train_locally(CONFIG, catalog, store, name="digits")
-    return catalog
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> tuple[Path, ObjectStore]:
+    """An SQLite catalog with one finished run, and its store."""
+    folder = tmp_path_factory.mktemp("trained")
+    database, store = folder / "catalog.db", open_store((folder / "store").as_uri())
+    shutil.copy(sqlite_template, database)
+    with closing(Catalog(f"sqlite:///{database}")) as catalog:
+        train_locally(CONFIG, catalog, store, name="digits")
+    return database, store
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Catalog:
-    catalog = Catalog(f"sqlite:///{tmp_path / 'rebuilt.db'}")
-    catalog.upgrade()
-    return catalog
+def lost(database: str, catalog_url: str, store: ObjectStore, request: pytest.FixtureRequest) -> Iterator[Catalog]:
+    """A catalog with one finished run in `store`, about to be lost; on SQLite a copy of one."""
+    if database == "sqlite":
+        file, objects = request.getfixturevalue("trained")
+        shutil.copy(file, catalog_url.removeprefix("sqlite:///"))
+        for info in objects.list():
+            store.put(info.key, objects.get(info.key))
+    with closing(Catalog(catalog_url)) as catalog:
+        if database == "postgres":
+            train_locally(CONFIG, catalog, store, name="digits")
+        yield catalog
 
 
-def test_everything_but_figures_comes_back(lost: Catalog, empty: Catalog, store: ObjectStore) -> None:
+@pytest.fixture
+def empty(tmp_path: Path, sqlite_template: Path) -> Iterator[Catalog]:
+    shutil.copy(sqlite_template, tmp_path / "rebuilt.db")
+    with closing(Catalog(f"sqlite:///{tmp_path / 'rebuilt.db'}")) as catalog:
+        yield catalog
+
+
+def test_everything_but_figures_comes_back(
+    lost: Catalog, empty: Catalog, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[int, int]] = []
+    read: Counter[str] = Counter()
+    read_into = store.read_into
+
+    def counted(key: str, start: int, buffer: memoryview) -> None:
+        read[key] += buffer.nbytes
+        read_into(key, start, buffer)
+
+    monkeypatch.setattr(store, "read_into", counted)
     rebuilt = rebuild(empty, store, lambda done, total: seen.append((done, total)))
     assert (rebuilt.runs, rebuilt.snapshots, rebuilt.checkpoints, rebuilt.skipped) == (1, 9, 2, {})
     assert seen[-1] == (12, 12)
@@ -60,6 +92,7 @@ def test_everything_but_figures_comes_back(lost: Catalog, empty: Catalog, store:
             for tx in (before, after)
         ]
         assert rows[0] == rows[1]
+        assert {key: read[key] for *_, key, _, _ in rows[0]} == {key: size for *_, key, size, _ in rows[0]}, "read once"
         latest = after.checkpoints.latest(new.id)
         assert latest is not None
         assert latest.num_images == 96

@@ -13,6 +13,7 @@ from phema.cli import run as run_cli
 from phema.client import Client
 from shared.catalog import Run
 from shared.settings import Settings
+from shared.snapshots import S3Options
 from tests.phema.service import Service, api
 
 _numbers = count(1)
@@ -73,3 +74,20 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def s3_service(s3_options: tuple[str, S3Options], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """An API of the test's own on S3, with the token "secret"; this process can reach the bucket too."""
+    url, options = s3_options
+    variables = {
+        "PHEMA_API_TOKEN": "secret",
+        "PHEMA_STORE_URL": url,
+        "PHEMA_S3_ENDPOINT_URL": options.endpoint_url or "",
+        "PHEMA_S3_ACCESS_KEY_ID": options.access_key_id or "",
+        "PHEMA_S3_SECRET_ACCESS_KEY": options.secret_access_key or "",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with api(Settings(state_dir=tmp_path / "state")) as service:
+        yield service

@@ -16,9 +16,7 @@ import pytest
 from phema import errors
 from phema.client import Client
 from shared import catalog
-from shared.settings import Settings
-from shared.snapshots import S3Options
-from tests.phema.service import Service, api
+from tests.phema.service import Service
 from tests.phema.test_client import steps
 
 CONTENT = os.urandom(3_000_000)
@@ -211,28 +209,13 @@ def test_a_folder_that_is_not_there(host: Callable[..., Host], tmp_path: Path) -
         client.download("rec-1", tmp_path / "none" / "file")
 
 
-def test_from_s3_through_a_guarded_api(s3_options: tuple[str, S3Options], tmp_path: Path) -> None:
+def test_from_s3_through_a_guarded_api(s3_service: Service, tmp_path: Path) -> None:
     """The whole way: token to the API, presigned URL to the bucket, resumed, verified."""
-    url, options = s3_options
-    settings = Settings(
-        state_dir=tmp_path / "state",
-        store_url=url,
-        s3_endpoint_url=options.endpoint_url,
-        s3_access_key_id=options.access_key_id,
-        s3_secret_access_key=options.secret_access_key,
-    )
-    variables = {
-        "PHEMA_API_TOKEN": "secret",
-        "PHEMA_STORE_URL": url,
-        "PHEMA_S3_ENDPOINT_URL": options.endpoint_url or "",
-        "PHEMA_S3_ACCESS_KEY_ID": options.access_key_id or "",
-        "PHEMA_S3_SECRET_ACCESS_KEY": options.secret_access_key or "",
-    }
-    with api(settings, **variables) as service, Client(service.url, "secret") as client:
+    with Client(s3_service.url, "secret") as client:
         run = client.runs.create("remote")
-        with service.catalog.transaction() as tx:
-            service_run = tx.runs.get(run.id)
-        service.snapshot(service_run, times=[3200], data=CONTENT)
+        with s3_service.catalog.transaction() as tx:
+            found = tx.runs.get(run.id)
+        s3_service.snapshot(found, times=[3200], data=CONTENT)
         snapshot = client.runs.snapshots("remote")[0]
         target = tmp_path / "weights"
         (tmp_path / f".weights.{snapshot.sha256[:16]}.part").write_bytes(CONTENT[:1_234_567])

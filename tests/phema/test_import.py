@@ -88,6 +88,20 @@ def test_importing_again_writes_what_is_missing(client: Client, name: str, folde
     assert len(client.runs.snapshots(name)) == 6
 
 
+def test_a_folder_is_imported_into_a_bucket(s3_service: Service, folder: Path, tmp_path: Path) -> None:
+    networks = foreign.write_run(folder, KIMGS[:2], [0.05])
+    with Client(s3_service.url, "secret") as client:
+        assert import_run(folder, "remote", client=client).written == 2
+        assert import_run(folder, "remote", client=client).known == 2
+        latest = client.runs.snapshots("remote")[-1]
+        found = load_tensors(client.download(latest.id, tmp_path / "latest"))
+    wanted = networks["network-snapshot-0000131-0.050.pkl"].state_dict()
+    assert all(torch.equal(found[key], wanted[key].to(found[key].dtype)) for key in wanted)
+    with s3_service.catalog.transaction(read_only=True) as tx:
+        rows = {row.key for row in tx.snapshots.list(latest.run_id)}
+    assert {info.key for info in s3_service.store.list("runs/") if not info.key.endswith("run.json")} == rows
+
+
 def test_a_dataset_comes_with_the_first_import(client: Client, name: str, folder: Path) -> None:
     foreign.write_run(folder, [65], [0.05])
     import_run(folder, name, client=client)

@@ -144,6 +144,8 @@ def test_any_mapping_under_any_profile(store_around: Service, client: Client, na
         writer.save(100, state, profile=Profile(kind="raw"), dtype="bfloat16", buffers=["phase"])
         with pytest.raises(errors.InvalidArgument, match=r"phase is averaged with shape \(2,\), .* it is copied with"):
             writer.save(200, state, profile=0.05)
+        with pytest.raises(errors.InvalidArgument, match=r"n is copied with .* dtype I32, .* and dtype I64"):
+            writer.save(200, state | {"n": torch.tensor(7, dtype=torch.int32)}, profile=0.05, buffers=["phase"])
         with pytest.raises(errors.InvalidArgument, match=r"tensor n is missing, in what was saved before it is copied"):
             writer.save(200, {"w": state["w"], "phase": state["phase"]}, profile=0.05, buffers=["phase"])
     assert client.runs.get(name).origin == "imported"

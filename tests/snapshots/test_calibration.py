@@ -11,9 +11,10 @@ from shared.edm2.profiles import PowerProfile, RawProfile, SampledProfile
 from shared.snapshots import ObjectStore
 from shared.snapshots.calibration import calibrate, rounding
 from shared.snapshots.file import encode
-from shared.snapshots.header import StoredDtype
-from shared.snapshots.probe import PROBE_WEIGHTS, probe_of, probe_stored, values
+from shared.snapshots.header import StoredDtype, read_header
+from shared.snapshots.probe import PROBE_WEIGHTS, Gatherer, probe_of, values
 from shared.snapshots.profile import Profile
+from shared.snapshots.store import digest
 from shared.snapshots.stored import StoredSnapshot
 from tests.snapshots.weights import metadata, tensors
 
@@ -40,8 +41,11 @@ def test_a_probe_holds_the_averaged_weights_alone(store: ObjectStore, dtype: Sto
         assert PROBE_WEIGHTS * 0.95 < len(found) <= PROBE_WEIGHTS
         assert np.isin(found, flat).all()
         assert found.std() == pytest.approx(flat.std(), rel=0.05)
+    # Of a stored file in blocks that tear elements apart.
     store.put("a", data)
-    assert probe_stored(store, "a", size=len(data)) == probe_of(data)
+    gatherer = Gatherer(read_header(store, "a"))
+    digest(store, "a", block_bytes=4099, seen=gatherer.see)
+    assert gatherer.probe() == probe_of(data)
 
 
 def test_probes_of_one_network_hold_the_same_places() -> None:

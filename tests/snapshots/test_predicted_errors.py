@@ -7,16 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.ema import PowerFunctionEMA
-from shared.edm2.layers import normalize_weights_
-from shared.edm2.loss import uncertainty_loss
-from shared.edm2.networks import build_denoiser
 from shared.edm2.posthoc import PowerProfile, profile_errors
-from shared.edm2.schedule import learning_rate
-from shared.edm2.seeding import iteration_seed
 from shared.snapshots.basis import StoredBasis, plan_basis
 from shared.snapshots.header import DTYPE_CODES, StoredDtype
 from shared.snapshots.plan import plan
@@ -25,11 +17,9 @@ from shared.snapshots.probe import PROBE_WEIGHTS, as_float32
 from shared.snapshots.profile import Profile
 from shared.snapshots.stored import StoredSnapshot
 from shared.snapshots.weighting import weighting
+from tests.fixtures.training import BATCH, END, TrainedDigits
 
-BATCH, STEPS = 16, 384
-STORED = (0.05, 0.10)
 WANTED = (0.010, 0.012, 0.015, 0.02, 0.03, 0.04, 0.06, 0.075, 0.09, 0.12, 0.15, 0.20, 0.25)
-END = BATCH * STEPS
 FLOOR = 3e-6
 """Averages kept in float32 are rounded at every update: below this, nothing measures an average."""
 DTYPES: dict[StoredDtype, torch.dtype] = {
@@ -37,61 +27,6 @@ DTYPES: dict[StoredDtype, torch.dtype] = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-
-
-@dataclass
-class Tracked:
-    """Flat weights of the stored averages by time and width, and of the wanted ones at the end."""
-
-    stored: dict[tuple[int, float], torch.Tensor]
-    wanted: dict[float, np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def tracked() -> Tracked:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a network this small only loses by sharing its work
-    torch.manual_seed(0)
-    config = NetworkConfig(
-        img_resolution=8,
-        img_channels=1,
-        label_dim=10,
-        model_channels=8,
-        channel_mult=(1, 2),
-        num_blocks=1,
-        attn_resolutions=(4,),
-        channels_per_head=16,
-    )
-    denoiser = build_denoiser(config)
-    digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 8 - 1
-    labels = torch.eye(10)[torch.tensor(digits.target)]
-    optimizer = torch.optim.Adam(denoiser.parameters(), betas=(0.9, 0.99))
-    emas = PowerFunctionEMA(denoiser, STORED), PowerFunctionEMA(denoiser, WANTED)
-    names = [name for name, _ in denoiser.named_parameters()]
-
-    def flat(ema: PowerFunctionEMA, index: int) -> torch.Tensor:
-        tensors = ema.tensors(index)
-        return torch.cat([tensors[name].reshape(-1) for name in names])
-
-    stored = {}
-    for step in range(STEPS):
-        seen = step * BATCH
-        generator = torch.Generator().manual_seed(iteration_seed(0, 0, seen))
-        batch = torch.randint(len(images), [BATCH], generator=generator)
-        rate = learning_rate(seen, batch_size=BATCH, alpha_ref=1e-2, t_ref=200, rampup_images=30 * BATCH)
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.zero_grad()
-        normalize_weights_(denoiser)
-        out = uncertainty_loss(denoiser, images[batch], labels[batch], p_mean=-0.4, p_std=1.0, generator=generator)
-        (out.loss.sum() / BATCH).backward()
-        optimizer.step()
-        for ema in emas:
-            ema.update(seen + BATCH, BATCH)
-        if (step + 1) % 3 == 0:
-            stored |= {(seen + BATCH, width): flat(emas[0], i) for i, width in enumerate(STORED)}
-    torch.set_num_threads(threads)
-    return Tracked(stored, {width: flat(emas[1], i).double().numpy() for i, width in enumerate(WANTED)})
 
 
 @dataclass
@@ -103,10 +38,10 @@ class Run:
     values: dict[str, np.ndarray]
 
 
-def stored_as(tracked: Tracked, dtype: StoredDtype, times: int) -> Run:
+def stored_as(trained_digits: TrainedDigits, dtype: StoredDtype, times: int) -> Run:
     every = END // times
     run = Run([], {}, {})
-    for (time, width), weights in tracked.stored.items():
+    for (time, width), weights in trained_digits.stored.items():
         if time % every:
             continue
         raw = weights.to(DTYPES[dtype]).contiguous().view(torch.uint8).numpy().tobytes()
@@ -117,12 +52,12 @@ def stored_as(tracked: Tracked, dtype: StoredDtype, times: int) -> Run:
     return run
 
 
-def measured(tracked: Tracked, run: Run, planned: Plan) -> np.ndarray:
+def measured(trained_digits: TrainedDigits, run: Run, planned: Plan) -> np.ndarray:
     """[outputs] relative distance of the planned combinations from the averages that were tracked."""
     stored = np.stack([run.values[s.id] for s in planned.snapshots])
     errors = []
     for output in planned.outputs:
-        truth = tracked.wanted[output.profile.sigma_rel or 0.0]
+        truth = trained_digits.tracked[output.profile.sigma_rel or 0.0]
         errors.append(np.linalg.norm(np.array(output.coefficients) @ stored - truth) / np.linalg.norm(truth))
     return np.array(errors)
 
@@ -137,15 +72,15 @@ PROFILES = [Profile.power(width) for width in WANTED]
 @pytest.mark.parametrize("times", [16, 128])
 @pytest.mark.parametrize("dtype", list(DTYPES))
 def test_predictions_hold_and_no_fit_is_worse_than_the_nearest_profile(
-    tracked: Tracked, dtype: StoredDtype, times: int
+    trained_digits: TrainedDigits, dtype: StoredDtype, times: int
 ) -> None:
-    run = stored_as(tracked, dtype, times)
+    run = stored_as(trained_digits, dtype, times)
     assert len(run.snapshots) == 2 * times
     settings = {"probes": run.probes, "update_images": BATCH}
     aware = plan(run.snapshots, PROFILES, **settings)  # type: ignore[arg-type]
     plain = plan(run.snapshots, PROFILES, regularize=False, **settings)  # type: ignore[arg-type]
     assert aware.calibrated
-    errors, nearest = measured(tracked, run, aware), measured(tracked, run, plain)
+    errors, nearest = measured(trained_digits, run, aware), measured(trained_digits, run, plain)
     assert (errors <= np.maximum(1.05 * nearest, FLOOR)).all()
     for planned, found in ((aware, errors), (plain, nearest)):
         ratio = (predicted(planned) / found)[found > FLOOR]
@@ -156,8 +91,8 @@ def test_predictions_hold_and_no_fit_is_worse_than_the_nearest_profile(
         assert errors[short] < nearest[short] / 5
 
 
-def test_a_plan_reads_only_what_it_needs(tracked: Tracked) -> None:
-    run = stored_as(tracked, "float16", 128)
+def test_a_plan_reads_only_what_it_needs(trained_digits: TrainedDigits) -> None:
+    run = stored_as(trained_digits, "float16", 128)
     all_of_it = plan(run.snapshots, [Profile.power(0.015)], tolerance=1e-9, probes=run.probes)
     rough = plan(run.snapshots, [Profile.power(0.13)], tolerance=0.01, probes=run.probes)
     assert len(rough.snapshots) < len(all_of_it.snapshots) < len(run.snapshots) / 2
@@ -165,8 +100,8 @@ def test_a_plan_reads_only_what_it_needs(tracked: Tracked) -> None:
     assert rough.bytes_to_read == sum(s.size for s in rough.snapshots)
 
 
-def test_a_basis_stands_for_all_snapshots(tracked: Tracked) -> None:
-    run = stored_as(tracked, "float16", 128)
+def test_a_basis_stands_for_all_snapshots(trained_digits: TrainedDigits) -> None:
+    run = stored_as(trained_digits, "float16", 128)
     found = plan_basis(run.snapshots, sigma_rel_min=0.02, sigma_rel_max=0.25, tolerance=1e-5, probes=run.probes)
     assert len(found.vectors) <= 12
     stored = np.stack([run.values[s.id] for s in found.snapshots])
@@ -182,19 +117,21 @@ def test_a_basis_stands_for_all_snapshots(tracked: Tracked) -> None:
     assert quick.basis_id == "basis-1"
     assert quick.snapshots == entries
     run.values |= {f"v{k}": vector for k, vector in enumerate(vectors)}
-    np.testing.assert_allclose(measured(tracked, run, quick), measured(tracked, run, direct), rtol=0.1, atol=1e-5)
-    ratio = predicted(quick) / measured(tracked, run, quick)
+    np.testing.assert_allclose(
+        measured(trained_digits, run, quick), measured(trained_digits, run, direct), rtol=0.1, atol=1e-5
+    )
+    ratio = predicted(quick) / measured(trained_digits, run, quick)
     assert ((ratio > 0.5) & (ratio < 2)).all(), ratio
     beyond = plan(run.snapshots, [Profile.power(0.010)], probes=run.probes, bases=[basis])
     assert beyond.basis_id is None
 
 
-def test_a_poor_fit_comes_with_advice(tracked: Tracked) -> None:
-    few = stored_as(tracked, "float16", 2)
+def test_a_poor_fit_comes_with_advice(trained_digits: TrainedDigits) -> None:
+    few = stored_as(trained_digits, "float16", 2)
     [output] = plan(few.snapshots, [Profile.power(0.010)], probes=few.probes).outputs
     assert output.advice is not None
     assert "shorter than every stored average (0.05 is the shortest)" in output.advice
-    many = stored_as(tracked, "bfloat16", 128)
+    many = stored_as(trained_digits, "bfloat16", 128)
     [plain] = plan(many.snapshots, [Profile.power(0.010)], regularize=False, probes=many.probes).outputs
     assert plain.advice is not None
     assert "rounding of the bfloat16 snapshots: store a run like this in float32" in plain.advice
@@ -202,8 +139,8 @@ def test_a_poor_fit_comes_with_advice(tracked: Tracked) -> None:
     assert good.advice is None
 
 
-def test_a_coarse_basis_is_for_those_who_allow_it(tracked: Tracked) -> None:
-    run = stored_as(tracked, "float16", 16)
+def test_a_coarse_basis_is_for_those_who_allow_it(trained_digits: TrainedDigits) -> None:
+    run = stored_as(trained_digits, "float16", 16)
     coarse = plan_basis(run.snapshots, sigma_rel_min=0.02, sigma_rel_max=0.25, tolerance=0.05, probes=run.probes)
     vectors = tuple(
         StoredSnapshot(f"v{k}", END, Profile(kind="basis", index=k), f"v{k}", 1, "") for k in range(len(coarse.vectors))

@@ -142,7 +142,10 @@ def test_a_forecast_is_what_plans_say_before_and_after() -> None:
         wanted = [Profile.power(s) for s in GRID]
         for found, snapshots in ((line.before, stored), (line.after, decision.kept)):
             outputs = plan(snapshots, wanted, num_images=line.num_images).outputs
-            assert found == tuple(output.errors.predicted_error for output in outputs)
+            for error, output in zip(found, outputs, strict=True):
+                # Plans leave out what makes no difference beyond 2 %.
+                assert error is not None
+                assert 1 - 1e-6 <= output.errors.predicted_error / error <= 1.02
     after, before = lines[0].after[GRID.index(0.2)], lines[0].before[GRID.index(0.2)]
     assert after is not None
     assert before is not None

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from phema.ray_head import RayHead
 from services.trainer.announce import announced
 from services.trainer.ray_jobs import RayJobs, RayUnavailable
 from services.trainer.reconciler import Reconciler
 from shared.catalog import Catalog, JobKind, JobState, submission_id
+from shared.catalog.models import IdempotencyRecord
 from shared.settings import Settings
 from shared.telemetry import Meters, configure_logs, metrics
 from tests.trainer.rays import submit
@@ -162,6 +164,9 @@ def test_a_silent_driver_loses_its_job(settings: Settings, local_catalog: Catalo
 
 def test_nothing_is_claimed_while_ray_is_away(settings: Settings, local_catalog: Catalog) -> None:
     run = submit(local_catalog, tiny_config())
+    with local_catalog.transaction() as tx:
+        tx.idempotency.save("of the year 1970", "hash", 201, None)
+        tx.idempotency._session.execute(update(IdempotencyRecord).values(created_at=0.0))
     with RayJobs("http://127.0.0.1:9", token="any") as nobody:
         rounds = reconciler(settings, local_catalog, nobody)
         with pytest.raises(RayUnavailable, match=r"Ray does not answer at http://127\.0\.0\.1:9"):
@@ -175,6 +180,8 @@ def test_nothing_is_claimed_while_ray_is_away(settings: Settings, local_catalog:
         thread.join()
     job = get_run(local_catalog, run.id).job
     assert (job.state, job.attempts) == (JobState.QUEUED, 0)
+    with local_catalog.transaction(read_only=True) as tx:
+        assert tx.idempotency.get("of the year 1970") is None, "tidying needs no Ray"
 
 
 def test_metrics_are_announced_and_withdrawn(local_catalog: Catalog) -> None:

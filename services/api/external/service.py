@@ -14,8 +14,9 @@ from services.api.snapshots.service import to_snapshot
 from shared import catalog
 from shared.catalog import JobState, Transaction
 from shared.edm2.profiles import ProfileError
+from shared.snapshots.alike import Kind, difference, kinds
 from shared.snapshots.errors import CorruptObject, ObjectMissing
-from shared.snapshots.header import Header, is_average, read_header
+from shared.snapshots.header import Header, read_header
 from shared.snapshots.layout import run_key, snapshot_key
 from shared.snapshots.store import ObjectStore, digest
 from shared.snapshots.weighting import weighting
@@ -118,29 +119,21 @@ def check_object(
 
 
 def _check_same(store: ObjectStore, key: str, header: Header, like: catalog.Snapshot) -> None:
-    """A reconstruction combines a run's files tensor by tensor. Raises Invalid."""
+    """Raises Invalid."""
     try:
-        others = _tensors(read_header(store, like.key))
+        other = read_header(store, like.key)
     except ObjectMissing:
         return  # retention has deleted it since
-    tensors = _tensors(header)
-    for name in sorted(tensors.keys() | others.keys()):
-        if tensors.get(name) != others.get(name):
-            raise Invalid.of(
-                "key",
-                f"key {key} has tensor {name} {_described(tensors.get(name))}; in the run's snapshot at "
-                f"{like.num_images} images it is {_described(others.get(name))}",
-            )
+    if (found := difference(_kinds(header), _kinds(other))) is not None:
+        raise Invalid.of(
+            "key",
+            f"key {key} has tensor {found.name} {found.one}; in the run's snapshot at {like.num_images} images it is "
+            f"{found.other}",
+        )
 
 
-def _tensors(header: Header) -> dict[str, tuple[tuple[int, ...], bool]]:
-    """Shape by name, and whether it is averaged."""
-    buffers = set(header.metadata.buffers) if header.metadata is not None else set()
-    return {t.name: (t.shape, is_average(t.name, t.dtype, buffers)) for t in header.tensors}
-
-
-def _described(tensor: tuple[tuple[int, ...], bool] | None) -> str:
-    return "missing" if tensor is None else f"{'averaged' if tensor[1] else 'copied'} with shape {tensor[0]}"
+def _kinds(header: Header) -> dict[str, Kind]:
+    return kinds(header.tensors, header.metadata.buffers if header.metadata is not None else ())
 
 
 def register(tx: Transaction, store: ObjectStore, run_id: str, body: SnapshotRegister) -> tuple[Snapshot, bool]:

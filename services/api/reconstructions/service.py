@@ -207,7 +207,9 @@ def _shown_tensor(tensor: dict[str, Any]) -> schemas.TensorCoefficients:
     return schemas.TensorCoefficients(**tensor, label=Profile.model_validate(tensor["profile"]).label)
 
 
-def to_reconstruction(row: catalog.Reconstruction) -> schemas.Reconstruction:
+def to_reconstruction(row: catalog.Reconstruction, said: Mapping[str, Any] | None = None) -> schemas.Reconstruction:
+    """`said`: what the row's plan says of it, where that is not loaded."""
+    said = row.plan if said is None else said
     done = row.state is JobState.SUCCEEDED
     return schemas.Reconstruction(
         id=row.id,
@@ -218,9 +220,9 @@ def to_reconstruction(row: catalog.Reconstruction) -> schemas.Reconstruction:
         label=Profile.model_validate(row.profile).label,
         sigma_rel=row.sigma_rel,
         dtype=row.dtype,
-        regularize=row.plan.get("regularize", True),
-        advice=row.plan.get("advice"),
-        **{name: row.plan[name] for name in schemas.Errors.model_fields},
+        regularize=said.get("regularize") is not False,
+        advice=said.get("advice"),
+        **{name: said[name] for name in schemas.Errors.model_fields},
         job_id=row.job_id,
         error=row.job.error if row.job and not done else None,
         size=row.size,
@@ -243,8 +245,9 @@ def detail(tx: Transaction, reconstruction_id: str) -> schemas.ReconstructionDet
 
 def page(tx: Transaction, run: str, *, cursor: str | None, limit: int) -> Page[schemas.Reconstruction]:
     """Newest first. Raises catalog.NotFound, catalog.BadCursor."""
-    found = tx.reconstructions.page(tx.runs.get(run).id, after=cursor, limit=limit)
-    return Page(items=[to_reconstruction(row) for row in found.items], next_cursor=found.next_cursor)
+    found = tx.reconstructions.summaries(tx.runs.get(run).id, after=cursor, limit=limit)
+    items = [to_reconstruction(summary.row, summary.said) for summary in found.items]
+    return Page(items=items, next_cursor=found.next_cursor)
 
 
 def download(tx: Transaction, reconstruction_id: str) -> Download:

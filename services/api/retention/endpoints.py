@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from services.api.dependencies import ServicesDep
 from services.api.errors import Invalid, KeyReused, NotFound, RetentionRefused
+from services.api.held import held as stored
 from services.api.idempotency import OnceDep
 from services.api.problems import documented
 from services.api.retention import schemas, service
@@ -35,15 +36,15 @@ def retain(run: RunRef, body: schemas.RetentionCreate, services: ServicesDep, on
         return given
     policy = service.policy_of(body)
     with services.catalog.transaction(read_only=True) as tx:
-        found = service.situation(tx, run)
+        found, held = service.situation(tx, run), stored(tx, run)
     # Solved outside any transaction: on SQLite it would keep every writer waiting.
     decision = found.decide(policy)
-    forecasts = service.forecast(found, decision, body.at)
+    forecasts = service.forecast(held, decision, body.at)
     if body.dry_run:
         answer = service.to_retention(found, policy, body, decision, forecasts)
         return JSONResponse(answer.model_dump(mode="json"))
     attempts = services.settings.max_attempts
-    run_id = found.held.run.id
+    run_id = found.run.id
     return once.run(body, lambda tx: service.apply(tx, run_id, policy, body, forecasts, max_attempts=attempts))
 
 

@@ -7,10 +7,10 @@ that plans sees them afterwards; the job may die on any line and be repeated (`s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.api.errors import Invalid, RetentionRefused
-from services.api.held import Held, held
+from services.api.held import Held, as_stored
 from services.api.idempotency import Outcome
 from services.api.jobs.service import to_job
 from services.api.retention import schemas
@@ -24,27 +24,35 @@ from shared.snapshots.stored import StoredSnapshot
 
 @dataclass(frozen=True)
 class Situation:
-    """What a policy is applied to."""
+    """What a policy is applied to: rows that are quickly read, for this is asked again while the catalog is locked."""
 
-    held: Held
+    run: catalog.Run
+    snapshots: tuple[StoredSnapshot, ...]
+    compacted: frozenset[int]
+    """Times with a finished basis."""
     pinned: frozenset[str]
     in_use: frozenset[str]
 
     def decide(self, policy: Policy) -> Decision:
         """Raises Invalid."""
-        compacted = {basis.plan.num_images for basis in self.held.bases}
+        held = self.pinned | self.in_use
         try:
-            return retention.decide(self.held.snapshots, policy, held=self.pinned | self.in_use, compacted=compacted)
+            return retention.decide(self.snapshots, policy, held=held, compacted=self.compacted)
         except RetentionError as error:
             raise Invalid.of(error.field, str(error)) from error
 
 
 def situation(tx: Transaction, run: str) -> Situation:
     """Raises catalog.NotFound."""
-    found = held(tx, run)
-    rows = tx.snapshots.list(found.run.id)
-    in_use = _read_by_jobs(tx, found.run.id) | _rewritable(tx, found.run, rows)
-    return Situation(found, frozenset(row.id for row in rows if row.pinned), frozenset(in_use))
+    row = tx.runs.get(run)
+    rows = tx.snapshots.list(row.id)
+    return Situation(
+        row,
+        tuple(map(as_stored, rows)),
+        frozenset(tx.bases.times(row.id)),
+        frozenset(snapshot.id for snapshot in rows if snapshot.pinned),
+        frozenset(_read_by_jobs(tx, row.id) | _rewritable(tx, row, rows)),
+    )
 
 
 def policy_of(body: schemas.RetentionCreate) -> Policy:
@@ -63,15 +71,15 @@ def policy_of(body: schemas.RetentionCreate) -> Policy:
         raise Invalid.of(error.field, str(error)) from error
 
 
-def forecast(found: Situation, decision: Decision, at: Sequence[int] | None) -> tuple[Forecast, ...]:
+def forecast(held: Held, decision: Decision, at: Sequence[int] | None) -> tuple[Forecast, ...]:
     """Raises Invalid."""
     try:
         return retention.forecast(
             decision,
             times=at,
-            bases=found.held.bases,
-            probes=found.held.probes,
-            update_images=found.held.update_images,
+            bases=held.bases,
+            probes=held.probes,
+            update_images=held.update_images,
         )
     except RetentionError as error:
         raise Invalid.of(error.field, str(error)) from error
@@ -85,7 +93,7 @@ def to_retention(
     forecasts: Sequence[Forecast],
     job: catalog.Job | None = None,
 ) -> schemas.Retention:
-    unheld = Situation(found.held, frozenset(), frozenset()).decide(policy)
+    unheld = replace(found, pinned=frozenset(), in_use=frozenset()).decide(policy)
     wanted = {snapshot.id for snapshot in unheld.dropped}
     return schemas.Retention(
         policy=body.policy,
