@@ -148,13 +148,13 @@ def secrets(folder: Path) -> dict[str, str]:
 def run_once(folder: Path, service: str) -> int:
     """As `docker compose run --rm SERVICE`, in the cluster that runs from `folder`; the exit code.
 
-    Raises KeyError for a service that there is not.
+    Raises KeyError for a service that there is not, FileNotFoundError where no cluster runs.
     """
     document: dict[str, Any] = json.loads((folder / "cluster.json").read_text())
     services = read_services(COMPOSE, read_variables(folder / ".env"))
     ports = {name: {int(port): here for port, here in own.items()} for name, own in document["ports"].items()}
     addresses = Addresses(ports, published(services))
-    process = plan({service: services[service]} | services, addresses, folder, Path(document["scratch"]))[service]
+    process = plan(services, addresses, folder, Path(document["scratch"]))[service]
     for path in (process.folder, process.scratch):
         path.mkdir(parents=True, exist_ok=True)
     return subprocess.run(process.command, env=dict(process.environment), cwd=process.folder, check=False).returncode

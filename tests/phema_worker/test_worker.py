@@ -294,7 +294,7 @@ def test_metrics_are_announced_and_served(working_lab: Lab) -> None:
     def served() -> bool:
         with urllib.request.urlopen(f"http://{address}/metrics") as answer:
             text = answer.read().decode()
-        return 'phema_job_seconds_count{kind="reconstruct",state="succeeded"}' in text and (
+        return 'phema_job_seconds_count{kind="reconstruct",state="succeeded"} 1.0' in text and (
             "phema_reconstruction_read_bytes_total" in text
         )
 

@@ -93,13 +93,15 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again(
 ) -> None:
     meters = Meters("training")
     store = Flaky(tmp_path / "store", StoreUnreachable("the store does not answer"), failures=1)
+    labels = {"run_id": attempt.run_id}
+    value = meters.registry.get_sample_value
     with archive(attempt, local_catalog, store, meters) as writer:
+        for kind in ("snapshot", "checkpoint"):  # an alert asks whether any was stored
+            assert value("phema_upload_seconds_count", {**labels, "kind": kind}) == 0
         writer.keep(next(steps))
     with local_catalog.transaction() as tx:
         assert len(tx.snapshots.list(attempt.run_id)) == 2
         assert tx.checkpoints.latest(attempt.run_id) is not None
-    labels = {"run_id": attempt.run_id}
-    value = meters.registry.get_sample_value
     assert value("phema_upload_retries_total", {**labels, "cause": "store"}) == 4
     assert value("phema_snapshots_uploaded_total", labels) == 2
     assert value("phema_checkpoints_uploaded_total", labels) == 1

@@ -104,6 +104,7 @@ def test_an_attempt_that_ends_without_a_word_is_retried_and_then_fails_with_its_
     assert value("phema_training_attempts_total", {"outcome": "submitted"}) == 2
     assert value("phema_training_attempts_total", {"outcome": "lost"}) == 2
     assert value("phema_job_seconds_count", {"kind": "train", "state": "failed"}) == 1
+    assert value("phema_job_seconds_count", {"kind": "train", "state": "cancelled"}) == 0
     assert value("phema_trainings_running") == 0
 
 
