@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, cast, func, select
+from sqlalchemy import ColumnElement, Text, cast, column, func, select
 from sqlalchemy.orm import defer
 
 from shared.catalog.columns import Json, dump_json
@@ -93,7 +93,11 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
     def _said(self) -> ColumnElement[list[Any]]:
         """The fields SAID of the plan, taken out in the database; either spelling leaves every digit as it is."""
         if self._postgresql:
-            return func.json_build_array(*(Reconstruction.plan[name] for name in SAID), type_=Json)
+            # As one record: every `->` would parse the whole plan once more.
+            fields = func.json_to_record(Reconstruction.plan).table_valued(*(column(name, Json) for name in SAID))
+            record = fields.render_derived(with_types=True)
+            said = func.json_build_array(*(record.c[name] for name in SAID), type_=Json)
+            return select(said).select_from(record).correlate(Reconstruction).scalar_subquery()
         return func.json_extract(Reconstruction.plan, *(f"$.{name}" for name in SAID), type_=Json)
 
     def as_good(
