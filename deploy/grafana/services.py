@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from deploy.grafana.panels import NONE_IS_GOOD, Dashboard, Event, Panel, Query, Row, mean, one, or_zero, stat
 
-TRAINING_DEVICES = or_zero(
-    # Two attempts of a run may be seen side by side for a moment.
-    "sum by (device) (max by (run_id, device) (phema_training_devices))",
-    "device",
-)
+# Two attempts of a run may be seen side by side for a moment.
+TRAINING_DEVICES = "max by (run_id, device) (phema_training_devices)"
 
 FLEET = Dashboard(
     uid="phema-fleet",
@@ -23,7 +20,7 @@ FLEET = Dashboard(
                 stat("Trainings", "short", "max(phema_trainings_running)"),
                 stat("Jobs waiting", "short", 'sum(kind_state:phema_queue_jobs:max{state="queued"}) or vector(0)'),
                 stat("Jobs running", "short", 'sum(kind_state:phema_queue_jobs:max{state="running"}) or vector(0)'),
-                stat("Devices in training", "short", TRAINING_DEVICES),
+                stat("Devices in training", "short", f"sum({TRAINING_DEVICES}) or vector(0)"),
                 stat(
                     "Processes lost",
                     "short",
@@ -117,7 +114,13 @@ FLEET = Dashboard(
                     about="USED is what Ray has given to trainings and actors, AVAILABLE what it could still give. "
                     "No line of GPU: the cluster has none.",
                 ),
-                one("Devices in training by type", "short", TRAINING_DEVICES, "{{device}}", stack=True),
+                one(
+                    "Devices in training by type",
+                    "short",
+                    or_zero(f"sum by (device) ({TRAINING_DEVICES})", "device"),
+                    "{{device}}",
+                    stack=True,
+                ),
                 one(
                     "Memory of first workers",
                     "bytes",

@@ -16,6 +16,7 @@ import yaml
 
 from deploy.grafana import build
 from deploy.grafana.panels import concrete
+from deploy.grafana.run import RUN_DASHBOARD
 from deploy.prometheus.elsewhere import write_config
 from shared.telemetry import METRICS
 
@@ -188,6 +189,13 @@ def test_the_runbook_names_dashboards_rows_and_panels_that_exist() -> None:
 def test_a_panel_that_does_not_exist_or_stands_elsewhere_would_be_seen() -> None:
     text = "- *Run*, *Loss* and *Lost*\n- *Fleet*, *Loss*; **bold**\n\n*Attempts* of *Fleet*,\nrow *Failures*"
     assert list(misnamed(text)) == ["Lost", "Loss", "Attempts"]
+
+
+@pytest.mark.parametrize("alert", ["PhemaActivationsDrifting", "PhemaWeightsDrifting"])
+def test_drift_is_shown_as_the_alert_judges_it(alert: str) -> None:
+    judged, limit = ALERTS[alert]["expr"].split(" > ")
+    (panel,) = [p for p in RUN_DASHBOARD.panels if any(judged in query.expr for query in p.queries)]
+    assert panel.limits[1:] == ((float(limit), "red"),)
 
 
 def test_routes_that_count_as_no_user_s_exist() -> None:
