@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from deploy.grafana.panels import NONE_IS_GOOD, Dashboard, Event, Panel, Query, Row, choice, found, mean, one, stat
+from deploy.grafana.panels import (
+    NONE_IS_GOOD,
+    Dashboard,
+    Event,
+    Panel,
+    Query,
+    Row,
+    choice,
+    found,
+    mean,
+    one,
+    or_zero,
+    stat,
+)
 
 RUN = 'run_id="$run"'
 PLACE = f'{RUN}, weights="$weights", statistic="$statistic"'
@@ -20,29 +33,29 @@ def _magnitude(title: str, metric: str, side: str) -> Panel:
 
 
 def _drift(what: str, metric: str) -> tuple[Panel, Panel]:
-    """The two conditions of the alert, of the mean magnitude of the weights in training."""
-    mean, legend = f"{metric}:mean{{{RUN}}}", "{{side}} {{resolution}}"
-    # A young run has no hour behind it: the line's slope times what was seen, not an hour's worth of its first minute.
-    seen = f"(timestamp({mean}) - min_over_time(timestamp({mean})[1h:30s])) / 3600"
+    """What the alert judges, and the magnitudes it judges by."""
+    legend = "{{side}} {{resolution}}"
+    growth = f"{metric}:growth_per_doubling{{{RUN}}}"
     return (
         Panel(
-            f"{what}: growth within the hour",
+            f"{what}: growth as images double",
             "percentunit",
-            (Query(f"{metric}:growth_per_hour{{{RUN}}} * {seen}", legend),),
-            about="Of a line through the last hour. Every run grows when it begins; later, the dashed line is drift.",
+            # Until there is something to judge, a line at zero that says so.
+            (Query(or_zero(growth, "side", "not judged yet"), legend),),
+            about="100 % is growth in proportion to the images, 0 none. Judged after a tenth of the run, over a week "
+            "at most; the alert fires after half an hour beyond the dashed line.",
             width=6,
             low=-0.1,
-            high=0.1,
-            limits=((None, "text"), (0.05, "red")),
+            high=0.4,
+            limits=((None, "text"), (0.3, "red")),
         ),
-        Panel(
-            f"{what}: of the day's lowest",
-            "percentunit",
-            (Query(f"{mean} / min_over_time({mean}[1d])", legend),),
-            about="The alert fires when both panels have been beyond their dashed lines for half an hour.",
+        one(
+            f"{what}: mean magnitude",
+            "short",
+            f"{metric}:mean{{{RUN}}}",
+            legend,
+            about="Of the weights in training, which the alert judges.",
             width=6,
-            high=1.6,
-            limits=((None, "text"), (1.5, "red")),
         ),
     )
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from deploy.grafana.panels import NONE_IS_GOOD, Dashboard, Event, Panel, Query, Row, mean, one, or_zero, stat
 
+# Two attempts of a run may be seen side by side for a moment.
+TRAINING_DEVICES = "max by (run_id, device) (phema_training_devices)"
+
 FLEET = Dashboard(
     uid="phema-fleet",
     title="phema: Fleet",
@@ -17,7 +20,7 @@ FLEET = Dashboard(
                 stat("Trainings", "short", "max(phema_trainings_running)"),
                 stat("Jobs waiting", "short", 'sum(kind_state:phema_queue_jobs:max{state="queued"}) or vector(0)'),
                 stat("Jobs running", "short", 'sum(kind_state:phema_queue_jobs:max{state="running"}) or vector(0)'),
-                stat("Devices in training", "short", "sum(phema_training_devices) or vector(0)"),
+                stat("Devices in training", "short", f"sum({TRAINING_DEVICES}) or vector(0)"),
                 stat(
                     "Processes lost",
                     "short",
@@ -99,15 +102,45 @@ FLEET = Dashboard(
             ),
         ),
         Row(
-            "Processes",
+            "Cluster",
             (
-                one("Known to the API", "short", "max by (kind, state) (phema_targets)", "{{kind}} {{state}}"),
-                one("Answer Prometheus", "short", 'sum by (service) (up{job=~"phema|phema-api|ray"})', "{{service}}"),
+                one(
+                    "GPUs and CPUs of Ray",
+                    "short",
+                    or_zero(
+                        'sum by (Name, State) (ray_resources{job="ray", Name=~"GPU|CPU"})', "Name", "Ray is not scraped"
+                    ),
+                    "{{Name}} {{State}}",
+                    about="USED is what Ray has given to trainings and actors, AVAILABLE what it could still give. "
+                    "No line of GPU: the cluster has none.",
+                ),
+                one(
+                    "Devices in training by type",
+                    "short",
+                    or_zero(f"sum by (device) ({TRAINING_DEVICES})", "device"),
+                    "{{device}}",
+                    stack=True,
+                ),
                 one(
                     "Memory of first workers",
                     "bytes",
                     "max by (run_id, device) (phema_training_memory_bytes)",
                     "{{run_id}} ({{device}})",
+                ),
+            ),
+        ),
+        Row(
+            "Processes",
+            (
+                one(
+                    "Known to the API", "short", "max by (kind, state) (phema_targets)", "{{kind}} {{state}}", width=12
+                ),
+                one(
+                    "Answer Prometheus",
+                    "short",
+                    'sum by (service) (up{job=~"phema|phema-api|ray"})',
+                    "{{service}}",
+                    width=12,
                 ),
             ),
         ),
@@ -246,7 +279,7 @@ API = Dashboard(
                     "Errors",
                     "percentunit",
                     "phema_http_requests:errors_share5m",
-                    "Answers of 5xx in 5 minutes.",
+                    "Answers of 5xx in 5 minutes, without those to probes and to Prometheus.",
                     width=6,
                     limits=((None, "green"), (0.01, "orange"), (0.05, "red")),
                 ),

@@ -55,7 +55,7 @@ def write_config(
 def _shortened(rules: Path, folder: Path, interval: str) -> Path:
     folder.mkdir(exist_ok=True)
     for path in rules.glob("*.yml"):
-        text = re.sub(r"^( +for): \S+$", rf"\1: {interval}", path.read_text(), flags=re.MULTILINE)
+        text = re.sub(r"^( +(?:for|interval)): \S+$", rf"\1: {interval}", path.read_text(), flags=re.MULTILINE)
         (folder / path.name).write_text(text)
     return folder
 

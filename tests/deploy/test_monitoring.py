@@ -16,14 +16,15 @@ import yaml
 
 from deploy.grafana import build
 from deploy.grafana.panels import concrete
+from deploy.grafana.run import RUN_DASHBOARD
 from deploy.prometheus.elsewhere import write_config
 from shared.telemetry import METRICS
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 GRAFANA = ROOT / "deploy" / "grafana"
-FOREIGN = {"up", "ALERTS"}
-"""Prometheus's own."""
+FOREIGN = {"up", "ALERTS", "ray_resources"}
+"""Prometheus's own and Ray's."""
 OF_TARGETS = {"job", "service", "instance"}
 VARIABLES = {"run": "run-1", "weights": "ema", "statistic": "max"}
 
@@ -63,7 +64,9 @@ def tool(*command: str | Path) -> None:
 def selectors(expr: str) -> Iterator[tuple[str, set[str]]]:
     """Every series an expression reads, with the labels that it is chosen by."""
     bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", expr)
-    for name, matchers in re.findall(r"([a-z_:A-Z]*phema_[a-z_0-9:]+|\bup\b|\bALERTS\b)(?:\{([^}]*)\})?", bare):
+    for name, matchers in re.findall(
+        r"([a-z_:A-Z]*phema_[a-z_0-9:]+|\bup\b|\bALERTS\b|\bray_\w+)(?:\{([^}]*)\})?", bare
+    ):
         yield name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", re.sub(r'"[^"]*"', '""', matchers)))
 
 
@@ -91,8 +94,9 @@ def test_what_is_asked_for_exists(where: str, expr: str) -> None:
 
 
 def test_the_reader_of_expressions_sees_what_is_not_there() -> None:
-    expr = 'sum by (phema_no) (rate(phema_lost{a="x=y", b=~"z"}[5m])) / on (x) a:phema_b:c > up'
-    assert list(selectors(expr)) == [("phema_lost", {"a", "b"}), ("a:phema_b:c", set()), ("up", set())]
+    expr = 'sum by (phema_no) (rate(phema_lost{a="x=y", b=~"z"}[5m])) / on (x) a:phema_b:c > up + ray_no{a="b"}'
+    found = [("phema_lost", {"a", "b"}), ("a:phema_b:c", set()), ("up", set()), ("ray_no", {"a"})]
+    assert list(selectors(expr)) == found
 
 
 def test_no_metric_has_a_label_that_prometheus_gives_to_targets() -> None:
@@ -155,11 +159,57 @@ def test_the_runbook_names_commands_that_exist() -> None:
         assert {" ".join(words[:2]), " ".join(words[:3])} & known, command
 
 
+def shown() -> dict[str, set[str]]:
+    """What stands on each dashboard, by its name without `phema: `: titles of its rows and panels, its variables."""
+    found = {}
+    for dashboard in build.DASHBOARDS:
+        titles = {row.title for row in dashboard.rows} | {panel.title for panel in dashboard.panels}
+        found[dashboard.title.removeprefix("phema: ")] = titles
+    return found
+
+
+def misnamed(text: str) -> Iterator[str]:
+    """Of *words in italics*, which name a dashboard and then what stands on it: those that do not."""
+    known = shown()
+    for paragraph in re.split(r"\n(?:\n|- |#)", text):
+        titles: set[str] | None = None
+        for named in re.findall(r"(?<![*\w])\*([^*]+)\*(?!\*)", " ".join(paragraph.split())):
+            if named in known:
+                titles = known[named]
+            elif named not in (titles or ()):
+                yield named
+
+
+def test_the_runbook_names_dashboards_rows_and_panels_that_exist() -> None:
+    text = (ROOT / "docs" / "runbook.md").read_text()
+    assert "*GPUs and CPUs of Ray*" in text
+    assert list(misnamed(text)) == []
+
+
+def test_a_panel_that_does_not_exist_or_stands_elsewhere_would_be_seen() -> None:
+    text = "- *Run*, *Loss* and *Lost*\n- *Fleet*, *Loss*; **bold**\n\n*Attempts* of *Fleet*,\nrow *Failures*"
+    assert list(misnamed(text)) == ["Lost", "Loss", "Attempts"]
+
+
+@pytest.mark.parametrize("alert", ["PhemaActivationsDrifting", "PhemaWeightsDrifting"])
+def test_drift_is_shown_as_the_alert_judges_it(alert: str) -> None:
+    judged, limit = ALERTS[alert]["expr"].split(" > ")
+    (panel,) = [p for p in RUN_DASHBOARD.panels if any(judged in query.expr for query in p.queries)]
+    assert panel.limits[1:] == ((float(limit), "red"),)
+
+
+def test_routes_that_count_as_no_user_s_exist() -> None:
+    left_out = set(re.findall(r'route!~"([^"]*)"', RECORDED["phema_http_requests:errors_share5m"]))
+    assert len(left_out) == 1
+    paths = json.loads((ROOT / "docs" / "openapi.json").read_text())["paths"]
+    assert set(left_out.pop().split("|")) <= paths.keys()
+
+
 def test_every_alert_is_seen_firing_and_silent_in_the_unit_tests() -> None:
     fires, silent = set(), set()
     for path in (PROMETHEUS / "tests").glob("*.yml"):
         for case in yaml.safe_load(path.read_text())["tests"]:
-            for check in case["alert_rule_test"]:
+            for check in case.get("alert_rule_test", []):
                 (fires if check["exp_alerts"] else silent).add(check["alertname"])
     assert fires == silent == ALERTS.keys()
 
@@ -172,15 +222,63 @@ def test_promtool_runs_the_unit_tests_of_the_rules(promtool: str) -> None:
     tool(promtool, "test", "rules", *sorted((PROMETHEUS / "tests").glob("*.yml")))
 
 
+def committed() -> Any:
+    return yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+
+
+def as_committed(written: Path) -> Any:
+    """A configuration for elsewhere with addresses, token files and rules put back."""
+    text, folder = written.read_text(), written.parent.resolve()
+    for there, here in {
+        "10.0.0.1:8400": "api:8400",
+        "10.0.0.2:8265": "ray-head:8265",
+        f"{folder}/phema_api_token": "/tmp/phema_api_token",
+        f"{folder}/ray_auth_token": "/tmp/ray_auth_token",
+    }.items():
+        assert here not in text.replace(there, ""), f"{here} is still there"
+        text = text.replace(there, here)
+    config = yaml.safe_load(text)
+    (rules,) = config["rule_files"]
+    assert rules in (f"{PROMETHEUS}/rules/*.yml", f"{folder}/rules/*.yml")
+    return config | {"rule_files": ["rules/*.yml"]}
+
+
 def test_a_configuration_for_elsewhere_differs_in_addresses_only(tmp_path: Path) -> None:
-    text = write_config(tmp_path, api="10.0.0.1:8400", ray="10.0.0.2:8265", api_token="t").read_text()
-    config, committed = yaml.safe_load(text), yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
-    assert (tmp_path / "phema_api_token").read_text() == "t"
-    assert (tmp_path / "phema_api_token").stat().st_mode & 0o077 == 0
-    assert [job["job_name"] for job in config["scrape_configs"]] == [
-        job["job_name"] for job in committed["scrape_configs"]
-    ]
-    assert "api:8400" not in text
-    assert "/tmp/ray" not in text.replace(str(tmp_path), "")
-    alone = yaml.safe_load(write_config(tmp_path / "alone", api="10.0.0.1:8400").read_text())
-    assert [job["job_name"] for job in alone["scrape_configs"]] == ["phema-api", "phema"]
+    written = write_config(tmp_path, api="10.0.0.1:8400", ray="10.0.0.2:8265", api_token="t", ray_token="r")
+    assert as_committed(written) == committed()
+    for name, token in (("phema_api_token", "t"), ("ray_auth_token", "r")):
+        assert (tmp_path / name).read_text() == token
+        assert (tmp_path / name).stat().st_mode & 0o077 == 0
+
+
+def test_without_ray_only_its_job_is_left_out(tmp_path: Path) -> None:
+    expected = committed()
+    assert expected["scrape_configs"].pop()["job_name"] == "ray"
+    assert as_committed(write_config(tmp_path, api="10.0.0.1:8400")) == expected
+    assert not (tmp_path / "ray_auth_token").exists()
+
+
+def test_an_interval_of_its_own_changes_nothing_else(tmp_path: Path) -> None:
+    def hurried(given: Any) -> Any:
+        """With 1s for every interval and every time that an alert must hold."""
+        match given:
+            case dict():
+                times = (
+                    "for",
+                    "interval",
+                    "scrape_interval",
+                    "evaluation_interval",
+                    "scrape_timeout",
+                    "refresh_interval",
+                )
+                return {key: "1s" if key in times else hurried(value) for key, value in given.items()}
+            case list():
+                return [hurried(value) for value in given]
+        return given
+
+    written = write_config(tmp_path, api="10.0.0.1:8400", ray="10.0.0.2:8265", interval="1s")
+    assert as_committed(written) == hurried(committed())
+    assert str(tmp_path) in yaml.safe_load(written.read_text())["rule_files"][0]
+    for path in (PROMETHEUS / "rules").glob("*.yml"):
+        text = (tmp_path / "rules" / path.name).read_text()
+        assert yaml.safe_load(text) == hurried(yaml.safe_load(path.read_text()))
