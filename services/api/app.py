@@ -17,8 +17,9 @@ from services.api.discovery.endpoints import router as discovery
 from services.api.evaluations.endpoints import router as evaluations
 from services.api.external.endpoints import router as external
 from services.api.health.endpoints import router as health
+from services.api.health.service import Probes
 from services.api.jobs.endpoints import router as jobs
-from services.api.observe import Observe
+from services.api.observe import Observe, begin_server_errors
 from services.api.presets.endpoints import router as presets
 from services.api.reconstructions.endpoints import router as reconstructions
 from services.api.request_id import RequestId
@@ -37,7 +38,8 @@ def create_app(settings: Settings) -> FastAPI:
     """The API over the catalog and store that the settings name. Touches neither until the first request."""
     secret = settings.api_token
     token = Token(secret.get_secret_value() if secret else None)
-    services = Services(settings, catalog_from(settings), store_from(settings), token, Meters("api"))
+    catalog, store, meters = catalog_from(settings), store_from(settings), Meters("api")
+    services = Services(settings, catalog, store, token, meters, Probes(settings, catalog, store, meters))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -60,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = services
     for router in ROUTERS:
         app.include_router(router)
+    begin_server_errors([route for router in ROUTERS for route in router.routes], meters)
     problems.install(app)
     openapi.install(app)
     # The last one added is the first to see a request.

@@ -34,7 +34,12 @@ TRAINING_INFO = Metric(
     "phema_training_info", "gauge", "1", ("run_id", "name"), ("training",), "Always 1; gives a run's id its name."
 )
 TRAINING_IMAGES = Metric(
-    "phema_training_images", "gauge", "images", ("run_id",), ("training",), "Images the run has seen."
+    "phema_training_images",
+    "gauge",
+    "images",
+    ("run_id",),
+    ("training",),
+    "Images the run has seen, from before its first step on.",
 )
 TRAINING_TOTAL_IMAGES = Metric(
     "phema_training_total_images", "gauge", "images", ("run_id",), ("training",), "Images after which the run ends."
@@ -291,7 +296,7 @@ API_READY = Metric(
     "1",
     ("part",),
     ("api",),
-    "1 when the API could use the part (catalog, store) at the last `/readyz`, else 0.",
+    "1 when the API could use the part (catalog, store) when it last looked, else 0.",
 )
 DISK_FREE = Metric(
     "phema_disk_free_bytes",

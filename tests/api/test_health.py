@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
+from services.api.errors import Problem
+from services.api.health import service
 from shared.catalog import JobKind, Target
 from shared.catalog.clock import database_now
 from shared.settings import Settings
@@ -80,6 +86,27 @@ def test_requests_are_counted_by_route_template(api: Api) -> None:
     assert not [labels for _, labels in series if "nobody" in str(labels) or "BREW" in str(labels)]
 
 
+@only("sqlite")
+def test_server_errors_of_every_route_begin_at_zero(api: Api) -> None:
+    """Prometheus's `rate` does not see the first event of a series that begins with it."""
+    counted = "phema_http_requests_total"
+    found = {labels: value for (name, labels), value in _series(api).items() if name == counted}
+    problems = list(Problem.__subclasses__())
+    for problem_type in problems:
+        problems += problem_type.__subclasses__()
+    statuses = {problem.status for problem in problems if getattr(problem, "status", 0) >= 500}
+    assert statuses == {500, 503}
+    paths = [(path, method.upper()) for path, methods in api.app.openapi()["paths"].items() for method in methods]
+    expected = {
+        _key(counted, method=method, route=route, status=str(status))[1]
+        for route, method in [*paths, ("none", "GET"), ("none", "POST")]
+        for status in statuses
+    }
+    assert expected <= found.keys()
+    assert set(found.values()) == {0}
+    assert len(found) < 150, "a bounded number of series"
+
+
 def test_the_queue_is_measured_when_it_is_asked_for(api: Api) -> None:
     empty = _series(api)
     assert not [name for name, _ in empty if name in ("phema_queue_jobs", "phema_queue_oldest_seconds")]
@@ -145,6 +172,53 @@ def test_metrics_outlive_the_catalog(open_api: Callable[[Settings], Api], settin
     series = _series(api)
     assert series[_key("phema_http_requests_total", method="GET", route="/v1/runs", status="503")] == 1
     assert not [name for name, _ in series if name.startswith("phema_queue")]
+
+
+@pytest.fixture
+def hung_database() -> Iterator[str]:
+    """URL of a database that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"postgresql://phema@127.0.0.1:{server.getsockname()[1]}/phema"
+
+
+@only("sqlite")
+def test_a_catalog_that_hangs_holds_up_no_scrape(
+    open_api: Callable[[Settings], Api], settings: Settings, hung_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prometheus would take the API for dead; so it is told at once of all the rest, and soon of the catalog."""
+    assert service.SCRAPE_SECONDS < 4, "deploy/prometheus/prometheus.yml: scrape_timeout"
+    monkeypatch.setattr(service, "SCRAPE_SECONDS", 0.3)
+    monkeypatch.setattr(service, "READY_SECONDS", 1.0)
+    monkeypatch.setattr(service, "PROBE_SECONDS", 0.1)
+    api = open_api(settings.model_copy(update={"database_url": hung_database}))
+    began = time.monotonic()
+    ready: float | None = None
+    while ready != 0:
+        series = _series(api)
+        assert _key("phema_disk_free_bytes", place="state") in series
+        assert not [name for name, _ in series if name.startswith("phema_queue")]
+        assert series[_key("phema_api_ready", part="store")] == 1
+        ready = series.get(_key("phema_api_ready", part="catalog"))
+        assert time.monotonic() - began < 8, "that is the database's own limit"
+    names = [thread.name for thread in threading.enumerate()]
+    assert (names.count("queue"), names.count("catalog")) == (1, 1), "nobody asks again what is being asked"
+    detail = api.get("/readyz").json()["catalog"]["detail"]
+    assert detail.startswith("the catalog has not answered for ")
+
+
+@only("sqlite")
+def test_a_scrape_looks_again_when_nobody_else_does(
+    guarded: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under `phema up` nothing asks for /readyz."""
+    ready = _key("phema_api_ready", part="store")
+    assert _series(guarded)[ready] == 1
+    store = tmp_path / "store"
+    shutil.rmtree(store, ignore_errors=True)
+    store.write_text("a file where the folder should be")
+    assert _series(guarded)[ready] == 1, "looked at a moment ago"
+    monkeypatch.setattr(service, "READY_SECONDS", 0.0)
+    assert _series(guarded)[ready] == 0
 
 
 @only("sqlite")
