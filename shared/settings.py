@@ -59,11 +59,13 @@ class Settings(BaseSettings):
     worker_actors: Annotated[int, Field(ge=1)] = 1
     """Ray actors per phema worker."""
     actor_cpus: Annotated[float, Field(gt=0)] = 1.0
-    """CPUs of one phema worker actor, and its torch threads."""
+    """CPUs of one phema worker actor, held as long as its worker lives, and its torch threads."""
     actor_gpus: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs of one phema worker actor."""
+    """GPUs of one phema worker actor, held as long as its worker lives; trainings take whole GPUs."""
     training_cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """CPUs of one training worker, and its torch threads."""
+    training_room_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Time an attempt waits for room in the cluster before it fails; the next one waits again."""
     reconstruct_memory_bytes: Annotated[int, Field(ge=2**25)] = 2**30
     """Bound on the buffers of one reconstruction, whatever the number of snapshots and profiles."""
     download_url_seconds: Annotated[int, Field(ge=1, le=604800)] = 3600

@@ -14,8 +14,10 @@ import sys
 
 import ray
 from pydantic import ValidationError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from services.trainer.attempt import Attempt, load_attempt
 from services.trainer.bookkeeping import bookkeeping
@@ -115,7 +117,9 @@ def check_data(attempt: Attempt, settings: Settings) -> None:
 
 
 def fit(attempt: Attempt, settings: Settings) -> None:
-    """Run Ray Train to its end. Raises CannotTrain when the cluster is too small, and what the workers raised."""
+    """Run Ray Train to its end. Raises CannotTrain when the cluster is too small or has no room for
+    `training_room_seconds`, and what the workers raised.
+    """
     config = attempt.config
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=True)
     resources, use_gpu = worker_resources(attempt, settings, ray.cluster_resources())
@@ -123,6 +127,7 @@ def fit(attempt: Attempt, settings: Settings) -> None:
     name = f"{attempt.job_id}-a{attempt.fence}"
     for earlier in range(1, attempt.fence):
         notes.remove(f"{attempt.job_id}-a{earlier}")
+    os.environ[WORKER_GROUP_START_TIMEOUT_S_ENV_VAR] = str(settings.training_room_seconds)
     trainer = TorchTrainer(
         run_worker,
         train_loop_config=attempt.ids,
@@ -132,10 +137,17 @@ def fit(attempt: Attempt, settings: Settings) -> None:
             name=name,
             storage_path=notes.path,
             storage_filesystem=notes.filesystem,
-            failure_config=FailureConfig(max_failures=WORKER_RESTARTS),
+            # Ray Train would look for room again without end, behind a run that is called running.
+            failure_config=FailureConfig(max_failures=WORKER_RESTARTS, controller_failure_limit=0),
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except ControllerError as error:
+        if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+            raise
+        sentence = no_room(config.num_workers, resources, settings, ray.cluster_resources(), ray.available_resources())
+        raise CannotTrain(sentence, retry=True) from error
     notes.remove(name)
 
 
@@ -161,6 +173,19 @@ def worker_resources(attempt: Attempt, settings: Settings, cluster: dict[str, fl
                 retry=True,
             )
     return resources, use_gpu
+
+
+def no_room(
+    num_workers: int, resources: dict[str, float], settings: Settings, cluster: dict[str, float], free: dict[str, float]
+) -> str:
+    """Why workers were not placed in a cluster that is large enough: others hold what they need."""
+    each = " and ".join(f"{amount:g} {kind}" for kind, amount in resources.items())
+    left = ", ".join(f"{free.get(kind, 0.0):g} of {cluster.get(kind, 0.0):g} {kind}s" for kind in resources)
+    return (
+        f"num_workers {num_workers} waited {settings.training_room_seconds:g} s for room in vain: each worker takes "
+        f"{each} of one node, and {left} are free; other trainings and the actors of phema workers "
+        f"(PHEMA_ACTOR_CPUS, PHEMA_ACTOR_GPUS) hold the rest"
+    )
 
 
 def root_cause(error: BaseException) -> str:

@@ -28,6 +28,7 @@ FIELDS = (
     "heartbeat_seconds",
     "lease_seconds",
     "training_cpus_per_worker",
+    "training_room_seconds",
     "log_level",
 )
 """The settings that training reads."""

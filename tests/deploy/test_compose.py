@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.documents import COMPOSE, GPU, ROOT, load, services
+from services.trainer.driver import worker_resources
+from shared.settings import Settings
+from tests.deploy.documents import COMPOSE, GPU, ROOT, env_file, load, services
+from tests.trainer.support import loose_attempt
 
 SERVICES = services()
 ONE_SHOT = {"volumes", "prepare", "doctor"}
@@ -148,6 +151,18 @@ def test_the_gpu_file_changes_only_what_gpus_need() -> None:
     assert len({service["image"] for service in gpu.values()}) == 1
     both = [*zip(SERVICES["ray-worker"]["command"], gpu["ray-worker"]["command"], strict=True)]
     assert [pair for pair in both if pair[0] != pair[1]] == [("--num-gpus=0", "--num-gpus=${RAY_WORKER_GPUS:-1}")]
+
+
+def test_trainings_can_have_every_gpu_and_a_cpu() -> None:
+    """Actors hold their share while they wait for work; a training takes whole GPUs (services/trainer/driver.py)."""
+    example = env_file(ROOT / ".env.example")
+    gpu = services(GPU)["phema-worker"]["environment"]["PHEMA_ACTOR_GPUS"]
+    assert gpu == f"${{PHEMA_ACTOR_GPUS:-{example['PHEMA_ACTOR_GPUS']}}}"
+    held = float(example["PHEMA_ACTOR_GPUS"]) * int(example["PHEMA_WORKER_ACTORS"])
+    assert worker_resources(
+        loose_attempt(device="auto"), Settings(), {"CPU": 4.0, "GPU": float(example["RAY_WORKER_GPUS"]) - held}
+    ) == ({"CPU": 1.0, "GPU": 1.0}, True)
+    assert float(example["RAY_WORKER_CPUS"]) > Settings().actor_cpus * int(example["PHEMA_WORKER_ACTORS"])
 
 
 @pytest.mark.parametrize("files", [[COMPOSE], [COMPOSE, GPU]], ids=["cpu", "gpu"])
