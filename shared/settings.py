@@ -64,6 +64,10 @@ class Settings(BaseSettings):
     """GPUs of one phema worker actor, held as long as its worker lives; trainings take whole GPUs."""
     training_cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """CPUs of one training worker, and its torch threads."""
+    cluster_max_cpus: Annotated[float, Field(ge=0)] = 0.0
+    """CPUs that an autoscaler may give the cluster; 0 counts those it has. Trainings that need more are refused."""
+    cluster_max_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """As `cluster_max_cpus`, of GPUs: a run with device `auto` waits for them."""
     training_room_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Time an attempt waits for room in the cluster before it fails; the next one waits again."""
     reconstruct_memory_bytes: Annotated[int, Field(ge=2**25)] = 2**30

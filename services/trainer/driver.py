@@ -152,24 +152,27 @@ def fit(attempt: Attempt, settings: Settings) -> None:
 
 
 def worker_resources(attempt: Attempt, settings: Settings, cluster: dict[str, float]) -> tuple[dict[str, float], bool]:
-    """(resources of one worker, whether it is a GPU). Raises CannotTrain when the whole cluster has too few, or the
-    run's precision needs GPUs and there are none to take.
+    """(resources of one worker, whether it is a GPU). Raises CannotTrain when the whole cluster has too few and cannot
+    grow to them, or the run's precision needs GPUs and there are none to take.
 
-    Ray would wait for ever for what no node has.
+    An autoscaler adds nodes for what waits, so what it may add counts as there.
     """
     config = attempt.config
-    gpus = cluster.get("GPU", 0.0)
-    use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= config.num_workers)
+    most = {
+        "CPU": max(cluster.get("CPU", 0.0), settings.cluster_max_cpus),
+        "GPU": max(cluster.get("GPU", 0.0), settings.cluster_max_gpus),
+    }
+    use_gpu = config.device == "cuda" or (config.device == "auto" and most["GPU"] >= config.num_workers)
     resources = {"CPU": settings.training_cpus_per_worker, **({"GPU": 1.0} if use_gpu else {})}
     try:
         check_precision(config, "cuda" if use_gpu else "cpu")
     except UnsupportedPrecision as error:
         raise CannotTrain(str(error), retry=False) from error
     for kind, each in resources.items():
-        if each * config.num_workers > cluster.get(kind, 0.0):
+        if each * config.num_workers > most[kind]:
             raise CannotTrain(
                 f"num_workers {config.num_workers} needs {each * config.num_workers:g} {kind}s, "
-                f"but the cluster has {cluster.get(kind, 0.0):g}",
+                f"but the cluster has {most[kind]:g}",
                 retry=True,
             )
     return resources, use_gpu

@@ -28,6 +28,8 @@ FIELDS = (
     "heartbeat_seconds",
     "lease_seconds",
     "training_cpus_per_worker",
+    "cluster_max_cpus",
+    "cluster_max_gpus",
     "training_room_seconds",
     "log_level",
 )

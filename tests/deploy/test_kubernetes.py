@@ -235,6 +235,21 @@ def test_ray_is_of_the_locked_version_and_scales(base: Objects) -> None:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
 
 
+def test_the_gate_of_trainings_knows_what_the_autoscaler_may_add(base: Objects) -> None:
+    (cluster,) = [one for one in base if one["kind"] == "RayCluster"]
+    most = {"cpu": 0, "nvidia.com/gpu": 0}
+    for group in cluster["spec"]["workerGroupSpecs"]:
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        for name in most:
+            most[name] += group["maxReplicas"] * int(limits.get(name, 0))
+    (kustomization,) = load(KUBERNETES / "overlays/cloud-s3/kustomization.yaml")
+    literals = dict(literal.split("=", 1) for literal in kustomization["configMapGenerator"][0]["literals"])
+    assert (literals["PHEMA_CLUSTER_MAX_CPUS"], literals["PHEMA_CLUSTER_MAX_GPUS"]) == (
+        str(most["cpu"]),
+        str(most["nvidia.com/gpu"]),
+    )
+
+
 def test_addresses_name_services_that_exist(base: Objects) -> None:
     (kustomization,) = load(KUBERNETES / "base/kustomization.yaml")
     literals = dict(literal.split("=", 1) for literal in kustomization["configMapGenerator"][0]["literals"])

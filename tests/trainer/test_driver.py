@@ -101,6 +101,15 @@ def test_a_cluster_that_is_too_small_is_named(device: str, cluster: dict[str, fl
         worker_resources(loose_attempt(num_workers=2, device=device), Settings(), cluster)
 
 
+def test_what_an_autoscaler_may_add_is_waited_for() -> None:
+    settings = Settings(cluster_max_cpus=80, cluster_max_gpus=2)
+    gpus = ({"CPU": 1.0, "GPU": 1.0}, True)
+    assert worker_resources(loose_attempt(num_workers=2), settings, {"CPU": 1.0}) == gpus
+    assert worker_resources(loose_attempt(num_workers=4), settings, {"CPU": 1.0, "GPU": 4.0}) == gpus
+    with pytest.raises(CannotTrain, match="num_workers 4 needs 4 GPUs, but the cluster has 2"):
+        worker_resources(loose_attempt(num_workers=4, device="cuda"), settings, {"CPU": 1.0})
+
+
 def test_what_others_hold_is_named() -> None:
     sentence = no_room(1, {"CPU": 1.0, "GPU": 1.0}, Settings(), {"CPU": 4.0, "GPU": 1.0}, {"CPU": 3.0, "GPU": 0.75})
     assert sentence == (
