@@ -12,9 +12,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Settings(BaseSettings):
-    """One class for all services: what compose, Kubernetes and `phema up` set is what is declared here."""
+    """One class for all services: what compose, Kubernetes and `phema up` set is what is declared here.
 
-    model_config = SettingsConfigDict(env_prefix="PHEMA_", extra="ignore", frozen=True)
+    An empty variable is as one that is not set.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PHEMA_", extra="ignore", frozen=True, env_ignore_empty=True)
 
     state_dir: Path = Path(".phema")
     """Folder of the embedded defaults: catalog, store, logs, Ray's session."""

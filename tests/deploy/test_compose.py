@@ -36,6 +36,8 @@ def compose_command() -> list[str] | None:
 def test_a_compose_command_accepts_the_files(files: list[Path], tmp_path: Path) -> None:
     command = compose_command()
     if command is None:
+        if os.environ.get("PHEMA_REQUIRE_COMPOSE"):
+            pytest.fail("PHEMA_REQUIRE_COMPOSE is set, but there is no compose command")
         pytest.skip("no compose command: apt-get install docker-compose")
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PHEMA_", "RAY_"))}
     required = set(re.findall(r"\$\{([A-Z0-9_]+):\?", COMPOSE.read_text()))
@@ -201,6 +203,20 @@ def test_new_env_asks_for_no_more_cpus_than_there_are(tmp_path: Path) -> None:
     shutil.copy(ROOT / ".env.example", tmp_path)
     subprocess.run(["bash", str(tmp_path / "deploy/new_env.sh")], capture_output=True, check=True)
     assert f"\nRAY_WORKER_CPUS={min(4, os.cpu_count() or 1)}\n" in (tmp_path / ".env").read_text()
+
+
+def test_new_env_needs_no_python(tmp_path: Path) -> None:
+    """A host of containers may have none. The secrets are long, and differ."""
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "bin").mkdir()
+    shutil.copy(ROOT / "deploy/new_env.sh", tmp_path / "deploy")
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    for program in ("bash", "dirname", "getconf", "od", "tr"):
+        (tmp_path / "bin" / program).symlink_to(str(shutil.which(program)))
+    env = {"PATH": str(tmp_path / "bin")}
+    subprocess.run(["bash", str(tmp_path / "deploy/new_env.sh")], env=env, capture_output=True, check=True)
+    made = [value for value in env_file(tmp_path / ".env").values() if re.fullmatch("[0-9a-f]{48}", value)]
+    assert len(set(made)) == len(made) == (ROOT / ".env.example").read_text().count("=\n")
 
 
 def test_new_env_fills_every_secret_and_replaces_nothing(tmp_path: Path) -> None:
