@@ -5,6 +5,7 @@
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
+# Bytecode that pip compiles stays: nobody can write it later, and torch and Ray take seconds to compile.
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/phema
 ENV PATH=/opt/phema/bin:${PATH}
@@ -21,8 +22,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY shared shared
 COPY services services
 COPY phema phema
-RUN pip install --constraint requirements.lock --no-build-isolation ".[postgres]" \
-    && find /opt/phema -name __pycache__ -prune -exec rm -rf {} +
+RUN pip install --constraint requirements.lock --no-build-isolation ".[postgres]"
 
 FROM build AS build-cuda
 # PyPI's Linux build of torch is the CUDA one; it names the exact versions of its nvidia-* libraries itself.
@@ -31,8 +31,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY shared shared
 COPY services services
 COPY phema phema
-RUN pip install --constraint requirements.lock --no-build-isolation ".[postgres]" \
-    && find /opt/phema -name __pycache__ -prune -exec rm -rf {} +
+RUN pip install --constraint requirements.lock --no-build-isolation ".[postgres]"
 
 FROM ${PYTHON_IMAGE} AS runtime
 # Named volumes take over the owner of the folder they are first mounted on: /var/lib/phema/objects is MinIO's.
@@ -54,8 +53,8 @@ HEALTHCHECK --interval=60s --timeout=20s --start-period=60s --retries=3 CMD ["ph
 CMD ["phema", "--help"]
 
 FROM runtime AS cuda
-ENV NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# Which GPUs is for whoever starts it to say; which of the driver's libraries is for the image.
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=build-cuda /opt/phema /opt/phema
 
 # The last target is what a build without --target makes.

@@ -6,13 +6,13 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 file=${1:-$root/.env}
 set -o noclobber
 umask 077
-cpus=$(python3 -c 'import os; print(os.cpu_count() or 1)')
+cpus=$(getconf _NPROCESSORS_ONLN)
 while IFS= read -r line; do
   if [[ $line =~ ^RAY_WORKER_CPUS=([0-9]+)$ ]] && ((BASH_REMATCH[1] > cpus)); then
     line=RAY_WORKER_CPUS=$cpus
   fi
   if [[ $line =~ ^[A-Z0-9_]+=$ ]]; then
-    line+=$(python3 -c 'import secrets; print(secrets.token_hex(24))')
+    line+=$(od -An -v -N24 -tx1 /dev/urandom | tr -d ' \n')
   fi
   printf '%s\n' "$line"
 done <"$root/.env.example" >"$file"

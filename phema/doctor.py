@@ -6,10 +6,11 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +21,10 @@ from packaging.requirements import Requirement
 from phema.discovery import find_url, running_url
 from shared.catalog import SchemaOutOfDate
 from shared.catalog.errors import CatalogError
+from shared.ray_token import ray_token
 from shared.settings import Settings
 from shared.snapshots.errors import BucketMissing, SnapshotError, StoreDenied, StoreFull
+from shared.telemetry.address import listening_address
 from shared.wiring import catalog_from, store_from
 
 State = Literal["ok", "warning", "wrong"]
@@ -29,8 +32,8 @@ TIMEOUT_SECONDS = 10.0
 SKEW_SECONDS = 5.0
 """A clock further off than this is told; presigned URLs and S3's signatures fail at 15 minutes."""
 SKEW_FATAL_SECONDS = 300.0
-SILENT_LEASES = 3
-"""As the API's discovery: a process unseen for so many leases is gone."""
+NVIDIA_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/nvidia0"))
+"""There where a GPU was given; the driver's folder in /proc is the host's in every container."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +99,20 @@ def ray(settings: Settings) -> str:
     if _embedded(settings):
         return "`phema up` keeps Ray on ports of its own; trainer and worker below say whether it works"
     mend = "start the Ray head, or correct PHEMA_RAY_DASHBOARD_URL"
-    known = _get(f"{settings.ray_dashboard_url}/api/version", _ray_token(), mend)
-    theirs, ours = known.get("ray_version", "of unknown version"), version("ray")
+    url, ours = settings.ray_dashboard_url, version("ray")
+    known = _get(f"{url}/api/version", ray_token(), mend)
+    with _shape(url, "Ray's dashboard", mend):
+        theirs = known["ray_version"]
     if theirs != ours:
         raise _Wrong(f"the cluster runs Ray {theirs}, this phema has {ours}", "run the same image everywhere")
-    answer = _get(f"{settings.ray_dashboard_url}/nodes?view=summary", _ray_token(), mend)
-    nodes = [node for node in answer["data"]["summary"] if node["raylet"].get("state") == "ALIVE"]
-    total: dict[str, float] = {"CPU": 0.0, "GPU": 0.0}
-    for node in nodes:
-        for name in total:
-            total[name] += float(node["raylet"].get("resourcesTotal", {}).get(name, 0.0))
-    here = f"Ray {ours} at {settings.ray_dashboard_url} has {len(nodes)} nodes, {total['CPU']:g} CPUs, "
+    answer = _get(f"{url}/nodes?view=summary", ray_token(), mend)
+    with _shape(url, "Ray's dashboard", mend):
+        nodes = [node for node in answer["data"]["summary"] if node["raylet"].get("state") == "ALIVE"]
+        total: dict[str, float] = {"CPU": 0.0, "GPU": 0.0}
+        for node in nodes:
+            for name in total:
+                total[name] += float(node["raylet"].get("resourcesTotal", {}).get(name, 0.0))
+    here = f"Ray {ours} at {url} has {len(nodes)} nodes, {total['CPU']:g} CPUs, "
     here += f"{total['GPU']:g} GPUs"
     # Warnings only: an autoscaler may be about to add what is missing.
     if total["CPU"] < settings.actor_cpus:
@@ -122,11 +128,15 @@ def api(settings: Settings) -> str:
     """The API is ready and of this version."""
     url = _api_url(settings)
     ready = _get(f"{url}/readyz", _api_token(settings), "start it with `phema up`, or set PHEMA_URL", (200, 503))
-    unready = [f"its {name}: {ready[name].get('detail') or 'not usable'}" for name in ("catalog", "store")
-               if not ready.get(name, {}).get("ok")]  # fmt: skip
+    mend = "correct PHEMA_URL, another program listens there"
+    with _shape(url, "phema's API", mend):
+        unready = [f"its {name}: {ready[name].get('detail') or 'not usable'}" for name in ("catalog", "store")
+                   if not ready[name]["ok"]]  # fmt: skip
     if unready:
         raise _Wrong(f"the API at {url} is not ready, {'; '.join(unready)}", "mend that, the API recovers by itself")
-    theirs = _get(f"{url}/openapi.json", None, "see that it is phema's API")["info"]["version"]
+    about = _get(f"{url}/openapi.json", None, mend)
+    with _shape(url, "phema's API", mend):
+        theirs = about["info"]["version"]
     if theirs != version("phema"):
         raise _Wrong(f"the API at {url} is phema {theirs}, this is {version('phema')}", "run the same version")
     if settings.api_token is not None:
@@ -134,14 +144,14 @@ def api(settings: Settings) -> str:
     return f"{url} is ready"
 
 
-def trainer(settings: Settings) -> str:
+def trainer(settings: Settings, *, here: bool = False) -> str:
     """A trainer said lately that it lives."""
-    return _announced(settings, "trainer", "start `python -m services.trainer` and read its log")
+    return _announced(settings, "trainer", "start `python -m services.trainer` and read its log", here)
 
 
-def worker(settings: Settings) -> str:
+def worker(settings: Settings, *, here: bool = False) -> str:
     """A phema worker said lately that it lives."""
-    return _announced(settings, "worker", "start `python -m services.phema_worker` and read its log")
+    return _announced(settings, "worker", "start `python -m services.phema_worker` and read its log", here)
 
 
 def clock(settings: Settings) -> str:
@@ -191,7 +201,7 @@ def gpu(settings: Settings) -> str:
     """torch can use the GPU that this machine has."""
     import torch
 
-    present = Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
+    present = any(device.exists() for device in NVIDIA_DEVICES)
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         return f"torch sees {', '.join(names)}"
@@ -211,16 +221,24 @@ def gpu(settings: Settings) -> str:
 CHECKS: dict[str, Callable[[Settings], str]] = {
     check.__name__: check for check in (versions, database, bucket, clock, ray, api, trainer, worker, gpu)
 }
+_HERE: dict[str, Callable[[Settings], str]] = {
+    "trainer": partial(trainer, here=True),
+    "worker": partial(worker, here=True),
+}
 
 
-def examine(settings: Settings, names: Sequence[str] = ()) -> list[Finding]:
-    """One finding for each check that is named, or for all. Nothing that is wrong is raised."""
-    return [_examined(name, settings) for name in CHECKS if name in names or not names]
+def examine(settings: Settings, names: Sequence[str] = (), *, here: bool = False) -> list[Finding]:
+    """One finding for each check that is named, or for all. Nothing that is wrong is raised.
+
+    `here`: only a trainer and a worker with this machine's own address count, as for a container's own health.
+    """
+    checks = {**CHECKS, **_HERE} if here else CHECKS
+    return [_examined(name, check, settings) for name, check in checks.items() if name in names or not names]
 
 
-def _examined(name: str, settings: Settings) -> Finding:
+def _examined(name: str, check: Callable[[Settings], str], settings: Settings) -> Finding:
     try:
-        return Finding(name, "ok", CHECKS[name](settings))
+        return Finding(name, "ok", check(settings))
     except _Wrong as found:
         return Finding(name, found.state, _line(found.detail), found.mend)
     except SchemaOutOfDate as error:
@@ -236,14 +254,17 @@ def _line(text: str) -> str:
     return " ".join(text.split()).rstrip(".")
 
 
-def _announced(settings: Settings, kind: str, mend: str) -> str:
+def _announced(settings: Settings, kind: str, mend: str, here: bool) -> str:
+    own = listening_address(settings.metrics_host) if here else None
     with closing(catalog_from(settings)) as catalog:
         catalog.check()
         with catalog.transaction(read_only=True) as tx:
-            targets = tx.targets.live(SILENT_LEASES * settings.lease_seconds)
-    living = [target.address for target in targets if target.kind == kind]
+            targets = tx.targets.live(settings.target_silence_seconds)
+    living = [target.address for target in targets
+              if target.kind == kind and own in (None, target.address.rpartition(":")[0])]  # fmt: skip
     if not living:
-        raise _Wrong(f"no {kind} has announced itself in the last {SILENT_LEASES * settings.lease_seconds:g} s", mend)
+        where = f" at {own}" if own else ""
+        raise _Wrong(f"no {kind}{where} has announced itself in the last {settings.target_silence_seconds:g} s", mend)
     return f"alive, metrics at {', '.join(living)}"
 
 
@@ -261,12 +282,13 @@ def _api_token(settings: Settings) -> str | None:
     return settings.api_token.get_secret_value() if settings.api_token else None
 
 
-def _ray_token() -> str | None:
-    """As Ray's own tools find it."""
-    if token := os.environ.get("RAY_AUTH_TOKEN"):
-        return token
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    return path.read_text().strip() if path.exists() else None
+@contextmanager
+def _shape(url: str, whose: str, mend: str) -> Iterator[None]:
+    """Around the reading of an answer: one of another shape is another program's."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise _Wrong(f"{url} answers, but not as {whose} does", mend) from None
 
 
 def _get(url: str, token: str | None, mend: str, accepted: Sequence[int] = (200,)) -> Any:

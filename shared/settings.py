@@ -12,9 +12,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Settings(BaseSettings):
-    """One class for all services: what compose, Kubernetes and `phema up` set is what is declared here."""
+    """One class for all services: what compose, Kubernetes and `phema up` set is what is declared here.
 
-    model_config = SettingsConfigDict(env_prefix="PHEMA_", extra="ignore", frozen=True)
+    An empty variable is as one that is not set.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PHEMA_", extra="ignore", frozen=True, env_ignore_empty=True)
 
     state_dir: Path = Path(".phema")
     """Folder of the embedded defaults: catalog, store, logs, Ray's session."""
@@ -59,11 +62,17 @@ class Settings(BaseSettings):
     worker_actors: Annotated[int, Field(ge=1)] = 1
     """Ray actors per phema worker."""
     actor_cpus: Annotated[float, Field(gt=0)] = 1.0
-    """CPUs of one phema worker actor, and its torch threads."""
+    """CPUs of one phema worker actor, held as long as its worker lives, and its torch threads."""
     actor_gpus: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs of one phema worker actor."""
+    """GPUs of one phema worker actor, held as long as its worker lives; trainings take whole GPUs."""
     training_cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """CPUs of one training worker, and its torch threads."""
+    cluster_max_cpus: Annotated[float, Field(ge=0)] = 0.0
+    """CPUs that an autoscaler may give the cluster; 0 counts those it has. Trainings that need more are refused."""
+    cluster_max_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """As `cluster_max_cpus`, of GPUs: a run with device `auto` waits for them."""
+    training_room_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Time an attempt waits for room in the cluster before it fails; the next one waits again."""
     reconstruct_memory_bytes: Annotated[int, Field(ge=2**25)] = 2**30
     """Bound on the buffers of one reconstruction, whatever the number of snapshots and profiles."""
     download_url_seconds: Annotated[int, Field(ge=1, le=604800)] = 3600

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-_VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<how>:[-?])(?P<rest>[^}]*))?\})")
+_VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<how>:?[-?])(?P<rest>[^}]*))?\})")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -49,11 +49,11 @@ def _interpolated(text: str, variables: Mapping[str, str]) -> str:
     def one(match: re.Match[str]) -> str:
         if match["dollar"]:
             return "$"
-        found = variables.get(match["name"], "")
-        if found or match["how"] is None:
+        found, how = variables.get(match["name"]), match["how"] or "-"
+        if found or (found is not None and not how.startswith(":")):
             return found
-        if match["how"] == ":?":
+        if how.endswith("?"):
             raise ComposeError(f"{match['name']} has no value: {match['rest']}")
-        return str(match["rest"])
+        return match["rest"] or ""
 
     return _VARIABLE.sub(one, text)

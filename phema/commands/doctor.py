@@ -16,6 +16,9 @@ def doctor(
         list[str] | None,
         typer.Option("--only", metavar="CHECK", help="Make this check alone; may be given several times."),
     ] = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Let no trainer or worker of another machine count, as for a health check.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Check what a deployment stands on, with the settings of this process; one line each, with how to mend it."""
@@ -26,7 +29,7 @@ def doctor(
     if unknown:
         raise InvalidArgument(f"--only {unknown[0]!r} is no check; allowed: {', '.join(CHECKS)}")
     view = screen(as_json)
-    findings = examine(Settings(), only or ())
+    findings = examine(Settings(), only or (), here=here)
     sound = all(finding.state != "wrong" for finding in findings)
     document = {"sound": sound, "checks": [asdict(finding) for finding in findings]}
     view.result(document, lambda: view.say("\n".join(finding.line for finding in findings)))

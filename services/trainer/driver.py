@@ -14,8 +14,10 @@ import sys
 
 import ray
 from pydantic import ValidationError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from services.trainer.attempt import Attempt, load_attempt
 from services.trainer.bookkeeping import bookkeeping
@@ -115,7 +117,9 @@ def check_data(attempt: Attempt, settings: Settings) -> None:
 
 
 def fit(attempt: Attempt, settings: Settings) -> None:
-    """Run Ray Train to its end. Raises CannotTrain when the cluster is too small, and what the workers raised."""
+    """Run Ray Train to its end. Raises CannotTrain when the cluster is too small or has no room for
+    `training_room_seconds`, and what the workers raised.
+    """
     config = attempt.config
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=True)
     resources, use_gpu = worker_resources(attempt, settings, ray.cluster_resources())
@@ -123,6 +127,7 @@ def fit(attempt: Attempt, settings: Settings) -> None:
     name = f"{attempt.job_id}-a{attempt.fence}"
     for earlier in range(1, attempt.fence):
         notes.remove(f"{attempt.job_id}-a{earlier}")
+    os.environ[WORKER_GROUP_START_TIMEOUT_S_ENV_VAR] = str(settings.training_room_seconds)
     trainer = TorchTrainer(
         run_worker,
         train_loop_config=attempt.ids,
@@ -132,35 +137,58 @@ def fit(attempt: Attempt, settings: Settings) -> None:
             name=name,
             storage_path=notes.path,
             storage_filesystem=notes.filesystem,
-            failure_config=FailureConfig(max_failures=WORKER_RESTARTS),
+            # Ray Train would look for room again without end, behind a run that is called running.
+            failure_config=FailureConfig(max_failures=WORKER_RESTARTS, controller_failure_limit=0),
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except ControllerError as error:
+        if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+            raise
+        sentence = no_room(config.num_workers, resources, settings, ray.cluster_resources(), ray.available_resources())
+        raise CannotTrain(sentence, retry=True) from error
     notes.remove(name)
 
 
 def worker_resources(attempt: Attempt, settings: Settings, cluster: dict[str, float]) -> tuple[dict[str, float], bool]:
-    """(resources of one worker, whether it is a GPU). Raises CannotTrain when the whole cluster has too few, or the
-    run's precision needs GPUs and there are none to take.
+    """(resources of one worker, whether it is a GPU). Raises CannotTrain when the whole cluster has too few and cannot
+    grow to them, or the run's precision needs GPUs and there are none to take.
 
-    Ray would wait for ever for what no node has.
+    An autoscaler adds nodes for what waits, so what it may add counts as there.
     """
     config = attempt.config
-    gpus = cluster.get("GPU", 0.0)
-    use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= config.num_workers)
+    most = {
+        "CPU": max(cluster.get("CPU", 0.0), settings.cluster_max_cpus),
+        "GPU": max(cluster.get("GPU", 0.0), settings.cluster_max_gpus),
+    }
+    use_gpu = config.device == "cuda" or (config.device == "auto" and most["GPU"] >= config.num_workers)
     resources = {"CPU": settings.training_cpus_per_worker, **({"GPU": 1.0} if use_gpu else {})}
     try:
         check_precision(config, "cuda" if use_gpu else "cpu")
     except UnsupportedPrecision as error:
         raise CannotTrain(str(error), retry=False) from error
     for kind, each in resources.items():
-        if each * config.num_workers > cluster.get(kind, 0.0):
+        if each * config.num_workers > most[kind]:
             raise CannotTrain(
                 f"num_workers {config.num_workers} needs {each * config.num_workers:g} {kind}s, "
-                f"but the cluster has {cluster.get(kind, 0.0):g}",
+                f"but the cluster has {most[kind]:g}",
                 retry=True,
             )
     return resources, use_gpu
+
+
+def no_room(
+    num_workers: int, resources: dict[str, float], settings: Settings, cluster: dict[str, float], free: dict[str, float]
+) -> str:
+    """Why workers were not placed in a cluster that is large enough: others hold what they need."""
+    each = " and ".join(f"{amount:g} {kind}" for kind, amount in resources.items())
+    left = ", ".join(f"{free.get(kind, 0.0):g} of {cluster.get(kind, 0.0):g} {kind}s" for kind in resources)
+    return (
+        f"num_workers {num_workers} waited {settings.training_room_seconds:g} s for room in vain: each worker takes "
+        f"{each} of one node, and {left} are free; other trainings and the actors of phema workers "
+        f"(PHEMA_ACTOR_CPUS, PHEMA_ACTOR_GPUS) hold the rest"
+    )
 
 
 def root_cause(error: BaseException) -> str:

@@ -28,6 +28,9 @@ FIELDS = (
     "heartbeat_seconds",
     "lease_seconds",
     "training_cpus_per_worker",
+    "cluster_max_cpus",
+    "cluster_max_gpus",
+    "training_room_seconds",
     "log_level",
 )
 """The settings that training reads."""

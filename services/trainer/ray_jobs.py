@@ -5,15 +5,15 @@ Ray's client waits for as long as the server does, which was a minute when the c
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+
+from shared.ray_token import ray_token
 
 TIMEOUT_SECONDS = 10.0
 # What Ray adds to a submission's log (its own notes; workers' lines begin with an escape), and the driver's JSON logs.
@@ -119,11 +119,3 @@ class RayJobs:
         return RayUnavailable(
             f"{what}: Ray at {self._url} answered {answer.status_code} {reason[-1][:300] if reason else ''}"
         )
-
-
-def ray_token() -> str | None:
-    """The cluster's token as Ray's tools find it: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token."""
-    if token := os.environ.get("RAY_AUTH_TOKEN"):
-        return token
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    return path.read_text().strip() if path.exists() else None

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.documents import COMPOSE, GPU, ROOT, load, services
+from services.trainer.driver import worker_resources
+from shared.settings import Settings
+from tests.deploy.documents import COMPOSE, GPU, ROOT, env_file, load, services
+from tests.trainer.support import loose_attempt
 
 SERVICES = services()
 ONE_SHOT = {"volumes", "prepare", "doctor"}
@@ -33,6 +36,8 @@ def compose_command() -> list[str] | None:
 def test_a_compose_command_accepts_the_files(files: list[Path], tmp_path: Path) -> None:
     command = compose_command()
     if command is None:
+        if os.environ.get("PHEMA_REQUIRE_COMPOSE"):
+            pytest.fail("PHEMA_REQUIRE_COMPOSE is set, but there is no compose command")
         pytest.skip("no compose command: apt-get install docker-compose")
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PHEMA_", "RAY_"))}
     required = set(re.findall(r"\$\{([A-Z0-9_]+):\?", COMPOSE.read_text()))
@@ -130,10 +135,11 @@ def test_prometheus_finds_its_token_and_its_targets() -> None:
 def test_health_checks_ask_for_checks_that_exist() -> None:
     from phema.doctor import CHECKS
 
-    asked = [service["healthcheck"]["test"][-1] for service in SERVICES.values()
-             if "doctor" in service["healthcheck"].get("test", [])]  # fmt: skip
-    assert asked == ["trainer", "worker"]
-    assert set(asked) <= set(CHECKS)
+    asked = {name: service["healthcheck"]["test"][3:] for name, service in SERVICES.items()
+             if "doctor" in service["healthcheck"].get("test", [])}  # fmt: skip
+    # Of several replicas each must say so of itself.
+    assert asked == {"trainer": ["--only", "trainer", "--here"], "phema-worker": ["--only", "worker", "--here"]}
+    assert {words[1] for words in asked.values()} <= set(CHECKS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -148,6 +154,18 @@ def test_the_gpu_file_changes_only_what_gpus_need() -> None:
     assert len({service["image"] for service in gpu.values()}) == 1
     both = [*zip(SERVICES["ray-worker"]["command"], gpu["ray-worker"]["command"], strict=True)]
     assert [pair for pair in both if pair[0] != pair[1]] == [("--num-gpus=0", "--num-gpus=${RAY_WORKER_GPUS:-1}")]
+
+
+def test_trainings_can_have_every_gpu_and_a_cpu() -> None:
+    """Actors hold their share while they wait for work; a training takes whole GPUs (services/trainer/driver.py)."""
+    example = env_file(ROOT / ".env.example")
+    gpu = services(GPU)["phema-worker"]["environment"]["PHEMA_ACTOR_GPUS"]
+    assert gpu == f"${{PHEMA_ACTOR_GPUS:-{example['PHEMA_ACTOR_GPUS']}}}"
+    held = float(example["PHEMA_ACTOR_GPUS"]) * int(example["PHEMA_WORKER_ACTORS"])
+    assert worker_resources(
+        loose_attempt(device="auto"), Settings(), {"CPU": 4.0, "GPU": float(example["RAY_WORKER_GPUS"]) - held}
+    ) == ({"CPU": 1.0, "GPU": 1.0}, True)
+    assert float(example["RAY_WORKER_CPUS"]) > Settings().actor_cpus * int(example["PHEMA_WORKER_ACTORS"])
 
 
 @pytest.mark.parametrize("files", [[COMPOSE], [COMPOSE, GPU]], ids=["cpu", "gpu"])
@@ -185,6 +203,20 @@ def test_new_env_asks_for_no_more_cpus_than_there_are(tmp_path: Path) -> None:
     shutil.copy(ROOT / ".env.example", tmp_path)
     subprocess.run(["bash", str(tmp_path / "deploy/new_env.sh")], capture_output=True, check=True)
     assert f"\nRAY_WORKER_CPUS={min(4, os.cpu_count() or 1)}\n" in (tmp_path / ".env").read_text()
+
+
+def test_new_env_needs_no_python(tmp_path: Path) -> None:
+    """A host of containers may have none. The secrets are long, and differ."""
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "bin").mkdir()
+    shutil.copy(ROOT / "deploy/new_env.sh", tmp_path / "deploy")
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    for program in ("bash", "dirname", "getconf", "od", "tr"):
+        (tmp_path / "bin" / program).symlink_to(str(shutil.which(program)))
+    env = {"PATH": str(tmp_path / "bin")}
+    subprocess.run(["bash", str(tmp_path / "deploy/new_env.sh")], env=env, capture_output=True, check=True)
+    made = [value for value in env_file(tmp_path / ".env").values() if re.fullmatch("[0-9a-f]{48}", value)]
+    assert len(set(made)) == len(made) == (ROOT / ".env.example").read_text().count("=\n")
 
 
 def test_new_env_fills_every_secret_and_replaces_nothing(tmp_path: Path) -> None:

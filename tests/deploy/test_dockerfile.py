@@ -52,6 +52,19 @@ def test_the_environment_is_found_by_login_shells_too() -> None:
     assert any("echo 'PATH=/opt/phema/bin:$PATH' > /etc/profile.d/phema.sh" in line for line in said("RUN", "cpu"))
 
 
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_bytecode_is_compiled_while_the_image_is_built(target: str) -> None:
+    """The process may not write beside the packages; compiling torch and Ray at every start costs seconds."""
+    build = f"build-{target}"
+    assert len([line for line in said("RUN", build) if "pip install" in line]) == 3
+    assert not re.search("no-compile|NO_COMPILE|PYTHONDONTWRITEBYTECODE", str(said("RUN", build) + said("ENV", build)))
+    assert not re.search("__pycache__|[.]pyc", str(said("RUN", build) + said("RUN", target)))
+
+
+def test_the_image_does_not_ask_for_gpus() -> None:
+    assert "NVIDIA_VISIBLE_DEVICES" not in str(said("ENV", "cuda"))
+
+
 def test_the_default_target_is_cpu() -> None:
     assert list(STAGES)[-1] == "cpu"
 

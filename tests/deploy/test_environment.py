@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
+from deploy.local.compose import read_services
 from shared.settings import Settings
 from tests.deploy.documents import COMPOSE, GPU, KUBERNETES, ROOT, env_file, load, services
 
@@ -85,8 +88,27 @@ def test_the_example_offers_exactly_what_compose_asks_for() -> None:
 
 def test_defaults_in_compose_are_those_of_the_example() -> None:
     example = env_file(ROOT / ".env.example")
-    defaults = re.findall(r"\$\{([A-Z0-9_]+):-([^}]*)\}", COMPOSE_TEXT)
+    defaults = re.findall(r"\$\{([A-Z0-9_]+):?-([^}]*)\}", COMPOSE_TEXT)
+    assert len(defaults) > 20
     assert {name: value for name, value in defaults if name in example and example[name] != value} == {}
+
+
+def test_empty_endpoints_mean_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As .env.example says; without the lines it is MinIO."""
+    secrets = dict.fromkeys(re.findall(r"\$\{([A-Z0-9_]+):\?", COMPOSE_TEXT), "a1b2")
+    empty = {"PHEMA_S3_ENDPOINT_URL": "", "PHEMA_S3_PUBLIC_ENDPOINT_URL": ""}
+    for chosen, expected in ((empty, (None, None)), ({}, ("http://minio:9000", "http://127.0.0.1:9000"))):
+        environment = read_services(COMPOSE, {**secrets, **chosen})["api"]["environment"]
+        for name in (name for name in environment if name.startswith("PHEMA_")):
+            monkeypatch.setenv(name, environment[name])
+        settings = Settings()
+        assert (settings.s3_endpoint_url, settings.s3_public_endpoint_url) == expected
+
+
+def test_every_port_of_the_host_can_be_changed() -> None:
+    for name, service in services().items():
+        for port in service.get("ports", []):
+            assert re.fullmatch(r"127\.0\.0\.1:\$\{PORT_[A-Z_]+:-(\d+)\}:\1", port), name
 
 
 def test_secrets_are_required_and_have_no_default() -> None:

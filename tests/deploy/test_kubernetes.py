@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from tests.deploy.documents import KUBERNETES, load
 from tests.deploy.kubernetes_schema import faults
 
 Objects = list[dict[str, Any]]
+README = (KUBERNETES.parent / "README.md").read_text()
 SECRETS = {"phema-store", "phema-ray", "phema-api"}
 BY_OPERATOR = {"phema-head-svc"}
 """Services that KubeRay makes: NAME-head-svc."""
@@ -38,9 +40,11 @@ def base() -> Objects:
 
 @pytest.fixture(scope="module", params=["local", "cloud-s3"])
 def overlay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Objects:
-    """The overlay as it would be applied; skips where nothing renders it."""
+    """The overlay as it would be applied; skips where nothing renders it, unless PHEMA_REQUIRE_KUBECTL is set."""
     command = renderer()
     if command is None:
+        if os.environ.get("PHEMA_REQUIRE_KUBECTL"):
+            pytest.fail("PHEMA_REQUIRE_KUBECTL is set, but there is neither kustomize nor kubectl")
         pytest.skip("neither kustomize nor kubectl on this machine")
     deploy = tmp_path_factory.mktemp("deployment") / "deploy"
     shutil.copytree(KUBERNETES.parent, deploy, ignore=shutil.ignore_patterns("*.env"))
@@ -233,6 +237,53 @@ def test_ray_is_of_the_locked_version_and_scales(base: Objects) -> None:
     assert limits["nvidia.com/gpu"] == "1"
     for group in groups.values():
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+@pytest.mark.parametrize("overlay", ["local"], indirect=True)
+def test_the_local_overlay_asks_for_no_more_than_the_readme_says(overlay: Objects) -> None:
+    """A laptop's kind or minikube would leave pods pending without a word."""
+    (cluster,) = [one for one in overlay if one["kind"] == "RayCluster"]
+    asked = [container["resources"]["requests"] for _, container in containers(overlay)]
+    asked.append(cluster["spec"]["autoscalerOptions"]["resources"]["requests"])
+    cpus = sum(amount(one["cpu"]) for one in asked)
+    memory = sum(amount(one["memory"]) for one in asked)
+    assert f"asks for {cpus:g} CPUs and {memory / 2**30:g} GiB" in README
+    assert cpus <= 4
+
+
+def amount(text: str) -> float:
+    number, unit = re.fullmatch(r"([0-9.]+)(\D*)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"": 1, "m": 0.001, "Mi": 2**20, "Gi": 2**30}[unit]
+
+
+def test_the_upgrade_of_the_readme_names_what_is_there(base: Objects) -> None:
+    """A Job's template cannot be changed, and KubeRay keeps the pods of an old template."""
+    (cluster,) = [one for one in base if one["kind"] == "RayCluster"]
+    (job,) = [one for one in base if one["kind"] == "Job"]
+    steps = README.partition("### Upgrade")[2].partition("```")[2].partition("```")[0]
+    order = [steps.find(step) for step in (
+        f"kubectl -n phema delete job {job['metadata']['name']} --ignore-not-found",
+        "kubectl apply -k",
+        f"kubectl -n phema wait --for=condition=complete --timeout=10m job/{job['metadata']['name']}",
+        f"kubectl -n phema delete pod -l ray.io/cluster={cluster['metadata']['name']}",
+    )]  # fmt: skip
+    assert -1 not in order
+    assert order == sorted(order)
+
+
+def test_the_gate_of_trainings_knows_what_the_autoscaler_may_add(base: Objects) -> None:
+    (cluster,) = [one for one in base if one["kind"] == "RayCluster"]
+    most = {"cpu": 0, "nvidia.com/gpu": 0}
+    for group in cluster["spec"]["workerGroupSpecs"]:
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        for name in most:
+            most[name] += group["maxReplicas"] * int(limits.get(name, 0))
+    (kustomization,) = load(KUBERNETES / "overlays/cloud-s3/kustomization.yaml")
+    literals = dict(literal.split("=", 1) for literal in kustomization["configMapGenerator"][0]["literals"])
+    assert (literals["PHEMA_CLUSTER_MAX_CPUS"], literals["PHEMA_CLUSTER_MAX_GPUS"]) == (
+        str(most["cpu"]),
+        str(most["nvidia.com/gpu"]),
+    )
 
 
 def test_addresses_name_services_that_exist(base: Objects) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import SecretStr
 
 from phema import doctor
@@ -17,7 +21,7 @@ from shared.settings import Settings
 from shared.snapshots import S3Options
 from shared.snapshots.bucket import make_bucket
 from shared.snapshots.store import open_store
-from shared.telemetry.address import listening_address
+from shared.telemetry.address import listening_address, own_address
 from shared.wiring import catalog_from, store_from
 from tests.fixtures.catalog import only
 from tests.phema.service import Service, api
@@ -153,6 +157,89 @@ def test_auto_is_an_address_that_can_be_listened_on() -> None:
     assert listening_address("127.0.0.1") == "127.0.0.1"
     with socket.socket() as listener:
         listener.bind((listening_address("auto"), 0))
+
+
+def test_a_replica_s_health_is_its_own(service: Service) -> None:
+    """Containers are told apart by the addresses that they announce."""
+    settings = service.settings.model_copy(update={"metrics_host": "auto"})
+    with service.catalog.transaction() as tx:
+        tx.targets.register("worker", "192.0.2.7:1234")
+    assert doctor.examine(settings, ["worker"])[0].state == "ok"
+    (found,) = doctor.examine(settings, ["worker"], here=True)
+    assert found.line.startswith(f"wrong    worker    no worker at {own_address()} has announced itself")
+    own = f"{own_address()}:1234"
+    with service.catalog.transaction() as tx:
+        tx.targets.register("worker", own)
+    (found,) = doctor.examine(settings, ["worker"], here=True)
+    assert (found.state, found.detail) == ("ok", f"alive, metrics at {own}")
+    with service.catalog.transaction() as tx:
+        tx.targets.remove(own)
+        tx.targets.remove("192.0.2.7:1234")
+
+
+@pytest.fixture
+def stranger() -> Iterator[tuple[str, dict[str, str]]]:
+    """A web server of somebody else: its URL, and what it answers to which path (`{}` to the others)."""
+    answers: dict[str, str] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answers.get(self.path, "{}").encode())
+
+        def log_message(self, *_: object) -> None:
+            """Tests are quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_port}", answers
+        server.shutdown()
+        serving.join()
+
+
+SOUND = '{"catalog": {"ok": true}, "store": {"ok": true}}'
+RAY = f'{{"ray_version": "{version("ray")}"}}'
+READYZ, OPENAPI, VERSION, NODES = "/readyz", "/openapi.json", "/api/version", "/nodes?view=summary"
+
+
+@pytest.mark.parametrize(
+    ("check", "answers"),
+    [
+        ("api", {}),
+        ("api", {READYZ: "[]"}),
+        ("api", {READYZ: '{"catalog": null, "store": null}'}),
+        ("api", {READYZ: SOUND, OPENAPI: '{"info": []}'}),
+        ("ray", {}),
+        ("ray", {VERSION: "[1]"}),
+        ("ray", {VERSION: RAY, NODES: '{"data": {"summary": [{}]}}'}),
+        ("ray", {VERSION: RAY, NODES: '{"data": null}'}),
+    ],
+)
+def test_another_program_s_answers_are_one_line(
+    check: str, answers: dict[str, str], stranger: tuple[str, dict[str, str]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    url, given = stranger
+    given.update(answers)
+    monkeypatch.setenv("PHEMA_URL", url)
+    monkeypatch.setenv("PHEMA_RAY_DASHBOARD_URL", url)
+    found = finding(check, Settings(state_dir=tmp_path, ray_dashboard_url=url))
+    assert (found.state, "answers, but not as" in found.detail) == ("wrong", True)
+    assert found.mend
+
+
+def test_the_driver_of_the_host_is_no_gpu_in_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc/driver/nvidia is the host's in every container; devices are those that were given."""
+    devices = (tmp_path / "nvidiactl", tmp_path / "nvidia0")
+    assert all(str(device).startswith("/dev/nvidia") for device in doctor.NVIDIA_DEVICES)
+    monkeypatch.setattr(doctor, "NVIDIA_DEVICES", devices)
+    if torch.cuda.is_available():
+        pytest.skip("torch sees a GPU here")
+    assert finding("gpu", Settings()).state == "ok"
+    devices[1].touch()
+    assert finding("gpu", Settings()).state == "wrong"
 
 
 def test_a_wrong_token_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

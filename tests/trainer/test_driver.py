@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ray.train import WorkerGroupError
 
-from services.trainer.driver import CannotTrain, drive, root_cause, worker_resources
+from services.trainer.driver import CannotTrain, drive, no_room, root_cause, worker_resources
 from services.trainer.heartbeat import EXIT_LOST
 from services.trainer.local import claim_locally
 from shared.catalog import Catalog, JobKind, JobState
@@ -99,6 +99,24 @@ def test_workers_get_what_the_cluster_has(
 def test_a_cluster_that_is_too_small_is_named(device: str, cluster: dict[str, float], sentence: str) -> None:
     with pytest.raises(CannotTrain, match=sentence):
         worker_resources(loose_attempt(num_workers=2, device=device), Settings(), cluster)
+
+
+def test_what_an_autoscaler_may_add_is_waited_for() -> None:
+    settings = Settings(cluster_max_cpus=80, cluster_max_gpus=2)
+    gpus = ({"CPU": 1.0, "GPU": 1.0}, True)
+    assert worker_resources(loose_attempt(num_workers=2), settings, {"CPU": 1.0}) == gpus
+    assert worker_resources(loose_attempt(num_workers=4), settings, {"CPU": 1.0, "GPU": 4.0}) == gpus
+    with pytest.raises(CannotTrain, match="num_workers 4 needs 4 GPUs, but the cluster has 2"):
+        worker_resources(loose_attempt(num_workers=4, device="cuda"), settings, {"CPU": 1.0})
+
+
+def test_what_others_hold_is_named() -> None:
+    sentence = no_room(1, {"CPU": 1.0, "GPU": 1.0}, Settings(), {"CPU": 4.0, "GPU": 1.0}, {"CPU": 3.0, "GPU": 0.75})
+    assert sentence == (
+        "num_workers 1 waited 60 s for room in vain: each worker takes 1 CPU and 1 GPU of one node, and 3 of 4 CPUs, "
+        "0.75 of 1 GPUs are free; other trainings and the actors of phema workers (PHEMA_ACTOR_CPUS, PHEMA_ACTOR_GPUS) "
+        "hold the rest"
+    )
 
 
 def test_the_root_cause_is_one_line() -> None:

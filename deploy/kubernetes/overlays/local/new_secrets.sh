@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 set -o noclobber
 umask 077
-new() { python3 -c 'import secrets; print(secrets.token_hex(24))'; }
+new() { od -An -v -N24 -tx1 /dev/urandom | tr -d " \n"; }
 password=$(new) key=$(new)
 printf 'POSTGRES_PASSWORD=%s\n' "$password" >postgres.env
 cat >store.env <<END
