@@ -35,13 +35,13 @@ class Group:
             dist.all_reduce(tensor)
         return tensor
 
-    def first_says(self, flag: bool) -> bool:
-        """The first worker's `flag`, on every worker."""
+    def first_says(self, value: int) -> int:
+        """The first worker's `value`, on every worker."""
         if self.world_size == 1:
-            return flag
-        told = torch.tensor([int(flag)], device=self.device)
+            return value
+        told = torch.tensor([value], device=self.device)
         dist.broadcast(told, src=0)
-        return bool(told.item())
+        return int(told.item())
 
     def check_same(self, value: int, what: str) -> None:
         """Raises GroupError on every worker unless all have the same `value`."""

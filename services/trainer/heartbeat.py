@@ -58,6 +58,7 @@ class Heartbeat:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._heard_at = time.monotonic()
+        self._cancel_requested = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
@@ -128,12 +129,14 @@ class Heartbeat:
         with self._catalog.transaction() as tx:
             done = tx.runs.get(attempt.run_id).num_images
             total = attempt.config.total_images
-            tx.jobs.heartbeat(
+            cancel_requested = tx.jobs.heartbeat(
                 attempt.job_id,
                 attempt.fence,
                 lease_seconds=self._lease_s,
                 progress=done / total,
-                # Never empty: the trainer takes a message as the sign that this attempt was heard.
-                message=f"{done} of {total} images",
+                # The first is never empty: the trainer takes it as the sign that this attempt was heard. After a
+                # cancel the first worker says how it obeys (see `cancel`).
+                message=None if self._cancel_requested else f"{done} of {total} images",
             )
+        self._cancel_requested = cancel_requested
         self._heard_at = time.monotonic()

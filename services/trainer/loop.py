@@ -8,6 +8,7 @@ import hashlib
 from services.trainer.archive import Archive
 from services.trainer.attempt import Attempt
 from services.trainer.batches import Batches
+from services.trainer.cancel import Cancel
 from services.trainer.checkpoint import resume
 from services.trainer.device import check_precision
 from services.trainer.group import Group, GroupError
@@ -36,24 +37,25 @@ def train(
     meters: Meters,
     remote: OpenRemote | None = None,
 ) -> None:
-    """Train the run from its latest checkpoint to its end, or until a cancel is requested.
+    """Train the run from its latest checkpoint to its end, or to the step in which a cancel is seen.
 
     Every worker of the group calls it; the first one writes; `remote` opens datasets behind S3. On return all
     snapshots and checkpoints are durable and registered. Raises LeaseLost when another attempt has taken over,
     UnsupportedPrecision, DatasetError, CheckpointError, and what the store and the catalog raise when they stay away.
     """
     config = attempt.config
-    check_precision(config, group.device.type)
-    check_dataset(config.dataset, config.network)
-    dataset = open_dataset(config.dataset, remote=remote)
-    dataset.check(config.network)
-    prepare_device(group.device)
-    check_same_dataset(dataset.facts.fingerprint, config.dataset, group)
-    state = TrainingState(config, group.device, dataset=dataset.facts.fingerprint)
-    resume(state, attempt, catalog=catalog, store=store, group=group)
-    read = Batches(dataset, config, group).at
-    status = Status(attempt, catalog=catalog, group=group, meters=meters)
     with contextlib.ExitStack() as stack:
+        cancel = stack.enter_context(Cancel(attempt, catalog, group))
+        check_precision(config, group.device.type)
+        check_dataset(config.dataset, config.network)
+        dataset = open_dataset(config.dataset, remote=remote)
+        dataset.check(config.network)
+        prepare_device(group.device)
+        check_same_dataset(dataset.facts.fingerprint, config.dataset, group)
+        state = TrainingState(config, group.device, dataset=dataset.facts.fingerprint)
+        resume(state, attempt, catalog=catalog, store=store, group=group)
+        read = Batches(dataset, config, group).at
+        status = Status(attempt, catalog=catalog, group=group, meters=meters)
         batches = stack.enter_context(
             Prefetcher(read, config.batch_size, BATCHES_AHEAD, READERS, end=config.total_images)
         )
@@ -68,8 +70,11 @@ def train(
             if archive is not None:
                 archive.keep(state)
             status.watch.lap("snapshot")
-            if status.due(state.num_images) and status.publish(state, batch, batches.waited_seconds):
+            if status.due(state.num_images):
+                status.publish(state, batch, batches.waited_seconds)
+            if cancel.obeyed():
                 if archive is not None:
+                    status.record(state.num_images)
                     archive.leave(state)
                 break
 

@@ -68,6 +68,8 @@ def conclude(tx: Transaction, attempt: Attempt) -> JobState:
         tx.jobs.succeed(attempt.job_id, attempt.fence, result)
         return JobState.SUCCEEDED
     if job.cancel_requested:
+        done = tx.runs.get(attempt.run_id).num_images
+        tx.jobs.report(attempt.job_id, attempt.fence, f"stopped at {done} of {attempt.config.total_images} images")
         tx.jobs.cancelled(attempt.job_id, attempt.fence)
         return JobState.CANCELLED
     error = "The training workers ended before the run's last snapshot was registered."

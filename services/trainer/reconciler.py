@@ -23,7 +23,7 @@ from shared.settings import Settings
 from shared.telemetry import Meters, log_fields, metrics
 
 CANCEL_GRACE_SECONDS = 30.0
-"""Time a cancelled training has to stop by itself, at its next status, before its driver is ended."""
+"""A cancelled training whose message does not change for so long is ended: one that obeys keeps saying what it does."""
 TIDY_SECONDS = 3600.0
 """Between two removals of what the catalog need not keep."""
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Reconciler:
         self._settings, self._catalog, self._ray, self._meters = settings, catalog, ray_jobs, meters
         self._owner, self._cancel_grace_s = owner, cancel_grace_s
         self._seen_running: set[str] = set()
-        self._cancel_seen: dict[str, float] = {}
+        self._last_words: dict[str, tuple[str | None, float]] = {}
         self._trouble = ""
         self._tidied = -math.inf
         for outcome in ("submitted", "lost", "expired", "cancelled"):
@@ -61,6 +61,7 @@ class Reconciler:
                 self._trouble = ""
             except (CatalogUnreachable, RayUnavailable) as error:
                 self._complain(error)
+                self._last_words.clear()  # what could not be heard meanwhile was no silence
             stopping.wait(self._settings.poll_seconds)
 
     def reconcile(self) -> None:
@@ -150,8 +151,10 @@ class Reconciler:
         # Known to the catalog alone: Ray's head has restarted. The driver died with it; its lease will run out.
 
     def _press(self, job: Job, *, heard: bool) -> None:
-        """The driver's heartbeat tells it of the cancel; one that has not begun, or does not stop, is ended."""
-        since = self._cancel_seen.setdefault(job.id, time.monotonic())
+        """The first worker sees the cancel and says so. A driver that has not begun, or falls silent, is ended."""
+        word, since = self._last_words.get(job.id, (None, 0.0))
+        if word != job.message:
+            word, since = self._last_words[job.id] = job.message, time.monotonic()
         if not heard or time.monotonic() - since >= self._cancel_grace_s:
             _log.info("ending a cancelled training")
             self._ray.stop(submission_id(job.id, job.fence))
@@ -197,5 +200,5 @@ class Reconciler:
             if job.started_at is not None and job.finished_at is not None:
                 seconds = job.finished_at - job.started_at
                 self._meters.observe(metrics.JOB_SECONDS, seconds, kind=job.kind.value, state=job.state.value)
-            self._cancel_seen.pop(job_id, None)
+            self._last_words.pop(job_id, None)
         self._seen_running = now

@@ -77,8 +77,8 @@ class Status:
         config = self._attempt.config
         return num_images % config.status_every == 0 or num_images == config.total_images
 
-    def publish(self, state: TrainingState, batch: Batch, waited_seconds: float) -> bool:
-        """Record the figures since the last time; every worker calls it. True when the run should stop.
+    def publish(self, state: TrainingState, batch: Batch, waited_seconds: float) -> None:
+        """Record the figures since the last time; every worker calls it.
 
         `waited_seconds` is how long this worker has waited for pictures, in all.
 
@@ -88,7 +88,6 @@ class Status:
         sums = self._group.sum_(torch.stack([self._loss, self._weighted_mse]))
         if self._by_noise is not None:
             self._group.sum_(self._by_noise.sums)
-        stop = False
         if self._group.is_first:
             loss, weighted_mse = sums.tolist()
             config = self._attempt.config
@@ -110,16 +109,15 @@ class Status:
             if magnitudes_due(config, state.num_images):
                 values |= magnitudes(state, next(batch.parts(config.microbatch)))
             self._measure(values)
-            stop = self._record(state.num_images, values)
+            self._unsent[state.num_images] = values
+            self.record(state.num_images)
         self._begin()
-        return self._group.first_says(stop)
 
-    def _record(self, num_images: int, values: dict[str, float]) -> bool:
-        """Write the history; while the catalog is away rows wait for the next time. True on a cancel request."""
+    def record(self, num_images: int) -> None:
+        """Write progress and history; while the catalog is away they wait for the next time. Raises LeaseLost."""
         attempt = self._attempt
-        self._unsent[num_images] = values
         try:
-            with attempt.writing(self._catalog) as (tx, job):
+            with attempt.writing(self._catalog) as (tx, _):
                 for time_of_row, row in self._unsent.items():
                     tx.history.put(attempt.run_id, time_of_row, row)
                 tx.runs.set_progress(attempt.run_id, num_images)
@@ -127,9 +125,8 @@ class Status:
             if num_images == attempt.config.total_images:
                 raise
             _log.warning("history waits: %s", error, extra={"num_images": num_images})
-            return False
+            return
         self._unsent.clear()
-        return job.cancel_requested
 
     def _measure(self, values: dict[str, float]) -> None:
         meters, labels = self._meters, {"run_id": self._attempt.run_id}

@@ -97,6 +97,11 @@ class LeaseRepository(Repository):
             raise LeaseLost(job_id, fence)
         return cancel_requested
 
+    def report(self, job_id: str, fence: int, message: str) -> None:
+        """Say what the job does, beside the heartbeats that extend its lease."""
+        self._held(job_id, fence)[0].message = message
+        self._session.flush()
+
     def assert_fence(self, job_id: str, fence: int) -> Job:
         """Hold the job's row until the transaction ends, so that what is written beside it is written by its holder."""
         return self._held(job_id, fence)[0]

@@ -120,7 +120,7 @@ def test_two_workers_hold_the_same_weights_and_repeat_them(
 ) -> None:
     """They learn what a single worker does, up to the order of summation, though that one accumulates gradients.
 
-    Their cancel is agreed on as well: the third run is stopped at its first status on both.
+    Their cancel is agreed on as well: the third run is stopped after its first step on both.
     """
     config = tiny_config(num_workers=2, total_images=160, checkpoint_every=80)
     alone = train_locally(tiny_config(total_images=160, max_batch_per_worker=4), local_catalog, local_store)
@@ -129,7 +129,7 @@ def test_two_workers_hold_the_same_weights_and_repeat_them(
         tx.jobs.request_cancel(attempts[-1].job_id)
     first, second = train_in_two(attempts, tmp_path)
     assert first == second
-    assert [end["num_images"] for end in first] == [160, 160, 80]
+    assert [end["num_images"] for end in first] == [160, 160, 16]
     for attempt, state in zip(attempts, (JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.CANCELLED), strict=True):
         with local_catalog.transaction() as tx:
             assert conclude(tx, attempt) is state

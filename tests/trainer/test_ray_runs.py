@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from phema.ray_head import RayHead
 from services.trainer.checkpoint import encode_checkpoint
 from services.trainer.local import train_locally
 from services.trainer.ray_jobs import RayJob, RayJobs
+from services.trainer.reconciler import CANCEL_GRACE_SECONDS
 from shared.catalog import AttemptOutcome, Catalog, JobState, Run, submission_id
 from shared.recipes.config import RunConfig
 from shared.snapshots import ObjectStore, open_store
@@ -21,7 +24,6 @@ from tests.fixtures.ray import POSTGRES_PASSWORD, log_lines, session_logs
 from tests.trainer.rays import Trainer, finished, kill, submit
 from tests.trainer.support import (
     checkpoint_times,
-    get_run,
     loose_attempt,
     new_catalog,
     new_store,
@@ -105,23 +107,41 @@ def test_kills_of_worker_driver_and_trainer_change_nothing(
     assert times == list(range(160, 3201, 160))
 
 
+def targets(catalog: Catalog) -> dict[str, str]:
+    with catalog.transaction(read_only=True) as tx:
+        return {target.kind: target.address for target in tx.targets.live(60)}
+
+
 def test_a_restarted_trainer_adopts_a_training_and_a_cancel_stops_it(trainer: Trainer, local_catalog: Catalog) -> None:
-    run = submit(local_catalog, tiny_config(**{**LONG, "total_images": 160_000}))
+    """Its next status is hours away: it stops in seconds, after a checkpoint and a goodbye, and its driver says so."""
+    far = dict.fromkeys(("total_images", "snapshot_every", "checkpoint_every", "status_every"), 16 * 10**6)
+    run = submit(local_catalog, tiny_config(**far))
     trainer.start()
-    begun = wait_until(lambda: get_run(local_catalog, run.id).num_images, "progress")
-    with local_catalog.transaction() as tx:
-        addresses = {target.kind: target.address for target in tx.targets.live(60)}
-    assert f'phema_training_loss{{run_id="{run.id}"}}' in httpx.get(f"http://{addresses['training']}/metrics").text
-    assert "phema_trainings_running 1.0" in httpx.get(f"http://{addresses['trainer']}/metrics").text
+
+    def images() -> float:
+        address = targets(local_catalog).get("training")
+        text = httpx.get(f"http://{address}/metrics").text if address else ""
+        found = re.search(rf'^phema_training_images{{run_id="{run.id}"}} (.+)$', text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    begun = wait_until(images, "progress")
+    trainers = httpx.get(f"http://{targets(local_catalog)['trainer']}/metrics").text
+    assert "phema_trainings_running 1.0" in trainers
     assert trainer.stop() == 0
-    wait_until(lambda: get_run(local_catalog, run.id).num_images > begun + 320, "progress without a trainer")
+    wait_until(lambda: images() > begun + 320, "progress without a trainer")
     trainer.start()
+    cancelled = time.monotonic()
     with local_catalog.transaction() as tx:
         tx.jobs.request_cancel(run.job_id)
+    stopped_at = wait_until(lambda: checkpoint_times(local_catalog, "run"), "a checkpoint")
+    assert time.monotonic() - cancelled < CANCEL_GRACE_SECONDS / 2
     done = finished(local_catalog, run.id)
-    assert done.state is JobState.CANCELLED
+    assert (done.state, [done.num_images]) == (JobState.CANCELLED, stopped_at)
+    assert done.job.message == f"stopped at {done.num_images} of 16000000 images"
     assert [a.outcome for a in attempts(local_catalog)] == [AttemptOutcome.CANCELLED]
     wait_until(lambda: not trainer.workers(), "the end of the workers")
+    assert "training" not in targets(local_catalog)
+    assert "ending a cancelled training" not in trainer.log
 
 
 @only("postgres")

@@ -6,6 +6,7 @@ import io
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +127,30 @@ def test_what_ray_refuses_of_a_job_is_said_once_with_its_ids(
     assert line["message"].startswith("Ray does not answer at http://127.0.0.1:")
     ids = {"run_id": run.id, "job_id": run.job_id, "attempt": 1, "request_id": "asked-by-a-user"}
     assert line.items() >= ids.items()
+
+
+def test_a_cancelled_training_that_says_what_it_does_is_left_alone(
+    settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
+) -> None:
+    """Many times its grace: what is stored before the end may take long. One that falls silent is ended."""
+    run = submit(local_catalog, tiny_config())
+    with local_catalog.transaction() as tx:
+        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=300)
+        assert job is not None
+        tx.jobs.request_cancel(job.id)
+    name, grace = submission_id(job.id, job.fence), 0.3
+    ray_jobs.submit(name, "exec sleep 1000", env={}, metadata={})
+    rounds = Reconciler(settings, local_catalog, ray_jobs, Meters("trainer"), owner="test", cancel_grace_s=grace)
+    began, words = time.monotonic(), 0
+    while time.monotonic() - began < 6 * grace:
+        words += 1
+        with local_catalog.transaction() as tx:
+            tx.jobs.report(job.id, job.fence, f"word {words}")
+        rounds.reconcile()
+        found = ray_jobs.get(name)
+        assert found is not None
+        assert not found.ended
+    state_after_rounds(rounds, local_catalog, run.id, JobState.CANCELLED)
 
 
 def test_no_more_trainings_run_than_allowed(settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs) -> None:

@@ -1,0 +1,214 @@
+"""A cancel is obeyed at the next step, whenever a status is due; meanwhile the job says what it still does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.trainer import cancel as module
+from services.trainer import loop
+from services.trainer.attempt import Attempt
+from services.trainer.cancel import Cancel
+from services.trainer.group import Group
+from services.trainer.heartbeat import Heartbeat
+from services.trainer.local import claim_locally, train_attempt
+from services.trainer.outcome import conclude
+from shared.catalog import Catalog, JobKind, JobState
+from shared.snapshots import ObjectInfo, ObjectStore
+from shared.snapshots.local import LocalStore
+from tests.trainer.support import checkpoint_times, get_run, tiny_config, wait_until
+
+ONCE = dict.fromkeys(("snapshot_every", "checkpoint_every", "status_every"), 16_000)
+CONFIG = tiny_config(total_images=16_000, **ONCE)
+"""1000 steps without a status, a snapshot or a checkpoint before the last."""
+
+
+@pytest.fixture
+def attempt(local_catalog: Catalog) -> Attempt:
+    return claim_locally(CONFIG, local_catalog)
+
+
+def request_cancel(catalog: Catalog, attempt: Attempt) -> None:
+    with catalog.transaction() as tx:
+        tx.jobs.request_cancel(attempt.job_id)
+
+
+def message(catalog: Catalog, attempt: Attempt) -> str:
+    with catalog.transaction(read_only=True) as tx:
+        return tx.jobs.get(attempt.job_id).message or ""
+
+
+@contextmanager
+def training(attempt: Attempt, catalog: Catalog, store: ObjectStore, release: threading.Event) -> Iterator[None]:
+    """Trains in another thread; on leaving, what the test holds back is let go and the training has ended."""
+    errors: list[BaseException] = []
+
+    def train() -> None:
+        try:
+            train_attempt(attempt, catalog, store)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    try:
+        yield
+    finally:
+        release.set()
+        thread.join()
+    assert errors == []
+
+
+def held_at(monkeypatch: pytest.MonkeyPatch, number: int, reached: threading.Event, release: threading.Event) -> None:
+    """Step `number` of the loop begins and waits."""
+    original: Callable[..., Any] = loop.train_step
+    steps = 0
+
+    def step(*arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == number:
+            reached.set()
+            release.wait()
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "train_step", step)
+
+
+def test_a_cancel_is_obeyed_after_the_step_in_progress_and_says_so_until_all_is_stored(
+    attempt: Attempt, local_catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step and the checkpoint's upload take as long as they like: the message goes on changing."""
+    uploading, stored = threading.Event(), threading.Event()
+
+    class Slow(LocalStore):
+        def put(self, key: str, data: Any) -> ObjectInfo:
+            if "checkpoints" in key:
+                uploading.set()
+                stored.wait()
+            return super().put(key, data)
+
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
+    reached, release = threading.Event(), threading.Event()
+    held_at(monkeypatch, 3, reached, release)
+
+    def says(what: str) -> str:
+        found: str = wait_until(lambda: what in (word := message(local_catalog, attempt)) and word, what, 30)
+        wait_until(lambda: what in (word := message(local_catalog, attempt)) and word != found, "another word", 30)
+        return found
+
+    everything = threading.Event()
+    with training(attempt, local_catalog, Slow(tmp_path / "store"), everything):
+        try:
+            assert reached.wait(60)
+            request_cancel(local_catalog, attempt)
+            says("s: the step in progress ends first")
+            release.set()
+            assert uploading.wait(60)
+            says("s: storing a checkpoint")
+            assert checkpoint_times(local_catalog, attempt.run_id) == []
+        finally:
+            release.set()
+            stored.set()
+    with local_catalog.transaction() as tx:
+        assert conclude(tx, attempt) is JobState.CANCELLED
+    assert checkpoint_times(local_catalog, attempt.run_id) == [48]
+    assert get_run(local_catalog, attempt.run_id).num_images == 48
+    assert message(local_catalog, attempt) == "stopped at 48 of 16000 images"
+
+
+def test_a_step_that_hangs_is_not_vouched_for(
+    attempt: Attempt, local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(module, "LONGEST_STEP_SECONDS", 0.2)
+    reached, release, looked = threading.Event(), threading.Event(), threading.Semaphore(0)
+    held_at(monkeypatch, 2, reached, release)
+    original = Cancel._report
+
+    def report(cancel: Cancel) -> None:
+        original(cancel)
+        looked.release()
+
+    monkeypatch.setattr(Cancel, "_report", report)
+    with training(attempt, local_catalog, local_store, release):
+        assert reached.wait(60)
+        request_cancel(local_catalog, attempt)
+        wait_until(lambda: message(local_catalog, attempt).startswith("cancelling for"), "its word", 30)
+        last = ""
+        while (word := message(local_catalog, attempt)) != last:
+            last = word
+            for _ in range(5):
+                assert looked.acquire(timeout=30)
+        assert float(last.split()[2]) <= 0.2
+    assert checkpoint_times(local_catalog, attempt.run_id) == [32]
+
+
+def test_the_drivers_heartbeat_leaves_the_word_to_the_worker(local_catalog: Catalog, attempt: Attempt) -> None:
+    def lease() -> float:
+        with local_catalog.transaction(read_only=True) as tx:
+            expires = tx.jobs.get(attempt.job_id).lease_expires_at
+        assert expires is not None
+        return expires
+
+    request_cancel(local_catalog, attempt)
+    with Heartbeat(attempt, local_catalog, interval_s=0.02, lease_s=180):
+        assert message(local_catalog, attempt) == "0 of 16000 images", "the trainer waits for a first word"
+        with local_catalog.transaction() as tx:
+            tx.jobs.report(attempt.job_id, attempt.fence, "cancelling for 1.0 s: something")
+        before = lease()
+        wait_until(lambda: lease() > before, "a heartbeat", 30)
+        assert message(local_catalog, attempt) == "cancelling for 1.0 s: something"
+
+
+def test_a_catalog_that_is_away_cancels_nothing_and_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
+    folder, away = tmp_path / "state", tmp_path / "away"
+    catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
+    catalog.upgrade()
+    attempt = claim_locally(CONFIG, catalog)
+    request_cancel(catalog, attempt)
+    catalog.close()
+    folder.rename(away)
+    with Cancel(attempt, catalog, Group()) as cancel:
+        assert not cancel.obeyed()
+        catalog.close()
+        away.rename(folder)
+        wait_until(cancel.obeyed, "the cancel", 30)
+    catalog.close()
+
+
+def test_a_cancel_of_a_later_attempt_is_not_this_ones(local_catalog: Catalog, attempt: Attempt) -> None:
+    with local_catalog.transaction() as tx:
+        tx.jobs.release(attempt.job_id, attempt.fence)
+        assert tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
+    request_cancel(local_catalog, attempt)
+    with Cancel(attempt, local_catalog, Group()) as cancel:
+        assert not cancel.obeyed()
+
+
+def test_several_workers_agree_at_a_bounded_pace(
+    local_catalog: Catalog, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 1000 quick steps few exchange anything, and a worker that knows of no cancel obeys the first one's word."""
+    said: list[int] = []
+
+    def heard(group: Group, value: int) -> int:
+        said.append(value)
+        return value
+
+    monkeypatch.setattr(Group, "first_says", heard)
+    with Cancel(attempt, local_catalog, Group(0, 2)) as first:
+        assert not any(first.obeyed() for _ in range(1000))
+        assert len(said) < 40
+        assert max(said) == module.MOST_STEPS
+    monkeypatch.setattr(Group, "first_says", lambda group, value: module.STOP)
+    with Cancel(attempt, local_catalog, Group(1, 2)) as second:
+        assert second.obeyed()
