@@ -17,6 +17,7 @@ from services.api.discovery.endpoints import router as discovery
 from services.api.evaluations.endpoints import router as evaluations
 from services.api.external.endpoints import router as external
 from services.api.health.endpoints import router as health
+from services.api.health.service import Probes
 from services.api.jobs.endpoints import router as jobs
 from services.api.observe import Observe
 from services.api.presets.endpoints import router as presets
@@ -37,7 +38,8 @@ def create_app(settings: Settings) -> FastAPI:
     """The API over the catalog and store that the settings name. Touches neither until the first request."""
     secret = settings.api_token
     token = Token(secret.get_secret_value() if secret else None)
-    services = Services(settings, catalog_from(settings), store_from(settings), token, Meters("api"))
+    catalog, store, meters = catalog_from(settings), store_from(settings), Meters("api")
+    services = Services(settings, catalog, store, token, meters, Probes(settings, catalog, store, meters))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

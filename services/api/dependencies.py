@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from services.api.auth import Token
+from services.api.health.service import Probes
 from shared.catalog import Catalog
 from shared.settings import Settings
 from shared.snapshots.store import ObjectStore
@@ -16,13 +17,14 @@ from shared.telemetry import Meters
 
 @dataclass(frozen=True)
 class Services:
-    """Opened once per process; both are safe to use from many threads."""
+    """Opened once per process; all are safe to use from many threads."""
 
     settings: Settings
     catalog: Catalog
     store: ObjectStore
     token: Token
     meters: Meters
+    probes: Probes
 
 
 def _services(request: Request) -> Services:

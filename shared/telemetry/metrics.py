@@ -291,7 +291,7 @@ API_READY = Metric(
     "1",
     ("part",),
     ("api",),
-    "1 when the API could use the part (catalog, store) at the last `/readyz`, else 0.",
+    "1 when the API could use the part (catalog, store) when it last looked, else 0.",
 )
 DISK_FREE = Metric(
     "phema_disk_free_bytes",

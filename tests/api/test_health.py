@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
+from services.api.health import service
 from shared.catalog import JobKind, Target
 from shared.catalog.clock import database_now
 from shared.settings import Settings
@@ -145,6 +150,53 @@ def test_metrics_outlive_the_catalog(open_api: Callable[[Settings], Api], settin
     series = _series(api)
     assert series[_key("phema_http_requests_total", method="GET", route="/v1/runs", status="503")] == 1
     assert not [name for name, _ in series if name.startswith("phema_queue")]
+
+
+@pytest.fixture
+def hung_database() -> Iterator[str]:
+    """URL of a database that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"postgresql://phema@127.0.0.1:{server.getsockname()[1]}/phema"
+
+
+@only("sqlite")
+def test_a_catalog_that_hangs_holds_up_no_scrape(
+    open_api: Callable[[Settings], Api], settings: Settings, hung_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prometheus would take the API for dead; so it is told at once of all the rest, and soon of the catalog."""
+    assert service.SCRAPE_SECONDS < 4, "deploy/prometheus/prometheus.yml: scrape_timeout"
+    monkeypatch.setattr(service, "SCRAPE_SECONDS", 0.3)
+    monkeypatch.setattr(service, "READY_SECONDS", 1.0)
+    monkeypatch.setattr(service, "PROBE_SECONDS", 0.1)
+    api = open_api(settings.model_copy(update={"database_url": hung_database}))
+    began = time.monotonic()
+    ready: float | None = None
+    while ready != 0:
+        series = _series(api)
+        assert _key("phema_disk_free_bytes", place="state") in series
+        assert not [name for name, _ in series if name.startswith("phema_queue")]
+        assert series[_key("phema_api_ready", part="store")] == 1
+        ready = series.get(_key("phema_api_ready", part="catalog"))
+        assert time.monotonic() - began < 8, "that is the database's own limit"
+    names = [thread.name for thread in threading.enumerate()]
+    assert (names.count("queue"), names.count("catalog")) == (1, 1), "nobody asks again what is being asked"
+    detail = api.get("/readyz").json()["catalog"]["detail"]
+    assert detail.startswith("the catalog has not answered for ")
+
+
+@only("sqlite")
+def test_a_scrape_looks_again_when_nobody_else_does(
+    guarded: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under `phema up` nothing asks for /readyz."""
+    ready = _key("phema_api_ready", part="store")
+    assert _series(guarded)[ready] == 1
+    store = tmp_path / "store"
+    shutil.rmtree(store, ignore_errors=True)
+    store.write_text("a file where the folder should be")
+    assert _series(guarded)[ready] == 1, "looked at a moment ago"
+    monkeypatch.setattr(service, "READY_SECONDS", 0.0)
+    assert _series(guarded)[ready] == 0
 
 
 @only("sqlite")

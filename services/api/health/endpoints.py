@@ -7,7 +7,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from services.api.dependencies import ServicesDep
-from services.api.health import service
 from services.api.health.schemas import Health, Readiness
 
 router = APIRouter(tags=["operations"])
@@ -27,7 +26,7 @@ def get_health() -> Health:
 def get_readiness(request: Request, response: Response, services: ServicesDep) -> Readiness:
     """Checks catalog and store. Needs no token; with it, the answer says what is wrong."""
     explain = services.token.accepts(request.headers)
-    answer = service.readiness(services, explain=explain)
+    answer = services.probes.readiness(explain=explain)
     response.status_code = 200 if answer.status == "ready" else 503
     return answer
 
@@ -40,4 +39,4 @@ def get_readiness(request: Request, response: Response, services: ServicesDep) -
 )
 def get_metrics(services: ServicesDep) -> Response:
     """Requests by route and status, and the queue by kind and state. Every metric is listed in docs/metrics.md."""
-    return Response(service.scrape(services), media_type=CONTENT_TYPE_LATEST)
+    return Response(services.probes.scrape(), media_type=CONTENT_TYPE_LATEST)

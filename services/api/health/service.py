@@ -1,4 +1,4 @@
-"""Whether catalog and store can be used, and what the queue holds."""
+"""Whether catalog and store can be used, what the queue holds, and what Prometheus is told of it."""
 
 from __future__ import annotations
 
@@ -6,85 +6,158 @@ import itertools
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from prometheus_client import generate_latest
 
-from services.api.dependencies import Services
+from services.api.health.background import Background
 from services.api.health.schemas import Check, Readiness
-from shared.catalog import AttemptOutcome, CatalogError, JobKind, Transaction
+from shared.catalog import AttemptOutcome, Catalog, CatalogError, JobKind, QueueStats, Target
 from shared.settings import Settings
+from shared.snapshots import ObjectStore
 from shared.snapshots.errors import SnapshotError
 from shared.telemetry import Meters
 from shared.telemetry import metrics as m
 
 log = logging.getLogger(__name__)
-_scrape = threading.Lock()
 
 TARGET_KINDS = ("trainer", "training", "worker")
 LOST_SECONDS = 900.0
 """A process that fell silent is told of for so long, if nobody restarts it at the same address."""
+SCRAPE_SECONDS = 2.5
+"""What a scrape waits for catalog and store at most: Prometheus gives up after 4 s, and would take the API for dead."""
+READY_SECONDS = 15.0
+"""A scrape looks again whether a part can be used when the last look is older; one that hangs for so long cannot."""
+PROBE_SECONDS = 12.0
+"""What `/readyz` waits for: a little longer than a database may take to refuse a connection."""
 _OF_THE_CATALOG = (m.QUEUE_JOBS, m.QUEUE_OLDEST_SECONDS, m.QUEUE_ATTEMPTS, m.TARGETS)
+Part = Literal["catalog", "store"]
 
 
-def readiness(services: Services, *, explain: bool) -> Readiness:
-    """Ask both. With `explain`, what is wrong is told: it names addresses, which strangers need not know."""
-    catalog = _checked("catalog", services.catalog.check, explain)
-    store = _checked("store", services.store.check, explain)
-    services.meters.set(m.API_READY, catalog.ok, part="catalog")
-    services.meters.set(m.API_READY, store.ok, part="store")
-    return Readiness(status="ready" if catalog.ok and store.ok else "not ready", catalog=catalog, store=store)
+@dataclass(frozen=True)
+class _Figures:
+    """What the catalog says of the queue and of the processes."""
+
+    stats: QueueStats
+    live: list[Target]
+    silent: list[Target]
 
 
-def _checked(name: str, check: Callable[[], None], explain: bool) -> Check:
-    try:
-        check()
-    except (CatalogError, SnapshotError) as error:
-        log.warning("%s is not ready: %s", name, error)
-        return Check(ok=False, detail=str(error) if explain else None)
-    return Check(ok=True)
+class Probes:
+    """Looks at catalog and store in threads of their own, so that one that hangs holds up neither probe nor scrape."""
 
+    def __init__(self, settings: Settings, catalog: Catalog, store: ObjectStore, meters: Meters) -> None:
+        self._settings, self._catalog, self._meters = settings, catalog, meters
+        self._rendering = threading.Lock()
+        self._figures = Background("queue", self._read)
+        self._parts: dict[Part, Background[Literal[True]]] = {
+            "catalog": Background("catalog", lambda: self._looked("catalog", catalog.check)),
+            "store": Background("store", lambda: self._looked("store", store.check)),
+        }
+        self._looked_at: dict[Part, float] = {}
 
-def scrape(services: Services) -> bytes:
-    """The metrics in Prometheus's text format, with the queue, the processes and the disks as they are now.
+    def readiness(self, *, explain: bool) -> Readiness:
+        """Ask both. With `explain`, what is wrong is told: it names addresses, which strangers need not know."""
+        for part in self._parts.values():
+            part.ask()
+        catalog, store = self._checked("catalog", explain), self._checked("store", explain)
+        return Readiness(status="ready" if catalog.ok and store.ok else "not ready", catalog=catalog, store=store)
 
-    Without a catalog the series that come from it are absent, and the API's own are still there to tell of it.
-    """
-    meters = services.meters
-    with _scrape:
-        for metric in _OF_THE_CATALOG:
-            meters.clear(metric)
+    def scrape(self) -> bytes:
+        """The metrics in Prometheus's text format, with the queue, the processes and the disks as they are now.
+
+        Without a catalog that answers, the series that come from it are absent, and the API's own are still there to
+        tell of it.
+        """
+        due = [part for part in self._parts if time.monotonic() - self._looked_at.get(part, -inf) >= READY_SECONDS]
+        for part in due:
+            self._parts[part].ask()
+        figures = self._answered()
+        for part in due:
+            self._wait_for(part)
+        with self._rendering:
+            self._show(figures)
+            for place, folder in _folders(self._settings).items():
+                usage = shutil.disk_usage(_existing(folder))
+                self._meters.set(m.DISK_FREE, usage.free, place=place)
+                self._meters.set(m.DISK_SIZE, usage.total, place=place)
+            return generate_latest(self._meters.registry)
+
+    def _looked(self, part: Part, check: Callable[[], None]) -> Literal[True]:
+        """In the part's own thread. Raises CatalogError or SnapshotError when the part cannot be used."""
         try:
-            with services.catalog.transaction(read_only=True) as tx:
-                _measure(tx, meters, services.settings.target_silence_seconds)
+            check()
+        except (CatalogError, SnapshotError) as error:
+            log.warning("%s is not ready: %s", part, error)
+            self._note(part, ready=False)
+            raise
+        self._note(part, ready=True)
+        return True
+
+    def _note(self, part: Part, *, ready: bool) -> None:
+        self._looked_at[part] = time.monotonic()
+        self._meters.set(m.API_READY, ready, part=part)
+
+    def _checked(self, part: Part, explain: bool) -> Check:
+        try:
+            if self._parts[part].answer(PROBE_SECONDS):
+                return Check(ok=True)
+            problem = f"the {part} has not answered for {self._parts[part].overdue_s:.0f} s"
+            self._meters.set(m.API_READY, 0, part=part)
+        except (CatalogError, SnapshotError) as error:
+            problem = str(error)
+        return Check(ok=False, detail=problem if explain else None)
+
+    def _wait_for(self, part: Part) -> None:
+        """Until the scrape has the part's state, or must go on without it."""
+        try:
+            self._parts[part].answer(SCRAPE_SECONDS)
+        except (CatalogError, SnapshotError):
+            return  # noted where it was met
+        if self._parts[part].overdue_s >= READY_SECONDS:
+            self._meters.set(m.API_READY, 0, part=part)
+
+    def _answered(self) -> _Figures | None:
+        try:
+            figures = self._figures.answer(SCRAPE_SECONDS)
         except CatalogError as error:
             log.warning("the queue cannot be measured: %s", error)
-        for place, folder in _folders(services.settings).items():
-            usage = shutil.disk_usage(_existing(folder))
-            meters.set(m.DISK_FREE, usage.free, place=place)
-            meters.set(m.DISK_SIZE, usage.total, place=place)
-        return generate_latest(meters.registry)
+            return None
+        if figures is None:
+            log.warning("the queue cannot be measured: no answer for %.0f s", self._figures.overdue_s)
+        return figures
 
+    def _read(self) -> _Figures:
+        silence = self._settings.target_silence_seconds
+        with self._catalog.transaction(read_only=True) as tx:
+            return _Figures(tx.jobs.stats(), tx.targets.live(silence), tx.targets.silent(silence, LOST_SECONDS))
 
-def _measure(tx: Transaction, meters: Meters, silence_seconds: float) -> None:
-    stats = tx.jobs.stats()
-    targets = {"live": tx.targets.live(silence_seconds), "silent": tx.targets.silent(silence_seconds, LOST_SECONDS)}
-    for kind, state, count in stats.counts:
-        meters.set(m.QUEUE_JOBS, count, kind=kind, state=state)
-    for kind, seconds in stats.oldest_queued_seconds.items():
-        meters.set(m.QUEUE_OLDEST_SECONDS, seconds, kind=kind)
-    # From 0 on, so that Prometheus sees the first failure of a kind as one more.
-    for kind, outcome in itertools.product(JobKind, AttemptOutcome):
-        meters.set(m.QUEUE_ATTEMPTS, 0, kind=kind, outcome=outcome)
-    for kind, outcome, count in stats.attempts:
-        meters.set(m.QUEUE_ATTEMPTS, count, kind=kind, outcome=outcome)
-    for state_of_target, found in targets.items():
-        for name in TARGET_KINDS:
-            count = sum(target.kind == name for target in found)
-            meters.set(m.TARGETS, count, kind=name, state=state_of_target)
+    def _show(self, figures: _Figures | None) -> None:
+        meters = self._meters
+        for metric in _OF_THE_CATALOG:
+            meters.clear(metric)
+        if figures is None:
+            return
+        stats = figures.stats
+        for kind, state, count in stats.counts:
+            meters.set(m.QUEUE_JOBS, count, kind=kind, state=state)
+        for kind, seconds in stats.oldest_queued_seconds.items():
+            meters.set(m.QUEUE_OLDEST_SECONDS, seconds, kind=kind)
+        # From 0 on, so that Prometheus sees the first failure of a kind as one more.
+        for kind, outcome in itertools.product(JobKind, AttemptOutcome):
+            meters.set(m.QUEUE_ATTEMPTS, 0, kind=kind, outcome=outcome)
+        for kind, outcome, count in stats.attempts:
+            meters.set(m.QUEUE_ATTEMPTS, count, kind=kind, outcome=outcome)
+        for state_of_target, found in (("live", figures.live), ("silent", figures.silent)):
+            for name in TARGET_KINDS:
+                count = sum(target.kind == name for target in found)
+                meters.set(m.TARGETS, count, kind=name, state=state_of_target)
 
 
 def _folders(settings: Settings) -> dict[Literal["state", "store"], Path]:
