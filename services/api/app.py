@@ -19,7 +19,7 @@ from services.api.external.endpoints import router as external
 from services.api.health.endpoints import router as health
 from services.api.health.service import Probes
 from services.api.jobs.endpoints import router as jobs
-from services.api.observe import Observe
+from services.api.observe import Observe, begin_server_errors
 from services.api.presets.endpoints import router as presets
 from services.api.reconstructions.endpoints import router as reconstructions
 from services.api.request_id import RequestId
@@ -62,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = services
     for router in ROUTERS:
         app.include_router(router)
+    begin_server_errors([route for router in ROUTERS for route in router.routes], meters)
     problems.install(app)
     openapi.install(app)
     # The last one added is the first to see a request.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
+from collections.abc import Iterable
 
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.api.errors import Internal
+from services.api.errors import Internal, Unavailable
 from services.api.problems import METHODS, render
 from shared.telemetry import Meters
 from shared.telemetry.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
@@ -16,7 +19,18 @@ _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 NO_ROUTE = "none"
 """Route of requests that reached none: unknown path, or refused before. Paths themselves would be endless labels."""
 
+SERVER_ERRORS = (Internal.status, Unavailable.status)
+"""Every status of 500 and above that the API answers with."""
+
 log = logging.getLogger(__name__)
+
+
+def begin_server_errors(routes: Iterable[BaseRoute], meters: Meters) -> None:
+    """Count the server errors of every route from 0 on: `rate` does not see the first event of a series."""
+    known = [(route.path, method) for route in routes if isinstance(route, Route) for method in route.methods or ()]
+    known += [(NO_ROUTE, method) for method in METHODS]
+    for (route, method), status in itertools.product(known, SERVER_ERRORS):
+        meters.begin(HTTP_REQUESTS, method=method, route=route, status=str(status))
 
 
 class Observe:

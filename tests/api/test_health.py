@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
+from services.api.errors import Problem
 from services.api.health import service
 from shared.catalog import JobKind, Target
 from shared.catalog.clock import database_now
@@ -83,6 +84,27 @@ def test_requests_are_counted_by_route_template(api: Api) -> None:
     assert series[_key("phema_http_request_seconds_sum", method="GET", route="/v1/runs/{run}")] > 0
     # Neither paths nor methods of strangers become labels.
     assert not [labels for _, labels in series if "nobody" in str(labels) or "BREW" in str(labels)]
+
+
+@only("sqlite")
+def test_server_errors_of_every_route_begin_at_zero(api: Api) -> None:
+    """Prometheus's `rate` does not see the first event of a series that begins with it."""
+    counted = "phema_http_requests_total"
+    found = {labels: value for (name, labels), value in _series(api).items() if name == counted}
+    problems = list(Problem.__subclasses__())
+    for problem_type in problems:
+        problems += problem_type.__subclasses__()
+    statuses = {problem.status for problem in problems if getattr(problem, "status", 0) >= 500}
+    assert statuses == {500, 503}
+    paths = [(path, method.upper()) for path, methods in api.app.openapi()["paths"].items() for method in methods]
+    expected = {
+        _key(counted, method=method, route=route, status=str(status))[1]
+        for route, method in [*paths, ("none", "GET"), ("none", "POST")]
+        for status in statuses
+    }
+    assert expected <= found.keys()
+    assert set(found.values()) == {0}
+    assert len(found) < 150, "a bounded number of series"
 
 
 def test_the_queue_is_measured_when_it_is_asked_for(api: Api) -> None:
