@@ -46,6 +46,7 @@ def train(
     config = attempt.config
     with contextlib.ExitStack() as stack:
         cancel = stack.enter_context(Cancel(attempt, catalog, group))
+        status = Status(attempt, catalog=catalog, group=group, meters=meters)
         check_precision(config, group.device.type)
         check_dataset(config.dataset, config.network)
         dataset = open_dataset(config.dataset, remote=remote)
@@ -55,7 +56,7 @@ def train(
         state = TrainingState(config, group.device, dataset=dataset.facts.fingerprint)
         resume(state, attempt, catalog=catalog, store=store, group=group)
         read = Batches(dataset, config, group).at
-        status = Status(attempt, catalog=catalog, group=group, meters=meters)
+        status.start(state.num_images)
         batches = stack.enter_context(
             Prefetcher(read, config.batch_size, BATCHES_AHEAD, READERS, end=config.total_images)
         )

@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 class Status:
     """Collects the figures of all workers' steps; the first worker publishes them.
 
+    It is made before anything that may hang: the metrics then say how far the run is, that of its latest checkpoint.
+
     The history of a run holds, per time: `loss` (uncertainty-weighted, per element), `denoising_loss` (plain, lambda
     weighted, 1 for a network that outputs nothing), `loss_by_noise/<bin>` (the latter by noise level, if the run asks
     for it), `learning_rate`, `grad_norm` (mean over steps), `grad_nonfinite` (elements since the last time),
@@ -42,6 +44,14 @@ class Status:
         meters.set(metrics.TRAINING_TOTAL_IMAGES, attempt.config.total_images, **labels)
         meters.set(metrics.TRAINING_DEVICES, group.world_size, device=group.device.type, **labels)
         meters.begin(metrics.NONFINITE_GRADIENTS, **labels)
+        if group.is_first:
+            with catalog.transaction(read_only=True) as tx:
+                latest = tx.checkpoints.latest(attempt.run_id)
+            meters.set(metrics.TRAINING_IMAGES, latest.num_images if latest else 0, **labels)
+
+    def start(self, num_images: int) -> None:
+        """The first step begins, at `num_images`; every worker calls it."""
+        self._meters.set(metrics.TRAINING_IMAGES, num_images, run_id=self._attempt.run_id)
         self._begin()
 
     def _begin(self) -> None:

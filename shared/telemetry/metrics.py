@@ -34,7 +34,12 @@ TRAINING_INFO = Metric(
     "phema_training_info", "gauge", "1", ("run_id", "name"), ("training",), "Always 1; gives a run's id its name."
 )
 TRAINING_IMAGES = Metric(
-    "phema_training_images", "gauge", "images", ("run_id",), ("training",), "Images the run has seen."
+    "phema_training_images",
+    "gauge",
+    "images",
+    ("run_id",),
+    ("training",),
+    "Images the run has seen, from before its first step on.",
 )
 TRAINING_TOTAL_IMAGES = Metric(
     "phema_training_total_images", "gauge", "images", ("run_id",), ("training",), "Images after which the run ends."

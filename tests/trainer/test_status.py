@@ -10,7 +10,8 @@ import torch
 
 from services.trainer import loop
 from services.trainer.batches import Batch, Batches
-from services.trainer.local import train_locally
+from services.trainer.group import Group
+from services.trainer.local import claim_locally, train_locally
 from services.trainer.magnitudes import magnitudes_due
 from services.trainer.noise import picture_noise
 from services.trainer.noise_levels import LossByNoise, noise_level_edges
@@ -19,6 +20,7 @@ from shared.edm2.magnitudes import weight_magnitudes
 from shared.recipes.config import RunConfig
 from shared.snapshots import ObjectStore
 from shared.snapshots.model import load_denoiser
+from shared.telemetry import Meters
 from tests.trainer.support import tiny_config
 
 CPU = torch.device("cpu")
@@ -57,6 +59,24 @@ def test_one_bin_is_the_loss_itself(local_catalog: Catalog, local_store: ObjectS
         assert 0 <= values["data_wait_share"] < 1
         assert math.isfinite(values["grad_norm"])
         assert values["grad_norm"] > 0
+
+
+def test_a_run_that_hangs_before_its_first_step_is_seen(
+    local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an alert compares is there before workers wait for each other for the first time."""
+    seen: list[tuple[float | None, float | None]] = []
+
+    def meet(*_: object) -> None:
+        value, labels = meters.registry.get_sample_value, {"run_id": attempt.run_id}
+        seen.append((value("phema_training_images", labels), value("phema_training_total_images", labels)))
+
+    monkeypatch.setattr(loop, "check_same_dataset", meet)
+    attempt = claim_locally(tiny_config(total_images=32, snapshot_every=32, checkpoint_every=16), local_catalog)
+    for _ in ("new", "resumed"):
+        meters = Meters("training")
+        loop.train(attempt, catalog=local_catalog, store=local_store, group=Group(), meters=meters)
+    assert seen == [(0, 32), (32, 32)]
 
 
 def test_magnitudes_are_measured_at_the_first_status_after_each_multiple() -> None:
