@@ -75,11 +75,23 @@ class Archive:
         self._uploader.__exit__(kind, error, trace)
         self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, run_id=self._run)
 
+    def due(self, num_images: int) -> bool:
+        """Whether the step that ends at `num_images` leaves something to keep."""
+        return self._snapshot_due(num_images) or self._checkpoint_due(num_images)
+
+    def _snapshot_due(self, num_images: int) -> bool:
+        config = self._attempt.config
+        return num_images % config.snapshot_every == 0 or num_images == config.total_images
+
+    def _checkpoint_due(self, num_images: int) -> bool:
+        config = self._attempt.config
+        return num_images % config.checkpoint_every == 0 or num_images == config.total_images
+
     def keep(self, state: TrainingState) -> None:
         """Write what is due after the step that ended at `state.num_images`."""
         started = time.perf_counter()
         # Everything is copied before anything is handed over: the background would only slow the copying down.
-        for kind, produce, register in self._due(state):
+        for kind, produce, register in self._copied(state):
             self._submit(kind, produce, register)
         self._meters.add(metrics.SNAPSHOT_STALL_SECONDS, time.perf_counter() - started, run_id=self._run)
         self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, run_id=self._run)
@@ -89,16 +101,15 @@ class Archive:
         if self._checkpoint_at != state.num_images:
             self._submit(*self._checkpoint(state))
 
-    def _due(self, state: TrainingState) -> list[tuple[str, Produce, Register]]:
+    def _copied(self, state: TrainingState) -> list[tuple[str, Produce, Register]]:
         """Snapshots first, then the checkpoint that must not precede them."""
-        config, now = self._attempt.config, state.num_images
-        last = now == config.total_images
+        now = state.num_images
         due = []
-        if last or now % config.snapshot_every == 0:
+        if self._snapshot_due(now):
             for profile, tensors in state.averages():
                 if (now, profile) not in self._known:
                     due.append(self._snapshot(state, profile, tensors))
-        if last or now % config.checkpoint_every == 0:
+        if self._checkpoint_due(now):
             due.append(self._checkpoint(state))
         return due
 

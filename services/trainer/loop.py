@@ -68,9 +68,9 @@ def train(
             batch = batches.at(state.num_images)
             status.watch.lap("data")
             status.add(train_step(state, batch, config, group, status.watch), state.num_images)
-            if archive is not None:
-                archive.keep(state)
-            status.watch.lap("snapshot")
+            if archive is not None and archive.due(state.num_images):
+                with status.watch.snapshot():
+                    archive.keep(state)
             if status.due(state.num_images):
                 status.publish(state, batch, batches.waited_seconds)
             if cancel.obeyed():

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from services.trainer.stopwatch import Stopwatch, peak_memory
+from services.trainer.stopwatch import TIMED_STEPS, Stopwatch, peak_memory
 
 
 def test_parts_are_means_over_steps() -> None:
@@ -21,11 +21,33 @@ def test_parts_are_means_over_steps() -> None:
         watch.lap("forward_backward")
     total = time.perf_counter() - began
     means = watch.means()
-    assert means.keys() == {"data", "forward_backward"}
+    assert means.keys() == {"data", "forward_backward", "snapshot"}
+    assert means["snapshot"] == 0, "said, or the last one's would stay"
     assert means["forward_backward"] >= 0.005
     assert sum(means.values()) == pytest.approx(total / 4, rel=0.2)
     watch.reset()
     assert watch.means() == {}
+
+
+class Events(Stopwatch):
+    """A stopwatch that times a bounded number of steps, as on a GPU, by the CPU's clock."""
+
+    def _now(self) -> float:
+        return time.perf_counter()
+
+
+def test_a_snapshot_is_timed_on_whatever_step_it_falls() -> None:
+    """A thousand steps, of which a GPU's stopwatch times the first: the snapshot comes with the last."""
+    watch = Events(torch.device("cuda"))
+    for step in range(1000):
+        watch.begin()
+        watch.lap("forward_backward")
+        if step == 999:
+            with watch.snapshot():
+                time.sleep(0.02)
+    means = watch.means()
+    assert 0.02 / 1000 <= means["snapshot"] < 1
+    assert watch._timed_steps == TIMED_STEPS
 
 
 def test_memory_is_that_of_the_process() -> None:
@@ -44,7 +66,10 @@ def test_a_gpu_is_timed_by_its_own_stream() -> None:
         watch.lap("forward_backward")
         watch.lap("optimizer")
     submitted = time.perf_counter() - began
+    with watch.snapshot():
+        matrix.cpu()
     means = watch.means()
     assert means["forward_backward"] > 10 * means["optimizer"]
+    assert means["snapshot"] > 0, "of the last step, though it was not timed"
     # Submitting takes a fraction of the work: the loop has not waited for it.
     assert submitted < 64 * means["forward_backward"]
