@@ -54,7 +54,9 @@ class Archive:
             max_pending=2 * (len(tracked_profiles(attempt.config)) + 1),
             transient=TRANSIENT,
             on_retry=self._on_retry,
+            on_wait=self._count_stall,
         )
+        self._stalled_since = 0.0
         for counter in (metrics.SNAPSHOTS_UPLOADED, metrics.SNAPSHOT_BYTES, metrics.SNAPSHOT_STALL_SECONDS):
             meters.begin(counter, run_id=self._run)
         for counter in (metrics.CHECKPOINTS_UPLOADED, metrics.CHECKPOINT_BYTES):
@@ -89,16 +91,23 @@ class Archive:
 
     def keep(self, state: TrainingState) -> None:
         """Write what is due after the step that ended at `state.num_images`."""
-        started = time.perf_counter()
+        self._stalled_since = time.perf_counter()
         # Everything is copied before anything is handed over: the background would only slow the copying down.
         for kind, produce, register in self._copied(state):
             self._submit(kind, produce, register)
-        self._meters.add(metrics.SNAPSHOT_STALL_SECONDS, time.perf_counter() - started, run_id=self._run)
+        self._count_stall()
+
+    def _count_stall(self) -> None:
+        """As it grows: an alert is about the wait that has not ended."""
+        now = time.perf_counter()
+        self._meters.add(metrics.SNAPSHOT_STALL_SECONDS, now - self._stalled_since, run_id=self._run)
+        self._stalled_since = now
         self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, run_id=self._run)
 
     def leave(self, state: TrainingState) -> None:
         """Write a checkpoint of a run that stops before its end: it may be resumed."""
         if self._checkpoint_at != state.num_images:
+            self._stalled_since = time.perf_counter()
             self._submit(*self._checkpoint(state))
 
     def _copied(self, state: TrainingState) -> list[tuple[str, Produce, Register]]:

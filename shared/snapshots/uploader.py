@@ -20,6 +20,7 @@ Register = Callable[[ObjectInfo], None]
 """Told of an object that is stored and verified: inserts its row. Runs in the uploader's thread."""
 
 _LONGEST_DELAY_S = 30.0
+_WAIT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,17 @@ class BackgroundUploader:
         first_delay_s: float = 0.5,
         transient: tuple[type[Exception], ...] = (StoreUnreachable, CorruptObject),
         on_retry: Callable[[Exception, float], None] | None = None,
+        on_wait: Callable[[], None] | None = None,
     ) -> None:
-        """`on_retry` gets each transient error and the seconds until the next attempt, in the uploader's thread."""
+        """`on_retry` gets each transient error and the seconds until the next attempt, in the uploader's thread.
+
+        `on_wait` is called every second for as long as `submit` waits, in its caller's thread.
+        """
         if max_pending < 1 or attempts < 1:
             raise ValueError(f"max_pending {max_pending} and attempts {attempts} must be at least 1")
         self._store, self._max_pending = store, max_pending
         self._attempts, self._first_delay_s, self._transient = attempts, first_delay_s, transient
-        self._on_retry = on_retry
+        self._on_retry, self._on_wait = on_retry, on_wait
         self._jobs: deque[tuple[Produce, Register]] = deque()
         self._changed = threading.Condition()
         self._closed = threading.Event()
@@ -75,7 +80,9 @@ class BackgroundUploader:
         """Hand over one object; waits while `max_pending` are under way, which bounds the memory they take."""
         started = time.monotonic()
         with self._changed:
-            self._changed.wait_for(lambda: self._failure or self._counts.pending < self._max_pending)
+            while not self._changed.wait_for(self._has_room, _WAIT_S):
+                if self._on_wait:
+                    self._on_wait()
             self._raise_failure()
             if self._closed.is_set():
                 raise RuntimeError("the uploader is closed")
@@ -109,6 +116,9 @@ class BackgroundUploader:
                 self.flush()
         finally:
             self.close()
+
+    def _has_room(self) -> bool:
+        return self._failure is not None or self._counts.pending < self._max_pending
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from shared.datasets import open_dataset
 from shared.snapshots import ObjectInfo, ObjectStore, StoreDenied, StoreFull, StoreUnreachable
 from shared.snapshots.local import LocalStore
 from shared.telemetry import Meters
-from tests.trainer.support import new_store, tiny_config
+from tests.trainer.support import new_store, tiny_config, wait_until
 
 CONFIG = tiny_config(snapshot_every=16, checkpoint_every=16, lr_rampup_images=0)
 
@@ -107,6 +109,38 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again(
     assert value("phema_checkpoints_uploaded_total", labels) == 1
     assert value("phema_uploads_pending", labels) == 0
     assert value("phema_upload_seconds_count", {**labels, "kind": "snapshot"}) == 2
+
+
+def test_a_wait_for_uploads_is_counted_while_it_lasts(
+    attempt: Attempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
+) -> None:
+    """A store that takes nothing: after two times the loop stands still, and the metrics say so by the second."""
+    stored = threading.Event()
+
+    class Stuck(LocalStore):
+        def put(self, key: str, data: Any) -> ObjectInfo:
+            stored.wait()
+            return super().put(key, data)
+
+    meters, labels = Meters("training"), {"run_id": attempt.run_id}
+
+    def value(name: str) -> float:
+        return meters.registry.get_sample_value(name, labels) or 0.0
+
+    states = [copy.deepcopy(next(steps)) for _ in range(2)]
+    with archive(attempt, local_catalog, Stuck(tmp_path / "store"), meters) as writer:
+        keeping = threading.Thread(target=lambda: [writer.keep(state) for state in states])
+        keeping.start()
+        try:
+            wait_until(lambda: value("phema_snapshot_stall_seconds_total") >= 1, "a second", 60)
+            before = value("phema_snapshot_stall_seconds_total")
+            wait_until(lambda: value("phema_snapshot_stall_seconds_total") > before, "another", 60)
+            assert keeping.is_alive()
+            assert value("phema_uploads_pending") == 6
+        finally:
+            stored.set()
+            keeping.join()
+    assert value("phema_uploads_pending") == 0
 
 
 def test_rows_are_fenced(
