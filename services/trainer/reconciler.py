@@ -44,7 +44,8 @@ class Reconciler:
     ) -> None:
         self._settings, self._catalog, self._ray, self._meters = settings, catalog, ray_jobs, meters
         self._owner, self._cancel_grace_s = owner, cancel_grace_s
-        self._seen_running: set[str] = set()
+        self._adopted = False
+        self._ours_running: set[str] = set()
         self._last_words: dict[str, tuple[str | None, float]] = {}
         self._trouble = ""
         self._tidied = -math.inf
@@ -65,7 +66,14 @@ class Reconciler:
             stopping.wait(self._settings.poll_seconds)
 
     def reconcile(self) -> None:
-        """One round. Raises CatalogUnreachable and RayUnavailable; the next round does what this one left."""
+        """One round. Raises CatalogUnreachable and RayUnavailable; the next round does what this one left.
+
+        The first one adopts the trainings of trainers before it: of several, each job's end is counted by one.
+        """
+        if not self._adopted:
+            with self._catalog.transaction() as tx:
+                tx.jobs.adopt([JobKind.TRAIN], owner=self._owner)
+            self._adopted = True
         with self._catalog.transaction() as tx:
             expired = tx.jobs.expire([JobKind.TRAIN])
         for job in expired:
@@ -116,7 +124,7 @@ class Reconciler:
             if job is None:
                 return
             with self._about(job):
-                self._seen_running.add(job.id)
+                self._ours_running.add(job.id)
                 if job.fence > 1:
                     # Its lease is lost, so it can write nothing; ending it frees what it holds on the cluster.
                     self._ray.stop(submission_id(job.id, job.fence - 1))
@@ -192,13 +200,13 @@ class Reconciler:
                 _log.warning("the silent driver could not be ended: %s", error)
 
     def _measure(self, running: list[Job]) -> None:
+        self._meters.set(metrics.TRAININGS_RUNNING, len(running))
         now = {job.id for job in running}
-        self._meters.set(metrics.TRAININGS_RUNNING, len(now))
-        for job_id in self._seen_running - now:
+        self._last_words = {job_id: word for job_id, word in self._last_words.items() if job_id in now}
+        for job_id in self._ours_running - now:
             with self._catalog.transaction(read_only=True) as tx:
                 job = tx.jobs.get(job_id)
             if job.started_at is not None and job.finished_at is not None:
                 seconds = job.finished_at - job.started_at
                 self._meters.observe(metrics.JOB_SECONDS, seconds, kind=job.kind.value, state=job.state.value)
-            self._last_words.pop(job_id, None)
-        self._seen_running = now
+        self._ours_running = {job.id for job in running if job.lease_owner == self._owner}

@@ -70,6 +70,15 @@ class LeaseRepository(Repository):
             self._session.flush()
         return job
 
+    def adopt(self, kinds: Iterable[JobKind], *, owner: str) -> None:
+        """Make `owner` the one that looks after every running job of these kinds; its fence and lease stay."""
+        self._session.execute(
+            update(Job)
+            .where(Job.state == JobState.RUNNING, Job.kind.in_(list(kinds)))
+            .values(lease_owner=owner)
+            .execution_options(synchronize_session=False)
+        )
+
     def heartbeat(
         self,
         job_id: str,

@@ -108,6 +108,32 @@ def test_heartbeat_extends_the_lease_and_reports(catalog: Catalog) -> None:
     assert (get(catalog, job.id).progress, get(catalog, job.id).message) == (0.25, "read 1 of 4")
 
 
+def test_a_report_says_something_and_extends_no_lease(catalog: Catalog) -> None:
+    ask(catalog)
+    job = held(catalog)
+    with catalog.transaction() as tx:
+        tx.jobs.report(job.id, 1, "read 2 of 4")
+    later = get(catalog, job.id)
+    assert (later.message, later.lease_expires_at) == ("read 2 of 4", job.lease_expires_at)
+    end(catalog, job, JobState.CANCELLED)
+    with pytest.raises(LeaseLost), catalog.transaction() as tx:
+        tx.jobs.report(job.id, 1, "too late")
+
+
+def test_adopting_changes_who_looks_after_running_jobs_of_a_kind(catalog: Catalog) -> None:
+    for content, kind in (("a", JobKind.TRAIN), ("b", JobKind.EVALUATE)):
+        ask(catalog, content, kind)
+    train, evaluate = claim(catalog, JobKind.TRAIN), claim(catalog, JobKind.EVALUATE)
+    assert train is not None
+    assert evaluate is not None
+    waiting = ask(catalog, "c", JobKind.TRAIN)
+    with catalog.transaction() as tx:
+        tx.jobs.adopt([JobKind.TRAIN], owner="another")
+    assert [get(catalog, job.id).lease_owner for job in (train, evaluate, waiting)] == ["another", "worker", None]
+    with catalog.transaction() as tx:
+        assert not tx.jobs.heartbeat(train.id, train.fence, lease_seconds=60.0), "its holder goes on"
+
+
 @pytest.mark.parametrize(("told", "kept"), [(-0.5, 0.0), (1.0000001, 1.0)])
 def test_progress_stays_a_fraction(catalog: Catalog, told: float, kept: float) -> None:
     ask(catalog)

@@ -41,10 +41,10 @@ def test_a_run_on_a_zip_of_photographs_resumes_bit_for_bit(
     attempt = claim_locally(config, local_catalog, name="resumed")
     with local_catalog.transaction() as tx:
         tx.jobs.request_cancel(attempt.job_id)
-    train_attempt(attempt, local_catalog, local_store)  # stops at its first status, with a checkpoint
+    train_attempt(attempt, local_catalog, local_store)  # stops after its first step, with a checkpoint
     with local_catalog.transaction() as tx:
         conclude(tx, attempt)
-        assert tx.checkpoints.beyond(attempt.run_id, 0)[-1].num_images == 16
+        assert tx.checkpoints.beyond(attempt.run_id, 0)[-1].num_images == 8
         tx.runs.resume(attempt.run_id)
         job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
     assert train_locally(config, local_catalog, local_store, job).state is JobState.SUCCEEDED
@@ -94,7 +94,7 @@ def test_a_run_is_not_resumed_on_other_data(tmp_path: Path, local_catalog: Catal
         tx.jobs.request_cancel(attempt.job_id)
     train_attempt(attempt, local_catalog, local_store)
     write_zip(path, {**files, "00000/img00000003.png": encoded(tiles(21, 16)[20])})
-    with pytest.raises(DatasetError, match=r"the run's dataset has changed since image 16: .* or start a new run"):
+    with pytest.raises(DatasetError, match=r"the run's dataset has changed since image 8: .* or start a new run"):
         train_attempt(attempt, local_catalog, local_store)
 
 

@@ -18,7 +18,7 @@ from phema.ray_head import RayHead
 from services.trainer.announce import announced
 from services.trainer.ray_jobs import RayJobs, RayUnavailable
 from services.trainer.reconciler import Reconciler
-from shared.catalog import Catalog, JobKind, JobState, submission_id
+from shared.catalog import Catalog, Job, JobKind, JobState, submission_id
 from shared.catalog.models import IdempotencyRecord
 from shared.settings import Settings
 from shared.telemetry import Meters, configure_logs, metrics
@@ -107,6 +107,48 @@ def test_an_attempt_that_ends_without_a_word_is_retried_and_then_fails_with_its_
     assert value("phema_job_seconds_count", {"kind": "train", "state": "failed"}) == 1
     assert value("phema_job_seconds_count", {"kind": "train", "state": "cancelled"}) == 0
     assert value("phema_trainings_running") == 0
+
+
+def test_of_several_trainers_one_counts_the_end_of_a_job(
+    settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
+) -> None:
+    """The one that claimed it, or the last to start since: a restarted trainer goes on with its predecessor's jobs."""
+    counts: dict[str, Meters] = {}
+
+    def trainer(owner: str) -> Reconciler:
+        counts[owner] = Meters("trainer")
+        return Reconciler(settings, local_catalog, ray_jobs, counts[owner], owner=owner)
+
+    def counted(owner: str) -> float | None:
+        labels = {"kind": "train", "state": "failed"}
+        return counts[owner].registry.get_sample_value("phema_job_seconds_count", labels)
+
+    def claimed_by_one(name: str) -> Job:
+        submit(local_catalog, tiny_config(), name=name)
+        with local_catalog.transaction() as tx:
+            job = tx.jobs.claim([JobKind.TRAIN], owner="one", lease_seconds=300)
+            assert job is not None
+            tx.jobs.report(job.id, job.fence, "its driver was heard")
+        return job
+
+    def ended(job: Job, *trainers: Reconciler) -> None:
+        for each in trainers:
+            each.reconcile()
+        with local_catalog.transaction() as tx:
+            tx.jobs.fail(job.id, job.fence, "no", retry=False)
+        for each in trainers:
+            each.reconcile()
+
+    one, other = trainer("one"), trainer("other")
+    for each in (one, other):
+        each.reconcile()
+    ended(claimed_by_one("first"), one, other)
+    assert (counted("one"), counted("other")) == (1, 0)
+    job = claimed_by_one("second")
+    for each in (one, other):
+        each.reconcile()
+    ended(job, trainer("restarted"), one, other)
+    assert (counted("one"), counted("other"), counted("restarted")) == (1, 0, 1)
 
 
 def test_what_ray_refuses_of_a_job_is_said_once_with_its_ids(
