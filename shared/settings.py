@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1)] = 5
     """Attempts without progress before a job fails."""
     max_running_trainings: Annotated[int, Field(ge=1)] = 1
-    """Training runs at a time; the others wait in the queue."""
+    """Training runs at a time; the others wait in the queue. More than have room together fail for want of it."""
     worker_actors: Annotated[int, Field(ge=1)] = 1
     """Ray actors per phema worker."""
     actor_cpus: Annotated[float, Field(gt=0)] = 1.0

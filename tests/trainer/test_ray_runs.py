@@ -143,11 +143,14 @@ def test_a_restarted_trainer_adopts_a_training_and_a_cancel_stops_it(trainer: Tr
     assert "ending a cancelled training" not in trainer.log
 
 
+@pytest.mark.slow
 def test_a_training_that_an_actor_leaves_no_room_for_says_so(
     trainer: Trainer, local_catalog: Catalog, tmp_path: Path
 ) -> None:
     """The cluster is large enough, and a phema worker without a job holds one of its CPUs."""
     env = {**trainer.head.env, "PHEMA_STATE_DIR": str(trainer.folder)}
+    trainer.env = {"PHEMA_TRAINING_ROOM_SECONDS": "1.5"}
+    trainer.start()
     worker = WorkerProcess(
         spawn([sys.executable, "-m", "services.phema_worker"], log=tmp_path / "worker.log", env=env),
         tmp_path / "worker.log",
@@ -157,8 +160,6 @@ def test_a_training_that_an_actor_leaves_no_room_for_says_so(
         config = tiny_config(num_workers=LOGICAL_CPUS)
         with local_catalog.transaction() as tx:
             run = tx.runs.create("run", config.model_dump(mode="json"), config.config_hash, config.total_images, 1)
-        trainer.env = {"PHEMA_TRAINING_ROOM_SECONDS": "1.5"}
-        trainer.start()
         done = finished(local_catalog, run.id)
     finally:
         worker.stop()
