@@ -93,8 +93,7 @@ class Probes:
         """In the part's own thread. Raises CatalogError or SnapshotError when the part cannot be used."""
         try:
             check()
-        except (CatalogError, SnapshotError) as error:
-            log.warning("%s is not ready: %s", part, error)
+        except (CatalogError, SnapshotError):
             self._note(part, ready=False)
             raise
         self._note(part, ready=True)
@@ -112,14 +111,16 @@ class Probes:
             self._meters.set(m.API_READY, 0, part=part)
         except (CatalogError, SnapshotError) as error:
             problem = str(error)
+        log.warning("%s is not ready: %s", part, problem)
         return Check(ok=False, detail=problem if explain else None)
 
     def _wait_for(self, part: Part) -> None:
         """Until the scrape has the part's state, or must go on without it."""
         try:
             self._parts[part].answer(SCRAPE_SECONDS)
-        except (CatalogError, SnapshotError):
-            return  # noted where it was met
+        except (CatalogError, SnapshotError) as error:
+            log.warning("%s is not ready: %s", part, error)
+            return
         if self._parts[part].overdue_s >= READY_SECONDS:
             self._meters.set(m.API_READY, 0, part=part)
 
