@@ -24,13 +24,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.report import machine, show
-from services.trainer.batches import Batches
-from services.trainer.group import Group
-from services.trainer.loop import BATCHES_AHEAD, READERS
-from shared.datasets import Prefetcher, open_dataset, stored
-from shared.datasets.writing import new_dataset
-from shared.recipes.config import RunConfig
-from shared.recipes.presets import resolve
+from phema.services.trainer.batches import Batches
+from phema.services.trainer.group import Group
+from phema.services.trainer.loop import BATCHES_AHEAD, READERS
+from phema.shared.datasets import Prefetcher, open_dataset, stored
+from phema.shared.datasets.writing import new_dataset
+from phema.shared.recipes.config import RunConfig
+from phema.shared.recipes.presets import resolve
 
 LIMIT = 0.02
 BATCH = 64

@@ -23,13 +23,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.ema import PowerFunctionEMA
-from shared.edm2.layers import normalize_weights_
-from shared.edm2.loss import uncertainty_loss
-from shared.edm2.networks import build_denoiser
-from shared.edm2.precond import Denoiser
-from shared.recipes.presets import network_preset
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.ema import PowerFunctionEMA
+from phema.shared.edm2.layers import normalize_weights_
+from phema.shared.edm2.loss import uncertainty_loss
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.edm2.precond import Denoiser
+from phema.shared.recipes.presets import network_preset
 
 LIMIT = 0.05
 WARM_UP = 2

@@ -23,15 +23,15 @@ import numpy as np
 import torch
 
 from benchmarks.report import machine, show
-from services.trainer.batches import Batch
-from services.trainer.group import Group
-from services.trainer.magnitudes import magnitudes
-from services.trainer.noise import picture_noise
-from services.trainer.state import TrainingState
-from services.trainer.step import train_step
-from shared.edm2.device import prepare_device
-from shared.recipes.config import RunConfig
-from shared.recipes.presets import resolve
+from phema.services.trainer.batches import Batch
+from phema.services.trainer.group import Group
+from phema.services.trainer.magnitudes import magnitudes
+from phema.services.trainer.noise import picture_noise
+from phema.services.trainer.state import TrainingState
+from phema.services.trainer.step import train_step
+from phema.shared.edm2.device import prepare_device
+from phema.shared.recipes.config import RunConfig
+from phema.shared.recipes.presets import resolve
 
 LIMIT = 0.02
 

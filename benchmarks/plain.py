@@ -1,9 +1,9 @@
-"""Configuration G written the plain way: what the optimisations of `shared.edm2` are measured against.
+"""Configuration G written the plain way: what the optimisations of `phema.shared.edm2` are measured against.
 
 Every layer normalises its weights in every forward pass (in training it first forces them to unit magnitude, in
 place), attention is two einsums around a softmax, blends and concatenations are written as in the paper's equations,
-and all of it runs eagerly. State names are those of `shared.edm2`, so that weights load from one into the other; a
-test holds the outputs equal.
+and all of it runs eagerly. State names are those of `phema.shared.edm2`, so that weights load from one into the
+other; a test holds the outputs equal.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.precond import Denoiser
-from shared.edm2.topology import BlockPlan, Topology, plan_unet
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.precond import Denoiser
+from phema.shared.edm2.topology import BlockPlan, Topology, plan_unet
 
 
 def unit(x: Tensor, dim: list[int]) -> Tensor:
@@ -147,7 +147,7 @@ class PlainUNet(nn.Module):
 
 
 def plain_denoiser(config: NetworkConfig, precision: str = "float32") -> Denoiser:
-    """The whole denoiser; only the network differs from `shared.edm2.networks.build_denoiser`'s."""
+    """The whole denoiser; only the network differs from `phema.shared.edm2.networks.build_denoiser`'s."""
     return Denoiser(
         config,
         unet=PlainUNet(config),

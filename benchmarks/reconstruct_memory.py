@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_run import clean, combine, fill, metadata, shapes
-from shared.snapshots import ObjectStore, S3Options, open_store
-from shared.snapshots.header import arrange, build_header
-from shared.snapshots.local import LocalStore
-from shared.snapshots.profile import Profile
-from shared.snapshots.store import Data, ObjectInfo
-from shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots import ObjectStore, S3Options, open_store
+from phema.shared.snapshots.header import arrange, build_header
+from phema.shared.snapshots.local import LocalStore
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.store import Data, ObjectInfo
+from phema.shared.snapshots.stored import StoredSnapshot
 
 MIB = 2**20
 TARGET = 1.1

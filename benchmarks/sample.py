@@ -1,6 +1,6 @@
 """Images per second of the sampler, and what each optimisation is worth.
 
-The sampler is the product's own (`shared.edm2.sampler`). It is timed beside a plain one: the same Heun steps over
+The sampler is the product's own (`phema.shared.edm2.sampler`). It is timed beside a plain one: the same Heun steps over
 `benchmarks.plain`, which normalises every weight in every evaluation and attends by einsum, eagerly; and with each
 optimisation switched off in turn. Rounds of all variants alternate; ratios come from the fastest round of each.
 
@@ -22,12 +22,12 @@ from benchmarks.peak import compared
 from benchmarks.plain import plain_denoiser
 from benchmarks.report import machine, show
 from benchmarks.switches import IN_NETWORK, IN_SAMPLING, NOTHING
-from shared.edm2.costs import costs
-from shared.edm2.device import prepare_device
-from shared.edm2.networks import build_denoiser
-from shared.edm2.precond import Denoiser, Precision
-from shared.edm2.sampler import sample_batches, sigma_steps
-from shared.recipes.presets import network_preset
+from phema.shared.edm2.costs import costs
+from phema.shared.edm2.device import prepare_device
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.edm2.precond import Denoiser, Precision
+from phema.shared.edm2.sampler import sample_batches, sigma_steps
+from phema.shared.recipes.presets import network_preset
 
 
 @dataclass

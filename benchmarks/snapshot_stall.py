@@ -25,14 +25,14 @@ from typing import Any
 
 import torch
 
-from services.trainer.archive import Archive
-from services.trainer.checkpoint import copied
-from services.trainer.local import claim_locally
-from services.trainer.state import TrainingState
-from shared.catalog import Catalog
-from shared.recipes.presets import resolve
-from shared.snapshots import open_store
-from shared.telemetry import Meters
+from phema.services.trainer.archive import Archive
+from phema.services.trainer.checkpoint import copied
+from phema.services.trainer.local import claim_locally
+from phema.services.trainer.state import TrainingState
+from phema.shared.catalog import Catalog
+from phema.shared.recipes.presets import resolve
+from phema.shared.snapshots import open_store
+from phema.shared.telemetry import Meters
 
 LIMIT = 1.1
 WARM_UP = 2

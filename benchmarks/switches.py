@@ -1,4 +1,4 @@
-"""The optimisations of `shared.edm2`, each with a way to switch it off for a measurement."""
+"""The optimisations of `phema.shared.edm2`, each with a way to switch it off for a measurement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shared.edm2 import layers
+from phema.shared.edm2 import layers
 
 
 def _einsum_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from phema.errors import PhemaError
     from phema.importing import import_run
     from phema.models import load, metadata, sample, save_grid
+    from phema.shared.edm2.ema import PowerFunctionEMA
+    from phema.shared.snapshots.profile import Profile
     from phema.writer import SnapshotWriter
-    from shared.edm2.ema import PowerFunctionEMA
-    from shared.snapshots.profile import Profile
 
 _HOMES = {
     "Client": "phema.client",
     "PhemaError": "phema.errors",
-    "PowerFunctionEMA": "shared.edm2.ema",
-    "Profile": "shared.snapshots.profile",
+    "PowerFunctionEMA": "phema.shared.edm2.ema",
+    "Profile": "phema.shared.snapshots.profile",
     "SnapshotWriter": "phema.writer",
     "import_run": "phema.importing",
     "load": "phema.models",

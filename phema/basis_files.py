@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from shared.catalog import Transaction
-from shared.catalog.content import canonical
-from shared.snapshots.basis import BasisPlan
-from shared.snapshots.errors import CorruptObject
-from shared.snapshots.header import SnapshotMetadata
-from shared.snapshots.store import ObjectInfo
+from phema.shared.catalog import Transaction
+from phema.shared.catalog.content import canonical
+from phema.shared.snapshots.basis import BasisPlan
+from phema.shared.snapshots.errors import CorruptObject
+from phema.shared.snapshots.header import SnapshotMetadata
+from phema.shared.snapshots.store import ObjectInfo
 
 Vector = tuple[ObjectInfo, SnapshotMetadata]
 

@@ -19,13 +19,13 @@ import httpx
 from packaging.requirements import Requirement
 
 from phema.discovery import find_url, running_url
-from shared.catalog import SchemaOutOfDate
-from shared.catalog.errors import CatalogError
-from shared.ray_token import ray_token
-from shared.settings import Settings
-from shared.snapshots.errors import BucketMissing, SnapshotError, StoreDenied, StoreFull
-from shared.telemetry.address import listening_address
-from shared.wiring import catalog_from, store_from
+from phema.shared.catalog import SchemaOutOfDate
+from phema.shared.catalog.errors import CatalogError
+from phema.shared.ray_token import ray_token
+from phema.shared.settings import Settings
+from phema.shared.snapshots.errors import BucketMissing, SnapshotError, StoreDenied, StoreFull
+from phema.shared.telemetry.address import listening_address
+from phema.shared.wiring import catalog_from, store_from
 
 State = Literal["ok", "warning", "wrong"]
 TIMEOUT_SECONDS = 10.0
@@ -146,12 +146,12 @@ def api(settings: Settings) -> str:
 
 def trainer(settings: Settings, *, here: bool = False) -> str:
     """A trainer said lately that it lives."""
-    return _announced(settings, "trainer", "start `python -m services.trainer` and read its log", here)
+    return _announced(settings, "trainer", "start `python -m phema.services.trainer` and read its log", here)
 
 
 def worker(settings: Settings, *, here: bool = False) -> str:
     """A phema worker said lately that it lives."""
-    return _announced(settings, "worker", "start `python -m services.phema_worker` and read its log", here)
+    return _announced(settings, "worker", "start `python -m phema.services.phema_worker` and read its log", here)
 
 
 def clock(settings: Settings) -> str:

@@ -17,8 +17,8 @@ from matplotlib.ticker import FuncFormatter
 
 from phema.records import Metrics, Plan
 from phema.screen import figure as figure_text
-from shared.snapshots.profile import Profile
-from shared.snapshots.weighting import weighting
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.weighting import weighting
 
 DPI = 150
 WIDTH = 8.0

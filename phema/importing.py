@@ -15,18 +15,18 @@ from pydantic import ValidationError
 from phema.client import Client
 from phema.errors import InvalidArgument, NotFound
 from phema.records import Run
+from phema.shared.datasets import DATASETS, DatasetError, check_dataset
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.recipes.config import SIGMA_REL_LIMIT, DatasetConfig, RunConfig
+from phema.shared.recipes.mistakes import invalid
+from phema.shared.recipes.presets import PRESETS, UnknownPreset, network_preset
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.naming import ForeignSnapshot, listed_files, matching_files, published_files
+from phema.shared.snapshots.foreign.published import read_published
+from phema.shared.snapshots.foreign.weights import ForeignWeights, published_weights, state_dict_weights
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.store import ObjectStore
 from phema.writer import SnapshotWriter
-from shared.datasets import DATASETS, DatasetError, check_dataset
-from shared.edm2.config import NetworkConfig
-from shared.recipes.config import SIGMA_REL_LIMIT, DatasetConfig, RunConfig
-from shared.recipes.mistakes import invalid
-from shared.recipes.presets import PRESETS, UnknownPreset, network_preset
-from shared.snapshots.foreign.errors import ForeignFileRefused
-from shared.snapshots.foreign.naming import ForeignSnapshot, listed_files, matching_files, published_files
-from shared.snapshots.foreign.published import read_published
-from shared.snapshots.foreign.weights import ForeignWeights, published_weights, state_dict_weights
-from shared.snapshots.profile import Profile
-from shared.snapshots.store import ObjectStore
 
 PRESET = "imported"
 """What stands for a preset in the configuration of an imported run."""

@@ -12,13 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from phema.errors import InvalidArgument
-from shared.datasets.grid import picture_grid
-from shared.edm2 import sampler
-from shared.edm2.precond import Denoiser, Precision
-from shared.snapshots.errors import CorruptObject
-from shared.snapshots.file import read_path
-from shared.snapshots.header import SnapshotMetadata
-from shared.snapshots.model import load_denoiser
+from phema.shared.datasets.grid import picture_grid
+from phema.shared.edm2 import sampler
+from phema.shared.edm2.precond import Denoiser, Precision
+from phema.shared.snapshots.errors import CorruptObject
+from phema.shared.snapshots.file import read_path
+from phema.shared.snapshots.header import SnapshotMetadata
+from phema.shared.snapshots.model import load_denoiser
 
 
 def load(path: str | Path, device: torch.device | str = "cpu", precision: Precision = "float32") -> Denoiser:
@@ -29,7 +29,7 @@ def load(path: str | Path, device: torch.device | str = "cpu", precision: Precis
     `denoiser(x, sigma, class_labels)` is D(x; sigma): x float32 [N, C, H, W], sigma [N] or one number, class_labels
     one-hot [N, label_dim] or None. `denoiser.config` describes the network.
 
-    Raises FileNotFoundError, shared.snapshots.CorruptObject when the file is cut off or no snapshot file, and
+    Raises FileNotFoundError, phema.shared.snapshots.CorruptObject when the file is cut off or no snapshot file, and
     phema.errors.InvalidArgument for a precision that the device does not do.
     """
     if precision not in get_args(Precision):

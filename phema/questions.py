@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from phema.errors import InvalidArgument
-from shared.snapshots.profile import Profile
+from phema.shared.snapshots.profile import Profile
 
 ProfileLike = Profile | Mapping[str, Any] | float
 """A profile, its JSON, or the sigma_rel of a power-function EMA."""

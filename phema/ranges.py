@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
-from shared.recipes.config import SIGMA_REL_LIMIT
+from phema.shared.recipes.config import SIGMA_REL_LIMIT
 
 MOST = 256
 """More values than anyone means; a slip of the keyboard asks for millions."""

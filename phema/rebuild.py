@@ -17,14 +17,14 @@ from typing import Any
 import torch
 
 from phema.basis_files import Vector, add_bases
-from shared.catalog import Catalog, NameTaken, Snapshot, Transaction
-from shared.recipes.config import RunConfig
-from shared.snapshots.errors import CorruptObject, ObjectMissing
-from shared.snapshots.header import SnapshotMetadata, read_header
-from shared.snapshots.layout import run_key, sha256_of_key
-from shared.snapshots.probe import Gatherer
-from shared.snapshots.profile import Profile
-from shared.snapshots.store import ObjectInfo, ObjectStore, digest
+from phema.shared.catalog import Catalog, NameTaken, Snapshot, Transaction
+from phema.shared.recipes.config import RunConfig
+from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
+from phema.shared.snapshots.header import SnapshotMetadata, read_header
+from phema.shared.snapshots.layout import run_key, sha256_of_key
+from phema.shared.snapshots.probe import Gatherer
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.store import ObjectInfo, ObjectStore, digest
 
 Progress = Callable[[int, int], None]
 """Objects done, objects in all."""

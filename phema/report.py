@@ -17,8 +17,8 @@ from phema.figures import DARK, LIGHT, Theme
 from phema.findings import Findings, Trial
 from phema.models import load, save_grid
 from phema.screen import duration, figure
-from shared.datasets import open_dataset
-from shared.recipes.config import RunConfig
+from phema.shared.datasets import open_dataset
+from phema.shared.recipes.config import RunConfig
 
 TIE = 0.01
 """Lengths so close to the best are named beside it."""

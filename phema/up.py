@@ -24,10 +24,10 @@ import httpx
 
 from phema.processes import free_port, port_is_free, spawn, stop, tail
 from phema.ray_head import RayHead, start_ray_head
-from shared.settings import Settings
-from shared.wiring import catalog_from, store_from
+from phema.shared.settings import Settings
+from phema.shared.wiring import catalog_from, store_from
 
-SERVICES = {"api": "services.api", "trainer": "services.trainer", "worker": "services.phema_worker"}
+SERVICES = {"api": "phema.services.api", "trainer": "phema.services.trainer", "worker": "phema.services.phema_worker"}
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
 RESTART_SECONDS = 1.0

@@ -18,21 +18,21 @@ from torch import Tensor
 from phema.client import Client
 from phema.errors import InvalidArgument, ServiceError, ServiceUnreachable
 from phema.records import Run
-from shared.edm2.ema import PowerFunctionEMA
-from shared.edm2.parameters import is_sharded, whole
-from shared.edm2.profiles import ProfileError
-from shared.settings import Settings
-from shared.snapshots.alike import Kind, difference
-from shared.snapshots.errors import CorruptObject, StoreUnreachable
-from shared.snapshots.file import DTYPE_NAMES, encode
-from shared.snapshots.header import SnapshotMetadata, StoredDtype
-from shared.snapshots.layout import snapshot_key
-from shared.snapshots.probe import probe_of
-from shared.snapshots.profile import Profile
-from shared.snapshots.store import ObjectInfo, ObjectStore, open_store
-from shared.snapshots.uploader import BackgroundUploader, UploadCounts
-from shared.snapshots.weighting import weighting
-from shared.wiring import s3_from, store_from
+from phema.shared.edm2.ema import PowerFunctionEMA
+from phema.shared.edm2.parameters import is_sharded, whole
+from phema.shared.edm2.profiles import ProfileError
+from phema.shared.settings import Settings
+from phema.shared.snapshots.alike import Kind, difference
+from phema.shared.snapshots.errors import CorruptObject, StoreUnreachable
+from phema.shared.snapshots.file import DTYPE_NAMES, encode
+from phema.shared.snapshots.header import SnapshotMetadata, StoredDtype
+from phema.shared.snapshots.layout import snapshot_key
+from phema.shared.snapshots.probe import probe_of
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.store import ObjectInfo, ObjectStore, open_store
+from phema.shared.snapshots.uploader import BackgroundUploader, UploadCounts
+from phema.shared.snapshots.weighting import weighting
+from phema.shared.wiring import s3_from, store_from
 
 Origin = Literal["external", "imported"]
 TRANSIENT = (StoreUnreachable, CorruptObject, ServiceUnreachable, ServiceError)
@@ -58,7 +58,7 @@ class SnapshotWriter:
     With `torch.distributed`, make one in every process and call `save` in every process: the first one writes, and
     the others help it to put sharded weights together.
 
-    Raises phema.PhemaError, and shared.snapshots.SnapshotError for a store that cannot be used.
+    Raises phema.PhemaError, and phema.shared.snapshots.SnapshotError for a store that cannot be used.
     """
 
     def __init__(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shared.catalog import Catalog
-from shared.datasets import Dataset, DatasetChoice, OpenRemote, open_dataset
-from shared.settings import Settings
-from shared.snapshots.store import ObjectStore, S3Options, open_store
+from phema.shared.catalog import Catalog
+from phema.shared.datasets import Dataset, DatasetChoice, OpenRemote, open_dataset
+from phema.shared.settings import Settings
+from phema.shared.snapshots.store import ObjectStore, S3Options, open_store
 
 
 def store_from(settings: Settings) -> ObjectStore:

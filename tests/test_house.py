@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.settings import Settings
+from phema.shared.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,9 +26,9 @@ def test_the_arrows_run_one_way() -> None:
         "phema",
         "phema.client",
         "phema.cli",
-        "services.api.app",
-        "shared.edm2.posthoc",
-        "shared.snapshots.foreign.published",
+        "phema.services.api.app",
+        "phema.shared.edm2.posthoc",
+        "phema.shared.snapshots.foreign.published",
     ],
 )
 def test_the_light_rooms_import_neither_torch_nor_ray(module: str) -> None:

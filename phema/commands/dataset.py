@@ -36,7 +36,7 @@ def convert(
     as_json: JsonFlag = False,
 ) -> None:
     """Crop and scale photographs to squares: class folders or dataset.json in, PNG and dataset.json out."""
-    from shared.datasets.converting import convert as run
+    from phema.shared.datasets.converting import convert as run
 
     view = screen(as_json)
     with _plainly(), view.bar("converting") as bar:
@@ -65,8 +65,8 @@ def encode(
     """Encode RGB pictures to latents (mean and standard deviation per pixel) for latent diffusion."""
     view = screen(as_json)
     with _plainly(), view.bar("encoding") as bar:
-        from shared.datasets.vae import Vae
-        from shared.datasets.vae import encode as run
+        from phema.shared.datasets.vae import Vae
+        from phema.shared.datasets.vae import encode as run
 
         count, shape = run(_files(source), destination, Vae(vae, _torch_device(device)), progress=_counted(bar))
     document = {"path": str(destination), "num_pictures": count, "shape": list(shape), "vae": vae}
@@ -91,8 +91,8 @@ def stats(
     if destination is None and "://" in source:
         raise InvalidArgument(f"DEST is needed: statistics cannot lie beside {source}")
     with _plainly(), view.bar("measuring") as bar:
-        from shared.datasets.statistics import beside, measure, save
-        from shared.datasets.stored import dataset_of
+        from phema.shared.datasets.statistics import beside, measure, save
+        from phema.shared.datasets.stored import dataset_of
 
         dataset = dataset_of(_files(source), source, held_out)
         counted = _counted(bar)
@@ -117,7 +117,7 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Show what a dataset holds."""
-    from shared.datasets.stored import Shelf
+    from phema.shared.datasets.stored import Shelf
 
     view = screen(as_json)
     with _plainly():
@@ -160,9 +160,9 @@ def _classes(counts: list[int], names: tuple[str, ...]) -> str:
 
 
 def _files(source: str) -> Any:
-    from shared.datasets import open_files
-    from shared.settings import Settings
-    from shared.wiring import remote_from
+    from phema.shared.datasets import open_files
+    from phema.shared.settings import Settings
+    from phema.shared.wiring import remote_from
 
     return open_files(source, remote=remote_from(Settings()))
 
@@ -186,8 +186,8 @@ def _written(view: Screen, path: Path, what: str) -> None:
 @contextmanager
 def _plainly() -> Iterator[None]:
     """What is wrong with a dataset is the user's to mend; what is wrong with S3 or the hub may pass."""
-    from shared.datasets import DatasetError, HubUnreachable
-    from shared.snapshots.errors import SnapshotError
+    from phema.shared.datasets import DatasetError, HubUnreachable
+    from phema.shared.snapshots.errors import SnapshotError
 
     try:
         yield

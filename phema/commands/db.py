@@ -15,8 +15,8 @@ app = typer.Typer(help="Look after the catalog.", no_args_is_help=True)
 @app.command()
 def upgrade(as_json: JsonFlag = False) -> None:
     """Bring the catalog named by PHEMA_DATABASE_URL (default SQLite in the state folder) to this version's schema."""
-    from shared.settings import Settings
-    from shared.wiring import catalog_from
+    from phema.shared.settings import Settings
+    from phema.shared.wiring import catalog_from
 
     view = screen(as_json)
     with plainly(), closing(catalog_from(Settings())) as catalog:
@@ -28,8 +28,8 @@ def upgrade(as_json: JsonFlag = False) -> None:
 def rebuild(as_json: JsonFlag = False) -> None:
     """Write the catalog anew from the objects in the store. What it knows already stays; safe to repeat."""
     from phema.rebuild import rebuild as from_store
-    from shared.settings import Settings
-    from shared.wiring import catalog_from, store_from
+    from phema.shared.settings import Settings
+    from phema.shared.wiring import catalog_from, store_from
 
     view, settings = screen(as_json), Settings()
     with plainly(), closing(catalog_from(settings)) as catalog, view.bar("reading the store") as bar:

@@ -23,7 +23,7 @@ def doctor(
 ) -> None:
     """Check what a deployment stands on, with the settings of this process; one line each, with how to mend it."""
     from phema.doctor import CHECKS, examine
-    from shared.settings import Settings
+    from phema.shared.settings import Settings
 
     unknown = sorted(set(only or ()) - set(CHECKS))
     if unknown:

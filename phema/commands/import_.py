@@ -55,7 +55,7 @@ def import_(
 ) -> None:
     """Import snapshots that other programs wrote, as a run whose EMA lengths can be chosen."""
     from phema.importing import choose_dataset, import_source, open_source
-    from shared.snapshots.foreign.naming import as_listed
+    from phema.shared.snapshots.foreign.naming import as_listed
 
     view = screen(as_json)
     how: dict[str, Any] = {

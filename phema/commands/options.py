@@ -65,9 +65,9 @@ def client(context: typer.Context) -> Iterator[Client]:
 @contextmanager
 def plainly() -> Iterator[None]:
     """Failures of the machine under a local command (port, database, store) in their own sentence."""
+    from phema.shared.catalog.errors import CatalogError
+    from phema.shared.snapshots.errors import SnapshotError
     from phema.up import CannotStart
-    from shared.catalog.errors import CatalogError
-    from shared.snapshots.errors import SnapshotError
 
     try:
         yield

@@ -9,9 +9,9 @@ from phema.commands.options import JsonFlag, plainly, screen
 
 def prepare(as_json: JsonFlag = False) -> None:
     """Make the bucket where it is missing and bring the catalog to this version's schema. Safe to repeat."""
-    from shared.settings import Settings
-    from shared.snapshots.bucket import make_bucket
-    from shared.wiring import catalog_from, store_from
+    from phema.shared.settings import Settings
+    from phema.shared.snapshots.bucket import make_bucket
+    from phema.shared.wiring import catalog_from, store_from
 
     view, settings = screen(as_json), Settings()
     with plainly(), closing(catalog_from(settings)) as catalog:

@@ -8,7 +8,7 @@ import typer
 
 from phema.commands.options import JsonFlag, screen
 from phema.errors import InvalidArgument
-from shared.recipes.presets import PRESETS, Preset, UnknownPreset, resolve
+from phema.shared.recipes.presets import PRESETS, Preset, UnknownPreset, resolve
 
 app = typer.Typer(help="The recipes a run can start from.")
 

@@ -12,7 +12,7 @@ from typing import Any
 from phema.errors import InvalidArgument
 from phema.questions import profile_of
 from phema.ranges import RangeError, expand, sigma_rels
-from shared.snapshots.profile import Profile
+from phema.shared.snapshots.profile import Profile
 
 
 @dataclass(frozen=True)

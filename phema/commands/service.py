@@ -24,8 +24,8 @@ def up(
     folder: StateDir = None,
 ) -> None:
     """Run everything on this machine in this terminal: API, trainer, worker, Ray. Ctrl-C ends it, cleanly."""
+    from phema.shared.settings import Settings
     from phema.up import main
-    from shared.settings import Settings
 
     given: dict[str, Any] = {"api_port": port, "state_dir": folder}
     settings = Settings(**{field: value for field, value in given.items() if value is not None})

@@ -1,4 +1,4 @@
-"""`python -m services.api`: check what the API stands on, then serve it."""
+"""`python -m phema.services.api`: check what the API stands on, then serve it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import sys
 
 from pydantic import ValidationError
 
-from services.api.app import create_app
-from services.api.server import AddressTaken, serve
-from shared.catalog.errors import CatalogError
-from shared.settings import Settings
-from shared.snapshots.errors import SnapshotError
-from shared.telemetry import configure_logs
-from shared.wiring import catalog_from, store_from
+from phema.services.api.app import create_app
+from phema.services.api.server import AddressTaken, serve
+from phema.shared.catalog.errors import CatalogError
+from phema.shared.settings import Settings
+from phema.shared.snapshots.errors import SnapshotError
+from phema.shared.telemetry import configure_logs
+from phema.shared.wiring import catalog_from, store_from
 
 
 def main() -> int:

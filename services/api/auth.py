@@ -7,8 +7,8 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.api.errors import Unauthorized
-from services.api.problems import render
+from phema.services.api.errors import Unauthorized
+from phema.services.api.problems import render
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 """What anybody may ask: load balancers cannot carry tokens, and the description is public anyway."""

@@ -8,8 +8,8 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.api.errors import TooLarge
-from services.api.problems import render
+from phema.services.api.errors import TooLarge
+from phema.services.api.problems import render
 
 MAX_BODY_BYTES = 2**20
 _SENTENCE = f"the body must be at most {MAX_BODY_BYTES} bytes"

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from services.api.auth import Token
-from services.api.health.service import Probes
-from shared.catalog import Catalog
-from shared.settings import Settings
-from shared.snapshots.store import ObjectStore
-from shared.telemetry import Meters
+from phema.services.api.auth import Token
+from phema.services.api.health.service import Probes
+from phema.shared.catalog import Catalog
+from phema.shared.settings import Settings
+from phema.shared.snapshots.store import ObjectStore
+from phema.shared.telemetry import Meters
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from services.api.errors import Damaged, RangeNotSatisfiable
-from shared.snapshots.store import ObjectStore
+from phema.services.api.errors import Damaged, RangeNotSatisfiable
+from phema.shared.snapshots.store import ObjectStore
 
 CHUNK_BYTES = 2**20
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)

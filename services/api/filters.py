@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from services.api.errors import Invalid
-from shared import catalog
-from shared.catalog import Transaction
+from phema.services.api.errors import Invalid
+from phema.shared import catalog
+from phema.shared.catalog import Transaction
 
 
 def run_id_of(tx: Transaction, run: str | None) -> str | None:

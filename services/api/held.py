@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared import catalog
-from shared.catalog import Transaction
-from shared.snapshots.basis import BasisPlan, StoredBasis
-from shared.snapshots.profile import Profile
-from shared.snapshots.stored import StoredSnapshot
+from phema.shared import catalog
+from phema.shared.catalog import Transaction
+from phema.shared.snapshots.basis import BasisPlan, StoredBasis
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stored import StoredSnapshot
 
 
 @dataclass(frozen=True)

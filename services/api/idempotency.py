@@ -17,11 +17,11 @@ from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from services.api.dependencies import ServicesDep
-from services.api.errors import KeyReused
-from services.api.request_id import request_id_of
-from services.api.schema import Answer
-from shared.catalog import Catalog, Transaction
+from phema.services.api.dependencies import ServicesDep
+from phema.services.api.errors import KeyReused
+from phema.services.api.request_id import request_id_of
+from phema.services.api.schema import Answer
+from phema.shared.catalog import Catalog, Transaction
 
 KeyHeader = Annotated[
     str | None,

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.api.errors import Internal, Unavailable
-from services.api.problems import METHODS, render
-from shared.telemetry import Meters
-from shared.telemetry.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
+from phema.services.api.errors import Internal, Unavailable
+from phema.services.api.problems import METHODS, render
+from phema.shared.telemetry import Meters
+from phema.shared.telemetry.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
 
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 NO_ROUTE = "none"

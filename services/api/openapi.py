@@ -10,9 +10,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from services.api.auth import OPEN_PATHS
-from services.api.errors import Invalid, Problem, Unauthorized, Unavailable
-from services.api.problems import MEDIA_TYPE, documented
+from phema.services.api.auth import OPEN_PATHS
+from phema.services.api.errors import Invalid, Problem, Unauthorized, Unavailable
+from phema.services.api.problems import MEDIA_TYPE, documented
 
 DESCRIPTION = """Train diffusion models the EDM2 way and choose the EMA length after the training run.
 
@@ -48,7 +48,7 @@ def install(app: FastAPI) -> None:
 
 def examples() -> dict[str, dict[str, Any]]:
     """Exchanges by operationId: `method`, `path`, `status`, and, where there are, `request`, `response`, headers."""
-    recorded: dict[str, dict[str, Any]] = json.loads((files("services.api") / EXAMPLES).read_text())
+    recorded: dict[str, dict[str, Any]] = json.loads((files("phema.services.api") / EXAMPLES).read_text())
     return recorded
 
 

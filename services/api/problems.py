@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from services.api.errors import (
+from phema.services.api.errors import (
     BadRequest,
     Damaged,
     Internal,
@@ -25,10 +25,10 @@ from services.api.errors import (
     TooLarge,
     Unavailable,
 )
-from services.api.request_id import request_id_of
-from services.api.validation import explain
-from shared.catalog import errors as catalog
-from shared.snapshots import errors as store
+from phema.services.api.request_id import request_id_of
+from phema.services.api.validation import explain
+from phema.shared.catalog import errors as catalog
+from phema.shared.snapshots import errors as store
 
 MEDIA_TYPE = "application/problem+json"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -8,7 +8,7 @@ from typing import Annotated, Generic, TypeVar
 from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
-from shared.catalog import JobKind, JobState
+from phema.shared.catalog import JobKind, JobState
 
 MAX_COUNT = 2**53 - 1
 """Largest integer that JSON, JavaScript and both databases carry exactly."""

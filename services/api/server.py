@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from shared.settings import Settings
+from phema.shared.settings import Settings
 
 GRACE_SECONDS = 10
 """What requests under way have to finish after a signal; downloads that take longer are resumed by their clients."""

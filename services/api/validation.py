@@ -12,7 +12,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
-from services.api.errors import BadRequest, FieldError, Invalid, Place, Problem
+from phema.services.api.errors import BadRequest, FieldError, Invalid, Place, Problem
 
 _LONGEST = 60
 

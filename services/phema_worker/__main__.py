@@ -1,4 +1,4 @@
-"""`python -m services.phema_worker`: claim reconstruction and evaluation jobs until SIGTERM or SIGINT."""
+"""`python -m phema.services.phema_worker`: claim reconstruction and evaluation jobs until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import threading
 import ray
 from pydantic import ValidationError
 
-from services.phema_worker.worker import Worker
-from shared.catalog import CatalogError
-from shared.settings import Settings
-from shared.snapshots.errors import SnapshotError
-from shared.telemetry import configure_logs
-from shared.wiring import catalog_from, store_from
+from phema.services.phema_worker.worker import Worker
+from phema.shared.catalog import CatalogError
+from phema.shared.settings import Settings
+from phema.shared.snapshots.errors import SnapshotError
+from phema.shared.telemetry import configure_logs
+from phema.shared.wiring import catalog_from, store_from
 
 
 def main() -> int:

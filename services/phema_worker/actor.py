@@ -9,10 +9,10 @@ from typing import Any
 
 import ray
 
-from services.phema_worker.tasks import Outcome, Stopped, Task
-from services.phema_worker.watch import Watch
-from shared.settings import Settings
-from shared.telemetry import configure_logs, process_log_fields
+from phema.services.phema_worker.tasks import Outcome, Stopped, Task
+from phema.services.phema_worker.watch import Watch
+from phema.shared.settings import Settings
+from phema.shared.telemetry import configure_logs, process_log_fields
 
 IDLE = (0.0, "")
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ class PhemaActor:
     """Runs in a process of its own, which alone imports torch."""
 
     def __init__(self, settings: Settings) -> None:
-        from services.phema_worker.workbench import Workbench
+        from phema.services.phema_worker.workbench import Workbench
 
         configure_logs("worker", level=settings.log_level)
         self._bench = Workbench(settings)

@@ -11,10 +11,10 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from services.phema_worker.records import record
-from services.phema_worker.tasks import Done, Failed, Outcome, Stopped, Task
-from shared.catalog import Catalog, CatalogUnreachable, Job, JobState, LeaseLost, Transaction
-from shared.settings import Settings
+from phema.services.phema_worker.records import record
+from phema.services.phema_worker.tasks import Done, Failed, Outcome, Stopped, Task
+from phema.shared.catalog import Catalog, CatalogUnreachable, Job, JobState, LeaseLost, Transaction
+from phema.shared.settings import Settings
 
 log = logging.getLogger(__name__)
 

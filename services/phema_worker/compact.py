@@ -10,12 +10,12 @@ from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
-from services.phema_worker.tasks import CompactTask, Done, Output
-from shared.catalog import Basis, Job, Transaction, submission_id
-from shared.snapshots.layout import basis_key
-from shared.snapshots.profile import Profile
-from shared.snapshots.spans import PASS_VERSION
-from shared.snapshots.stored import StoredSnapshot
+from phema.services.phema_worker.tasks import CompactTask, Done, Output
+from phema.shared.catalog import Basis, Job, Transaction, submission_id
+from phema.shared.snapshots.layout import basis_key
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.spans import PASS_VERSION
+from phema.shared.snapshots.stored import StoredSnapshot
 
 
 def compact_task(tx: Transaction, job: Job) -> CompactTask | None:

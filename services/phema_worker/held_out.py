@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from shared.datasets import Pictures
-from shared.edm2.layers import frozen_weights
-from shared.edm2.loss import loss_weight
-from shared.edm2.precond import Denoiser
+from phema.shared.datasets import Pictures
+from phema.shared.edm2.layers import frozen_weights
+from phema.shared.edm2.loss import loss_weight
+from phema.shared.edm2.precond import Denoiser
 
 NUM_LEVELS = 8
 _SEED = 297

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shared.datasets.grid import picture_grid
+from phema.shared.datasets.grid import picture_grid
 
 
 def grid_png(pictures: NDArray[np.float32], columns: int) -> bytes:

@@ -8,9 +8,9 @@ from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
-from services.phema_worker.compact import compact_task, record_basis
-from services.phema_worker.retain import record_removal, retain_task
-from services.phema_worker.tasks import (
+from phema.services.phema_worker.compact import compact_task, record_basis
+from phema.services.phema_worker.retain import record_removal, retain_task
+from phema.services.phema_worker.tasks import (
     CompactTask,
     Done,
     EvaluateTask,
@@ -20,11 +20,11 @@ from services.phema_worker.tasks import (
     Task,
     Weights,
 )
-from shared.catalog import Evaluation, Job, JobKind, Reconstruction, Transaction, submission_id
-from shared.snapshots.layout import pictures_key, reconstruction_key
-from shared.snapshots.profile import Profile
-from shared.snapshots.spans import PASS_VERSION
-from shared.snapshots.stored import StoredSnapshot
+from phema.shared.catalog import Evaluation, Job, JobKind, Reconstruction, Transaction, submission_id
+from phema.shared.snapshots.layout import pictures_key, reconstruction_key
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.spans import PASS_VERSION
+from phema.shared.snapshots.stored import StoredSnapshot
 
 _SWEPT_ATTEMPTS = 16
 

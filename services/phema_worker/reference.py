@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from services.phema_worker.watch import Watch
-from shared.datasets import Dataset
-from shared.datasets.statistics import measure, stored
-from shared.edm2.frechet import Moments
+from phema.services.phema_worker.watch import Watch
+from phema.shared.datasets import Dataset
+from phema.shared.datasets.statistics import measure, stored
+from phema.shared.edm2.frechet import Moments
 
 _KEPT = 8
 _known: dict[tuple[str, int], Moments] = {}

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.phema_worker.tasks import Done, RetainTask
-from services.phema_worker.watch import Watch
-from shared.catalog import Job, Transaction, submission_id
-from shared.snapshots.store import ObjectStore
+from phema.services.phema_worker.tasks import Done, RetainTask
+from phema.services.phema_worker.watch import Watch
+from phema.shared.catalog import Job, Transaction, submission_id
+from phema.shared.snapshots.store import ObjectStore
 
 
 def retain_task(tx: Transaction, job: Job) -> RetainTask | None:

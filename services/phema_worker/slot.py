@@ -10,14 +10,23 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from services.phema_worker.actor import start_actor
-from services.phema_worker.attempt import Attempt, Unresponsive
-from services.phema_worker.records import ImpossibleJob, task_of
-from services.phema_worker.tasks import CompactTask, Done, Failed, Outcome, ReconstructTask, RetainTask, Stopped, Task
-from shared.catalog import Catalog, CatalogUnreachable, Job, JobKind, JobState, NotFound
-from shared.settings import Settings
-from shared.telemetry import Meters, log_fields
-from shared.telemetry import metrics as m
+from phema.services.phema_worker.actor import start_actor
+from phema.services.phema_worker.attempt import Attempt, Unresponsive
+from phema.services.phema_worker.records import ImpossibleJob, task_of
+from phema.services.phema_worker.tasks import (
+    CompactTask,
+    Done,
+    Failed,
+    Outcome,
+    ReconstructTask,
+    RetainTask,
+    Stopped,
+    Task,
+)
+from phema.shared.catalog import Catalog, CatalogUnreachable, Job, JobKind, JobState, NotFound
+from phema.shared.settings import Settings
+from phema.shared.telemetry import Meters, log_fields
+from phema.shared.telemetry import metrics as m
 
 log = logging.getLogger(__name__)
 

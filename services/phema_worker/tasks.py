@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from shared.snapshots.header import StoredDtype
-from shared.snapshots.profile import Profile
-from shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.header import StoredDtype
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stored import StoredSnapshot
 
 
 @dataclass(frozen=True)

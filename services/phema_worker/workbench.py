@@ -12,9 +12,9 @@ from importlib.metadata import version
 import torch
 from pydantic import ValidationError
 
-from services.phema_worker.evaluate import NotFinite, Scores, evaluate
-from services.phema_worker.retain import delete_objects
-from services.phema_worker.tasks import (
+from phema.services.phema_worker.evaluate import NotFinite, Scores, evaluate
+from phema.services.phema_worker.retain import delete_objects
+from phema.services.phema_worker.tasks import (
     Done,
     EvaluateTask,
     Failed,
@@ -27,20 +27,20 @@ from services.phema_worker.tasks import (
     Weights,
     Written,
 )
-from services.phema_worker.watch import Cancelled, Watch
-from shared.datasets import DatasetError, HubUnreachable
-from shared.edm2.device import prepare_device
-from shared.edm2.frechet import FrechetError
-from shared.edm2.heun import SamplerError
-from shared.recipes.config import EvaluationRecipe, RunConfig
-from shared.settings import Settings
-from shared.snapshots.errors import CorruptObject, ObjectMissing, SnapshotError
-from shared.snapshots.file import SnapshotMetadata, read_header
-from shared.snapshots.header import is_average
-from shared.snapshots.model import LoadedModel, load_model
-from shared.snapshots.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
-from shared.snapshots.store import ObjectInfo
-from shared.wiring import remote_from, store_from
+from phema.services.phema_worker.watch import Cancelled, Watch
+from phema.shared.datasets import DatasetError, HubUnreachable
+from phema.shared.edm2.device import prepare_device
+from phema.shared.edm2.frechet import FrechetError
+from phema.shared.edm2.heun import SamplerError
+from phema.shared.recipes.config import EvaluationRecipe, RunConfig
+from phema.shared.settings import Settings
+from phema.shared.snapshots.errors import CorruptObject, ObjectMissing, SnapshotError
+from phema.shared.snapshots.file import SnapshotMetadata, read_header
+from phema.shared.snapshots.header import is_average
+from phema.shared.snapshots.model import LoadedModel, load_model
+from phema.shared.snapshots.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
+from phema.shared.snapshots.store import ObjectInfo
+from phema.shared.wiring import remote_from, store_from
 
 log = logging.getLogger(__name__)
 

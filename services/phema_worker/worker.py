@@ -10,11 +10,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from services.phema_worker.slot import KINDS, Slot
-from shared.catalog import Catalog, CatalogUnreachable, JobState
-from shared.settings import Settings
-from shared.telemetry import Meters, log_fields, serve_metrics
-from shared.telemetry.metrics import JOB_SECONDS
+from phema.services.phema_worker.slot import KINDS, Slot
+from phema.shared.catalog import Catalog, CatalogUnreachable, JobState
+from phema.shared.settings import Settings
+from phema.shared.telemetry import Meters, log_fields, serve_metrics
+from phema.shared.telemetry.metrics import JOB_SECONDS
 
 log = logging.getLogger(__name__)
 

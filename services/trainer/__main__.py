@@ -1,4 +1,4 @@
-"""The trainer service: `python -m services.trainer`. SIGTERM ends it; trainings that run go on and are adopted."""
+"""The trainer service, `python -m phema.services.trainer`. After SIGTERM, running trainings go on and are adopted."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import socket
 import sys
 import threading
 
-from services.trainer.announce import announced
-from services.trainer.ray_jobs import RayJobs
-from services.trainer.reconciler import Reconciler
-from shared.catalog import CatalogError
-from shared.settings import Settings
-from shared.snapshots import SnapshotError
-from shared.telemetry import Meters, configure_logs
-from shared.wiring import catalog_from, store_from
+from phema.services.trainer.announce import announced
+from phema.services.trainer.ray_jobs import RayJobs
+from phema.services.trainer.reconciler import Reconciler
+from phema.shared.catalog import CatalogError
+from phema.shared.settings import Settings
+from phema.shared.snapshots import SnapshotError
+from phema.shared.telemetry import Meters, configure_logs
+from phema.shared.wiring import catalog_from, store_from
 
 
 def main() -> int:

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from shared.catalog import Catalog, CatalogUnreachable
-from shared.telemetry import Meters, serve_metrics
+from phema.shared.catalog import Catalog, CatalogUnreachable
+from phema.shared.telemetry import Meters, serve_metrics
 
 TOUCH_SECONDS = 5.0
 _log = logging.getLogger(__name__)

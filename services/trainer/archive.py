@@ -12,20 +12,20 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from services.trainer.attempt import Attempt
-from services.trainer.checkpoint import copied, encode_checkpoint, forget
-from services.trainer.profiles import profile_of, tracked_profiles
-from services.trainer.state import TrainingState
-from shared.catalog import Catalog, CatalogUnreachable
-from shared.snapshots import CorruptObject, ObjectInfo, ObjectStore, StoreUnreachable
-from shared.snapshots.file import encode
-from shared.snapshots.header import SnapshotMetadata
-from shared.snapshots.layout import checkpoint_key, run_key, snapshot_key
-from shared.snapshots.probe import probe_of
-from shared.snapshots.profile import Profile
-from shared.snapshots.store import Data
-from shared.snapshots.uploader import BackgroundUploader, Produce, Register
-from shared.telemetry import Meters, metrics
+from phema.services.trainer.attempt import Attempt
+from phema.services.trainer.checkpoint import copied, encode_checkpoint, forget
+from phema.services.trainer.profiles import profile_of, tracked_profiles
+from phema.services.trainer.state import TrainingState
+from phema.shared.catalog import Catalog, CatalogUnreachable
+from phema.shared.snapshots import CorruptObject, ObjectInfo, ObjectStore, StoreUnreachable
+from phema.shared.snapshots.file import encode
+from phema.shared.snapshots.header import SnapshotMetadata
+from phema.shared.snapshots.layout import checkpoint_key, run_key, snapshot_key
+from phema.shared.snapshots.probe import probe_of
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.store import Data
+from phema.shared.snapshots.uploader import BackgroundUploader, Produce, Register
+from phema.shared.telemetry import Meters, metrics
 
 CHECKPOINTS_KEPT = 2
 TRANSIENT = (StoreUnreachable, CorruptObject, CatalogUnreachable)

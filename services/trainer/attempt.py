@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from shared.catalog import Catalog, Job, JobState, LeaseLost, Run, Transaction
-from shared.recipes.config import RunConfig
+from phema.shared.catalog import Catalog, Job, JobState, LeaseLost, Run, Transaction
+from phema.shared.recipes.config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from services.trainer.group import Group
-from services.trainer.noise import picture_noise
-from shared.datasets import Dataset, EpochSampler
-from shared.edm2.device import memory_format
-from shared.edm2.seeding import picture_seeds
-from shared.recipes.config import RunConfig
+from phema.services.trainer.group import Group
+from phema.services.trainer.noise import picture_noise
+from phema.shared.datasets import Dataset, EpochSampler
+from phema.shared.edm2.device import memory_format
+from phema.shared.edm2.seeding import picture_seeds
+from phema.shared.recipes.config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pyarrow.fs
 
-from shared.settings import Settings
+from phema.shared.settings import Settings
 
 FOLDER = "ray-train"
 

@@ -8,9 +8,9 @@ import time
 from types import TracebackType
 from typing import Self
 
-from services.trainer.attempt import Attempt
-from services.trainer.group import Group
-from shared.catalog import Catalog, CatalogError, LeaseLost
+from phema.services.trainer.attempt import Attempt
+from phema.services.trainer.group import Group
+from phema.shared.catalog import Catalog, CatalogError, LeaseLost
 
 POLL_SECONDS = 2.0
 """Between two looks at the catalog; a cancelled run says as often that it obeys."""

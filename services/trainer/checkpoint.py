@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from services.trainer.attempt import Attempt
-from services.trainer.group import Group
-from services.trainer.state import TrainingState
-from shared.catalog import Catalog, Checkpoint
-from shared.snapshots import CorruptObject, ObjectMissing, ObjectStore
+from phema.services.trainer.attempt import Attempt
+from phema.services.trainer.group import Group
+from phema.services.trainer.state import TrainingState
+from phema.shared.catalog import Catalog, Checkpoint
+from phema.shared.snapshots import CorruptObject, ObjectMissing, ObjectStore
 
 FORMAT = 1
 _log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.recipes.config import RunConfig
+from phema.shared.recipes.config import RunConfig
 
 
 class UnsupportedPrecision(ValueError):

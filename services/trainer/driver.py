@@ -1,4 +1,4 @@
-"""The driver of one attempt: `python -m services.trainer.driver --job ID --fence N`, submitted to Ray as a job.
+"""The driver of one attempt: `python -m phema.services.trainer.driver --job ID --fence N`, submitted to Ray as a job.
 
 It sends heartbeats that carry its fence, runs Ray Train, and writes the terminal row, unless a worker has (see
 `outcome`). When its lease is lost it ends at once; when it dies, the trainer retries.
@@ -19,23 +19,23 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
-from services.trainer.attempt import Attempt, load_attempt
-from services.trainer.bookkeeping import bookkeeping
-from services.trainer.device import UnsupportedPrecision, check_precision
-from services.trainer.environment import MissingSecret, check_secrets
-from services.trainer.heartbeat import EXIT_LOST, Heartbeat
-from services.trainer.outcome import conclude, end_once
-from services.trainer.worker import run_worker
-from shared.catalog import Catalog, JobState, LeaseLost, Transaction
-from shared.datasets import DatasetError, check_dataset
-from shared.settings import Settings
-from shared.snapshots import SnapshotError
-from shared.telemetry import configure_logs, process_log_fields
-from shared.wiring import catalog_from, dataset_from, store_from
+from phema.services.trainer.attempt import Attempt, load_attempt
+from phema.services.trainer.bookkeeping import bookkeeping
+from phema.services.trainer.device import UnsupportedPrecision, check_precision
+from phema.services.trainer.environment import MissingSecret, check_secrets
+from phema.services.trainer.heartbeat import EXIT_LOST, Heartbeat
+from phema.services.trainer.outcome import conclude, end_once
+from phema.services.trainer.worker import run_worker
+from phema.shared.catalog import Catalog, JobState, LeaseLost, Transaction
+from phema.shared.datasets import DatasetError, check_dataset
+from phema.shared.settings import Settings
+from phema.shared.snapshots import SnapshotError
+from phema.shared.telemetry import configure_logs, process_log_fields
+from phema.shared.wiring import catalog_from, dataset_from, store_from
 
 WORKER_RESTARTS = 3
 """Times that Ray Train starts the workers again within one attempt."""
-_log = logging.getLogger("services.trainer.driver")  # it runs as __main__
+_log = logging.getLogger("phema.services.trainer.driver")  # it runs as __main__
 
 
 class CannotTrain(ValueError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from shared.settings import Settings
+from phema.shared.settings import Settings
 
 FIELDS = (
     "state_dir",

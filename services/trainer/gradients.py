@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from services.trainer.group import Group
+from phema.services.trainer.group import Group
 
 CHUNK = 2**26
 """Elements looked at together: the largest networks have billions, and comparing them all at once takes as many bytes

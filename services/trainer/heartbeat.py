@@ -10,9 +10,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
-from services.trainer.attempt import Attempt
-from services.trainer.outcome import has_ended
-from shared.catalog import Catalog, CatalogUnreachable, JobState, LeaseLost, Transaction
+from phema.services.trainer.attempt import Attempt
+from phema.services.trainer.outcome import has_ended
+from phema.shared.catalog import Catalog, CatalogUnreachable, JobState, LeaseLost, Transaction
 
 EXIT_LOST = 3
 """Exit code of a driver that has lost its lease."""

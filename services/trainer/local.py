@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from services.trainer.attempt import Attempt, attempt_at, load_attempt
-from services.trainer.group import Group
-from services.trainer.loop import train
-from services.trainer.outcome import conclude
-from shared.catalog import Catalog, Job, JobKind, Run
-from shared.recipes.config import RunConfig
-from shared.snapshots import ObjectStore
-from shared.telemetry import Meters
+from phema.services.trainer.attempt import Attempt, attempt_at, load_attempt
+from phema.services.trainer.group import Group
+from phema.services.trainer.loop import train
+from phema.services.trainer.outcome import conclude
+from phema.shared.catalog import Catalog, Job, JobKind, Run
+from phema.shared.recipes.config import RunConfig
+from phema.shared.snapshots import ObjectStore
+from phema.shared.telemetry import Meters
 
 LEASE_SECONDS = 3600.0
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 
-from services.trainer.archive import Archive
-from services.trainer.attempt import Attempt
-from services.trainer.batches import Batches
-from services.trainer.cancel import Cancel
-from services.trainer.checkpoint import resume
-from services.trainer.device import check_precision
-from services.trainer.group import Group, GroupError
-from services.trainer.state import TrainingState
-from services.trainer.status import Status
-from services.trainer.step import train_step
-from shared.catalog import Catalog
-from shared.datasets import DatasetError, OpenRemote, check_dataset, open_dataset
-from shared.datasets.prefetch import Prefetcher
-from shared.edm2.device import prepare_device
-from shared.recipes.config import DatasetConfig
-from shared.snapshots import ObjectStore
-from shared.telemetry import Meters
+from phema.services.trainer.archive import Archive
+from phema.services.trainer.attempt import Attempt
+from phema.services.trainer.batches import Batches
+from phema.services.trainer.cancel import Cancel
+from phema.services.trainer.checkpoint import resume
+from phema.services.trainer.device import check_precision
+from phema.services.trainer.group import Group, GroupError
+from phema.services.trainer.state import TrainingState
+from phema.services.trainer.status import Status
+from phema.services.trainer.step import train_step
+from phema.shared.catalog import Catalog
+from phema.shared.datasets import DatasetError, OpenRemote, check_dataset, open_dataset
+from phema.shared.datasets.prefetch import Prefetcher
+from phema.shared.edm2.device import prepare_device
+from phema.shared.recipes.config import DatasetConfig
+from phema.shared.snapshots import ObjectStore
+from phema.shared.telemetry import Meters
 
 BATCHES_AHEAD = 3
 READERS = 2

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from services.trainer.batches import Batch
-from services.trainer.state import TrainingState
-from shared.edm2.magnitudes import ActivationMagnitudes, weight_magnitudes
-from shared.edm2.precond import Denoiser
-from shared.recipes.config import RunConfig
+from phema.services.trainer.batches import Batch
+from phema.services.trainer.state import TrainingState
+from phema.shared.edm2.magnitudes import ActivationMagnitudes, weight_magnitudes
+from phema.shared.edm2.precond import Denoiser
+from phema.shared.recipes.config import RunConfig
 
 
 def magnitudes_due(config: RunConfig, num_images: int) -> bool:

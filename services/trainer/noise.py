@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.edm2.seeding import picture_seeds
+from phema.shared.edm2.seeding import picture_seeds
 
 
 def picture_noise(

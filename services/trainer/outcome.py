@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from services.trainer.attempt import Attempt
-from services.trainer.checkpoint import CheckpointError
-from services.trainer.device import UnsupportedPrecision
-from services.trainer.profiles import profile_of, tracked_profiles
-from shared.catalog import Catalog, JobState, LeaseLost, Transaction
-from shared.datasets import DatasetError
+from phema.services.trainer.attempt import Attempt
+from phema.services.trainer.checkpoint import CheckpointError
+from phema.services.trainer.device import UnsupportedPrecision
+from phema.services.trainer.profiles import profile_of, tracked_profiles
+from phema.shared.catalog import Catalog, JobState, LeaseLost, Transaction
+from phema.shared.datasets import DatasetError
 
 FINAL_ERRORS = (DatasetError, UnsupportedPrecision, CheckpointError)
 """What another try would meet again."""

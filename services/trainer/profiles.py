@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shared.catalog import Snapshot
-from shared.recipes.config import RunConfig
-from shared.snapshots.profile import Profile
+from phema.shared.catalog import Snapshot
+from phema.shared.recipes.config import RunConfig
+from phema.shared.snapshots.profile import Profile
 
 
 def tracked_profiles(config: RunConfig) -> tuple[Profile, ...]:

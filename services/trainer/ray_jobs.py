@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import httpx
 
-from shared.ray_token import ray_token
+from phema.shared.ray_token import ray_token
 
 TIMEOUT_SECONDS = 10.0
 # What Ray adds to a submission's log (its own notes; workers' lines begin with an escape), and the driver's JSON logs.

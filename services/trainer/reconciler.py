@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from services.trainer.environment import job_environment
-from services.trainer.ray_jobs import RayJob, RayJobs, RayUnavailable
-from shared.catalog import Catalog, CatalogUnreachable, Job, JobKind, JobState, LeaseLost, submission_id
-from shared.settings import Settings
-from shared.telemetry import Meters, log_fields, metrics
+from phema.services.trainer.environment import job_environment
+from phema.services.trainer.ray_jobs import RayJob, RayJobs, RayUnavailable
+from phema.shared.catalog import Catalog, CatalogUnreachable, Job, JobKind, JobState, LeaseLost, submission_id
+from phema.shared.settings import Settings
+from phema.shared.telemetry import Meters, log_fields, metrics
 
 CANCEL_GRACE_SECONDS = 30.0
 """A cancelled training whose message does not change for so long is ended: one that obeys keeps saying what it does."""
@@ -132,7 +132,7 @@ class Reconciler:
 
     def _submit(self, job: Job) -> None:
         passed, inherited = job_environment(self._settings)
-        command = [sys.executable, "-m", "services.trainer.driver", "--job", job.id, "--fence", str(job.fence)]
+        command = [sys.executable, "-m", "phema.services.trainer.driver", "--job", job.id, "--fence", str(job.fence)]
         if inherited:
             command += ["--inherits", ",".join(inherited)]
         self._ray.submit(

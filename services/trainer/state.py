@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from services.trainer.gradients import FlatGradients
-from services.trainer.profiles import tracked_profiles
-from shared.datasets import DatasetError
-from shared.edm2.device import memory_format
-from shared.edm2.ema import PowerFunctionEMA, TraditionalEMA
-from shared.edm2.loss import denoising_loss
-from shared.edm2.networks import build_denoiser
-from shared.recipes.config import RunConfig
-from shared.snapshots.profile import Profile
+from phema.services.trainer.gradients import FlatGradients
+from phema.services.trainer.profiles import tracked_profiles
+from phema.shared.datasets import DatasetError
+from phema.shared.edm2.device import memory_format
+from phema.shared.edm2.ema import PowerFunctionEMA, TraditionalEMA
+from phema.shared.edm2.loss import denoising_loss
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.recipes.config import RunConfig
+from phema.shared.snapshots.profile import Profile
 
 
 class TrainingState:

@@ -7,16 +7,16 @@ import time
 
 import torch
 
-from services.trainer.attempt import Attempt
-from services.trainer.batches import Batch
-from services.trainer.group import Group
-from services.trainer.magnitudes import magnitudes, magnitudes_due
-from services.trainer.noise_levels import LossByNoise
-from services.trainer.state import TrainingState
-from services.trainer.step import StepFigures
-from services.trainer.stopwatch import Stopwatch, peak_memory
-from shared.catalog import Catalog, CatalogUnreachable
-from shared.telemetry import Meters, metrics
+from phema.services.trainer.attempt import Attempt
+from phema.services.trainer.batches import Batch
+from phema.services.trainer.group import Group
+from phema.services.trainer.magnitudes import magnitudes, magnitudes_due
+from phema.services.trainer.noise_levels import LossByNoise
+from phema.services.trainer.state import TrainingState
+from phema.services.trainer.step import StepFigures
+from phema.services.trainer.stopwatch import Stopwatch, peak_memory
+from phema.shared.catalog import Catalog, CatalogUnreachable
+from phema.shared.telemetry import Meters, metrics
 
 _log = logging.getLogger(__name__)
 

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from services.trainer.batches import Batch
-from services.trainer.group import Group
-from services.trainer.state import TrainingState
-from services.trainer.stopwatch import Stopwatch
-from shared.edm2.layers import normalize_weights_
-from shared.edm2.schedule import learning_rate
-from shared.edm2.seeding import iteration_seed
-from shared.recipes.config import RunConfig
+from phema.services.trainer.batches import Batch
+from phema.services.trainer.group import Group
+from phema.services.trainer.state import TrainingState
+from phema.services.trainer.stopwatch import Stopwatch
+from phema.shared.edm2.layers import normalize_weights_
+from phema.shared.edm2.schedule import learning_rate
+from phema.shared.edm2.seeding import iteration_seed
+from phema.shared.recipes.config import RunConfig
 
 PICTURES_PER_PASS = 64
 """Of the authors' GPUs: 32 share a batch of 2048 (Karras et al. 2024, Table 6)."""

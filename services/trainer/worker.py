@@ -10,15 +10,15 @@ import ray.train
 import ray.train.torch
 import torch
 
-from services.trainer.announce import announced
-from services.trainer.attempt import load_attempt
-from services.trainer.group import Group
-from services.trainer.loop import train
-from services.trainer.outcome import final_errors_end_the_job
-from shared.catalog import LeaseLost
-from shared.settings import Settings
-from shared.telemetry import Meters, configure_logs
-from shared.wiring import catalog_from, remote_from, store_from
+from phema.services.trainer.announce import announced
+from phema.services.trainer.attempt import load_attempt
+from phema.services.trainer.group import Group
+from phema.services.trainer.loop import train
+from phema.services.trainer.outcome import final_errors_end_the_job
+from phema.shared.catalog import LeaseLost
+from phema.shared.settings import Settings
+from phema.shared.telemetry import Meters, configure_logs
+from phema.shared.wiring import catalog_from, remote_from, store_from
 
 _log = logging.getLogger(__name__)
 

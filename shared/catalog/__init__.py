@@ -6,9 +6,9 @@ with catalog.transaction() as tx:
     run = tx.runs.create("digits", config, config_hash, total_images=76_800)
 """
 
-from shared.catalog.catalog import Catalog, Transaction
-from shared.catalog.content import content_key
-from shared.catalog.errors import (
+from phema.shared.catalog.catalog import Catalog, Transaction
+from phema.shared.catalog.content import content_key
+from phema.shared.catalog.errors import (
     BadCursor,
     CatalogError,
     CatalogUnreachable,
@@ -17,9 +17,9 @@ from shared.catalog.errors import (
     NotFound,
     SchemaOutOfDate,
 )
-from shared.catalog.jobs import QueueStats
-from shared.catalog.leases import retry_delay, submission_id
-from shared.catalog.models import (
+from phema.shared.catalog.jobs import QueueStats
+from phema.shared.catalog.leases import retry_delay, submission_id
+from phema.shared.catalog.models import (
     PRIORITY,
     Attempt,
     AttemptOutcome,
@@ -36,7 +36,7 @@ from shared.catalog.models import (
     Snapshot,
     Target,
 )
-from shared.catalog.pages import Page
+from phema.shared.catalog.pages import Page
 
 __all__ = [
     "PRIORITY",

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import select
 
-from shared.catalog.content import content_key as key_of
-from shared.catalog.models import Basis
-from shared.catalog.results import ResultRepository
+from phema.shared.catalog.content import content_key as key_of
+from phema.shared.catalog.models import Basis
+from phema.shared.catalog.results import ResultRepository
 
 
 class BasisRepository(ResultRepository[Basis]):

@@ -9,11 +9,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from shared.catalog import schema
-from shared.catalog.bases import BasisRepository
-from shared.catalog.checkpoints import CheckpointRepository
-from shared.catalog.clock import database_now
-from shared.catalog.engine import (
+from phema.shared.catalog import schema
+from phema.shared.catalog.bases import BasisRepository
+from phema.shared.catalog.checkpoints import CheckpointRepository
+from phema.shared.catalog.clock import database_now
+from phema.shared.catalog.engine import (
     UPGRADE_HINT,
     describe,
     open_engine,
@@ -23,16 +23,16 @@ from shared.catalog.engine import (
     sqlite_path,
     translate,
 )
-from shared.catalog.errors import CatalogUnreachable, SchemaOutOfDate
-from shared.catalog.evaluations import EvaluationRepository
-from shared.catalog.external import ExternalRunRepository
-from shared.catalog.history import HistoryRepository
-from shared.catalog.idempotency import IdempotencyRepository
-from shared.catalog.jobs import JobRepository
-from shared.catalog.reconstructions import ReconstructionRepository
-from shared.catalog.runs import RunRepository
-from shared.catalog.snapshots import SnapshotRepository
-from shared.catalog.targets import TargetRepository
+from phema.shared.catalog.errors import CatalogUnreachable, SchemaOutOfDate
+from phema.shared.catalog.evaluations import EvaluationRepository
+from phema.shared.catalog.external import ExternalRunRepository
+from phema.shared.catalog.history import HistoryRepository
+from phema.shared.catalog.idempotency import IdempotencyRepository
+from phema.shared.catalog.jobs import JobRepository
+from phema.shared.catalog.reconstructions import ReconstructionRepository
+from phema.shared.catalog.runs import RunRepository
+from phema.shared.catalog.snapshots import SnapshotRepository
+from phema.shared.catalog.targets import TargetRepository
 
 
 class Transaction:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import delete, select
 
-from shared.catalog.columns import new_id
-from shared.catalog.models import Checkpoint
-from shared.catalog.repository import Repository, Rows
+from phema.shared.catalog.columns import new_id
+from phema.shared.catalog.models import Checkpoint
+from phema.shared.catalog.repository import Repository, Rows
 
 
 class CheckpointRepository(Repository):

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from shared.catalog.columns import dump_json
-from shared.catalog.errors import CatalogError, CatalogUnreachable, SchemaOutOfDate
+from phema.shared.catalog.columns import dump_json
+from phema.shared.catalog.errors import CatalogError, CatalogUnreachable, SchemaOutOfDate
 
 BUSY_SECONDS = 30.0
 """How long a SQLite transaction waits for the one that writes."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.catalog.content import content_key as key_of
-from shared.catalog.models import Evaluation
-from shared.catalog.results import ResultRepository
+from phema.shared.catalog.content import content_key as key_of
+from phema.shared.catalog.models import Evaluation
+from phema.shared.catalog.results import ResultRepository
 
 
 class EvaluationRepository(ResultRepository[Evaluation]):

@@ -12,13 +12,13 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from shared.catalog.clock import database_now
-from shared.catalog.columns import new_id
-from shared.catalog.content import canonical
-from shared.catalog.errors import NameTaken
-from shared.catalog.models import PRIORITY, Job, JobKind, JobState, Run
-from shared.catalog.repository import Repository
-from shared.catalog.runs import RunRepository
+from phema.shared.catalog.clock import database_now
+from phema.shared.catalog.columns import new_id
+from phema.shared.catalog.content import canonical
+from phema.shared.catalog.errors import NameTaken
+from phema.shared.catalog.models import PRIORITY, Job, JobKind, JobState, Run
+from phema.shared.catalog.repository import Repository
+from phema.shared.catalog.runs import RunRepository
 
 
 class ExternalRunRepository(Repository):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from shared.catalog.clock import database_now
-from shared.catalog.errors import BadCursor
-from shared.catalog.models import HistoryPoint
-from shared.catalog.pages import Page, cut
-from shared.catalog.repository import Repository
+from phema.shared.catalog.clock import database_now
+from phema.shared.catalog.errors import BadCursor
+from phema.shared.catalog.models import HistoryPoint
+from phema.shared.catalog.pages import Page, cut
+from phema.shared.catalog.repository import Repository
 
 
 class HistoryRepository(Repository):

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import delete, func, select
 
-from shared.catalog.clock import database_now
-from shared.catalog.models import IdempotencyRecord
-from shared.catalog.repository import Repository
+from phema.shared.catalog.clock import database_now
+from phema.shared.catalog.models import IdempotencyRecord
+from phema.shared.catalog.repository import Repository
 
 KEPT_SECONDS = 7 * 24 * 3600.0
 """After this an answer may be forgotten, and its key be used for another request."""

@@ -8,13 +8,13 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared.catalog.clock import database_now
-from shared.catalog.columns import new_id
-from shared.catalog.errors import NotFound
-from shared.catalog.leases import LeaseRepository
-from shared.catalog.models import LIVE_CONTENT, PRIORITY, Attempt, AttemptOutcome, Job, JobKind, JobState
-from shared.catalog.pages import Page
-from shared.catalog.repository import FRESH, Rows
+from phema.shared.catalog.clock import database_now
+from phema.shared.catalog.columns import new_id
+from phema.shared.catalog.errors import NotFound
+from phema.shared.catalog.leases import LeaseRepository
+from phema.shared.catalog.models import LIVE_CONTENT, PRIORITY, Attempt, AttemptOutcome, Job, JobKind, JobState
+from phema.shared.catalog.pages import Page
+from phema.shared.catalog.repository import FRESH, Rows
 
 
 @dataclass(frozen=True)

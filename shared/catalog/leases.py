@@ -11,10 +11,10 @@ from typing import Any
 
 from sqlalchemy import func, select, update
 
-from shared.catalog.clock import database_now
-from shared.catalog.errors import LeaseLost
-from shared.catalog.models import Attempt, AttemptOutcome, Job, JobKind, JobState
-from shared.catalog.repository import FRESH, Repository
+from phema.shared.catalog.clock import database_now
+from phema.shared.catalog.errors import LeaseLost
+from phema.shared.catalog.models import Attempt, AttemptOutcome, Job, JobKind, JobState
+from phema.shared.catalog.repository import FRESH, Repository
 
 RETRY_SECONDS = 1.0
 """Pause before the first retry; it doubles with every further one."""

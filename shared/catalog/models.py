@@ -19,8 +19,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from shared.catalog.clock import database_now
-from shared.catalog.columns import Figures, Json, Sequence, enum_column
+from phema.shared.catalog.clock import database_now
+from phema.shared.catalog.columns import Figures, Json, Sequence, enum_column
 
 
 class JobState(StrEnum):
@@ -182,7 +182,7 @@ class Run(Base):
 class Snapshot(Base):
     """The weights of one average of a run at one time; exists only when its object is complete.
 
-    `profile` is `shared.snapshots.profile.Profile` as JSON, `profile_key` its canonical text.
+    `profile` is `phema.shared.snapshots.profile.Profile` as JSON, `profile_key` its canonical text.
     """
 
     __tablename__ = "snapshots"
@@ -200,7 +200,7 @@ class Snapshot(Base):
     size: Mapped[int]
     sha256: Mapped[str]
     probe: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
-    """A sample of the weights (`shared.snapshots.probe`), from which plans learn how much they move."""
+    """A sample of the weights (`phema.shared.snapshots.probe`), from which plans learn how much they move."""
     pinned: Mapped[bool] = mapped_column(default=False)
     """Kept by every retention policy."""
     retired_at: Mapped[float | None]

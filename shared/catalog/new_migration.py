@@ -1,4 +1,4 @@
-"""Draft the migration that the models lack: `python -m shared.catalog.new_migration "What changes"`.
+"""Draft the migration that the models lack: `python -m phema.shared.catalog.new_migration "What changes"`.
 
 Read what comes out: Alembic notices neither renamed columns nor changed CHECK constraints.
 """
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from alembic import command
 
-from shared.catalog.catalog import Catalog
-from shared.catalog.engine import open_engine, parse_url
-from shared.catalog.schema import migration_config, wanted_revision
+from phema.shared.catalog.catalog import Catalog
+from phema.shared.catalog.engine import open_engine, parse_url
+from phema.shared.catalog.schema import migration_config, wanted_revision
 
 
 def draft(message: str) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from shared.catalog.errors import BadCursor
+from phema.shared.catalog.errors import BadCursor
 
 T = TypeVar("T")
 

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Text, cast, column, func, select
 from sqlalchemy.orm import defer
 
-from shared.catalog.columns import Json, dump_json
-from shared.catalog.content import content_key as key_of
-from shared.catalog.models import Reconstruction
-from shared.catalog.pages import Page, cut, decode_cursor, encode_cursor
-from shared.catalog.repository import FRESH
-from shared.catalog.results import ResultRepository
+from phema.shared.catalog.columns import Json, dump_json
+from phema.shared.catalog.content import content_key as key_of
+from phema.shared.catalog.models import Reconstruction
+from phema.shared.catalog.pages import Page, cut, decode_cursor, encode_cursor
+from phema.shared.catalog.repository import FRESH
+from phema.shared.catalog.results import ResultRepository
 
 _AS_GOOD = 1.03
 """A plan may leave unread what raises its error by 2 %; which snapshots it reads depends on what else is asked for."""

@@ -8,9 +8,9 @@ from sqlalchemy import Insert, Select, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from shared.catalog.errors import NotFound
-from shared.catalog.models import Base
-from shared.catalog.pages import Page, cut, decode_cursor, encode_cursor
+from phema.shared.catalog.errors import NotFound
+from phema.shared.catalog.models import Base
+from phema.shared.catalog.pages import Page, cut, decode_cursor, encode_cursor
 
 M = TypeVar("M", bound=Base)
 Item = TypeVar("Item")

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from shared.catalog.columns import new_id
-from shared.catalog.errors import NotFound
-from shared.catalog.models import Basis, Evaluation, Job, JobState, Reconstruction
-from shared.catalog.pages import Page
-from shared.catalog.repository import Repository
-from shared.catalog.runs import RunRepository
+from phema.shared.catalog.columns import new_id
+from phema.shared.catalog.errors import NotFound
+from phema.shared.catalog.models import Basis, Evaluation, Job, JobState, Reconstruction
+from phema.shared.catalog.pages import Page
+from phema.shared.catalog.repository import Repository
+from phema.shared.catalog.runs import RunRepository
 
 R = TypeVar("R", Reconstruction, Basis, Evaluation)
 

@@ -7,13 +7,13 @@ from typing import Any
 from sqlalchemy import case, or_, select, update
 from sqlalchemy.orm import Session
 
-from shared.catalog.clock import database_now
-from shared.catalog.columns import new_id
-from shared.catalog.errors import NameTaken, NotFound
-from shared.catalog.jobs import JobRepository
-from shared.catalog.models import PRIORITY, Job, JobKind, JobState, Run
-from shared.catalog.pages import Page
-from shared.catalog.repository import Repository
+from phema.shared.catalog.clock import database_now
+from phema.shared.catalog.columns import new_id
+from phema.shared.catalog.errors import NameTaken, NotFound
+from phema.shared.catalog.jobs import JobRepository
+from phema.shared.catalog.models import PRIORITY, Job, JobKind, JobState, Run
+from phema.shared.catalog.pages import Page
+from phema.shared.catalog.repository import Repository
 
 
 class RunRepository(Repository):

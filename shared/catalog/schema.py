@@ -11,8 +11,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select
 
-from shared.catalog.engine import UPGRADE_HINT
-from shared.catalog.errors import SchemaOutOfDate
+from phema.shared.catalog.engine import UPGRADE_HINT
+from phema.shared.catalog.errors import SchemaOutOfDate
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import delete, func, select, tuple_, update
 
-from shared.catalog.clock import database_now
-from shared.catalog.columns import new_id
-from shared.catalog.content import canonical
-from shared.catalog.models import Snapshot
-from shared.catalog.pages import Page, cut, decode_cursor, encode_cursor
-from shared.catalog.repository import Repository, Rows
+from phema.shared.catalog.clock import database_now
+from phema.shared.catalog.columns import new_id
+from phema.shared.catalog.content import canonical
+from phema.shared.catalog.models import Snapshot
+from phema.shared.catalog.pages import Page, cut, decode_cursor, encode_cursor
+from phema.shared.catalog.repository import Repository, Rows
 
 _WIDEST = 1.0
 """Beyond every sigma_rel: averages that have none come last."""

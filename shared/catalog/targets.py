@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import delete, select, update
 
-from shared.catalog.clock import database_now
-from shared.catalog.models import Target
-from shared.catalog.repository import Repository
+from phema.shared.catalog.clock import database_now
+from phema.shared.catalog.models import Target
+from phema.shared.catalog.repository import Repository
 
 FORGET_SECONDS = 3600.0
 """A target unseen for so long was killed without saying goodbye; its row goes when another registers."""

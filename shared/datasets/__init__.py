@@ -4,13 +4,13 @@
 `EpochSampler` the order in which a run sees them.
 """
 
-from shared.datasets.errors import DatasetError, HubUnreachable
-from shared.datasets.facts import DATASETS, DatasetChoice, DatasetFacts, check_choice, check_dataset
-from shared.datasets.opening import open_dataset, open_files
-from shared.datasets.pictures import Dataset, InMemory, Pictures
-from shared.datasets.prefetch import Prefetcher
-from shared.datasets.remote import OpenRemote
-from shared.datasets.sampler import EpochSampler
+from phema.shared.datasets.errors import DatasetError, HubUnreachable
+from phema.shared.datasets.facts import DATASETS, DatasetChoice, DatasetFacts, check_choice, check_dataset
+from phema.shared.datasets.opening import open_dataset, open_files
+from phema.shared.datasets.pictures import Dataset, InMemory, Pictures
+from phema.shared.datasets.prefetch import Prefetcher
+from phema.shared.datasets.remote import OpenRemote
+from phema.shared.datasets.sampler import EpochSampler
 
 __all__ = [
     "DATASETS",

@@ -13,11 +13,11 @@ from typing import TypeVar
 
 from PIL import Image
 
-from shared.datasets.decoding import MAX_RESOLUTION, Unreadable, open_picture
-from shared.datasets.errors import DatasetError
-from shared.datasets.files import Files, unreadable
-from shared.datasets.index import LABELS_FILE, index, labels_document
-from shared.datasets.writing import new_dataset
+from phema.shared.datasets.decoding import MAX_RESOLUTION, Unreadable, open_picture
+from phema.shared.datasets.errors import DatasetError
+from phema.shared.datasets.files import Files, unreadable
+from phema.shared.datasets.index import LABELS_FILE, index, labels_document
+from phema.shared.datasets.writing import new_dataset
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]

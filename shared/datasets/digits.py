@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from shared.datasets.facts import DIGITS
-from shared.datasets.pictures import Dataset, InMemory
+from phema.shared.datasets.facts import DIGITS
+from phema.shared.datasets.pictures import Dataset, InMemory
 
 _SPLIT_SEED = 0
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from posixpath import isabs
 from typing import Literal, Protocol
 
-from shared.datasets.errors import DatasetError
-from shared.edm2.config import NetworkConfig
+from phema.shared.datasets.errors import DatasetError
+from phema.shared.edm2.config import NetworkConfig
 
 
 class DatasetChoice(Protocol):
-    """What must be said of a dataset to use it; `shared.recipes.DatasetConfig` is one."""
+    """What must be said of a dataset to use it; `phema.shared.recipes.DatasetConfig` is one."""
 
     @property
     def name(self) -> str: ...

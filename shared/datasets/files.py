@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from shared.datasets.errors import DatasetError
+from phema.shared.datasets.errors import DatasetError
 
 MAX_FILE_BYTES = 2**28
 """No file of a dataset is larger, stored or unpacked: a picture that says so is a mistake or an attack."""

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.datasets.errors import DatasetError
-from shared.datasets.files import Files, unreadable
+from phema.shared.datasets.errors import DatasetError
+from phema.shared.datasets.files import Files, unreadable
 
 LABELS_FILE = "dataset.json"
 PICTURES = (".png", ".jpg", ".jpeg")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shared.datasets.digits import load_digits
-from shared.datasets.errors import DatasetError
-from shared.datasets.facts import DatasetChoice, check_choice
-from shared.datasets.files import Files, FolderFiles, LocalBlob
-from shared.datasets.pictures import Dataset
-from shared.datasets.remote import OpenRemote, RemoteBlob, RemoteFiles
-from shared.datasets.stored import dataset_of
-from shared.datasets.zips import ZipFiles
+from phema.shared.datasets.digits import load_digits
+from phema.shared.datasets.errors import DatasetError
+from phema.shared.datasets.facts import DatasetChoice, check_choice
+from phema.shared.datasets.files import Files, FolderFiles, LocalBlob
+from phema.shared.datasets.pictures import Dataset
+from phema.shared.datasets.remote import OpenRemote, RemoteBlob, RemoteFiles
+from phema.shared.datasets.stored import dataset_of
+from phema.shared.datasets.zips import ZipFiles
 
 S3 = "s3://"
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from shared.datasets.errors import DatasetError
+from phema.shared.datasets.errors import DatasetError
 
 T = TypeVar("T")
 

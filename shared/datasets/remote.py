@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from shared.datasets.errors import DatasetError
-from shared.datasets.files import check_size, unreadable
+from phema.shared.datasets.errors import DatasetError
+from phema.shared.datasets.files import check_size, unreadable
 
 
 class RemoteInfo(Protocol):
@@ -18,7 +18,7 @@ class RemoteInfo(Protocol):
 
 
 class Remote(Protocol):
-    """A prefix of a bucket; the object store of `shared.snapshots` is one. Thread-safe.
+    """A prefix of a bucket; the object store of `phema.shared.snapshots` is one. Thread-safe.
 
     Its errors are its own: an S3 server that does not answer is worth another try, a broken dataset is not.
     """

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.datasets.errors import DatasetError
+from phema.shared.datasets.errors import DatasetError
 
 
 class EpochSampler:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from shared.datasets.errors import DatasetError
-from shared.datasets.pictures import Dataset
-from shared.datasets.writing import write_file
-from shared.edm2.features import FEATURE_SPACE, NUM_FEATURES, RandomConvFeatures
-from shared.edm2.frechet import FrechetError, Moments
+from phema.shared.datasets.errors import DatasetError
+from phema.shared.datasets.pictures import Dataset
+from phema.shared.datasets.writing import write_file
+from phema.shared.edm2.features import FEATURE_SPACE, NUM_FEATURES, RandomConvFeatures
+from phema.shared.edm2.frechet import FrechetError, Moments
 
 _FORMAT = 1
 _BATCH = 256

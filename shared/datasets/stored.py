@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.datasets.decoding import Form, Unreadable, decode, form_of, latent_to_network, pixels_to_network
-from shared.datasets.facts import DatasetFacts
-from shared.datasets.files import Files, unreadable
-from shared.datasets.index import Index, index
-from shared.datasets.pictures import Dataset, Images, Integers
+from phema.shared.datasets.decoding import Form, Unreadable, decode, form_of, latent_to_network, pixels_to_network
+from phema.shared.datasets.facts import DatasetFacts
+from phema.shared.datasets.files import Files, unreadable
+from phema.shared.datasets.index import Index, index
+from phema.shared.datasets.pictures import Dataset, Images, Integers
 
 T = TypeVar("T")
 

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.datasets.converting import Progress, numbered
-from shared.datasets.decoding import LATENT_CHANNELS, denormalized
-from shared.datasets.errors import DatasetError, HubUnreachable
-from shared.datasets.files import Files
-from shared.datasets.index import LABELS_FILE, labels_document
-from shared.datasets.stored import Shelf
-from shared.datasets.writing import new_dataset
+from phema.shared.datasets.converting import Progress, numbered
+from phema.shared.datasets.decoding import LATENT_CHANNELS, denormalized
+from phema.shared.datasets.errors import DatasetError, HubUnreachable
+from phema.shared.datasets.files import Files
+from phema.shared.datasets.index import LABELS_FILE, labels_document
+from phema.shared.datasets.stored import Shelf
+from phema.shared.datasets.writing import new_dataset
 
 BATCH = 8
 """Pictures that pass the VAE at once: 512x512 ones take some 10 GB on a GPU."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from shared.datasets.errors import DatasetError
+from phema.shared.datasets.errors import DatasetError
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Of all members, so that equal pictures give equal zips."""

@@ -10,8 +10,8 @@ import zlib
 from array import array
 from collections.abc import Sequence
 
-from shared.datasets.errors import DatasetError
-from shared.datasets.files import Blob, check_size, unreadable
+from phema.shared.datasets.errors import DatasetError
+from phema.shared.datasets.files import Blob, check_size, unreadable
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _SLACK = 64

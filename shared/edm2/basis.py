@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.edm2.movement import Grid, Movement
-from shared.edm2.profiles import FloatArray, Profile
+from phema.shared.edm2.movement import Grid, Movement
+from phema.shared.edm2.profiles import FloatArray, Profile
 
 
 @dataclass(frozen=True, eq=False)

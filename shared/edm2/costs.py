@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.topology import BlockPlan, Topology, plan_unet
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.topology import BlockPlan, Topology, plan_unet
 
 # Operations per element.
 _GROUP_NORM = 4  # square, sum, scale, shift

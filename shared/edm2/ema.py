@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shared.edm2.parameters import (
+from phema.shared.edm2.parameters import (
     Sharding,
     is_sharded,
     local,
@@ -27,7 +27,7 @@ from shared.edm2.parameters import (
     sharding_of,
     whole,
 )
-from shared.edm2.powerfunction import beta, gamma_from_sigma_rel
+from phema.shared.edm2.powerfunction import beta, gamma_from_sigma_rel
 
 
 class EmaError(ValueError):

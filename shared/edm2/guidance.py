@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.guide_fit import misfit
-from shared.edm2.heun import Denoise, SamplerError
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.guide_fit import misfit
+from phema.shared.edm2.heun import Denoise, SamplerError
 
 Interval = tuple[float, float]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.edm2.config import NetworkConfig
+from phema.shared.edm2.config import NetworkConfig
 
 
 @dataclass(frozen=True)

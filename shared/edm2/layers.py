@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.edm2.topology import Resampling
+from phema.shared.edm2.topology import Resampling
 
 EPSILON = 1e-4
 _SILU_MAGNITUDE = 0.596  # sqrt(E silu(z)^2) of standard normal z

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from shared.edm2.precond import Denoiser
+from phema.shared.edm2.precond import Denoiser
 
 
 class LossOutput(NamedTuple):

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from shared.edm2.precond import Denoiser
-from shared.edm2.topology import plan_unet
+from phema.shared.edm2.precond import Denoiser
+from phema.shared.edm2.topology import plan_unet
 
 
 def weight_magnitudes(denoiser: Denoiser) -> dict[str, float]:

@@ -6,8 +6,9 @@ the wanted ones by dR(tau) then misses the wanted average by the standard deviat
 
     sqrt(integral of dR(tau)^2 * variance * (tau / end + 1e-4)^(-exponent) d tau / end),
 
-if its coefficients sum to 1; the unknown starts cancel. This is the metric in which `shared.edm2.posthoc.AwareProblem`
-fits. Karras et al. 2024 fit densities instead, which would be right for weights that are noise without memory.
+if its coefficients sum to 1; the unknown starts cancel. This is the metric in which
+`phema.shared.edm2.posthoc.AwareProblem` fits.
+Karras et al. 2024 fit densities instead, which would be right for weights that are noise without memory.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.edm2.profiles import FloatArray, Profile
+from phema.shared.edm2.profiles import FloatArray, Profile
 
 _SOFTENING = 1e-4
 _PANELS = 1500

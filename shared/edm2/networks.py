@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.configurations import CONFIGURATIONS
-from shared.edm2.configurations import unet as before_g
-from shared.edm2.configurations.parts import Parts
-from shared.edm2.layers import MPConv, MPFourier
-from shared.edm2.precond import Denoiser, Precision
-from shared.edm2.unet import UNet
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.configurations import CONFIGURATIONS
+from phema.shared.edm2.configurations import unet as before_g
+from phema.shared.edm2.configurations.parts import Parts
+from phema.shared.edm2.layers import MPConv, MPFourier
+from phema.shared.edm2.precond import Denoiser, Precision
+from phema.shared.edm2.unet import UNet
 
 
 def build_denoiser(config: NetworkConfig, *, precision: Precision = "float32") -> Denoiser:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shared.edm2.movement import Grid, Movement
-from shared.edm2.profiles import FloatArray, PowerProfile, Profile, ProfileError, RawProfile, inner_product
-from shared.edm2.profiles import inner_products as _inner_products
+from phema.shared.edm2.movement import Grid, Movement
+from phema.shared.edm2.profiles import FloatArray, PowerProfile, Profile, ProfileError, RawProfile, inner_product
+from phema.shared.edm2.profiles import inner_products as _inner_products
 
 __all__ = [
     "AwareProblem",

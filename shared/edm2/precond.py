@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from shared.edm2.config import NetworkConfig
+from phema.shared.edm2.config import NetworkConfig
 
 Precision = Literal["float32", "float16", "bfloat16"]
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -21,7 +21,7 @@ class Denoiser(nn.Module):
     """D(x; sigma, class) = c_skip x + c_out F(c_in x; c_noise, class), with the uncertainty head u(sigma).
 
     `unet` maps (x, c_noise, class_labels) to F; `logvar_fourier` and `logvar_linear` map c_noise to u, and
-    configuration A has neither. `forces_weights` says that training calls `shared.edm2.layers.normalize_weights_`
+    configuration A has neither. `forces_weights` says that training calls `phema.shared.edm2.layers.normalize_weights_`
     before each step (configurations E to G). With a `precision` below float32 the network's activations run in it;
     parameters, embedding, uncertainty and the combination here stay in the parameters' dtype.
     """

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from shared.edm2.powerfunction import SIGMA_REL_LIMIT, gamma_from_sigma_rel
+from phema.shared.edm2.powerfunction import SIGMA_REL_LIMIT, gamma_from_sigma_rel
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from shared.edm2.guidance import Interval, check_guide, guided, guided_steps
-from shared.edm2.heun import Denoise, SamplerError, heun, sigma_steps
-from shared.edm2.layers import frozen_weights
-from shared.edm2.precond import Denoiser
+from phema.shared.edm2.guidance import Interval, check_guide, guided, guided_steps
+from phema.shared.edm2.heun import Denoise, SamplerError, heun, sigma_steps
+from phema.shared.edm2.layers import frozen_weights
+from phema.shared.edm2.precond import Denoiser
 
 Labels = Sequence[int] | Tensor | Literal["random"] | None
 

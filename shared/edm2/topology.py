@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.edm2.config import NetworkConfig
+from phema.shared.edm2.config import NetworkConfig
 
 Resampling = Literal["keep", "down", "up"]
 

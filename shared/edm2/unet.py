@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.layers import (
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.layers import (
     SILU_GAIN,
     MPConv,
     MPFourier,
@@ -23,7 +23,7 @@ from shared.edm2.layers import (
     normalize,
     resample,
 )
-from shared.edm2.topology import BlockPlan, Topology, plan_unet
+from phema.shared.edm2.topology import BlockPlan, Topology, plan_unet
 
 
 class Block(nn.Module):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from shared.edm2.config import FrozenModel, NetworkConfig
+from phema.shared.edm2.config import FrozenModel, NetworkConfig
 
 SIGMA_REL_LIMIT = 12**-0.5
 """Supremum of sigma_rel over power functions with gamma > 0 (about 0.2887)."""

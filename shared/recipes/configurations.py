@@ -1,5 +1,5 @@
 """How configurations A to G are trained, each as what it changes from the one before (Karras et al. 2024, Figures
-16-22). What a letter changes in the network stands in `shared.edm2.configurations`. Torch-free.
+16-22). What a letter changes in the network stands in `phema.shared.edm2.configurations`. Torch-free.
 """
 
 from __future__ import annotations

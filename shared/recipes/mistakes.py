@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from shared.recipes.config import RunConfig
+from phema.shared.recipes.config import RunConfig
 
 
 class InvalidConfig(ValueError):

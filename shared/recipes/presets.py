@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.costs import Costs, costs
-from shared.recipes.config import RunConfig
-from shared.recipes.configurations import DIGITS, IMAGENET, Fields, merge, switched
-from shared.recipes.mistakes import InvalidConfig, closest, invalid
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.costs import Costs, costs
+from phema.shared.recipes.config import RunConfig
+from phema.shared.recipes.configurations import DIGITS, IMAGENET, Fields, merge, switched
+from phema.shared.recipes.mistakes import InvalidConfig, closest, invalid
 
 __all__ = ["PRESETS", "InvalidConfig", "Preset", "Score", "UnknownPreset", "network_preset", "resolve"]
 

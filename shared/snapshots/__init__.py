@@ -5,7 +5,7 @@ Importing this package or its store, header and plan modules never imports torch
 
 from __future__ import annotations
 
-from shared.snapshots.errors import (
+from phema.shared.snapshots.errors import (
     BucketMissing,
     CorruptObject,
     ObjectExists,
@@ -15,7 +15,7 @@ from shared.snapshots.errors import (
     StoreFull,
     StoreUnreachable,
 )
-from shared.snapshots.store import ObjectInfo, ObjectStore, ObjectWriter, S3Options, digest, open_store, verify
+from phema.shared.snapshots.store import ObjectInfo, ObjectStore, ObjectWriter, S3Options, digest, open_store, verify
 
 __all__ = [
     "BucketMissing",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.snapshots.profile import Profile
-from shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stored import StoredSnapshot
 
 POOR = 0.01
 """Predicted error of the weights from which a reconstruction comes with advice."""

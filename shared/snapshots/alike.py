@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from shared.snapshots.header import TensorEntry, is_average
+from phema.shared.snapshots.header import TensorEntry, is_average
 
 
 @dataclass(frozen=True)

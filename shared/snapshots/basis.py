@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from shared.edm2.basis import Basis, find_basis, metric_of
-from shared.edm2.movement import Movement
-from shared.edm2.posthoc import AwareProblem
-from shared.edm2.profiles import PowerProfile
-from shared.snapshots.advice import Facts, facts
-from shared.snapshots.calibration import Calibration, calibrate
-from shared.snapshots.header import StoredDtype
-from shared.snapshots.stored import StoredSnapshot
-from shared.snapshots.times import PlanError, choose_time
-from shared.snapshots.weighting import weighting
+from phema.shared.edm2.basis import Basis, find_basis, metric_of
+from phema.shared.edm2.movement import Movement
+from phema.shared.edm2.posthoc import AwareProblem
+from phema.shared.edm2.profiles import PowerProfile
+from phema.shared.snapshots.advice import Facts, facts
+from phema.shared.snapshots.calibration import Calibration, calibrate
+from phema.shared.snapshots.header import StoredDtype
+from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.times import PlanError, choose_time
+from phema.shared.snapshots.weighting import weighting
 
 _FAMILY = 48
 """Profiles, evenly spaced in the logarithm of sigma_rel, that stand for all of a range."""

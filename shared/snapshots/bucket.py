@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shared.snapshots.errors import BucketMissing
-from shared.snapshots.s3 import S3Store
-from shared.snapshots.s3_errors import translated
-from shared.snapshots.store import ObjectStore
+from phema.shared.snapshots.errors import BucketMissing
+from phema.shared.snapshots.s3 import S3Store
+from phema.shared.snapshots.s3_errors import translated
+from phema.shared.snapshots.store import ObjectStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CreateBucketRequestTypeDef

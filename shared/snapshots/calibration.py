@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from shared.edm2.movement import USUAL_EXPONENT, USUAL_VARIANCE, Movement, fit_movement
-from shared.edm2.profiles import FloatArray, Profile, RawProfile
-from shared.snapshots import probe
-from shared.snapshots.header import StoredDtype
-from shared.snapshots.stored import StoredSnapshot
-from shared.snapshots.weighting import weighting
+from phema.shared.edm2.movement import USUAL_EXPONENT, USUAL_VARIANCE, Movement, fit_movement
+from phema.shared.edm2.profiles import FloatArray, Profile, RawProfile
+from phema.shared.snapshots import probe
+from phema.shared.snapshots.header import StoredDtype
+from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.weighting import weighting
 
 _MANTISSA_BITS: dict[StoredDtype, int] = {"float32": 23, "float16": 10, "bfloat16": 7}
 _SMALLEST_EXPONENT: dict[StoredDtype, int] = {"float32": -126, "float16": -14, "bfloat16": -126}

@@ -13,12 +13,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from shared.snapshots.file import TORCH_DTYPES
-from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, SnapshotMetadata, StoredDtype
-from shared.snapshots.lanes import Lanes
-from shared.snapshots.spans import Span
-from shared.snapshots.store import Data
-from shared.snapshots.streaming import ROWS, TILE, WRITERS, Sizes, Unit, padded
+from phema.shared.snapshots.file import TORCH_DTYPES
+from phema.shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, SnapshotMetadata, StoredDtype
+from phema.shared.snapshots.lanes import Lanes
+from phema.shared.snapshots.spans import Span
+from phema.shared.snapshots.store import Data
+from phema.shared.snapshots.streaming import ROWS, TILE, WRITERS, Sizes, Unit, padded
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ class SnapshotError(Exception):
     ├── StoreDenied        the store refuses these credentials, or this user may not write there
     ├── StoreFull          the disk, the quota or the bucket has no room left; nothing was left half-written
     ├── StoreUnreachable   the store does not answer; the only one that is worth a retry
-    └── ForeignFileRefused a file of another program is not what it must be (see `shared.snapshots.foreign`)
+    └── ForeignFileRefused a file of another program is not what it must be (see `phema.shared.snapshots.foreign`)
     """
 
 

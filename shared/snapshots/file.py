@@ -10,7 +10,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file
 from torch import Tensor
 
-from shared.snapshots.header import (
+from phema.shared.snapshots.header import (
     DTYPE_CODES,
     Header,
     SnapshotMetadata,

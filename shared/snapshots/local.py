@@ -13,12 +13,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from shared.snapshots.errors import CorruptObject, ObjectExists, ObjectMissing, StoreDenied, StoreFull, StoreUnreachable
-from shared.snapshots.layout import check_key
-from shared.snapshots.store import Data, ObjectInfo, digest, filled
+from phema.shared.snapshots.errors import (
+    CorruptObject,
+    ObjectExists,
+    ObjectMissing,
+    StoreDenied,
+    StoreFull,
+    StoreUnreachable,
+)
+from phema.shared.snapshots.layout import check_key
+from phema.shared.snapshots.store import Data, ObjectInfo, digest, filled
 
 if TYPE_CHECKING:
-    from shared.snapshots.local_resumable import ResumableLocalWriter
+    from phema.shared.snapshots.local_resumable import ResumableLocalWriter
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -56,12 +63,12 @@ class LocalStore:
         return LocalWriter(self, check_key(key))
 
     def resumable(self, key: str) -> ResumableLocalWriter:
-        from shared.snapshots.local_resumable import ResumableLocalWriter
+        from phema.shared.snapshots.local_resumable import ResumableLocalWriter
 
         return ResumableLocalWriter(self, check_key(key))
 
     def forget(self, key: str) -> None:
-        from shared.snapshots.local_resumable import forget
+        from phema.shared.snapshots.local_resumable import forget
 
         with self.errors(f"forget {key}"):
             forget(self, check_key(key))

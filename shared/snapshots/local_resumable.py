@@ -12,11 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from shared.snapshots.errors import StoreFull, StoreUnreachable
-from shared.snapshots.local import LocalWriter
+from phema.shared.snapshots.errors import StoreFull, StoreUnreachable
+from phema.shared.snapshots.local import LocalWriter
 
 if TYPE_CHECKING:
-    from shared.snapshots.local import LocalStore
+    from phema.shared.snapshots.local import LocalStore
 
 _READ_BYTES = 2**22
 _FORGOTTEN_SECONDS = 7 * 86_400

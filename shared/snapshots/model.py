@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.networks import build_denoiser
-from shared.edm2.precond import Denoiser
-from shared.snapshots.errors import CorruptObject
-from shared.snapshots.file import load_tensors, read_path
-from shared.snapshots.header import SnapshotMetadata, parse_header
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.edm2.precond import Denoiser
+from phema.shared.snapshots.errors import CorruptObject
+from phema.shared.snapshots.file import load_tensors, read_path
+from phema.shared.snapshots.header import SnapshotMetadata, parse_header
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from shared.edm2.posthoc import PosthocError
-from shared.edm2.profiles import FloatArray
-from shared.snapshots import advice
-from shared.snapshots.basis import StoredBasis
-from shared.snapshots.calibration import Calibration, calibrate
-from shared.snapshots.planned import Errors, Plan, PlannedOutput, TensorCoefficients
-from shared.snapshots.problem import AS_GOOD, Problem, pruned
-from shared.snapshots.profile import Profile
-from shared.snapshots.stored import StoredSnapshot
-from shared.snapshots.times import PlanError, choose_time
-from shared.snapshots.weighting import weighting
+from phema.shared.edm2.posthoc import PosthocError
+from phema.shared.edm2.profiles import FloatArray
+from phema.shared.snapshots import advice
+from phema.shared.snapshots.basis import StoredBasis
+from phema.shared.snapshots.calibration import Calibration, calibrate
+from phema.shared.snapshots.planned import Errors, Plan, PlannedOutput, TensorCoefficients
+from phema.shared.snapshots.problem import AS_GOOD, Problem, pruned
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.times import PlanError, choose_time
+from phema.shared.snapshots.weighting import weighting
 
 
 def plan(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.snapshots.profile import Profile
-from shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stored import StoredSnapshot
 
 
 @dataclass(frozen=True)

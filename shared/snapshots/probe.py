@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, Header, TensorEntry, is_average, parse_header
+from phema.shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, Header, TensorEntry, is_average, parse_header
 
 PROBE_WEIGHTS = 4096
 _GOLDEN = 11400714819323198485

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shared.edm2.posthoc import AwareProblem, Indices, profile_errors, solve
-from shared.edm2.profiles import FloatArray, RawProfile
-from shared.snapshots.calibration import Calibration
-from shared.snapshots.planned import Errors
-from shared.snapshots.profile import Profile
-from shared.snapshots.stored import StoredSnapshot
-from shared.snapshots.times import PlanError
-from shared.snapshots.weighting import weighting
+from phema.shared.edm2.posthoc import AwareProblem, Indices, profile_errors, solve
+from phema.shared.edm2.profiles import FloatArray, RawProfile
+from phema.shared.snapshots.calibration import Calibration
+from phema.shared.snapshots.planned import Errors
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.times import PlanError
+from phema.shared.snapshots.weighting import weighting
 
 AS_GOOD = 0.02
 """Share by which leaving snapshots unread may raise a predicted error."""

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from shared.snapshots.combine import Combiner, OutputSpec, rows_of
-from shared.snapshots.errors import ObjectExists
-from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, build_header
-from shared.snapshots.lanes import lanes_of_torch, pool_of
-from shared.snapshots.spans import Inputs, Span, read_inputs
-from shared.snapshots.store import Data, ObjectInfo, ObjectStore, ObjectWriter, digest
-from shared.snapshots.stored import StoredSnapshot
-from shared.snapshots.streaming import TILE, WRITERS, BlockReader, Sizes
+from phema.shared.snapshots.combine import Combiner, OutputSpec, rows_of
+from phema.shared.snapshots.errors import ObjectExists
+from phema.shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, build_header
+from phema.shared.snapshots.lanes import lanes_of_torch, pool_of
+from phema.shared.snapshots.spans import Inputs, Span, read_inputs
+from phema.shared.snapshots.store import Data, ObjectInfo, ObjectStore, ObjectWriter, digest
+from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.streaming import TILE, WRITERS, BlockReader, Sizes
 
 __all__ = ["OutputSpec", "ReconstructionCancelled", "reconstruct"]
 

@@ -14,14 +14,14 @@ from typing import Protocol
 
 import numpy as np
 
-from shared.edm2.posthoc import PosthocError
-from shared.snapshots.basis import StoredBasis
-from shared.snapshots.calibration import Calibration, calibrate
-from shared.snapshots.plan import plan
-from shared.snapshots.problem import Problem
-from shared.snapshots.profile import Profile
-from shared.snapshots.stored import StoredSnapshot
-from shared.snapshots.times import PlanError
+from phema.shared.edm2.posthoc import PosthocError
+from phema.shared.snapshots.basis import StoredBasis
+from phema.shared.snapshots.calibration import Calibration, calibrate
+from phema.shared.snapshots.plan import plan
+from phema.shared.snapshots.problem import Problem
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.times import PlanError
 
 GRID = (0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25)
 """The sigma_rel of forecasts: published optima span them."""

@@ -14,12 +14,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from shared.snapshots.errors import CorruptObject, ObjectExists, StoreUnreachable
-from shared.snapshots.layout import check_key
-from shared.snapshots.s3_errors import code_of, is_missing, is_precondition, translated
-from shared.snapshots.s3_resumable import ResumableS3Writer, forget
-from shared.snapshots.s3_writer import S3Writer
-from shared.snapshots.store import Data, ObjectInfo, S3Options, digest, filled
+from phema.shared.snapshots.errors import CorruptObject, ObjectExists, StoreUnreachable
+from phema.shared.snapshots.layout import check_key
+from phema.shared.snapshots.s3_errors import code_of, is_missing, is_precondition, translated
+from phema.shared.snapshots.s3_resumable import ResumableS3Writer, forget
+from phema.shared.snapshots.s3_writer import S3Writer
+from phema.shared.snapshots.store import Data, ObjectInfo, S3Options, digest, filled
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -15,7 +15,7 @@ from botocore.exceptions import (
 )
 from urllib3.exceptions import HTTPError
 
-from shared.snapshots.errors import (
+from phema.shared.snapshots.errors import (
     BucketMissing,
     CorruptObject,
     ObjectExists,

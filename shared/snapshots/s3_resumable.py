@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Self
 
 from botocore.exceptions import ClientError
 
-from shared.snapshots.errors import CorruptObject, ObjectExists, StoreFull, StoreUnreachable
-from shared.snapshots.s3_errors import code_of, translated
-from shared.snapshots.s3_writer import S3Writer
-from shared.snapshots.store import ObjectInfo, digest
+from phema.shared.snapshots.errors import CorruptObject, ObjectExists, StoreFull, StoreUnreachable
+from phema.shared.snapshots.s3_errors import code_of, translated
+from phema.shared.snapshots.s3_writer import S3Writer
+from phema.shared.snapshots.store import ObjectInfo, digest
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
-    from shared.snapshots.s3 import S3Store
+    from phema.shared.snapshots.s3 import S3Store
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Self
 
 from botocore.exceptions import ClientError
 
-from shared.snapshots.errors import SnapshotError
-from shared.snapshots.s3_errors import code_of, is_precondition, translated
-from shared.snapshots.store import Data, ObjectInfo
+from phema.shared.snapshots.errors import SnapshotError
+from phema.shared.snapshots.s3_errors import code_of, is_precondition, translated
+from phema.shared.snapshots.store import Data, ObjectInfo
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
-    from shared.snapshots.s3 import S3Store
+    from phema.shared.snapshots.s3 import S3Store
 
 
 class S3Writer:

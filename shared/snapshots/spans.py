@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from shared.snapshots.alike import difference, kinds
-from shared.snapshots.errors import CorruptObject
-from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, Header, StoredDtype, TensorEntry, arrange, is_average
-from shared.snapshots.header import read_header as read_one
-from shared.snapshots.store import ObjectStore
-from shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.alike import difference, kinds
+from phema.shared.snapshots.errors import CorruptObject
+from phema.shared.snapshots.header import DTYPE_CODES, ITEM_BYTES, Header, StoredDtype, TensorEntry, arrange, is_average
+from phema.shared.snapshots.header import read_header as read_one
+from phema.shared.snapshots.store import ObjectStore
+from phema.shared.snapshots.stored import StoredSnapshot
 
 PASS_VERSION = 1
 """Changes whenever the same task would come out with other bits: what an older program began is not continued."""

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import unquote, urlsplit
 
-from shared.snapshots.errors import CorruptObject, ObjectMissing
+from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
 
 Data = bytes | bytearray | memoryview
 
@@ -150,11 +150,11 @@ def open_store(url: str, *, s3: S3Options | None = None) -> ObjectStore:
     """
     parts = urlsplit(url)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.startswith("/"):
-        from shared.snapshots.local import LocalStore
+        from phema.shared.snapshots.local import LocalStore
 
         return LocalStore(Path(unquote(parts.path)))
     if parts.scheme == "s3" and parts.netloc:
-        from shared.snapshots.s3 import S3Store
+        from phema.shared.snapshots.s3 import S3Store
 
         return S3Store(parts.netloc, parts.path.strip("/"), s3 or S3Options())
     raise ValueError(f"store url {url!r} must be file:///folder or s3://bucket/prefix")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from shared.snapshots.header import StoredDtype
-from shared.snapshots.profile import Profile
+from phema.shared.snapshots.header import StoredDtype
+from phema.shared.snapshots.profile import Profile
 
 
 @dataclass(frozen=True)

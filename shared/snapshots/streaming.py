@@ -11,9 +11,9 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from shared.snapshots.file import TORCH_DTYPES
-from shared.snapshots.spans import Inputs, Span
-from shared.snapshots.store import ObjectStore
+from phema.shared.snapshots.file import TORCH_DTYPES
+from phema.shared.snapshots.spans import Inputs, Span
+from phema.shared.snapshots.store import ObjectStore
 
 TILE = 4096
 """Elements combined by one matrix product; its operands stay in a core's cache."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TypeVar
 
-from shared.snapshots.errors import CorruptObject, StoreUnreachable
-from shared.snapshots.store import Data, ObjectInfo, ObjectStore
+from phema.shared.snapshots.errors import CorruptObject, StoreUnreachable
+from phema.shared.snapshots.store import Data, ObjectInfo, ObjectStore
 
 T = TypeVar("T")
 Produce = Callable[[], tuple[str, Data]]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.edm2 import profiles
-from shared.snapshots.profile import Profile
+from phema.shared.edm2 import profiles
+from phema.shared.snapshots.profile import Profile
 
 
 def weighting(profile: Profile, num_images: int) -> profiles.Profile:

@@ -4,9 +4,9 @@
 `configure_logs`, `log_fields` and `process_log_fields` write structured lines.
 """
 
-from shared.telemetry.logs import LOG_FIELDS, configure_logs, log_fields, process_log_fields
-from shared.telemetry.meters import MeterError, Meters, serve_metrics
-from shared.telemetry.metrics import METRICS, Metric, Source, metrics_of
+from phema.shared.telemetry.logs import LOG_FIELDS, configure_logs, log_fields, process_log_fields
+from phema.shared.telemetry.meters import MeterError, Meters, serve_metrics
+from phema.shared.telemetry.metrics import METRICS, Metric, Source, metrics_of
 
 __all__ = [
     "LOG_FIELDS",

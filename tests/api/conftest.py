@@ -10,11 +10,11 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import SecretStr
 
-from services.api.app import create_app
-from shared.catalog import Catalog
-from shared.settings import Settings
-from shared.snapshots import S3Options
-from shared.wiring import store_from
+from phema.services.api.app import create_app
+from phema.shared.catalog import Catalog
+from phema.shared.settings import Settings
+from phema.shared.snapshots import S3Options
+from phema.shared.wiring import store_from
 from tests.api.http import Api
 
 TOKEN = "a-test-token"

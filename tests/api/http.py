@@ -9,9 +9,9 @@ import httpx
 from anyio.from_thread import BlockingPortal
 from fastapi import FastAPI
 
-from shared.catalog import Catalog
-from shared.settings import Settings
-from shared.snapshots.store import ObjectStore
+from phema.shared.catalog import Catalog
+from phema.shared.settings import Settings
+from phema.shared.snapshots.store import ObjectStore
 
 
 class Api:

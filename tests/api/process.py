@@ -1,4 +1,4 @@
-"""The real service: `python -m services.api` in a process of its own."""
+"""The real service: `python -m phema.services.api` in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from shared.settings import Settings
+from phema.shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 120
@@ -24,7 +24,7 @@ class ApiProcess:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "services.api"],
+            [sys.executable, "-m", "phema.services.api"],
             env=dict(environment),
             cwd=ROOT,
             stdout=subprocess.PIPE,

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from shared.catalog import Basis, Catalog, Evaluation, Job, JobKind, Reconstruction, Run
-from shared.recipes.presets import resolve
-from shared.snapshots import layout
-from shared.snapshots.file import encode
-from shared.snapshots.header import SnapshotMetadata
-from shared.snapshots.probe import probe_of
-from shared.snapshots.profile import Profile
-from shared.snapshots.store import ObjectStore
+from phema.shared.catalog import Basis, Catalog, Evaluation, Job, JobKind, Reconstruction, Run
+from phema.shared.recipes.presets import resolve
+from phema.shared.snapshots import layout
+from phema.shared.snapshots.file import encode
+from phema.shared.snapshots.header import SnapshotMetadata
+from phema.shared.snapshots.probe import probe_of
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.store import ObjectStore
 
 TIMES = tuple(range(3200, 25_601, 3200))
 STORED = (0.05, 0.10)

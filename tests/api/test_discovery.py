@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.telemetry import METRICS
+from phema.shared.telemetry import METRICS
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from services.api.app import create_app
-from services.api.auth import OPEN_PATHS
-from services.api.openapi import examples
-from shared.settings import Settings
+from phema.services.api.app import create_app
+from phema.services.api.auth import OPEN_PATHS
+from phema.services.api.openapi import examples
+from phema.shared.settings import Settings
 from tests.api.documents import API_MD, OPENAPI_JSON, ROOT, openapi_text, recorded_names, with_recorded
 
 EXAMPLES = examples()

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from services.api import errors
-from services.api.body_limit import MAX_BODY_BYTES
-from shared.catalog.pages import encode_cursor
-from shared.settings import Settings
-from shared.snapshots.errors import BucketMissing, SnapshotError, StoreDenied, StoreUnreachable
-from shared.snapshots.local import LocalStore
+from phema.services.api import errors
+from phema.services.api.body_limit import MAX_BODY_BYTES
+from phema.shared.catalog.pages import encode_cursor
+from phema.shared.settings import Settings
+from phema.shared.snapshots.errors import BucketMissing, SnapshotError, StoreDenied, StoreUnreachable
+from phema.shared.snapshots.local import LocalStore
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only
@@ -229,7 +229,7 @@ def test_a_fault_of_phema_is_500_and_tells_nothing(
     def fail(*_: object) -> None:
         raise RuntimeError("a secret of the house")
 
-    monkeypatch.setattr("services.api.runs.service.to_run", fail)
+    monkeypatch.setattr("phema.services.api.runs.service.to_run", fail)
     response = api.post("/v1/runs", {"name": "a", "preset": "digits-tiny"})
     assert "secret" not in problem(response, 500, "internal")["detail"]
     assert "a secret of the house" in caplog.text

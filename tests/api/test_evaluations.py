@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from shared.catalog import JobKind
-from shared.recipes.config import EvaluationRecipe
-from shared.recipes.presets import resolve
+from phema.shared.catalog import JobKind
+from phema.shared.recipes.config import EvaluationRecipe
+from phema.shared.recipes.presets import resolve
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from shared.catalog import JobKind
-from shared.snapshots.layout import run_key
-from shared.snapshots.profile import Profile
+from phema.shared.catalog import JobKind
+from phema.shared.snapshots.layout import run_key
+from phema.shared.snapshots.profile import Profile
 from tests.api import seed
 from tests.api.http import Api, problem
 

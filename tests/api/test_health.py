@@ -13,12 +13,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
-from services.api.errors import Problem
-from services.api.health import service
-from shared.catalog import JobKind, Target
-from shared.catalog.clock import database_now
-from shared.settings import Settings
-from shared.telemetry import metrics_of
+from phema.services.api.errors import Problem
+from phema.services.api.health import service
+from phema.shared.catalog import JobKind, Target
+from phema.shared.catalog.clock import database_now
+from phema.shared.settings import Settings
+from phema.shared.telemetry import metrics_of
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared.catalog import JobKind
+from phema.shared.catalog import JobKind
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.catalog import JobKind
+from phema.shared.catalog import JobKind
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only

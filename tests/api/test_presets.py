@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.recipes.presets import PRESETS
+from phema.shared.recipes.presets import PRESETS
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only
 

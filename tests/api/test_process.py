@@ -20,11 +20,11 @@ import httpx
 import psutil
 import pytest
 
-from services.api.server import listen
-from shared.catalog import Catalog, JobKind
-from shared.settings import Settings
-from shared.snapshots.local import LocalStore
-from shared.wiring import store_from
+from phema.services.api.server import listen
+from phema.shared.catalog import Catalog, JobKind
+from phema.shared.settings import Settings
+from phema.shared.snapshots.local import LocalStore
+from phema.shared.wiring import store_from
 from tests.api import seed
 from tests.api.process import ROOT, ApiProcess, environment, running
 from tests.fixtures.catalog import only
@@ -37,8 +37,8 @@ LIGHT_PATHS = (
 SERVE_IN_PROCESS = """
 import asyncio, json, sys
 import httpx
-from services.api.app import create_app
-from shared.settings import Settings
+from phema.services.api.app import create_app
+from phema.shared.settings import Settings
 
 async def serve():
     transport = httpx.ASGITransport(create_app(Settings()))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from shared.catalog import JobKind, Run
-from shared.snapshots.profile import Profile
+from phema.shared.catalog import JobKind, Run
+from phema.shared.snapshots.profile import Profile
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only

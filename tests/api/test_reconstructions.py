@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.catalog import JobKind
-from shared.edm2.posthoc import profile_errors, solve
-from shared.edm2.profiles import PowerProfile
+from phema.shared.catalog import JobKind
+from phema.shared.edm2.posthoc import profile_errors, solve
+from phema.shared.edm2.profiles import PowerProfile
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only

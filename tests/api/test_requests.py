@@ -13,9 +13,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from shared.catalog import JobKind
-from shared.settings import Settings
-from shared.telemetry import LOG_FIELDS
+from phema.shared.catalog import JobKind
+from phema.shared.settings import Settings
+from phema.shared.telemetry import LOG_FIELDS
 from tests.api import seed
 from tests.api.conftest import TOKEN
 from tests.api.http import Api, problem
@@ -57,7 +57,9 @@ def test_one_line_for_each_request_with_its_id(settings: Settings, tmp_path: Pat
     assert [answer.status_code for answer in answers] == [503] * 12
 
     found = lines(err)
-    access = [line for line in found if line["logger"] == "services.api.observe" and "probe" not in line["request_id"]]
+    access = [
+        line for line in found if line["logger"] == "phema.services.api.observe" and "probe" not in line["request_id"]
+    ]
     fields = ("method", "route", "status", "request_id")
     assert [tuple(line[name] for name in fields) for line in access] == [
         ("POST", "/v1/runs", 201, "proxy-7/a:1"),
@@ -67,7 +69,10 @@ def test_one_line_for_each_request_with_its_id(settings: Settings, tmp_path: Pat
     assert all(0 < line["seconds"] < 60 for line in access)
     for i in range(12):
         about = [line for line in found if line.get("request_id") == f"probe-{i}"]
-        assert sorted(line["logger"] for line in about) == ["services.api.health.service", "services.api.observe"]
+        assert sorted(line["logger"] for line in about) == [
+            "phema.services.api.health.service",
+            "phema.services.api.observe",
+        ]
 
 
 @only("sqlite")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from shared.catalog import JobKind, JobState
-from shared.recipes.presets import resolve
+from phema.shared.catalog import JobKind, JobState
+from phema.shared.recipes.presets import resolve
 from tests.api import seed
 from tests.api.http import Api, problem
 

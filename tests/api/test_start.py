@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from services.api.__main__ import main
-from shared.settings import Settings
+from phema.services.api.__main__ import main
+from phema.shared.settings import Settings
 from tests.api.process import ROOT, environment
 from tests.fixtures.catalog import only
 
@@ -23,7 +23,7 @@ Start = Callable[[Settings, dict[str, str]], str]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Start]:
-    """`python -m services.api` in this process; returns its sentence."""
+    """`python -m phema.services.api` in this process; returns its sentence."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
 
@@ -52,7 +52,7 @@ def _sentence(out: str, err: str) -> str:
 def test_a_real_process_says_it_and_ends(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     old = settings.model_copy(update={"database_url": f"sqlite:///{tmp_path}/empty.db"})
-    command = [sys.executable, "-m", "services.api"]
+    command = [sys.executable, "-m", "phema.services.api"]
     done = subprocess.run(command, env=environment(old), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "phema db upgrade" in _sentence(done.stdout, done.stderr)

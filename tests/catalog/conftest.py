@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from shared.catalog import Catalog, Job, JobKind
-from shared.catalog.engine import parse_url
+from phema.shared.catalog import Catalog, Job, JobKind
+from phema.shared.catalog.engine import parse_url
 
 
 class Clockwork:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from sqlalchemy import event
 
-from shared.catalog import Catalog, JobKind, LeaseLost
+from phema.shared.catalog import Catalog, JobKind, LeaseLost
 
 LEASE_SECONDS = 1.0
 

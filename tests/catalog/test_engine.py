@@ -14,7 +14,7 @@ from sqlalchemy import event, text
 
 from deploy.local.postgres import UNPRIVILEGED
 from phema.processes import free_port
-from shared.catalog import Catalog, CatalogError, CatalogUnreachable, NotFound, SchemaOutOfDate
+from phema.shared.catalog import Catalog, CatalogError, CatalogUnreachable, NotFound, SchemaOutOfDate
 from tests.catalog.conftest import ask
 from tests.fixtures.catalog import only
 
@@ -143,7 +143,7 @@ def test_sqlite_that_is_something_else(tmp_path: Path) -> None:
 
 READ_ONLY_CHECK = """
 import os, sys
-from shared.catalog import Catalog, CatalogUnreachable
+from phema.shared.catalog import Catalog, CatalogUnreachable
 catalog = Catalog(sys.argv[1])
 catalog.check()
 catalog.close()

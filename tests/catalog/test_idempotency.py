@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import create_engine, text
 
-from shared.catalog import Catalog
-from shared.catalog.engine import parse_url
-from shared.catalog.idempotency import KEPT_SECONDS
+from phema.shared.catalog import Catalog
+from phema.shared.catalog.engine import parse_url
+from phema.shared.catalog.idempotency import KEPT_SECONDS
 
 
 def test_an_answer_is_kept(catalog: Catalog) -> None:

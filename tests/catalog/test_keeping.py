@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.catalog import Basis, Catalog, JobKind, JobState, NotFound, Snapshot, Transaction
+from phema.shared.catalog import Basis, Catalog, JobKind, JobState, NotFound, Snapshot, Transaction
 from tests.catalog.conftest import held
 
 BASIS_PLAN: dict[str, Any] = {

@@ -15,13 +15,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Column, String, Table, create_engine, inspect, text
 
-from shared.catalog import Catalog, SchemaOutOfDate, schema
-from shared.catalog.columns import Figures
-from shared.catalog.content import canonical
-from shared.catalog.engine import parse_url
-from shared.catalog.models import Base
-from shared.catalog.new_migration import draft
-from shared.catalog.schema import migration_config, wanted_revision
+from phema.shared.catalog import Catalog, SchemaOutOfDate, schema
+from phema.shared.catalog.columns import Figures
+from phema.shared.catalog.content import canonical
+from phema.shared.catalog.engine import parse_url
+from phema.shared.catalog.models import Base
+from phema.shared.catalog.new_migration import draft
+from phema.shared.catalog.schema import migration_config, wanted_revision
 from tests.catalog.conftest import ask
 from tests.fixtures.catalog import only
 
@@ -109,7 +109,7 @@ def test_a_schema_of_a_newer_phema(catalog: Catalog, catalog_url: str) -> None:
 
 def test_a_schema_of_an_older_phema(catalog: Catalog, catalog_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """This code needs a revision that the database has not got yet: that of its first successor."""
-    monkeypatch.setattr("shared.catalog.schema.wanted_revision", lambda: "0005")
+    monkeypatch.setattr("phema.shared.catalog.schema.wanted_revision", lambda: "0005")
     with pytest.raises(SchemaOutOfDate, match="has schema 0004, this phema needs 0005: run `phema db upgrade`"):
         catalog.check()
 

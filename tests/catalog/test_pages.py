@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from shared.catalog import BadCursor, Catalog, Page, Transaction
-from shared.catalog.pages import encode_cursor
+from phema.shared.catalog import BadCursor, Catalog, Page, Transaction
+from phema.shared.catalog.pages import encode_cursor
 from tests.catalog.conftest import ask
 from tests.catalog.test_results import want, want_figures
 from tests.catalog.test_snapshots import add

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.catalog import (
+from phema.shared.catalog import (
     PRIORITY,
     AttemptOutcome,
     Catalog,

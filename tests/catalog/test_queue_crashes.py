@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from shared.catalog import AttemptOutcome, Catalog, JobState
+from phema.shared.catalog import AttemptOutcome, Catalog, JobState
 from tests.catalog.conftest import Clockwork, ask, claim, held
 from tests.catalog.processes import LEASE_SECONDS
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import text
 
-from shared.catalog import Catalog, Job, JobKind, JobState, LeaseLost
+from phema.shared.catalog import Catalog, Job, JobKind, JobState, LeaseLost
 from tests.catalog.conftest import Clockwork
 
 KEYS = st.sampled_from(["a", "b", "c"])

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from shared.catalog import Catalog, JobKind, JobState, LeaseLost, NameTaken
+from phema.shared.catalog import Catalog, JobKind, JobState, LeaseLost, NameTaken
 from tests.catalog.conftest import Clockwork, ask, claim
 
 THREADS = 8

@@ -9,8 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy.exc import InvalidRequestError
 
-from shared.catalog import Catalog, Evaluation, JobKind, JobState, NotFound, Reconstruction, Transaction, content_key
-from shared.catalog.reconstructions import SAID
+from phema.shared.catalog import (
+    Catalog,
+    Evaluation,
+    JobKind,
+    JobState,
+    NotFound,
+    Reconstruction,
+    Transaction,
+    content_key,
+)
+from phema.shared.catalog.reconstructions import SAID
 from tests.catalog.conftest import held
 
 PLAN = {

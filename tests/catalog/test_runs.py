@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shared.catalog import Catalog, JobKind, JobState, NameTaken, NotFound
+from phema.shared.catalog import Catalog, JobKind, JobState, NameTaken, NotFound
 from tests.catalog.conftest import held
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
-from shared.catalog import Catalog, NotFound, Snapshot, Transaction
+from phema.shared.catalog import Catalog, NotFound, Snapshot, Transaction
 
 EXACT = [
     0.05,

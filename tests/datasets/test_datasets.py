@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from shared.datasets import DATASETS, DatasetError, check_dataset, open_dataset
-from shared.edm2.config import NetworkConfig
-from shared.recipes.config import DatasetConfig
+from phema.shared.datasets import DATASETS, DatasetError, check_dataset, open_dataset
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.recipes.config import DatasetConfig
 
 
 def network(**fields: object) -> NetworkConfig:
@@ -85,7 +85,7 @@ def test_what_is_known_without_reading_is_true(name: str) -> None:
 def test_checking_reads_no_pictures() -> None:
     """The API checks every new run; scikit-learn and torch take seconds to import."""
     code = (
-        "import sys; from shared.datasets import check_dataset; from shared.recipes.presets import resolve;"
+        "import sys; from phema.shared.datasets import check_dataset; from phema.shared.recipes.presets import resolve;"
         "run = resolve('digits-tiny'); check_dataset(run.dataset, run.network);"
         "print([m for m in ('sklearn', 'torch') if m in sys.modules])"
     )

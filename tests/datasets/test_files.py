@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.datasets import Dataset, DatasetError, EpochSampler, open_dataset
-from shared.datasets import stored as stored_pictures
-from shared.edm2.config import NetworkConfig
-from shared.recipes.config import DatasetConfig
+from phema.shared.datasets import Dataset, DatasetError, EpochSampler, open_dataset
+from phema.shared.datasets import stored as stored_pictures
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.recipes.config import DatasetConfig
 from tests.datasets.photos import encoded, labelled, npy, photo_files, photograph, tiles, write_folder, write_zip
 
 SIZE = 16

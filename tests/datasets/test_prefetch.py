@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from shared.datasets import DatasetError, Prefetcher
+from phema.shared.datasets import DatasetError, Prefetcher
 
 
 @pytest.mark.parametrize(("ahead", "workers"), [(0, 1), (1, 1), (3, 2), (5, 8)])

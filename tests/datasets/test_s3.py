@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from shared.datasets import Dataset, DatasetError, open_dataset
-from shared.datasets.remote import Remote
-from shared.recipes.config import DatasetConfig
-from shared.settings import Settings
-from shared.snapshots import S3Options, open_store
-from shared.wiring import dataset_from
+from phema.shared.datasets import Dataset, DatasetError, open_dataset
+from phema.shared.datasets.remote import Remote
+from phema.shared.recipes.config import DatasetConfig
+from phema.shared.settings import Settings
+from phema.shared.snapshots import S3Options, open_store
+from phema.shared.wiring import dataset_from
 from tests.datasets.photos import photo_files, write_zip
 from tests.fixtures.s3 import S3Server
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from shared.datasets import DatasetError, EpochSampler
+from phema.shared.datasets import DatasetError, EpochSampler
 
 
 @pytest.mark.parametrize(("pictures", "batch"), [(7, 1), (7, 3), (10, 10), (5, 12), (1, 4)])

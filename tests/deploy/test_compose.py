@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from services.trainer.driver import worker_resources
-from shared.settings import Settings
+from phema.services.trainer.driver import worker_resources
+from phema.shared.settings import Settings
 from tests.deploy.documents import COMPOSE, GPU, ROOT, env_file, load, services
 from tests.trainer.support import loose_attempt
 

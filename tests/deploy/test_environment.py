@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.local.compose import read_services
-from shared.settings import Settings
+from phema.shared.settings import Settings
 from tests.deploy.documents import COMPOSE, GPU, KUBERNETES, ROOT, env_file, load, services
 
 OURS = {f"PHEMA_{name.upper()}" for name in Settings.model_fields}

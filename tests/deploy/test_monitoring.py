@@ -18,7 +18,7 @@ from deploy.grafana import build
 from deploy.grafana.panels import concrete
 from deploy.grafana.run import RUN_DASHBOARD
 from deploy.prometheus.elsewhere import write_config
-from shared.telemetry import METRICS
+from phema.shared.telemetry import METRICS
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"

@@ -31,7 +31,7 @@ from deploy.local.postgres import find_binaries
 from phema import Client
 from phema.processes import port_is_free, spawn, stop, tail
 from phema.records import Run
-from shared.telemetry import METRICS
+from phema.shared.telemetry import METRICS
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -204,7 +204,7 @@ def test_the_doctor_finds_nothing_wrong(cluster: Cluster) -> None:
 
 def test_a_killed_worker_raises_its_alert_and_is_replaced(cluster: Cluster) -> None:
     worker = psutil.Process(cluster.document["services"]["phema-worker"]["pid"])
-    assert worker.cmdline()[1:] == ["-m", "services.phema_worker"]
+    assert worker.cmdline()[1:] == ["-m", "phema.services.phema_worker"]
     worker.kill()
     firing = eventually(
         lambda: cluster.ask('ALERTS{alertname="PhemaTargetDown", alertstate="firing"}'), "the alert of a killed worker"

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import phema
-from shared.catalog import Catalog
+from phema.shared.catalog import Catalog
 from tests.e2e.conftest import Service
 
 CONFIG = {
@@ -67,13 +67,13 @@ def test_kills_everywhere_end_in_the_same_weights(service: Service, client: phem
         return look
 
     until(trained(1_280), "the first images")
-    kill(service, "services.api")
+    kill(service, "phema.services.api")
     until(trained(2_560), "progress without the API")
-    kill(service, "-m services.trainer")
+    kill(service, "-m phema.services.trainer")
     until(trained(3_840), "progress without the trainer")
     kill(service, "ray::", "Train", "Worker")
     until(trained(6_400), "progress after a training worker's death")
-    kill(service, "services.trainer.driver")
+    kill(service, "phema.services.trainer.driver")
     until(lambda: reachable(client), "the API's return")
     catalog.close()
     finished = client.runs.watch("stormy", timeout=PATIENCE_S)
@@ -90,7 +90,7 @@ def test_a_killed_worker_loses_no_evaluation(service: Service, client: phema.Cli
     asked = client.evaluate(weights, wait=False, num_samples=1024, num_steps=16)
     assert asked.job_id is not None
     until(lambda: client.jobs.get(str(asked.job_id)).progress > 0.1, "samples")
-    kill(service, "services.phema_worker")
+    kill(service, "phema.services.phema_worker")
     client.wait(asked.job_id, timeout=PATIENCE_S)
     again = client.evaluate(weights, num_samples=1024, num_steps=16)
     assert (again.id, again.job_id) == (asked.id, asked.job_id)

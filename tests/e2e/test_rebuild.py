@@ -12,13 +12,13 @@ import pytest
 from sqlalchemy import update
 
 from phema.rebuild import rebuild
-from services.trainer.local import claim_locally, train_attempt, train_locally
-from services.trainer.profiles import profile_of
-from shared.catalog import Catalog, JobKind, JobState
-from shared.catalog.models import Snapshot
-from shared.recipes.config import RunConfig
-from shared.recipes.presets import resolve
-from shared.snapshots.store import ObjectStore, open_store
+from phema.services.trainer.local import claim_locally, train_attempt, train_locally
+from phema.services.trainer.profiles import profile_of
+from phema.shared.catalog import Catalog, JobKind, JobState
+from phema.shared.catalog.models import Snapshot
+from phema.shared.recipes.config import RunConfig
+from phema.shared.recipes.presets import resolve
+from phema.shared.snapshots.store import ObjectStore, open_store
 from tests.fixtures.catalog import only
 
 CONFIG = resolve(

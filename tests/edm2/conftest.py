@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.networks import build_denoiser
-from shared.edm2.precond import Denoiser
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.edm2.precond import Denoiser
 
 TINY = {
     "img_resolution": 8,

@@ -24,5 +24,5 @@ import pytest
     ],
 )
 def test_without_torch(module: str) -> None:
-    code = f"import sys, shared.edm2.{module}; assert 'torch' not in sys.modules"
+    code = f"import sys, phema.shared.edm2.{module}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

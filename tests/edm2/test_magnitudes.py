@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shared.edm2.layers import normalize_weights_
-from shared.edm2.magnitudes import ActivationMagnitudes, weight_magnitudes
-from shared.edm2.precond import Denoiser
+from phema.shared.edm2.layers import normalize_weights_
+from phema.shared.edm2.magnitudes import ActivationMagnitudes, weight_magnitudes
+from phema.shared.edm2.precond import Denoiser
 
 KEYS = {
     f"{side}/{resolution}/{statistic}"

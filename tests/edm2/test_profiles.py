@@ -8,8 +8,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from shared.edm2.ema import TraditionalEMA
-from shared.edm2.profiles import (
+from phema.shared.edm2.ema import TraditionalEMA
+from phema.shared.edm2.profiles import (
     ExponentialProfile,
     PowerProfile,
     Profile,

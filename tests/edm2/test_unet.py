@@ -11,12 +11,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.layers import MPConv
-from shared.edm2.networks import build_denoiser
-from shared.edm2.precond import Denoiser, DenoiserError
-from shared.edm2.topology import plan_unet
-from shared.recipes.presets import network_preset
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.layers import MPConv
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.edm2.precond import Denoiser, DenoiserError
+from phema.shared.edm2.topology import plan_unet
+from phema.shared.recipes.presets import network_preset
 
 
 def meta(config: NetworkConfig, **options: Any) -> Denoiser:

@@ -11,9 +11,9 @@ import pytest
 
 from phema.cli import run as run_cli
 from phema.client import Client
-from shared.catalog import Run
-from shared.settings import Settings
-from shared.snapshots import S3Options
+from phema.shared.catalog import Run
+from phema.shared.settings import Settings
+from phema.shared.snapshots import S3Options
 from tests.phema.service import Service, api
 
 _numbers = count(1)

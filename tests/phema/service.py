@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.catalog import Catalog, Job, JobKind, Run
-from shared.settings import Settings
-from shared.snapshots import ObjectStore, layout
-from shared.snapshots.profile import Profile
-from shared.wiring import catalog_from, store_from
+from phema.shared.catalog import Catalog, Job, JobKind, Run
+from phema.shared.settings import Settings
+from phema.shared.snapshots import ObjectStore, layout
+from phema.shared.snapshots.profile import Profile
+from phema.shared.wiring import catalog_from, store_from
 
 TIMES = tuple(range(3200, 25_601, 3200))
 TRACKED = (0.05, 0.10)
@@ -104,7 +104,7 @@ class Service:
 
 @contextmanager
 def api(settings: Settings, **env: str) -> Iterator[Service]:
-    """A process of `services.api` on these settings; ends with the block."""
+    """A process of `phema.services.api` on these settings; ends with the block."""
     catalog = catalog_from(settings)
     catalog.upgrade()
     with process(settings, **env) as (url, child):
@@ -116,7 +116,7 @@ def api(settings: Settings, **env: str) -> Iterator[Service]:
 def process(settings: Settings, port: int = 0, **env: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     variables = {"PHEMA_STATE_DIR": str(settings.state_dir), "PHEMA_API_PORT": str(port), **env}
     child = subprocess.Popen(
-        [sys.executable, "-m", "services.api"],
+        [sys.executable, "-m", "phema.services.api"],
         env={**os.environ, **variables},
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,

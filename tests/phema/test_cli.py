@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from phema.client import Client
-from shared import catalog
-from shared.catalog import JobKind
-from shared.recipes.presets import PRESETS
+from phema.shared import catalog
+from phema.shared.catalog import JobKind
+from phema.shared.recipes.presets import PRESETS
 from tests.phema.service import Service
 from tests.phema.test_client import steps
 

@@ -14,9 +14,9 @@ import phema
 from phema import errors
 from phema.client import Client
 from phema.records import Job, Run, Snapshot
-from shared import catalog
-from shared.catalog import JobKind
-from shared.settings import Settings
+from phema.shared import catalog
+from phema.shared.catalog import JobKind
+from phema.shared.settings import Settings
 from tests.api import seed
 from tests.phema.service import Service, api, process
 

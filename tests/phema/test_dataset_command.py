@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from phema.cli import run
-from services.phema_worker import reference
-from services.phema_worker.watch import Watch
-from shared.datasets import DatasetError, open_dataset, statistics
-from shared.edm2.features import RandomConvFeatures
-from shared.recipes.config import DatasetConfig
+from phema.services.phema_worker import reference
+from phema.services.phema_worker.watch import Watch
+from phema.shared.datasets import DatasetError, open_dataset, statistics
+from phema.shared.edm2.features import RandomConvFeatures
+from phema.shared.recipes.config import DatasetConfig
 from tests.datasets.photos import encoded, npy, photo_files, photograph, write_folder, write_zip
 
 

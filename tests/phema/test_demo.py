@@ -23,11 +23,11 @@ from PIL import Image
 import phema
 from phema.demo import SIGMA_RELS
 from phema.models import save_grid
-from shared.catalog import JobKind
-from shared.edm2.networks import build_denoiser
-from shared.recipes.presets import resolve
-from shared.snapshots.file import SnapshotMetadata, encode
-from shared.snapshots.profile import Profile
+from phema.shared.catalog import JobKind
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.recipes.presets import resolve
+from phema.shared.snapshots.file import SnapshotMetadata, encode
+from phema.shared.snapshots.profile import Profile
 from tests.phema.service import Service
 
 CONFIG = resolve("digits-tiny")

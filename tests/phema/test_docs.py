@@ -16,7 +16,7 @@ import phema
 from phema import errors
 from phema.cli import app
 from phema.errors import PhemaError
-from shared.recipes.config import EvaluationRecipe
+from phema.shared.recipes.config import EvaluationRecipe
 
 DOCS = Path(__file__).parents[2] / "docs"
 CLI = (DOCS / "cli.md").read_text()

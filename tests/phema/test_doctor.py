@@ -17,12 +17,12 @@ import torch
 from pydantic import SecretStr
 
 from phema import doctor
-from shared.settings import Settings
-from shared.snapshots import S3Options
-from shared.snapshots.bucket import make_bucket
-from shared.snapshots.store import open_store
-from shared.telemetry.address import listening_address, own_address
-from shared.wiring import catalog_from, store_from
+from phema.shared.settings import Settings
+from phema.shared.snapshots import S3Options
+from phema.shared.snapshots.bucket import make_bucket
+from phema.shared.snapshots.store import open_store
+from phema.shared.telemetry.address import listening_address, own_address
+from phema.shared.wiring import catalog_from, store_from
 from tests.fixtures.catalog import only
 from tests.phema.service import Service, api
 from tests.servers.s3 import S3Server

@@ -15,7 +15,7 @@ import pytest
 
 from phema import errors
 from phema.client import Client
-from shared import catalog
+from phema.shared import catalog
 from tests.phema.service import Service
 from tests.phema.test_client import steps
 

@@ -13,8 +13,8 @@ import pytest
 from phema.client import Client
 from phema.errors import Conflict, InvalidArgument, Refused
 from phema.records import Run
-from shared.catalog import JobKind
-from shared.snapshots import layout
+from phema.shared.catalog import JobKind
+from phema.shared.snapshots import layout
 from tests.phema.service import Service
 
 Cli = Callable[..., tuple[int, str, str]]

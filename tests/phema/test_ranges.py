@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phema.ranges import MOST, RangeError, expand, sigma_rels
-from shared.recipes.config import SIGMA_REL_LIMIT
+from phema.shared.recipes.config import SIGMA_REL_LIMIT
 
 
 @pytest.mark.parametrize(

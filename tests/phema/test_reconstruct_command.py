@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from phema.client import Client
-from shared import catalog
-from shared.snapshots.profile import Profile
+from phema.shared import catalog
+from phema.shared.snapshots.profile import Profile
 from tests.api import seed
 from tests.phema.service import Service
 from tests.phema.test_cli import Cli, document

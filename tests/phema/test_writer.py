@@ -15,18 +15,18 @@ import phema
 from phema import Profile, SnapshotWriter, errors
 from phema.client import Client
 from phema.rebuild import rebuild
-from services.phema_worker.records import record, task_of
-from services.phema_worker.tasks import Done
-from services.phema_worker.watch import Watch
-from services.phema_worker.workbench import Workbench
-from shared.catalog import Catalog, JobKind
-from shared.edm2.ema import PowerFunctionEMA
-from shared.settings import Settings
-from shared.snapshots import CorruptObject, S3Options
-from shared.snapshots.errors import SnapshotError, StoreUnreachable
-from shared.snapshots.header import read_header
-from shared.snapshots.layout import run_key
-from shared.snapshots.store import Data, ObjectInfo, ObjectStore
+from phema.services.phema_worker.records import record, task_of
+from phema.services.phema_worker.tasks import Done
+from phema.services.phema_worker.watch import Watch
+from phema.services.phema_worker.workbench import Workbench
+from phema.shared.catalog import Catalog, JobKind
+from phema.shared.edm2.ema import PowerFunctionEMA
+from phema.shared.settings import Settings
+from phema.shared.snapshots import CorruptObject, S3Options
+from phema.shared.snapshots.errors import SnapshotError, StoreUnreachable
+from phema.shared.snapshots.header import read_header
+from phema.shared.snapshots.layout import run_key
+from phema.shared.snapshots.store import Data, ObjectInfo, ObjectStore
 from tests.phema.service import Service, api, process
 
 BATCH, STEPS, EVERY = 32, 320, 20

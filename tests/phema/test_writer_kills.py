@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from phema.client import Client
-from shared.snapshots.header import read_header
-from shared.snapshots.store import verify
+from phema.shared.snapshots.header import read_header
+from phema.shared.snapshots.store import verify
 from tests.phema.service import Service
 
 SCRIPT = """

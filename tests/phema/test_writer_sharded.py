@@ -14,7 +14,7 @@ from torch import nn
 
 from phema import SnapshotWriter
 from phema.client import Client
-from shared.edm2.ema import PowerFunctionEMA
+from phema.shared.edm2.ema import PowerFunctionEMA
 from tests.edm2.test_ema_sharded import BATCH, PROCESSES, STEPS, WIDTHS, alone, free_port, made, sharded, train
 from tests.phema.service import Service
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.catalog import Catalog
-from shared.snapshots.store import S3Options, open_store
+from phema.shared.catalog import Catalog
+from phema.shared.snapshots.store import S3Options, open_store
 from tests.phema_worker.lab import Lab
 from tests.phema_worker.tunnel import Tunnel, tunnel
 

@@ -17,19 +17,19 @@ from typing import Any
 import torch
 
 from phema.processes import spawn
-from shared.catalog import Catalog, Evaluation, Job, JobKind, JobState, Reconstruction, Run, content_key
-from shared.edm2.ema import PowerFunctionEMA
-from shared.edm2.networks import build_denoiser
-from shared.recipes.config import EvaluationRecipe, RunConfig
-from shared.recipes.presets import resolve
-from shared.snapshots.file import SnapshotMetadata, encode
-from shared.snapshots.layout import snapshot_key
-from shared.snapshots.local import LocalStore
-from shared.snapshots.plan import plan
-from shared.snapshots.probe import probe_of
-from shared.snapshots.profile import Profile
-from shared.snapshots.store import ObjectStore
-from shared.snapshots.stored import StoredSnapshot
+from phema.shared.catalog import Catalog, Evaluation, Job, JobKind, JobState, Reconstruction, Run, content_key
+from phema.shared.edm2.ema import PowerFunctionEMA
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.recipes.config import EvaluationRecipe, RunConfig
+from phema.shared.recipes.presets import resolve
+from phema.shared.snapshots.file import SnapshotMetadata, encode
+from phema.shared.snapshots.layout import snapshot_key
+from phema.shared.snapshots.local import LocalStore
+from phema.shared.snapshots.plan import plan
+from phema.shared.snapshots.probe import probe_of
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.store import ObjectStore
+from phema.shared.snapshots.stored import StoredSnapshot
 
 PATIENCE_SECONDS = 120.0
 NETWORK = {"model_channels": 16, "channels_per_head": 16}
@@ -55,7 +55,7 @@ def until(answer: Callable[[], Any], what: str) -> Any:
 
 @dataclass
 class WorkerProcess:
-    """`python -m services.phema_worker`, as `phema up` starts it."""
+    """`python -m phema.services.phema_worker`, as `phema up` starts it."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -135,7 +135,7 @@ class Lab:
     def start_worker(self, **settings: object) -> WorkerProcess:
         extra = {f"PHEMA_{name.upper()}": str(value) for name, value in settings.items()}
         log = self.folder / f"worker-{len(self.workers)}.log"
-        process = spawn([sys.executable, "-m", "services.phema_worker"], log=log, env={**self.env, **extra})
+        process = spawn([sys.executable, "-m", "phema.services.phema_worker"], log=log, env={**self.env, **extra})
         self.workers.append(WorkerProcess(process, log))
         return self.workers[-1]
 

@@ -11,11 +11,11 @@ import signal
 import pytest
 import torch
 
-from services.phema_worker.evaluate import Scores, evaluate
-from services.phema_worker.watch import Watch
-from shared.catalog import JobState
-from shared.recipes.config import EvaluationRecipe, RunConfig
-from shared.snapshots.model import load_model
+from phema.services.phema_worker.evaluate import Scores, evaluate
+from phema.services.phema_worker.watch import Watch
+from phema.shared.catalog import JobState
+from phema.shared.recipes.config import EvaluationRecipe, RunConfig
+from phema.shared.snapshots.model import load_model
 from tests.phema_worker.conftest import Servers
 from tests.phema_worker.lab import Lab, until
 

@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from services.phema_worker.evaluate import NotFinite, batch_size, evaluate
-from services.phema_worker.held_out import NUM_LEVELS, _noise, held_out_loss, sigma_grid
-from services.phema_worker.watch import Cancelled, Watch
-from shared.datasets import InMemory, open_dataset
-from shared.edm2.heun import SamplerError
-from shared.edm2.networks import build_denoiser
-from shared.edm2.precond import Denoiser
-from shared.recipes.config import EvaluationRecipe
-from shared.recipes.presets import PRESETS, network_preset
+from phema.services.phema_worker.evaluate import NotFinite, batch_size, evaluate
+from phema.services.phema_worker.held_out import NUM_LEVELS, _noise, held_out_loss, sigma_grid
+from phema.services.phema_worker.watch import Cancelled, Watch
+from phema.shared.datasets import InMemory, open_dataset
+from phema.shared.edm2.heun import SamplerError
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.edm2.precond import Denoiser
+from phema.shared.recipes.config import EvaluationRecipe
+from phema.shared.recipes.presets import PRESETS, network_preset
 from tests.phema_worker.lab import tiny_config
 
 CONFIG = tiny_config()
@@ -77,7 +77,7 @@ def test_pictures_depend_on_neither_batch_size_nor_threads(denoiser: Denoiser, m
     """Bit for bit. Threads may round the features of a picture differently, far below what figures are shown with."""
     recipe = RECIPE.model_copy(update={"metrics": ("frechet",), "churn": 1.0})
     reference = evaluate(denoiser, None, CONFIG, recipe, Watch())
-    monkeypatch.setattr("services.phema_worker.evaluate.batch_size", lambda _: 5)
+    monkeypatch.setattr("phema.services.phema_worker.evaluate.batch_size", lambda _: 5)
     assert evaluate(denoiser, None, CONFIG, recipe, Watch()) == reference
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

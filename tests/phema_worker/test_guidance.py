@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from phema.client import Client
 from phema.records import Evaluation
-from shared.settings import Settings
+from phema.shared.settings import Settings
 from tests.phema.service import process
 from tests.phema_worker.lab import NETWORK, TIMES, Lab, tiny_config
 

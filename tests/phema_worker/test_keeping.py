@@ -18,21 +18,21 @@ import pytest
 import torch
 
 from phema.rebuild import rebuild
-from services.api.bases.schemas import BasisCreate
-from services.api.bases.service import create, plan
-from services.api.held import held
-from services.phema_worker.records import record, task_of
-from services.phema_worker.tasks import CompactTask, Done, RetainTask, Stopped
-from services.phema_worker.watch import Watch
-from services.phema_worker.workbench import Workbench
-from shared.catalog import Basis, Catalog, Job, JobKind, JobState, Run, content_key
-from shared.settings import Settings
-from shared.snapshots.file import load_tensors
-from shared.snapshots.header import parse_header
-from shared.snapshots.layout import run_key
-from shared.snapshots.plan import plan as plan_reconstruction
-from shared.snapshots.profile import Profile
-from shared.snapshots.store import S3Options, open_store, verify
+from phema.services.api.bases.schemas import BasisCreate
+from phema.services.api.bases.service import create, plan
+from phema.services.api.held import held
+from phema.services.phema_worker.records import record, task_of
+from phema.services.phema_worker.tasks import CompactTask, Done, RetainTask, Stopped
+from phema.services.phema_worker.watch import Watch
+from phema.services.phema_worker.workbench import Workbench
+from phema.shared.catalog import Basis, Catalog, Job, JobKind, JobState, Run, content_key
+from phema.shared.settings import Settings
+from phema.shared.snapshots.file import load_tensors
+from phema.shared.snapshots.header import parse_header
+from phema.shared.snapshots.layout import run_key
+from phema.shared.snapshots.plan import plan as plan_reconstruction
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.store import S3Options, open_store, verify
 from tests.phema_worker import mortal
 from tests.phema_worker.lab import STORED, TIMES, Lab
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from services.phema_worker.evaluate import evaluate
-from services.phema_worker.watch import Watch
-from shared.datasets import DatasetError
-from shared.edm2.networks import build_denoiser
-from shared.recipes.config import EvaluationRecipe, RunConfig
+from phema.services.phema_worker.evaluate import evaluate
+from phema.services.phema_worker.watch import Watch
+from phema.shared.datasets import DatasetError
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.recipes.config import EvaluationRecipe, RunConfig
 from tests.datasets.photos import npy, write_zip
 from tests.trainer.support import tiny_config
 

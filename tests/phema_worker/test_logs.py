@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from phema.ray_head import RayHead
-from shared.catalog import JobState
+from phema.shared.catalog import JobState
 from tests.fixtures.ray import log_lines, session_logs
 from tests.phema_worker.conftest import only
 from tests.phema_worker.lab import TIMES, Lab, until

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from shared.edm2.networks import build_denoiser
-from shared.snapshots.errors import CorruptObject
-from shared.snapshots.file import SnapshotMetadata, encode
-from shared.snapshots.model import load_denoiser, load_model
-from shared.snapshots.profile import Profile
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.snapshots.errors import CorruptObject
+from phema.shared.snapshots.file import SnapshotMetadata, encode
+from phema.shared.snapshots.model import load_denoiser, load_model
+from phema.shared.snapshots.profile import Profile
 from tests.phema_worker.lab import tiny_config
 
 CONFIG = tiny_config()

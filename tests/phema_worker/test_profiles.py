@@ -17,22 +17,22 @@ from sqlalchemy import update
 
 import phema
 from phema.rebuild import rebuild
-from services.api.app import create_app
-from services.api.reconstructions.service import detail
-from services.phema_worker.records import record, task_of
-from services.phema_worker.tasks import Done
-from services.phema_worker.watch import Watch
-from services.phema_worker.workbench import Workbench
-from shared.catalog import Catalog, JobKind, Reconstruction
-from shared.edm2.ema import PowerFunctionEMA
-from shared.edm2.networks import build_denoiser
-from shared.recipes.config import RunConfig
-from shared.settings import Settings
-from shared.snapshots.file import encode, load_tensors
-from shared.snapshots.header import parse_header
-from shared.snapshots.layout import run_key
-from shared.snapshots.profile import Profile
-from shared.wiring import catalog_from, store_from
+from phema.services.api.app import create_app
+from phema.services.api.reconstructions.service import detail
+from phema.services.phema_worker.records import record, task_of
+from phema.services.phema_worker.tasks import Done
+from phema.services.phema_worker.watch import Watch
+from phema.services.phema_worker.workbench import Workbench
+from phema.shared.catalog import Catalog, JobKind, Reconstruction
+from phema.shared.edm2.ema import PowerFunctionEMA
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.recipes.config import RunConfig
+from phema.shared.settings import Settings
+from phema.shared.snapshots.file import encode, load_tensors
+from phema.shared.snapshots.header import parse_header
+from phema.shared.snapshots.layout import run_key
+from phema.shared.snapshots.profile import Profile
+from phema.shared.wiring import catalog_from, store_from
 from tests.api.http import Api
 from tests.phema_worker.lab import TIMES, Lab
 

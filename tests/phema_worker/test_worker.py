@@ -11,18 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from services.api.bases import service as bases
-from services.api.bases.schemas import BasisCreate
-from services.api.held import held
-from shared.catalog import JobKind, JobState
-from shared.recipes.config import EvaluationRecipe
-from shared.snapshots.errors import ObjectMissing
-from shared.snapshots.file import load_tensors
-from shared.snapshots.model import load_model
-from shared.snapshots.plan import plan
-from shared.snapshots.profile import Profile
-from shared.snapshots.store import verify
-from shared.snapshots.stored import StoredSnapshot
+from phema.services.api.bases import service as bases
+from phema.services.api.bases.schemas import BasisCreate
+from phema.services.api.held import held
+from phema.shared.catalog import JobKind, JobState
+from phema.shared.recipes.config import EvaluationRecipe
+from phema.shared.snapshots.errors import ObjectMissing
+from phema.shared.snapshots.file import load_tensors
+from phema.shared.snapshots.model import load_model
+from phema.shared.snapshots.plan import plan
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.store import verify
+from phema.shared.snapshots.stored import StoredSnapshot
 from tests.phema_worker.conftest import only
 from tests.phema_worker.lab import STORED, TIMES, Lab, tiny_config, until
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from shared.recipes.config import MAX_IMAGES, RunConfig
-from shared.recipes.presets import PRESETS, InvalidConfig, Score, UnknownPreset, resolve
+from phema.shared.recipes.config import MAX_IMAGES, RunConfig
+from phema.shared.recipes.presets import PRESETS, InvalidConfig, Score, UnknownPreset, resolve
 
 # Karras et al. 2024, Figures 16-22: batch, alpha_ref, t_ref, beta2, P_mean, P_std, dropout, loss scaling, attention.
 TABLE = {
@@ -150,7 +150,7 @@ def test_an_unknown_preset_names_the_nearest() -> None:
 def test_recipes_and_costs_import_no_torch() -> None:
     """The API lists them."""
     program = (
-        "import sys; from shared.recipes.presets import PRESETS; [p.figures for p in PRESETS.values()]; "
+        "import sys; from phema.shared.recipes.presets import PRESETS; [p.figures for p in PRESETS.values()]; "
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -18,7 +18,7 @@ from botocore.config import Config
 
 from deploy.local import object_store as server
 from phema.processes import free_port
-from shared.snapshots import S3Options
+from phema.shared.snapshots import S3Options
 
 CEPH_SCRIPT = Path(__file__).with_name("ceph_rgw.sh")
 CEPH_PACKAGES = Path(os.environ.get("PHEMA_CEPH_PACKAGES", Path.home() / ".cache" / "phema" / "ceph-rgw"))

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from shared.snapshots import ObjectStore, S3Options, digest, open_store
-from shared.snapshots.layout import sha256_of_key
-from shared.snapshots.local import LocalStore
+from phema.shared.snapshots import ObjectStore, S3Options, digest, open_store
+from phema.shared.snapshots.layout import sha256_of_key
+from phema.shared.snapshots.local import LocalStore
 
 MIB = 2**20
 
 WRITER = """
 import json, os, sys
-from shared.snapshots import S3Options, open_store
+from phema.shared.snapshots import S3Options, open_store
 
 task = json.loads(sys.argv[1])
 store = open_store(task["url"], s3=task["s3"] and S3Options(**task["s3"]))
@@ -36,7 +36,7 @@ sys.stdin.read()
 
 PUTTER = """
 import hashlib, json, os, sys
-from shared.snapshots import S3Options, open_store
+from phema.shared.snapshots import S3Options, open_store
 
 task = json.loads(sys.argv[1])
 store = open_store(task["url"], s3=task["s3"] and S3Options(**task["s3"]))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from phema.processes import free_port
-from shared.snapshots import (
+from phema.shared.snapshots import (
     BucketMissing,
     CorruptObject,
     ObjectStore,
@@ -142,7 +142,7 @@ def test_a_connection_that_always_breaks(s3_options: tuple[str, S3Options], prox
 
 FULL_DISK = """
 import json, resource, sys
-from shared.snapshots import StoreFull, open_store
+from phema.shared.snapshots import StoreFull, open_store
 
 task = json.loads(sys.argv[1])
 if task["limit"]:
@@ -196,7 +196,7 @@ def test_a_full_disk_keeps_nothing_and_harms_nothing(tmp_path: Path, cause: str)
 
 UNPRIVILEGED = """
 import os, sys
-from shared.snapshots import StoreDenied, open_store
+from phema.shared.snapshots import StoreDenied, open_store
 
 store = open_store(sys.argv[1])
 if os.getuid() == 0:

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shared.snapshots import CorruptObject, ObjectStore
-from shared.snapshots.file import TORCH_DTYPES, encode, load_tensors, read_header, read_path
-from shared.snapshots.header import (
+from phema.shared.snapshots import CorruptObject, ObjectStore
+from phema.shared.snapshots.file import TORCH_DTYPES, encode, load_tensors, read_header, read_path
+from phema.shared.snapshots.header import (
     ITEM_BYTES,
     Header,
     Profile,

@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 import torch
 
-from shared.snapshots.foreign import machine
-from shared.snapshots.foreign.errors import ForeignFileRefused
-from shared.snapshots.foreign.machine import Machine
-from shared.snapshots.foreign.published import parse_published
-from shared.snapshots.foreign.records import PUBLISHED, Storage, StoredTensor
-from shared.snapshots.foreign.storages import read_tensor
-from shared.snapshots.foreign.weights import convert
+from phema.shared.snapshots.foreign import machine
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.machine import Machine
+from phema.shared.snapshots.foreign.published import parse_published
+from phema.shared.snapshots.foreign.records import PUBLISHED, Storage, StoredTensor
+from phema.shared.snapshots.foreign.storages import read_tensor
+from phema.shared.snapshots.foreign.weights import convert
 from tests.snapshots import foreign_files as foreign
 
 P4 = b"\x80\x04"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from shared.snapshots.foreign.errors import ForeignFileRefused
-from shared.snapshots.foreign.naming import as_listed, listed_files, matching_files, published_files
-from shared.snapshots.profile import Profile
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.naming import as_listed, listed_files, matching_files, published_files
+from phema.shared.snapshots.profile import Profile
 
 
 def touch(folder: Path, *names: str) -> None:

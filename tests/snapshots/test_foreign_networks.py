@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from shared.edm2.networks import build_denoiser
-from shared.snapshots.foreign.errors import ForeignFileRefused
-from shared.snapshots.foreign.published import parse_published
-from shared.snapshots.foreign.weights import ForeignWeights, convert, published_weights
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.published import parse_published
+from phema.shared.snapshots.foreign.weights import ForeignWeights, convert, published_weights
 from tests.snapshots import foreign_files as foreign
 
 

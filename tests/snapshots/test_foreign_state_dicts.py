@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.networks import build_denoiser
-from shared.snapshots.foreign.errors import ForeignFileRefused
-from shared.snapshots.foreign.state_dicts import read_state_dict
-from shared.snapshots.foreign.weights import state_dict_weights
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.state_dicts import read_state_dict
+from phema.shared.snapshots.foreign.weights import state_dict_weights
 
 NETWORK = NetworkConfig(
     img_resolution=8, img_channels=1, model_channels=16, channel_mult=(1,), num_blocks=1, channels_per_head=16

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from shared.edm2.networks import build_denoiser
-from shared.recipes.presets import resolve
-from shared.snapshots.file import SnapshotMetadata, encode
-from shared.snapshots.model import load_model
-from shared.snapshots.profile import Profile
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.recipes.presets import resolve
+from phema.shared.snapshots.file import SnapshotMetadata, encode
+from phema.shared.snapshots.model import load_model
+from phema.shared.snapshots.profile import Profile
 
 
 @pytest.mark.parametrize("letter", "ABCDEFG")

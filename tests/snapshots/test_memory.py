@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.reconstruct_memory import MIB, TARGET, measured
 from benchmarks.synthetic_run import fill
-from shared.snapshots import S3Options, open_store
+from phema.shared.snapshots import S3Options, open_store
 
 BOUND = 64 * MIB
 PARAMETERS = 1_200_000

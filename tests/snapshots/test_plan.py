@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from shared.edm2.posthoc import PowerProfile
-from shared.snapshots.layout import (
+from phema.shared.edm2.posthoc import PowerProfile
+from phema.shared.snapshots.layout import (
     checkpoint_key,
     pictures_key,
     reconstruction_key,
@@ -19,10 +19,10 @@ from shared.snapshots.layout import (
     sha256_of_key,
     snapshot_key,
 )
-from shared.snapshots.plan import plan
-from shared.snapshots.profile import Profile
-from shared.snapshots.stored import StoredSnapshot
-from shared.snapshots.times import NoSnapshotAtTime, NoSnapshots, PlanError
+from phema.shared.snapshots.plan import plan
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.times import NoSnapshotAtTime, NoSnapshots, PlanError
 
 
 def stored(count: int, every: int = 100) -> list[StoredSnapshot]:
@@ -127,18 +127,18 @@ def test_keys() -> None:
 
 
 TORCH_FREE = [
-    "shared.snapshots",
-    "shared.snapshots.errors",
-    "shared.snapshots.header",
-    "shared.snapshots.layout",
-    "shared.snapshots.local",
-    "shared.snapshots.plan",
-    "shared.snapshots.probe",
-    "shared.snapshots.profile",
-    "shared.snapshots.s3",
-    "shared.snapshots.spans",
-    "shared.snapshots.store",
-    "shared.snapshots.uploader",
+    "phema.shared.snapshots",
+    "phema.shared.snapshots.errors",
+    "phema.shared.snapshots.header",
+    "phema.shared.snapshots.layout",
+    "phema.shared.snapshots.local",
+    "phema.shared.snapshots.plan",
+    "phema.shared.snapshots.probe",
+    "phema.shared.snapshots.profile",
+    "phema.shared.snapshots.s3",
+    "phema.shared.snapshots.spans",
+    "phema.shared.snapshots.store",
+    "phema.shared.snapshots.uploader",
 ]
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from shared.edm2.posthoc import PowerProfile, profile_errors
-from shared.snapshots.basis import StoredBasis, plan_basis
-from shared.snapshots.header import DTYPE_CODES, StoredDtype
-from shared.snapshots.plan import plan
-from shared.snapshots.planned import Plan
-from shared.snapshots.probe import PROBE_WEIGHTS, as_float32
-from shared.snapshots.profile import Profile
-from shared.snapshots.stored import StoredSnapshot
-from shared.snapshots.weighting import weighting
+from phema.shared.edm2.posthoc import PowerProfile, profile_errors
+from phema.shared.snapshots.basis import StoredBasis, plan_basis
+from phema.shared.snapshots.header import DTYPE_CODES, StoredDtype
+from phema.shared.snapshots.plan import plan
+from phema.shared.snapshots.planned import Plan
+from phema.shared.snapshots.probe import PROBE_WEIGHTS, as_float32
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.weighting import weighting
 from tests.fixtures.training import BATCH, END, TrainedDigits
 
 WANTED = (0.010, 0.012, 0.015, 0.02, 0.03, 0.04, 0.06, 0.075, 0.09, 0.12, 0.15, 0.20, 0.25)

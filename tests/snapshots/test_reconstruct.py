@@ -10,14 +10,14 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from shared.snapshots import CorruptObject, ObjectExists, ObjectMissing, ObjectStore
-from shared.snapshots.file import TORCH_DTYPES, encode, load_tensors, read_header
-from shared.snapshots.header import DTYPE_CODES, StoredDtype
-from shared.snapshots.plan import plan
-from shared.snapshots.profile import Profile
-from shared.snapshots.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
-from shared.snapshots.stored import StoredSnapshot
-from shared.snapshots.streaming import GROUP, TILE
+from phema.shared.snapshots import CorruptObject, ObjectExists, ObjectMissing, ObjectStore
+from phema.shared.snapshots.file import TORCH_DTYPES, encode, load_tensors, read_header
+from phema.shared.snapshots.header import DTYPE_CODES, StoredDtype
+from phema.shared.snapshots.plan import plan
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
+from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.streaming import GROUP, TILE
 from tests.snapshots.test_store import leftovers, spoil
 from tests.snapshots.weights import BUFFERS, expected, metadata, output, store_run, tensors
 

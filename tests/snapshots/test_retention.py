@@ -7,10 +7,10 @@ import random
 import numpy as np
 import pytest
 
-from shared.snapshots.basis import StoredBasis, plan_basis
-from shared.snapshots.plan import plan
-from shared.snapshots.profile import Profile
-from shared.snapshots.retention import (
+from phema.shared.snapshots.basis import StoredBasis, plan_basis
+from phema.shared.snapshots.plan import plan
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.retention import (
     COARSEST,
     GRID,
     BasisOnly,
@@ -23,8 +23,8 @@ from shared.snapshots.retention import (
     forecast,
     refusal,
 )
-from shared.snapshots.stored import StoredSnapshot
-from shared.snapshots.times import PlanError
+from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.times import PlanError
 
 STORED = (0.05, 0.10)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-import shared.snapshots
-from shared.snapshots import (
+import phema.shared.snapshots
+from phema.shared.snapshots import (
     CorruptObject,
     ObjectExists,
     ObjectInfo,
@@ -24,9 +24,9 @@ from shared.snapshots import (
     open_store,
     verify,
 )
-from shared.snapshots.foreign.errors import ForeignFileRefused
-from shared.snapshots.local import LocalStore
-from shared.snapshots.s3 import S3Store
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.local import LocalStore
+from phema.shared.snapshots.s3 import S3Store
 
 MIB = 2**20
 SIZES = [0, 1, 1000, 5 * MIB, 5 * MIB + 1, 33 * MIB + 7]
@@ -283,11 +283,13 @@ def test_store_urls() -> None:
 
 
 def test_public_names_are_listed() -> None:
-    assert shared.snapshots.__all__ == sorted(shared.snapshots.__all__)
+    assert phema.shared.snapshots.__all__ == sorted(phema.shared.snapshots.__all__)
     public = {
-        name for name, value in vars(shared.snapshots).items() if getattr(value, "__module__", "").startswith("shared.")
+        name
+        for name, value in vars(phema.shared.snapshots).items()
+        if getattr(value, "__module__", "").startswith("phema.")
     }
-    assert set(shared.snapshots.__all__) == public
+    assert set(phema.shared.snapshots.__all__) == public
 
 
 def test_the_secret_is_not_shown() -> None:

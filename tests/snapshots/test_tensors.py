@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from shared.snapshots import CorruptObject, ObjectStore
-from shared.snapshots.file import encode, load_tensors
-from shared.snapshots.header import StoredDtype
-from shared.snapshots.profile import Profile
-from shared.snapshots.reconstruct import OutputSpec, reconstruct
-from shared.snapshots.stored import StoredSnapshot
-from shared.snapshots.streaming import GROUP, TILE
+from phema.shared.snapshots import CorruptObject, ObjectStore
+from phema.shared.snapshots.file import encode, load_tensors
+from phema.shared.snapshots.header import StoredDtype
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.reconstruct import OutputSpec, reconstruct
+from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.streaming import GROUP, TILE
 from tests.snapshots.weights import BUFFERS, expected, metadata, output, store_run, tensors
 
 MIB = 2**20

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shared.snapshots import ObjectStore
-from shared.snapshots.file import encode, load_tensors
-from shared.snapshots.header import SnapshotMetadata, StoredDtype
-from shared.snapshots.profile import Profile
-from shared.snapshots.reconstruct import OutputSpec
-from shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots import ObjectStore
+from phema.shared.snapshots.file import encode, load_tensors
+from phema.shared.snapshots.header import SnapshotMetadata, StoredDtype
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.reconstruct import OutputSpec
+from phema.shared.snapshots.stored import StoredSnapshot
 
 BUFFERS = ("emb.freqs", "emb.phases")
 

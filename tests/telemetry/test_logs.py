@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from shared.telemetry import LOG_FIELDS, configure_logs, log_fields, process_log_fields
+from phema.shared.telemetry import LOG_FIELDS, configure_logs, log_fields, process_log_fields
 
 
 def test_a_line_carries_process_block_and_call_fields(log_stream: io.StringIO) -> None:

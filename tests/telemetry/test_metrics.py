@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.telemetry import LOG_FIELDS, METRICS, MeterError, Meters, metrics_of, serve_metrics
-from shared.telemetry import metrics as table
+from phema.shared.telemetry import LOG_FIELDS, METRICS, MeterError, Meters, metrics_of, serve_metrics
+from phema.shared.telemetry import metrics as table
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.catalog import Catalog
-from shared.snapshots import ObjectStore
+from phema.shared.catalog import Catalog
+from phema.shared.snapshots import ObjectStore
 from tests.trainer.support import new_catalog, new_store
 
 

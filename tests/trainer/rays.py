@@ -15,14 +15,14 @@ from pathlib import Path
 import psutil
 
 from phema.ray_head import RayHead
-from shared.catalog import Catalog, Run, submission_id
-from shared.recipes.config import RunConfig
+from phema.shared.catalog import Catalog, Run, submission_id
+from phema.shared.recipes.config import RunConfig
 from tests.trainer.support import DEADLINE_SECONDS, get_run, wait_until
 
 
 @dataclass
 class Trainer:
-    """`python -m services.trainer` with a state folder of its own."""
+    """`python -m phema.services.trainer` with a state folder of its own."""
 
     head: RayHead
     folder: Path
@@ -40,7 +40,7 @@ class Trainer:
         }
         with (self.folder / "trainer.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "services.trainer"], env=environment, stdout=log, stderr=log
+                [sys.executable, "-m", "phema.services.trainer"], env=environment, stdout=log, stderr=log
             )
 
     def kill(self) -> None:
@@ -64,7 +64,7 @@ class Trainer:
 
     def driver(self, job_id: str, fence: int) -> psutil.Process:
         """The driver process of an attempt."""
-        wanted = ["services.trainer.driver", "--job", job_id, "--fence", str(fence)]
+        wanted = ["phema.services.trainer.driver", "--job", job_id, "--fence", str(fence)]
         return next(process for process, command in self._processes() if command[-len(wanted) :] == wanted)
 
     def workers(self) -> list[psutil.Process]:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from services.trainer.attempt import Attempt
-from services.trainer.profiles import profile_of
-from shared.catalog import Catalog, Run
-from shared.recipes.config import RunConfig
-from shared.recipes.presets import resolve
-from shared.snapshots import ObjectStore, open_store, verify
-from shared.snapshots.header import read_header
+from phema.services.trainer.attempt import Attempt
+from phema.services.trainer.profiles import profile_of
+from phema.shared.catalog import Catalog, Run
+from phema.shared.recipes.config import RunConfig
+from phema.shared.recipes.presets import resolve
+from phema.shared.snapshots import ObjectStore, open_store, verify
+from phema.shared.snapshots.header import read_header
 
 DEADLINE_SECONDS = 400.0
 

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.archive import Archive
-from services.trainer.attempt import Attempt
-from services.trainer.batches import Batches
-from services.trainer.group import Group
-from services.trainer.local import claim_locally, train_attempt
-from services.trainer.state import TrainingState
-from services.trainer.step import train_step
-from shared.catalog import Catalog, LeaseLost
-from shared.datasets import open_dataset
-from shared.snapshots import ObjectInfo, ObjectStore, StoreDenied, StoreFull, StoreUnreachable
-from shared.snapshots.local import LocalStore
-from shared.telemetry import Meters
+from phema.services.trainer.archive import Archive
+from phema.services.trainer.attempt import Attempt
+from phema.services.trainer.batches import Batches
+from phema.services.trainer.group import Group
+from phema.services.trainer.local import claim_locally, train_attempt
+from phema.services.trainer.state import TrainingState
+from phema.services.trainer.step import train_step
+from phema.shared.catalog import Catalog, LeaseLost
+from phema.shared.datasets import open_dataset
+from phema.shared.snapshots import ObjectInfo, ObjectStore, StoreDenied, StoreFull, StoreUnreachable
+from phema.shared.snapshots.local import LocalStore
+from phema.shared.telemetry import Meters
 from tests.trainer.support import new_store, tiny_config, wait_until
 
 CONFIG = tiny_config(snapshot_every=16, checkpoint_every=16, lr_rampup_images=0)
@@ -168,7 +168,7 @@ def test_a_registered_snapshot_is_not_written_again(
 
 def test_what_training_reports_is_what_the_catalog_holds(local_catalog: Catalog, local_store: ObjectStore) -> None:
     """The metrics of a whole run, as Prometheus would scrape them at its end."""
-    from services.trainer.loop import train
+    from phema.services.trainer.loop import train
 
     config = tiny_config()
     attempt = claim_locally(config, local_catalog)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.batches import Batches
-from services.trainer.checkpoint import CheckpointError, copied, decode_checkpoint, encode_checkpoint
-from services.trainer.group import Group
-from services.trainer.state import TrainingState
-from services.trainer.step import train_step
-from shared.datasets import open_dataset
+from phema.services.trainer.batches import Batches
+from phema.services.trainer.checkpoint import CheckpointError, copied, decode_checkpoint, encode_checkpoint
+from phema.services.trainer.group import Group
+from phema.services.trainer.state import TrainingState
+from phema.services.trainer.step import train_step
+from phema.shared.datasets import open_dataset
 from tests.trainer.support import loose_attempt
 
 ATTEMPT = loose_attempt(lr_rampup_images=0)

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from ray.train import WorkerGroupError
 
-from services.trainer import driver
-from services.trainer.driver import check_data, drive
-from services.trainer.group import Group
-from services.trainer.local import claim_locally, train_attempt, train_locally
-from services.trainer.loop import train
-from services.trainer.outcome import conclude, final_errors_end_the_job
-from shared.catalog import Catalog, JobKind, JobState
-from shared.datasets import DatasetError
-from shared.recipes.config import DatasetConfig, RunConfig
-from shared.settings import Settings
-from shared.snapshots import ObjectStore, S3Options, open_store
-from shared.telemetry import Meters
+from phema.services.trainer import driver
+from phema.services.trainer.driver import check_data, drive
+from phema.services.trainer.group import Group
+from phema.services.trainer.local import claim_locally, train_attempt, train_locally
+from phema.services.trainer.loop import train
+from phema.services.trainer.outcome import conclude, final_errors_end_the_job
+from phema.shared.catalog import Catalog, JobKind, JobState
+from phema.shared.datasets import DatasetError
+from phema.shared.recipes.config import DatasetConfig, RunConfig
+from phema.shared.settings import Settings
+from phema.shared.snapshots import ObjectStore, S3Options, open_store
+from phema.shared.telemetry import Meters
 from tests.datasets.photos import encoded, npy, photo_files, tiles, write_folder, write_zip
 from tests.fixtures.s3 import S3Server
 from tests.trainer.support import get_run, snapshots_of, tiny_config

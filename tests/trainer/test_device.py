@@ -9,23 +9,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from services.trainer import loop
-from services.trainer.attempt import Attempt
-from services.trainer.batches import Batches
-from services.trainer.checkpoint import copied
-from services.trainer.device import UnsupportedPrecision, check_precision
-from services.trainer.driver import CannotTrain, worker_resources
-from services.trainer.group import Group
-from services.trainer.local import claim_locally, train_attempt, train_locally
-from services.trainer.magnitudes import magnitudes
-from services.trainer.state import TrainingState
-from services.trainer.step import train_step
-from shared.catalog import Catalog
-from shared.datasets import open_dataset
-from shared.edm2.device import prepare_device
-from shared.recipes.config import DatasetConfig, RunConfig
-from shared.settings import Settings
-from shared.snapshots import ObjectStore
+from phema.services.trainer import loop
+from phema.services.trainer.attempt import Attempt
+from phema.services.trainer.batches import Batches
+from phema.services.trainer.checkpoint import copied
+from phema.services.trainer.device import UnsupportedPrecision, check_precision
+from phema.services.trainer.driver import CannotTrain, worker_resources
+from phema.services.trainer.group import Group
+from phema.services.trainer.local import claim_locally, train_attempt, train_locally
+from phema.services.trainer.magnitudes import magnitudes
+from phema.services.trainer.state import TrainingState
+from phema.services.trainer.step import train_step
+from phema.shared.catalog import Catalog
+from phema.shared.datasets import open_dataset
+from phema.shared.edm2.device import prepare_device
+from phema.shared.recipes.config import DatasetConfig, RunConfig
+from phema.shared.settings import Settings
+from phema.shared.snapshots import ObjectStore
 from tests.trainer.support import loose_attempt, snapshots_of, tiny_config
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from services.trainer.environment import FIELDS, MissingSecret, check_secrets, job_environment
-from shared.settings import Settings
+from phema.services.trainer.environment import FIELDS, MissingSecret, check_secrets, job_environment
+from phema.shared.settings import Settings
 
 
 def test_an_attempt_gets_the_settings_of_its_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

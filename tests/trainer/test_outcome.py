@@ -6,14 +6,14 @@ import queue
 
 import pytest
 
-from services.trainer.attempt import load_attempt
-from services.trainer.checkpoint import CheckpointError
-from services.trainer.device import UnsupportedPrecision
-from services.trainer.heartbeat import Heartbeat
-from services.trainer.local import claim_locally
-from services.trainer.outcome import conclude, end_once, final_errors_end_the_job
-from shared.catalog import Catalog, JobKind, JobState, LeaseLost
-from shared.datasets import DatasetError
+from phema.services.trainer.attempt import load_attempt
+from phema.services.trainer.checkpoint import CheckpointError
+from phema.services.trainer.device import UnsupportedPrecision
+from phema.services.trainer.heartbeat import Heartbeat
+from phema.services.trainer.local import claim_locally
+from phema.services.trainer.outcome import conclude, end_once, final_errors_end_the_job
+from phema.shared.catalog import Catalog, JobKind, JobState, LeaseLost
+from phema.shared.datasets import DatasetError
 from tests.trainer.support import get_run, tiny_config
 
 

@@ -13,12 +13,12 @@ import pytest
 
 from phema.processes import spawn
 from phema.ray_head import RayHead
-from services.trainer.checkpoint import encode_checkpoint
-from services.trainer.local import train_locally
-from services.trainer.ray_jobs import RayJob, RayJobs
-from shared.catalog import AttemptOutcome, Catalog, JobState, Run, submission_id
-from shared.recipes.config import RunConfig
-from shared.snapshots import ObjectStore, open_store
+from phema.services.trainer.checkpoint import encode_checkpoint
+from phema.services.trainer.local import train_locally
+from phema.services.trainer.ray_jobs import RayJob, RayJobs
+from phema.shared.catalog import AttemptOutcome, Catalog, JobState, Run, submission_id
+from phema.shared.recipes.config import RunConfig
+from phema.shared.snapshots import ObjectStore, open_store
 from tests.fixtures.catalog import only
 from tests.fixtures.ray import LOGICAL_CPUS, POSTGRES_PASSWORD, log_lines, session_logs
 from tests.phema_worker.lab import WorkerProcess
@@ -152,7 +152,7 @@ def test_a_training_that_an_actor_leaves_no_room_for_says_so(
     trainer.env = {"PHEMA_TRAINING_ROOM_SECONDS": "1.5"}
     trainer.start()
     worker = WorkerProcess(
-        spawn([sys.executable, "-m", "services.phema_worker"], log=tmp_path / "worker.log", env=env),
+        spawn([sys.executable, "-m", "phema.services.phema_worker"], log=tmp_path / "worker.log", env=env),
         tmp_path / "worker.log",
     )
     try:

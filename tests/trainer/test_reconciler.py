@@ -15,13 +15,13 @@ import pytest
 from sqlalchemy import update
 
 from phema.ray_head import RayHead
-from services.trainer.announce import announced
-from services.trainer.ray_jobs import RayJobs, RayUnavailable
-from services.trainer.reconciler import Reconciler
-from shared.catalog import Catalog, Job, JobKind, JobState, submission_id
-from shared.catalog.models import IdempotencyRecord
-from shared.settings import Settings
-from shared.telemetry import Meters, configure_logs, metrics
+from phema.services.trainer.announce import announced
+from phema.services.trainer.ray_jobs import RayJobs, RayUnavailable
+from phema.services.trainer.reconciler import Reconciler
+from phema.shared.catalog import Catalog, Job, JobKind, JobState, submission_id
+from phema.shared.catalog.models import IdempotencyRecord
+from phema.shared.settings import Settings
+from phema.shared.telemetry import Meters, configure_logs, metrics
 from tests.trainer.rays import submit
 from tests.trainer.support import get_run, tiny_config, wait_until
 

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from services.trainer import loop
-from services.trainer.batches import Batch, Batches
-from services.trainer.group import Group
-from services.trainer.local import claim_locally, train_locally
-from services.trainer.magnitudes import magnitudes_due
-from services.trainer.noise import picture_noise
-from services.trainer.noise_levels import LossByNoise, noise_level_edges
-from shared.catalog import Catalog
-from shared.edm2.magnitudes import weight_magnitudes
-from shared.recipes.config import RunConfig
-from shared.snapshots import ObjectStore
-from shared.snapshots.model import load_denoiser
-from shared.telemetry import Meters
+from phema.services.trainer import loop
+from phema.services.trainer.batches import Batch, Batches
+from phema.services.trainer.group import Group
+from phema.services.trainer.local import claim_locally, train_locally
+from phema.services.trainer.magnitudes import magnitudes_due
+from phema.services.trainer.noise import picture_noise
+from phema.services.trainer.noise_levels import LossByNoise, noise_level_edges
+from phema.shared.catalog import Catalog
+from phema.shared.edm2.magnitudes import weight_magnitudes
+from phema.shared.recipes.config import RunConfig
+from phema.shared.snapshots import ObjectStore
+from phema.shared.snapshots.model import load_denoiser
+from phema.shared.telemetry import Meters
 from tests.trainer.support import tiny_config
 
 CPU = torch.device("cpu")

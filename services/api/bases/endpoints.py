@@ -5,13 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from services.api.bases import schemas, service
-from services.api.dependencies import ServicesDep
-from services.api.errors import Invalid, KeyReused, NoSnapshots, NotFound, SnapshotsGone
-from services.api.held import held as stored
-from services.api.idempotency import OnceDep
-from services.api.problems import documented
-from services.api.schema import CursorParameter, Id, Limit, Page, RunRef
+from phema.services.api.bases import schemas, service
+from phema.services.api.dependencies import ServicesDep
+from phema.services.api.errors import Invalid, KeyReused, NoSnapshots, NotFound, SnapshotsGone
+from phema.services.api.held import held as stored
+from phema.services.api.idempotency import OnceDep
+from phema.services.api.problems import documented
+from phema.services.api.schema import CursorParameter, Id, Limit, Page, RunRef
 
 router = APIRouter(tags=["storage"])
 

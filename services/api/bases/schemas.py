@@ -6,11 +6,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from services.api.jobs.schemas import Job
-from services.api.schema import MAX_COUNT, Answer, Body, Timestamp
-from shared.catalog import JobState
-from shared.recipes.config import SIGMA_REL_LIMIT
-from shared.snapshots.profile import MIN_SIGMA_REL
+from phema.services.api.jobs.schemas import Job
+from phema.services.api.schema import MAX_COUNT, Answer, Body, Timestamp
+from phema.shared.catalog import JobState
+from phema.shared.recipes.config import SIGMA_REL_LIMIT
+from phema.shared.snapshots.profile import MIN_SIGMA_REL
 
 SigmaRel = Annotated[float, Field(ge=MIN_SIGMA_REL, lt=SIGMA_REL_LIMIT)]
 

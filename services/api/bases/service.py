@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from services.api.bases import schemas
-from services.api.errors import Invalid, NoSnapshots, SnapshotsGone
-from services.api.held import Held
-from services.api.idempotency import Outcome
-from services.api.jobs.service import to_job
-from services.api.schema import Page
-from shared import catalog
-from shared.catalog import JobKind, JobState, Transaction, content_key
-from shared.edm2.posthoc import PosthocError
-from shared.snapshots.basis import BasisPlan, plan_basis
-from shared.snapshots.header import DTYPE_CODES, ITEM_BYTES
-from shared.snapshots.times import NoSnapshotAtTime, PlanError
+from phema.services.api.bases import schemas
+from phema.services.api.errors import Invalid, NoSnapshots, SnapshotsGone
+from phema.services.api.held import Held
+from phema.services.api.idempotency import Outcome
+from phema.services.api.jobs.service import to_job
+from phema.services.api.schema import Page
+from phema.shared import catalog
+from phema.shared.catalog import JobKind, JobState, Transaction, content_key
+from phema.shared.edm2.posthoc import PosthocError
+from phema.shared.snapshots.basis import BasisPlan, plan_basis
+from phema.shared.snapshots.header import DTYPE_CODES, ITEM_BYTES
+from phema.shared.snapshots.times import NoSnapshotAtTime, PlanError
 
 
 def plan(stored: Held, body: schemas.BasisCreate) -> BasisPlan:

@@ -6,9 +6,9 @@ import re
 
 from fastapi import APIRouter
 
-from services.api.dependencies import ServicesDep
-from services.api.discovery.schemas import TargetGroup
-from shared.catalog import Target
+from phema.services.api.dependencies import ServicesDep
+from phema.services.api.discovery.schemas import TargetGroup
+from phema.shared.catalog import Target
 
 router = APIRouter(tags=["operations"])
 

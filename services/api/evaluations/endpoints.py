@@ -5,14 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from services.api import downloads
-from services.api.dependencies import ServicesDep
-from services.api.errors import Damaged, Invalid, KeyReused, NotFinished, NotFound, RangeNotSatisfiable
-from services.api.evaluations import service
-from services.api.evaluations.schemas import Evaluation, EvaluationCreate
-from services.api.idempotency import OnceDep
-from services.api.problems import documented
-from services.api.schema import CursorParameter, Id, Limit, Page, RunQuery
+from phema.services.api import downloads
+from phema.services.api.dependencies import ServicesDep
+from phema.services.api.errors import Damaged, Invalid, KeyReused, NotFinished, NotFound, RangeNotSatisfiable
+from phema.services.api.evaluations import service
+from phema.services.api.evaluations.schemas import Evaluation, EvaluationCreate
+from phema.services.api.idempotency import OnceDep
+from phema.services.api.problems import documented
+from phema.services.api.schema import CursorParameter, Id, Limit, Page, RunQuery
 
 router = APIRouter(tags=["evaluations"])
 

@@ -7,9 +7,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from services.api.schema import Answer, BodyId, Timestamp
-from shared.catalog import JobState
-from shared.recipes.config import EvaluationRecipe, Metric
+from phema.services.api.schema import Answer, BodyId, Timestamp
+from phema.shared.catalog import JobState
+from phema.shared.recipes.config import EvaluationRecipe, Metric
 
 
 class EvaluationCreate(EvaluationRecipe):

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from services.api.downloads import Download
-from services.api.errors import Damaged, Invalid, NotFinished
-from services.api.evaluations.schemas import Evaluation, EvaluationCreate
-from services.api.filters import run_id_of
-from services.api.idempotency import Outcome
-from services.api.reconstructions.service import unfinished
-from services.api.runs.service import finite
-from services.api.schema import Page
-from shared import catalog
-from shared.catalog import JobKind, JobState, Transaction, content_key
-from shared.datasets import DatasetError, check_dataset
-from shared.edm2.guide_fit import misfit
-from shared.recipes.config import EvaluationRecipe, Metric, RunConfig
-from shared.snapshots.profile import Profile
-from shared.snapshots.store import ObjectStore, digest
+from phema.services.api.downloads import Download
+from phema.services.api.errors import Damaged, Invalid, NotFinished
+from phema.services.api.evaluations.schemas import Evaluation, EvaluationCreate
+from phema.services.api.filters import run_id_of
+from phema.services.api.idempotency import Outcome
+from phema.services.api.reconstructions.service import unfinished
+from phema.services.api.runs.service import finite
+from phema.services.api.schema import Page
+from phema.shared import catalog
+from phema.shared.catalog import JobKind, JobState, Transaction, content_key
+from phema.shared.datasets import DatasetError, check_dataset
+from phema.shared.edm2.guide_fit import misfit
+from phema.shared.recipes.config import EvaluationRecipe, Metric, RunConfig
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.store import ObjectStore, digest
 
 
 def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> Outcome:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from services.api.dependencies import ServicesDep
-from services.api.errors import BeingDeleted, Invalid, NameTaken, NotFound, NotOpen
-from services.api.external import service
-from services.api.external.schemas import ExternalRunOpen, SnapshotRegister
-from services.api.problems import documented
-from services.api.runs.schemas import Run
-from services.api.runs.service import to_run
-from services.api.schema import RunRef
-from services.api.snapshots.schemas import Snapshot
+from phema.services.api.dependencies import ServicesDep
+from phema.services.api.errors import BeingDeleted, Invalid, NameTaken, NotFound, NotOpen
+from phema.services.api.external import service
+from phema.services.api.external.schemas import ExternalRunOpen, SnapshotRegister
+from phema.services.api.problems import documented
+from phema.services.api.runs.schemas import Run
+from phema.services.api.runs.service import to_run
+from phema.services.api.schema import RunRef
+from phema.services.api.snapshots.schemas import Snapshot
 
 router = APIRouter()
 

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from services.api.runs.schemas import RunName
-from services.api.schema import MAX_COUNT, Body
-from shared.snapshots.header import StoredDtype
-from shared.snapshots.probe import PROBE_WEIGHTS, values
-from shared.snapshots.profile import Profile
+from phema.services.api.runs.schemas import RunName
+from phema.services.api.schema import MAX_COUNT, Body
+from phema.shared.snapshots.header import StoredDtype
+from phema.shared.snapshots.probe import PROBE_WEIGHTS, values
+from phema.shared.snapshots.profile import Profile
 
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 MAX_DEPTH = 64
@@ -65,7 +65,7 @@ class SnapshotRegister(Body):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     probe: Annotated[str, Field(max_length=4 * ((_PROBE_BYTES + 2) // 3))] | None = Field(
         default=None,
-        description="Base64 of the file's sample of weights (`shared.snapshots.probe`); errors are predicted from it.",
+        description="Base64 of the file's sample of weights, from which the errors of reconstructions are predicted.",
     )
 
     @field_validator("profile")

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from services.api.dependencies import ServicesDep
-from services.api.health.schemas import Health, Readiness
+from phema.services.api.dependencies import ServicesDep
+from phema.services.api.health.schemas import Health, Readiness
 
 router = APIRouter(tags=["operations"])
 

@@ -16,14 +16,14 @@ from urllib.parse import unquote, urlsplit
 
 from prometheus_client import generate_latest
 
-from services.api.health.background import Background
-from services.api.health.schemas import Check, Readiness
-from shared.catalog import AttemptOutcome, Catalog, CatalogError, JobKind, QueueStats, Target
-from shared.settings import Settings
-from shared.snapshots import ObjectStore
-from shared.snapshots.errors import SnapshotError
-from shared.telemetry import Meters
-from shared.telemetry import metrics as m
+from phema.services.api.health.background import Background
+from phema.services.api.health.schemas import Check, Readiness
+from phema.shared.catalog import AttemptOutcome, Catalog, CatalogError, JobKind, QueueStats, Target
+from phema.shared.settings import Settings
+from phema.shared.snapshots import ObjectStore
+from phema.shared.snapshots.errors import SnapshotError
+from phema.shared.telemetry import Meters
+from phema.shared.telemetry import metrics as m
 
 log = logging.getLogger(__name__)
 

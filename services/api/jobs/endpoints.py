@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from services.api.dependencies import ServicesDep
-from services.api.errors import Invalid, NotFound
-from services.api.jobs import service
-from services.api.jobs.schemas import Job, JobDetail
-from services.api.problems import documented
-from services.api.schema import CursorParameter, Id, KindQuery, Limit, Page, RunQuery, StateQuery
+from phema.services.api.dependencies import ServicesDep
+from phema.services.api.errors import Invalid, NotFound
+from phema.services.api.jobs import service
+from phema.services.api.jobs.schemas import Job, JobDetail
+from phema.services.api.problems import documented
+from phema.services.api.schema import CursorParameter, Id, KindQuery, Limit, Page, RunQuery, StateQuery
 
 router = APIRouter(tags=["jobs"])
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from services.api.schema import Answer, Timestamp
-from shared.catalog import JobKind, JobState
+from phema.services.api.schema import Answer, Timestamp
+from phema.shared.catalog import JobKind, JobState
 
 
 class Job(Answer):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from services.api.filters import run_id_of
-from services.api.jobs.schemas import Attempt, Job, JobDetail
-from services.api.schema import Page
-from shared import catalog
-from shared.catalog import JobKind, JobState, Transaction
+from phema.services.api.filters import run_id_of
+from phema.services.api.jobs.schemas import Attempt, Job, JobDetail
+from phema.services.api.schema import Page
+from phema.shared import catalog
+from phema.shared.catalog import JobKind, JobState, Transaction
 
 
 def to_job(row: catalog.Job) -> Job:

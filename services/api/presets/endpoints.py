@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from services.api.presets.schemas import Preset
-from services.api.schema import Page
-from shared.recipes.presets import PRESETS
+from phema.services.api.presets.schemas import Preset
+from phema.services.api.schema import Page
+from phema.shared.recipes.presets import PRESETS
 
 router = APIRouter(tags=["runs"])
 

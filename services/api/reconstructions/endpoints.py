@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from services.api import downloads
-from services.api.dependencies import ServicesDep
-from services.api.errors import (
+from phema.services.api import downloads
+from phema.services.api.dependencies import ServicesDep
+from phema.services.api.errors import (
     Damaged,
     Invalid,
     KeyReused,
@@ -17,13 +17,13 @@ from services.api.errors import (
     RangeNotSatisfiable,
     SnapshotsGone,
 )
-from services.api.held import held as stored
-from services.api.idempotency import OnceDep
-from services.api.problems import documented
-from services.api.reconstructions import schemas, service
-from services.api.reconstructions.patterns import check_patterns
-from services.api.schema import CursorParameter, Id, Limit, Page, RunRef
-from services.api.snapshots.service import MEDIA_TYPE
+from phema.services.api.held import held as stored
+from phema.services.api.idempotency import OnceDep
+from phema.services.api.problems import documented
+from phema.services.api.reconstructions import schemas, service
+from phema.services.api.reconstructions.patterns import check_patterns
+from phema.services.api.schema import CursorParameter, Id, Limit, Page, RunRef
+from phema.services.api.snapshots.service import MEDIA_TYPE
 
 router = APIRouter(tags=["reconstructions"])
 

@@ -6,9 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from services.api.jobs.schemas import Job
-from services.api.schema import MAX_COUNT, Answer, Body, BodyId
-from services.api.snapshots.schemas import Snapshot
+from phema.services.api.jobs.schemas import Job
+from phema.services.api.schema import MAX_COUNT, Answer, Body, BodyId
+from phema.services.api.snapshots.schemas import Snapshot
 
 Time = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Times = Annotated[tuple[Time, ...], Field(min_length=1, max_length=64)]

@@ -1,7 +1,7 @@
 """Retention: what a policy would do, and the transaction that gives snapshots up for ever.
 
 In that transaction, under the run's lock, rows are retired and the job that deletes their objects is queued. Nothing
-that plans sees them afterwards; the job may die on any line and be repeated (`services.phema_worker.retain`).
+that plans sees them afterwards; the job may die on any line and be repeated (`phema.services.phema_worker.retain`).
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from services.api.errors import Invalid, RetentionRefused
-from services.api.held import Held, as_stored
-from services.api.idempotency import Outcome
-from services.api.jobs.service import to_job
-from services.api.retention import schemas
-from services.api.snapshots.service import to_snapshot
-from shared import catalog
-from shared.catalog import JobKind, JobState, Transaction, content_key
-from shared.snapshots import retention
-from shared.snapshots.retention import GRID, Decision, Forecast, Policy, RetentionError
-from shared.snapshots.stored import StoredSnapshot
+from phema.services.api.errors import Invalid, RetentionRefused
+from phema.services.api.held import Held, as_stored
+from phema.services.api.idempotency import Outcome
+from phema.services.api.jobs.service import to_job
+from phema.services.api.retention import schemas
+from phema.services.api.snapshots.service import to_snapshot
+from phema.shared import catalog
+from phema.shared.catalog import JobKind, JobState, Transaction, content_key
+from phema.shared.snapshots import retention
+from phema.shared.snapshots.retention import GRID, Decision, Forecast, Policy, RetentionError
+from phema.shared.snapshots.stored import StoredSnapshot
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from services.api.dependencies import ServicesDep
-from services.api.errors import Invalid, KeyReused, NameTaken, NotFound
-from services.api.idempotency import OnceDep, Outcome
-from services.api.problems import documented
-from services.api.runs import service
-from services.api.runs.schemas import HistoryRow, Run, RunCreate
-from services.api.schema import MAX_COUNT, Body, CursorParameter, Limit, Page, RunRef, StateQuery
+from phema.services.api.dependencies import ServicesDep
+from phema.services.api.errors import Invalid, KeyReused, NameTaken, NotFound
+from phema.services.api.idempotency import OnceDep, Outcome
+from phema.services.api.problems import documented
+from phema.services.api.runs import service
+from phema.services.api.runs.schemas import HistoryRow, Run, RunCreate
+from phema.services.api.schema import MAX_COUNT, Body, CursorParameter, Limit, Page, RunRef, StateQuery
 
 router = APIRouter(tags=["runs"])
 

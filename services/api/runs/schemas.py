@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from services.api.jobs.schemas import Job
-from services.api.schema import Answer, Body, Timestamp
-from shared.catalog import JobState
+from phema.services.api.jobs.schemas import Job
+from phema.services.api.schema import Answer, Body, Timestamp
+from phema.shared.catalog import JobState
 
 
 def _is_no_id(name: str) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from services.api import downloads
-from services.api.dependencies import ServicesDep
-from services.api.errors import Damaged, Invalid, NotFound, RangeNotSatisfiable
-from services.api.problems import documented
-from services.api.schema import CursorParameter, Id, Limit, Page, RunRef
-from services.api.snapshots import service
-from services.api.snapshots.schemas import Snapshot
+from phema.services.api import downloads
+from phema.services.api.dependencies import ServicesDep
+from phema.services.api.errors import Damaged, Invalid, NotFound, RangeNotSatisfiable
+from phema.services.api.problems import documented
+from phema.services.api.schema import CursorParameter, Id, Limit, Page, RunRef
+from phema.services.api.snapshots import service
+from phema.services.api.snapshots.schemas import Snapshot
 
 router = APIRouter(tags=["snapshots"])
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.api.downloads import Download
-from services.api.schema import Page
-from services.api.snapshots.schemas import Snapshot
-from shared import catalog
-from shared.catalog import Transaction
-from shared.snapshots.profile import Profile
+from phema.services.api.downloads import Download
+from phema.services.api.schema import Page
+from phema.services.api.snapshots.schemas import Snapshot
+from phema.shared import catalog
+from phema.shared.catalog import Transaction
+from phema.shared.snapshots.profile import Profile
 
 MEDIA_TYPE = "application/octet-stream"
 """Of safetensors, which have none of their own."""

@@ -1,4 +1,4 @@
-"""Run by Alembic: migrations use the connection, and the transaction, of `shared.catalog.schema`."""
+"""Run by Alembic: migrations use the connection, and the transaction, of `phema.shared.catalog.schema`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from alembic import context
 
-from shared.catalog.columns import Figures
-from shared.catalog.models import Base
+from phema.shared.catalog.columns import Figures
+from phema.shared.catalog.models import Base
 
 
 def render_item(kind: str, item: Any, _: Any) -> str | Literal[False]:

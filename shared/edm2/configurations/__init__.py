@@ -1,7 +1,7 @@
 """Configurations A to F, each as what it changes from the one before (Karras et al. 2024, Table 1, Figures 16-21).
 
-Configuration G has a file of its own, `shared.edm2.unet`: its state is a published format. What a letter changes in
-training rather than in the network stands in `shared.recipes.configurations`.
+Configuration G has a file of its own, `phema.shared.edm2.unet`: its state is a published format. What a letter
+changes in training rather than in the network stands in `phema.shared.recipes.configurations`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from shared.edm2.configurations.a import (
+from phema.shared.edm2.configurations.a import (
     ClassTable,
     GroupNorm,
     PositionalFeatures,
@@ -23,10 +23,10 @@ from shared.edm2.configurations.a import (
     unscaled,
     zero_layer,
 )
-from shared.edm2.configurations.c import FourierFeatures, GroupScale, scale, uniform_layer
-from shared.edm2.configurations.f import DecoderBlock, EncoderBlock
-from shared.edm2.configurations.parts import Conditioning, Parts
-from shared.edm2.layers import MPConv, cosine_attention
+from phema.shared.edm2.configurations.c import FourierFeatures, GroupScale, scale, uniform_layer
+from phema.shared.edm2.configurations.f import DecoderBlock, EncoderBlock
+from phema.shared.edm2.configurations.parts import Conditioning, Parts
+from phema.shared.edm2.layers import MPConv, cosine_attention
 
 # EDM's U-Net ("ADM"), as it trained on latents before the paper.
 A = Parts(
@@ -72,7 +72,7 @@ C = replace(
 # beyond any such limit (Fig. 15).
 D = replace(C, layer=MPConv, closing_layer=MPConv, class_layer=MPConv, clips=True)
 
-# Raw weights are brought back to unit magnitude before each step, `shared.edm2.layers.normalize_weights_`.
+# Raw weights are brought back to unit magnitude before each step, `phema.shared.edm2.layers.normalize_weights_`.
 E = replace(D, forces_weights=True)
 
 # No group norms: one pixel norm per encoder block. Resampling moves to the main path; one layer in the noise

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.configurations.parts import Parts
-from shared.edm2.layers import resample
-from shared.edm2.topology import BlockPlan, Topology, norm_groups
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.configurations.parts import Parts
+from phema.shared.edm2.layers import resample
+from phema.shared.edm2.topology import BlockPlan, Topology, norm_groups
 
 
 class Layer(nn.Module):

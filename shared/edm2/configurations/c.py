@@ -6,9 +6,9 @@ import math
 
 from torch import Tensor, nn
 
-from shared.edm2.configurations.a import Layer
-from shared.edm2.layers import MPFourier, normalize
-from shared.edm2.topology import norm_groups
+from phema.shared.edm2.configurations.a import Layer
+from phema.shared.edm2.layers import MPFourier, normalize
+from phema.shared.edm2.topology import norm_groups
 
 
 def uniform_layer(in_channels: int, out_channels: int, kernel: int) -> Layer:

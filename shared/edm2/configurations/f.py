@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.configurations.a import Attending
-from shared.edm2.configurations.parts import Parts
-from shared.edm2.layers import normalize, resample
-from shared.edm2.topology import BlockPlan, Topology
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.configurations.a import Attending
+from phema.shared.edm2.configurations.parts import Parts
+from phema.shared.edm2.layers import normalize, resample
+from phema.shared.edm2.topology import BlockPlan, Topology
 
 
 class Block(Attending):

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.topology import BlockPlan, Topology
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.topology import BlockPlan, Topology
 
 
 class MakeLayer(Protocol):

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.configurations.parts import Parts
-from shared.edm2.topology import plan_unet
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.configurations.parts import Parts
+from phema.shared.edm2.topology import plan_unet
 
 
 class UNet(nn.Module):

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from shared.edm2.config import NetworkConfig
-from shared.snapshots.foreign.errors import ForeignFileRefused
-from shared.snapshots.foreign.records import Module, StoredTensor
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.records import Module, StoredTensor
 
 _POSITIONS = ("img_resolution", "img_channels", "label_dim", "use_fp16", "sigma_data", "logvar_channels")
 """Arguments of `Precond` by position."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import IO, Any
 from zipfile import ZipInfo
 
-from shared.snapshots.foreign.errors import ForeignFileRefused
-from shared.snapshots.foreign.machine import Machine, Name, Unexpected, Vocabulary, check_key
-from shared.snapshots.foreign.records import Opaque
-from shared.snapshots.foreign.zips import read_entry
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.machine import Machine, Name, Unexpected, Vocabulary, check_key
+from phema.shared.snapshots.foreign.records import Opaque
+from phema.shared.snapshots.foreign.zips import read_entry
 
 _ITEM_BYTES = {
     **dict.fromkeys(("ByteStorage", "CharStorage", "BoolStorage", "UntypedStorage"), 1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.snapshots.errors import SnapshotError
+from phema.shared.snapshots.errors import SnapshotError
 
 
 class ForeignFileRefused(SnapshotError):

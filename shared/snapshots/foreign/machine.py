@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pickletools import opcodes
 from typing import Any
 
-from shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
 
 MAX_OPERATIONS = 1_000_000
 """A published XXL network takes about 60,000."""

@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from shared.edm2.profiles import ProfileError
-from shared.snapshots.foreign.errors import ForeignFileRefused
-from shared.snapshots.profile import Profile
-from shared.snapshots.weighting import weighting
+from phema.shared.edm2.profiles import ProfileError
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.weighting import weighting
 
 SUFFIXES = (".pkl", ".safetensors", ".pt", ".pth", ".ckpt")
 """Of files that can be imported."""

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.edm2.config import NetworkConfig
-from shared.snapshots.foreign.arguments import network_config
-from shared.snapshots.foreign.errors import ForeignFileRefused
-from shared.snapshots.foreign.machine import Machine
-from shared.snapshots.foreign.records import PUBLISHED, Module, StoredTensor
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.snapshots.foreign.arguments import network_config
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.machine import Machine
+from phema.shared.snapshots.foreign.records import PUBLISHED, Module, StoredTensor
 
 MAX_MODULES = 4_000
 """A published XXL network has about 250 modules with one or two tensors each."""

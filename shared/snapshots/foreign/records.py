@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.snapshots.foreign.machine import Name, Unexpected, Vocabulary
+from phema.shared.snapshots.foreign.machine import Name, Unexpected, Vocabulary
 
 STORAGE_DTYPES = {
     "HalfStorage": "float16",

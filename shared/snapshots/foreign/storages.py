@@ -7,10 +7,10 @@ import io
 import torch
 from torch import Tensor
 
-from shared.snapshots.foreign.errors import ForeignFileRefused
-from shared.snapshots.foreign.machine import Machine
-from shared.snapshots.foreign.records import SERIALISED_STORAGE, StorageReference, StoredTensor
-from shared.snapshots.foreign.zips import read_entry, stored_entries
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.machine import Machine
+from phema.shared.snapshots.foreign.records import SERIALISED_STORAGE, StorageReference, StoredTensor
+from phema.shared.snapshots.foreign.zips import read_entry, stored_entries
 
 _ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 _DTYPES = {

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from shared.edm2.config import NetworkConfig
-from shared.edm2.networks import build_denoiser
-from shared.snapshots.foreign.errors import ForeignFileRefused
-from shared.snapshots.foreign.published import PublishedNetwork, read_published
-from shared.snapshots.foreign.state_dicts import read_state_dict
-from shared.snapshots.foreign.storages import read_tensor
-from shared.snapshots.header import StoredDtype
+from phema.shared.edm2.config import NetworkConfig
+from phema.shared.edm2.networks import build_denoiser
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.published import PublishedNetwork, read_published
+from phema.shared.snapshots.foreign.state_dicts import read_state_dict
+from phema.shared.snapshots.foreign.storages import read_tensor
+from phema.shared.snapshots.header import StoredDtype
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from typing import IO
 
-from shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
 
 _END, _LOCATOR, _END64 = b"PK\5\6", b"PK\6\7", b"PK\6\6"
 _END_BYTES, _TAIL_BYTES = 22, 22 + 20 + 56
