@@ -24,13 +24,14 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.report import machine, show
-from phema.services.trainer.batches import Batches
-from phema.services.trainer.group import Group
-from phema.services.trainer.loop import BATCHES_AHEAD, READERS
-from phema.shared.datasets import Prefetcher, open_dataset, stored
-from phema.shared.datasets.writing import new_dataset
-from phema.shared.recipes.config import RunConfig
+from phema.services.trainer.training.batches import Batches
+from phema.services.trainer.training.loop import BATCHES_AHEAD, READERS
+from phema.services.trainer.training.worker_group import Group
+from phema.shared.datasets import Prefetcher, open_dataset
+from phema.shared.datasets import stored_pictures as stored
+from phema.shared.datasets.preparation.dataset_writer import new_dataset
 from phema.shared.recipes.presets import resolve
+from phema.shared.recipes.run_config import RunConfig
 
 LIMIT = 0.02
 BATCH = 64

@@ -23,12 +23,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.edm2.ema import PowerFunctionEMA
-from phema.shared.edm2.layers import normalize_weights_
-from phema.shared.edm2.loss import uncertainty_loss
-from phema.shared.edm2.networks import build_denoiser
-from phema.shared.edm2.precond import Denoiser
+from phema.shared.edm2.averaging.ema import PowerFunctionEMA
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.edm2.networks.denoiser import Denoiser
+from phema.shared.edm2.networks.layers import normalize_weights_
+from phema.shared.edm2.training.loss import uncertainty_loss
 from phema.shared.recipes.presets import network_preset
 
 LIMIT = 0.05

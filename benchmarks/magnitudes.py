@@ -23,15 +23,15 @@ import numpy as np
 import torch
 
 from benchmarks.report import machine, show
-from phema.services.trainer.batches import Batch
-from phema.services.trainer.group import Group
-from phema.services.trainer.magnitudes import magnitudes
-from phema.services.trainer.noise import picture_noise
-from phema.services.trainer.state import TrainingState
-from phema.services.trainer.step import train_step
+from phema.services.trainer.training.batches import Batch
+from phema.services.trainer.training.measurements.magnitudes import magnitudes
+from phema.services.trainer.training.picture_noise import picture_noise
+from phema.services.trainer.training.step import train_step
+from phema.services.trainer.training.training_state import TrainingState
+from phema.services.trainer.training.worker_group import Group
 from phema.shared.edm2.device import prepare_device
-from phema.shared.recipes.config import RunConfig
 from phema.shared.recipes.presets import resolve
+from phema.shared.recipes.run_config import RunConfig
 
 LIMIT = 0.02
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.edm2.precond import Denoiser
-from phema.shared.edm2.topology import BlockPlan, Topology, plan_unet
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.edm2.networks.denoiser import Denoiser
+from phema.shared.edm2.networks.topology import BlockPlan, Topology, plan_unet
 
 
 def unit(x: Tensor, dim: list[int]) -> Tensor:
@@ -147,7 +147,7 @@ class PlainUNet(nn.Module):
 
 
 def plain_denoiser(config: NetworkConfig, precision: str = "float32") -> Denoiser:
-    """The whole denoiser; only the network differs from `phema.shared.edm2.networks.build_denoiser`'s."""
+    """The whole denoiser; only the network differs from `phema.shared.edm2.networks.building.build_denoiser`'s."""
     return Denoiser(
         config,
         unet=PlainUNet(config),

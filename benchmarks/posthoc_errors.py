@@ -23,20 +23,20 @@ import torch
 from matplotlib.ticker import FuncFormatter
 
 from benchmarks.report import machine, show
-from phema.figures import LIGHT, page, png
-from phema.services.trainer.batches import Batches
-from phema.services.trainer.group import Group
-from phema.services.trainer.state import TrainingState
-from phema.services.trainer.step import train_step
+from phema.services.trainer.training.batches import Batches
+from phema.services.trainer.training.step import train_step
+from phema.services.trainer.training.training_state import TrainingState
+from phema.services.trainer.training.worker_group import Group
 from phema.shared.datasets import open_dataset
-from phema.shared.edm2.ema import PowerFunctionEMA
-from phema.shared.recipes.config import RunConfig
+from phema.shared.edm2.averaging.ema import PowerFunctionEMA
+from phema.shared.pictures.curves import LIGHT, page, png
 from phema.shared.recipes.presets import resolve
-from phema.shared.snapshots.header import DTYPE_CODES, StoredDtype
-from phema.shared.snapshots.plan import plan
-from phema.shared.snapshots.probe import PROBE_WEIGHTS, as_float32
+from phema.shared.recipes.run_config import RunConfig
+from phema.shared.snapshots.files.header import DTYPE_CODES, StoredDtype
+from phema.shared.snapshots.files.weight_probe import PROBE_WEIGHTS, as_float32
+from phema.shared.snapshots.planning.planner import plan
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stored import StoredSnapshot
 
 WANTED = (0.010, 0.012, 0.015, 0.02, 0.025, 0.03, 0.04, 0.06, 0.075, 0.09, 0.12, 0.13, 0.15, 0.18, 0.20, 0.22, 0.25)
 CASES = {"24 pairs": (76_800, 3200), "128 pairs": (81_920, 640)}

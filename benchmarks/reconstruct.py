@@ -32,7 +32,7 @@ from benchmarks.reconstruct_memory import MIB, Memory, measured, xxl
 from benchmarks.report import machine, show
 from benchmarks.synthetic_run import clean, combine, discard, fill, forget_pages, naive
 from phema.shared.snapshots import ObjectStore, S3Options, open_store
-from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from tests.servers.s3 import ministack
 
 BASIS = 10

@@ -15,11 +15,11 @@ from typing import Any
 
 from benchmarks.synthetic_run import clean, combine, fill, metadata, shapes
 from phema.shared.snapshots import ObjectStore, S3Options, open_store
-from phema.shared.snapshots.header import arrange, build_header
-from phema.shared.snapshots.local import LocalStore
+from phema.shared.snapshots.files.header import arrange, build_header
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.store import Data, ObjectInfo
-from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.stores.local_folder import LocalStore
+from phema.shared.snapshots.stores.store import Data, ObjectInfo
 
 MIB = 2**20
 TARGET = 1.1

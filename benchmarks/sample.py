@@ -1,8 +1,9 @@
 """Images per second of the sampler, and what each optimisation is worth.
 
-The sampler is the product's own (`phema.shared.edm2.sampler`). It is timed beside a plain one: the same Heun steps over
-`benchmarks.plain`, which normalises every weight in every evaluation and attends by einsum, eagerly; and with each
-optimisation switched off in turn. Rounds of all variants alternate; ratios come from the fastest round of each.
+The sampler is the product's own (`phema.shared.edm2.sampling.sampler`). It is timed beside a plain one: the same Heun
+steps over `benchmarks.plain`, which normalises every weight in every evaluation and attends by einsum, eagerly; and
+with each optimisation switched off in turn. Rounds of all variants alternate; ratios come from the fastest round of
+each.
 
     python -m benchmarks.sample [--preset digits-tiny] [--images 64] [--steps 8] [--json]
 """
@@ -22,11 +23,11 @@ from benchmarks.peak import compared
 from benchmarks.plain import plain_denoiser
 from benchmarks.report import machine, show
 from benchmarks.switches import IN_NETWORK, IN_SAMPLING, NOTHING
-from phema.shared.edm2.costs import costs
 from phema.shared.edm2.device import prepare_device
-from phema.shared.edm2.networks import build_denoiser
-from phema.shared.edm2.precond import Denoiser, Precision
-from phema.shared.edm2.sampler import sample_batches, sigma_steps
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.edm2.networks.costs import costs
+from phema.shared.edm2.networks.denoiser import Denoiser, Precision
+from phema.shared.edm2.sampling.sampler import sample_batches, sigma_steps
 from phema.shared.recipes.presets import network_preset
 
 

@@ -25,10 +25,10 @@ from typing import Any
 
 import torch
 
-from phema.services.trainer.archive import Archive
-from phema.services.trainer.checkpoint import copied
-from phema.services.trainer.local import claim_locally
-from phema.services.trainer.state import TrainingState
+from phema.services.trainer.training.archive import Archive
+from phema.services.trainer.training.checkpoint import copied
+from phema.services.trainer.training.local_training import claim_locally
+from phema.services.trainer.training.training_state import TrainingState
 from phema.shared.catalog import Catalog
 from phema.shared.recipes.presets import resolve
 from phema.shared.snapshots import open_store

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from phema.shared.edm2 import layers
+from phema.shared.edm2.networks import layers
 
 
 def _einsum_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

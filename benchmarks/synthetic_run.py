@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from phema.shared.snapshots import ObjectStore
-from phema.shared.snapshots.file import TORCH_DTYPES, encode
-from phema.shared.snapshots.header import DTYPE_CODES, SnapshotMetadata, StoredDtype
-from phema.shared.snapshots.lanes import pool_of
+from phema.shared.snapshots.combining.reconstruct import OutputSpec, reconstruct
+from phema.shared.snapshots.combining.thread_pool import pool_of
+from phema.shared.snapshots.files.header import DTYPE_CODES, SnapshotMetadata, StoredDtype
+from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES, encode
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.reconstruct import OutputSpec, reconstruct
-from phema.shared.snapshots.stored import StoredSnapshot
 
 LARGEST = (384, 384, 3, 3)
 """Shape of most of EDM2-XS's weights: 256 to 512 channels, 3x3."""

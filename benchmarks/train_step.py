@@ -1,9 +1,9 @@
 """Images per second of a whole training step, and what each optimisation is worth.
 
-The step is the trainer's own (`phema.services.trainer.step`): loss, gradients, Adam, averages. It is timed beside a plain
-one (`benchmarks.plain`: weights normalised and forced in every forward pass, einsum attention, eager, one tensor at a time
-in optimizer and averages) and with each optimisation switched off in turn; rounds of all variants alternate, so that a
-busy machine slows all alike. Ratios come from the fastest round of each.
+The step is the trainer's own (`phema.services.trainer.training.step`): loss, gradients, Adam, averages. It is timed
+beside a plain one (`benchmarks.plain`: weights normalised and forced in every forward pass, einsum attention, eager,
+one tensor at a time in optimizer and averages) and with each optimisation switched off in turn; rounds of all
+variants alternate, so that a busy machine slows all alike. Ratios come from the fastest round of each.
 
     python -m benchmarks.train_step [--preset digits-tiny] [--batch 64] [--compile] [--json]
 """
@@ -24,16 +24,16 @@ from benchmarks.peak import compared
 from benchmarks.plain import plain_denoiser
 from benchmarks.report import machine, show
 from benchmarks.switches import IN_NETWORK, NOTHING
-from phema.services.trainer.batches import Batch
-from phema.services.trainer.group import Group
-from phema.services.trainer.state import TrainingState
-from phema.services.trainer.step import train_step
-from phema.shared.edm2.costs import costs
+from phema.services.trainer.training.batches import Batch
+from phema.services.trainer.training.step import train_step
+from phema.services.trainer.training.training_state import TrainingState
+from phema.services.trainer.training.worker_group import Group
+from phema.shared.edm2.averaging.power_function import beta, gamma_from_sigma_rel
 from phema.shared.edm2.device import prepare_device
-from phema.shared.edm2.loss import denoising_loss, draw_sigma
-from phema.shared.edm2.powerfunction import beta, gamma_from_sigma_rel
-from phema.shared.recipes.config import RunConfig
+from phema.shared.edm2.networks.costs import costs
+from phema.shared.edm2.training.loss import denoising_loss, draw_sigma
 from phema.shared.recipes.presets import resolve
+from phema.shared.recipes.run_config import RunConfig
 
 
 @dataclass

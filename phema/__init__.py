@@ -9,25 +9,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from phema.client import Client
+    from phema.client.client import Client
     from phema.errors import PhemaError
-    from phema.importing import import_run
-    from phema.models import load, metadata, sample, save_grid
-    from phema.shared.edm2.ema import PowerFunctionEMA
+    from phema.sdk.importing import import_run
+    from phema.sdk.networks import load, metadata, sample, save_grid
+    from phema.sdk.snapshot_writer import SnapshotWriter
+    from phema.shared.edm2.averaging.ema import PowerFunctionEMA
     from phema.shared.snapshots.profile import Profile
-    from phema.writer import SnapshotWriter
 
 _HOMES = {
-    "Client": "phema.client",
+    "Client": "phema.client.client",
     "PhemaError": "phema.errors",
-    "PowerFunctionEMA": "phema.shared.edm2.ema",
+    "PowerFunctionEMA": "phema.shared.edm2.averaging.ema",
     "Profile": "phema.shared.snapshots.profile",
-    "SnapshotWriter": "phema.writer",
-    "import_run": "phema.importing",
-    "load": "phema.models",
-    "metadata": "phema.models",
-    "sample": "phema.models",
-    "save_grid": "phema.models",
+    "SnapshotWriter": "phema.sdk.snapshot_writer",
+    "import_run": "phema.sdk.importing",
+    "load": "phema.sdk.networks",
+    "metadata": "phema.sdk.networks",
+    "sample": "phema.sdk.networks",
+    "save_grid": "phema.sdk.networks",
 }
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from phema.shared.catalog import Catalog
 from phema.shared.datasets import Dataset, DatasetChoice, OpenRemote, open_dataset
 from phema.shared.settings import Settings
-from phema.shared.snapshots.store import ObjectStore, S3Options, open_store
+from phema.shared.snapshots.stores.store import ObjectStore, S3Options, open_store
 
 
 def store_from(settings: Settings) -> ObjectStore:

@@ -24,11 +24,11 @@ def test_the_arrows_run_one_way() -> None:
     "module",
     [
         "phema",
-        "phema.client",
-        "phema.cli",
+        "phema.client.client",
+        "phema.command.main",
         "phema.services.api.app",
-        "phema.shared.edm2.posthoc",
-        "phema.shared.snapshots.foreign.published",
+        "phema.shared.edm2.averaging.posthoc",
+        "phema.shared.snapshots.foreign.published_pickles",
     ],
 )
 def test_the_light_rooms_import_neither_torch_nor_ray(module: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from deploy.local.compose import ComposeError
 from deploy.local.table import ADDRESSES, LOOPBACK, PORTS
-from phema.processes import free_port
+from phema.local_service.processes import free_port
 
 _ADDRESS = re.compile(r"(?<![\w.-])([a-z][a-z0-9-]*|127\.0\.0\.1):(\d+)")
 _FLAG = re.compile(r"(--[a-z-]*port=)(\d+)")

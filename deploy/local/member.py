@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from deploy.local.process import CannotRun, Check, Process
-from phema.processes import spawn, stop, tail
+from phema.local_service.processes import spawn, stop, tail
 
 CONTAINER = Path(__file__).with_name("container.py")
 CHECK_SECONDS = 0.5

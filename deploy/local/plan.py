@@ -15,7 +15,7 @@ from deploy.local.monitoring import grafana, prometheus
 from deploy.local.object_store import object_store
 from deploy.local.postgres import postgres
 from deploy.local.process import Check, Place, Process, Program
-from phema.processes import free_port
+from phema.local_service.processes import free_port
 
 _TABLE = "which deploy/local/table.py does not know"
 Services = Mapping[str, Mapping[str, Any]]

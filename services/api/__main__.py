@@ -7,7 +7,7 @@ import sys
 from pydantic import ValidationError
 
 from phema.services.api.app import create_app
-from phema.services.api.server import AddressTaken, serve
+from phema.services.api.http.server import AddressTaken, serve
 from phema.shared.catalog.errors import CatalogError
 from phema.shared.settings import Settings
 from phema.shared.snapshots.errors import SnapshotError

@@ -8,25 +8,26 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 
-from phema.services.api import openapi, problems
-from phema.services.api.auth import RequireToken, Token
 from phema.services.api.bases.endpoints import router as bases
-from phema.services.api.body_limit import LimitBody
-from phema.services.api.dependencies import Services
 from phema.services.api.discovery.endpoints import router as discovery
 from phema.services.api.evaluations.endpoints import router as evaluations
 from phema.services.api.external.endpoints import router as external
 from phema.services.api.health.endpoints import router as health
 from phema.services.api.health.service import Probes
+from phema.services.api.http import openapi
+from phema.services.api.http import problem_documents as problems
+from phema.services.api.http.auth import RequireToken, Token
+from phema.services.api.http.body_limit import LimitBody
+from phema.services.api.http.dependencies import Services
+from phema.services.api.http.request_id import RequestId
+from phema.services.api.http.request_metrics import Observe, begin_server_errors
+from phema.services.api.http.validation import refuse_unknown
 from phema.services.api.jobs.endpoints import router as jobs
-from phema.services.api.observe import Observe, begin_server_errors
 from phema.services.api.presets.endpoints import router as presets
 from phema.services.api.reconstructions.endpoints import router as reconstructions
-from phema.services.api.request_id import RequestId
 from phema.services.api.retention.endpoints import router as retention
 from phema.services.api.runs.endpoints import router as runs
 from phema.services.api.snapshots.endpoints import router as snapshots
-from phema.services.api.validation import refuse_unknown
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters
 from phema.shared.wiring import catalog_from, store_from

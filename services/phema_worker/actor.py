@@ -9,8 +9,8 @@ from typing import Any
 
 import ray
 
+from phema.services.phema_worker.task_progress import Watch
 from phema.services.phema_worker.tasks import Outcome, Stopped, Task
-from phema.services.phema_worker.watch import Watch
 from phema.shared.settings import Settings
 from phema.shared.telemetry import configure_logs, process_log_fields
 
@@ -22,7 +22,7 @@ class PhemaActor:
     """Runs in a process of its own, which alone imports torch."""
 
     def __init__(self, settings: Settings) -> None:
-        from phema.services.phema_worker.workbench import Workbench
+        from phema.services.phema_worker.task_runner import Workbench
 
         configure_logs("worker", level=settings.log_level)
         self._bench = Workbench(settings)

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from phema.services.phema_worker.records import record
+from phema.services.phema_worker.job_tasks import record
 from phema.services.phema_worker.tasks import Done, Failed, Outcome, Stopped, Task
 from phema.shared.catalog import Catalog, CatalogUnreachable, Job, JobState, LeaseLost, Transaction
 from phema.shared.settings import Settings

@@ -12,10 +12,10 @@ from typing import Any
 
 from phema.services.phema_worker.tasks import CompactTask, Done, Output
 from phema.shared.catalog import Basis, Job, Transaction, submission_id
-from phema.shared.snapshots.layout import basis_key
+from phema.shared.snapshots.combining.aligned_inputs import PASS_VERSION
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.spans import PASS_VERSION
-from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.stores.object_keys import basis_key
 
 
 def compact_task(tx: Transaction, job: Job) -> CompactTask | None:

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from phema.services.phema_worker.held_out import NUM_LEVELS, held_out_loss
-from phema.services.phema_worker.pictures import grid_png
-from phema.services.phema_worker.reference import reference_moments
-from phema.services.phema_worker.watch import Watch
+from phema.services.phema_worker.reference_moments import reference_moments
+from phema.services.phema_worker.task_progress import Watch
 from phema.shared.datasets import Dataset, DatasetError, OpenRemote, Pictures, open_dataset
-from phema.shared.datasets.vae import decode
-from phema.shared.edm2.features import NUM_FEATURES, RandomConvFeatures
-from phema.shared.edm2.frechet import Moments, frechet_distance
-from phema.shared.edm2.guidance import guided_steps
-from phema.shared.edm2.heun import sigma_steps
-from phema.shared.edm2.precond import Denoiser
-from phema.shared.edm2.sampler import Labels, sample_batches
-from phema.shared.recipes.config import EvaluationRecipe, RunConfig
+from phema.shared.datasets.preparation.vae import decode
+from phema.shared.edm2.networks.denoiser import Denoiser
+from phema.shared.edm2.sampling.guidance import guided_steps
+from phema.shared.edm2.sampling.heun import sigma_steps
+from phema.shared.edm2.sampling.sampler import Labels, sample_batches
+from phema.shared.metrics.frechet import Moments, frechet_distance
+from phema.shared.metrics.held_out_loss import NUM_LEVELS, held_out_loss
+from phema.shared.metrics.random_features import NUM_FEATURES, RandomConvFeatures
+from phema.shared.pictures.grid_png import grid_png
+from phema.shared.recipes.run_config import EvaluationRecipe, RunConfig
 
 _BATCH_ACTIVATIONS = 2**24
 """Activations of the widest map that a batch may hold: 21 pictures for EDM2-S, 256 for small networks."""

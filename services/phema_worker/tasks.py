@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from phema.shared.snapshots.header import StoredDtype
+from phema.shared.snapshots.files.header import StoredDtype
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stored import StoredSnapshot
 
 
 @dataclass(frozen=True)

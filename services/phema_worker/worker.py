@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from phema.services.phema_worker.slot import KINDS, Slot
+from phema.services.phema_worker.actor_slot import KINDS, Slot
 from phema.shared.catalog import Catalog, CatalogUnreachable, JobState
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, log_fields, serve_metrics

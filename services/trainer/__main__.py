@@ -8,9 +8,9 @@ import socket
 import sys
 import threading
 
-from phema.services.trainer.announce import announced
-from phema.services.trainer.ray_jobs import RayJobs
-from phema.services.trainer.reconciler import Reconciler
+from phema.services.trainer.control.announce import announced
+from phema.services.trainer.control.ray_jobs import RayJobs
+from phema.services.trainer.control.reconciler import Reconciler
 from phema.shared.catalog import CatalogError
 from phema.shared.settings import Settings
 from phema.shared.snapshots import SnapshotError

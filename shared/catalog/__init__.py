@@ -7,7 +7,7 @@ with catalog.transaction() as tx:
 """
 
 from phema.shared.catalog.catalog import Catalog, Transaction
-from phema.shared.catalog.content import content_key
+from phema.shared.catalog.content_keys import content_key
 from phema.shared.catalog.errors import (
     BadCursor,
     CatalogError,
@@ -17,8 +17,6 @@ from phema.shared.catalog.errors import (
     NotFound,
     SchemaOutOfDate,
 )
-from phema.shared.catalog.jobs import QueueStats
-from phema.shared.catalog.leases import retry_delay, submission_id
 from phema.shared.catalog.models import (
     PRIORITY,
     Attempt,
@@ -36,7 +34,9 @@ from phema.shared.catalog.models import (
     Snapshot,
     Target,
 )
-from phema.shared.catalog.pages import Page
+from phema.shared.catalog.pagination import Page
+from phema.shared.catalog.repositories.jobs import QueueStats
+from phema.shared.catalog.repositories.leases import retry_delay, submission_id
 
 __all__ = [
     "PRIORITY",

@@ -10,8 +10,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from phema.shared.catalog import schema
-from phema.shared.catalog.bases import BasisRepository
-from phema.shared.catalog.checkpoints import CheckpointRepository
 from phema.shared.catalog.clock import database_now
 from phema.shared.catalog.engine import (
     UPGRADE_HINT,
@@ -24,15 +22,17 @@ from phema.shared.catalog.engine import (
     translate,
 )
 from phema.shared.catalog.errors import CatalogUnreachable, SchemaOutOfDate
-from phema.shared.catalog.evaluations import EvaluationRepository
-from phema.shared.catalog.external import ExternalRunRepository
-from phema.shared.catalog.history import HistoryRepository
-from phema.shared.catalog.idempotency import IdempotencyRepository
-from phema.shared.catalog.jobs import JobRepository
-from phema.shared.catalog.reconstructions import ReconstructionRepository
-from phema.shared.catalog.runs import RunRepository
-from phema.shared.catalog.snapshots import SnapshotRepository
-from phema.shared.catalog.targets import TargetRepository
+from phema.shared.catalog.repositories.bases import BasisRepository
+from phema.shared.catalog.repositories.checkpoints import CheckpointRepository
+from phema.shared.catalog.repositories.evaluations import EvaluationRepository
+from phema.shared.catalog.repositories.external_runs import ExternalRunRepository
+from phema.shared.catalog.repositories.history import HistoryRepository
+from phema.shared.catalog.repositories.idempotency import IdempotencyRepository
+from phema.shared.catalog.repositories.jobs import JobRepository
+from phema.shared.catalog.repositories.reconstructions import ReconstructionRepository
+from phema.shared.catalog.repositories.runs import RunRepository
+from phema.shared.catalog.repositories.scrape_targets import TargetRepository
+from phema.shared.catalog.repositories.snapshots import SnapshotRepository
 
 
 class Transaction:

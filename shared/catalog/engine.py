@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from phema.shared.catalog.columns import dump_json
+from phema.shared.catalog.column_types import dump_json
 from phema.shared.catalog.errors import CatalogError, CatalogUnreachable, SchemaOutOfDate
 
 BUSY_SECONDS = 30.0

@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from phema.shared.catalog.clock import database_now
-from phema.shared.catalog.columns import Figures, Json, Sequence, enum_column
+from phema.shared.catalog.column_types import Figures, Json, Sequence, enum_column
 
 
 class JobState(StrEnum):
@@ -200,7 +200,7 @@ class Snapshot(Base):
     size: Mapped[int]
     sha256: Mapped[str]
     probe: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
-    """A sample of the weights (`phema.shared.snapshots.probe`), from which plans learn how much they move."""
+    """A sample of the weights (`snapshots.files.weight_probe`), from which plans learn how much they move."""
     pinned: Mapped[bool] = mapped_column(default=False)
     """Kept by every retention policy."""
     retired_at: Mapped[float | None]

@@ -4,13 +4,13 @@
 `EpochSampler` the order in which a run sees them.
 """
 
+from phema.shared.datasets.dataset_checks import DATASETS, DatasetChoice, DatasetFacts, check_choice, check_dataset
+from phema.shared.datasets.epoch_sampler import EpochSampler
 from phema.shared.datasets.errors import DatasetError, HubUnreachable
-from phema.shared.datasets.facts import DATASETS, DatasetChoice, DatasetFacts, check_choice, check_dataset
+from phema.shared.datasets.files.remote_files import OpenRemote
 from phema.shared.datasets.opening import open_dataset, open_files
 from phema.shared.datasets.pictures import Dataset, InMemory, Pictures
 from phema.shared.datasets.prefetch import Prefetcher
-from phema.shared.datasets.remote import OpenRemote
-from phema.shared.datasets.sampler import EpochSampler
 
 __all__ = [
     "DATASETS",

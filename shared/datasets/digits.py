@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from phema.shared.datasets.facts import DIGITS
+from phema.shared.datasets.dataset_checks import DIGITS
 from phema.shared.datasets.pictures import Dataset, InMemory
 
 _SPLIT_SEED = 0

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from phema.shared.datasets.dataset_checks import DatasetChoice, check_choice
 from phema.shared.datasets.digits import load_digits
 from phema.shared.datasets.errors import DatasetError
-from phema.shared.datasets.facts import DatasetChoice, check_choice
-from phema.shared.datasets.files import Files, FolderFiles, LocalBlob
+from phema.shared.datasets.files.files import Files, FolderFiles, LocalBlob
+from phema.shared.datasets.files.remote_files import OpenRemote, RemoteBlob, RemoteFiles
+from phema.shared.datasets.files.zip_files import ZipFiles
 from phema.shared.datasets.pictures import Dataset
-from phema.shared.datasets.remote import OpenRemote, RemoteBlob, RemoteFiles
-from phema.shared.datasets.stored import dataset_of
-from phema.shared.datasets.zips import ZipFiles
+from phema.shared.datasets.stored_pictures import dataset_of
 
 S3 = "s3://"
 

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from phema.shared.datasets.facts import DatasetFacts
-from phema.shared.edm2.config import NetworkConfig
+from phema.shared.datasets.dataset_checks import DatasetFacts
+from phema.shared.edm2.networks.config import NetworkConfig
 
 Images = NDArray[np.float32]
 Integers = NDArray[np.int64]

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.edm2.costs import Costs, costs
-from phema.shared.recipes.config import RunConfig
-from phema.shared.recipes.configurations import DIGITS, IMAGENET, Fields, merge, switched
-from phema.shared.recipes.mistakes import InvalidConfig, closest, invalid
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.edm2.networks.costs import Costs, costs
+from phema.shared.recipes.run_config import RunConfig
+from phema.shared.recipes.training_configurations import DIGITS, IMAGENET, Fields, merge, switched
+from phema.shared.recipes.validation_errors import InvalidConfig, closest, invalid
 
 __all__ = ["PRESETS", "InvalidConfig", "Preset", "Score", "UnknownPreset", "network_preset", "resolve"]
 

@@ -15,7 +15,15 @@ from phema.shared.snapshots.errors import (
     StoreFull,
     StoreUnreachable,
 )
-from phema.shared.snapshots.store import ObjectInfo, ObjectStore, ObjectWriter, S3Options, digest, open_store, verify
+from phema.shared.snapshots.stores.store import (
+    ObjectInfo,
+    ObjectStore,
+    ObjectWriter,
+    S3Options,
+    digest,
+    open_store,
+    verify,
+)
 
 __all__ = [
     "BucketMissing",

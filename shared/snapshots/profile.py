@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from phema.shared.edm2.powerfunction import gamma_from_sigma_rel, sigma_rel_from_gamma
+from phema.shared.edm2.averaging.power_function import gamma_from_sigma_rel, sigma_rel_from_gamma
 
 Kind = Literal["power", "exponential", "uniform", "raw", "sampled", "basis", "per_tensor"]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from phema.shared.telemetry.address import listening_address
 from phema.shared.telemetry.metrics import SECONDS, Metric, Source, metrics_of
+from phema.shared.telemetry.metrics_address import listening_address
 
 
 class MeterError(ValueError):

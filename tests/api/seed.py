@@ -12,12 +12,12 @@ import torch
 
 from phema.shared.catalog import Basis, Catalog, Evaluation, Job, JobKind, Reconstruction, Run
 from phema.shared.recipes.presets import resolve
-from phema.shared.snapshots import layout
-from phema.shared.snapshots.file import encode
-from phema.shared.snapshots.header import SnapshotMetadata
-from phema.shared.snapshots.probe import probe_of
+from phema.shared.snapshots.files.header import SnapshotMetadata
+from phema.shared.snapshots.files.snapshot_file import encode
+from phema.shared.snapshots.files.weight_probe import probe_of
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.store import ObjectStore
+from phema.shared.snapshots.stores import object_keys as layout
+from phema.shared.snapshots.stores.store import ObjectStore
 
 TIMES = tuple(range(3200, 25_601, 3200))
 STORED = (0.05, 0.10)

@@ -10,8 +10,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from phema.services.api.app import create_app
-from phema.services.api.auth import OPEN_PATHS
-from phema.services.api.openapi import examples
+from phema.services.api.http.auth import OPEN_PATHS
+from phema.services.api.http.openapi import examples
 from phema.shared.settings import Settings
 from tests.api.documents import API_MD, OPENAPI_JSON, ROOT, openapi_text, recorded_names, with_recorded
 

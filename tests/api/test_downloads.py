@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from phema.services.api.downloads import CHUNK_BYTES
+from phema.services.api.http.downloads import CHUNK_BYTES
 from phema.shared.settings import Settings
-from phema.shared.snapshots.s3 import S3Store
+from phema.shared.snapshots.stores.s3 import S3Store
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from phema.services.api import errors
-from phema.services.api.body_limit import MAX_BODY_BYTES
-from phema.shared.catalog.pages import encode_cursor
+from phema.services.api.http import errors
+from phema.services.api.http.body_limit import MAX_BODY_BYTES
+from phema.shared.catalog.pagination import encode_cursor
 from phema.shared.settings import Settings
 from phema.shared.snapshots.errors import BucketMissing, SnapshotError, StoreDenied, StoreUnreachable
-from phema.shared.snapshots.local import LocalStore
+from phema.shared.snapshots.stores.local_folder import LocalStore
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only

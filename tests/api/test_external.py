@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from phema.shared.catalog import JobKind
-from phema.shared.snapshots.layout import run_key
 from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stores.object_keys import run_key
 from tests.api import seed
 from tests.api.http import Api, problem
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from phema.shared.catalog import JobKind
-from phema.shared.edm2.posthoc import profile_errors, solve
-from phema.shared.edm2.profiles import PowerProfile
+from phema.shared.edm2.averaging.posthoc import profile_errors, solve
+from phema.shared.edm2.averaging.weightings import PowerProfile
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only

@@ -58,7 +58,9 @@ def test_one_line_for_each_request_with_its_id(settings: Settings, tmp_path: Pat
 
     found = lines(err)
     access = [
-        line for line in found if line["logger"] == "phema.services.api.observe" and "probe" not in line["request_id"]
+        line
+        for line in found
+        if line["logger"] == "phema.services.api.http.request_metrics" and "probe" not in line["request_id"]
     ]
     fields = ("method", "route", "status", "request_id")
     assert [tuple(line[name] for name in fields) for line in access] == [
@@ -71,7 +73,7 @@ def test_one_line_for_each_request_with_its_id(settings: Settings, tmp_path: Pat
         about = [line for line in found if line.get("request_id") == f"probe-{i}"]
         assert sorted(line["logger"] for line in about) == [
             "phema.services.api.health.service",
-            "phema.services.api.observe",
+            "phema.services.api.http.request_metrics",
         ]
 
 

@@ -8,16 +8,16 @@ import pytest
 
 from phema.services.api.external import service as external
 from phema.services.api.retention import service as retention
-from phema.services.phema_worker.records import record
+from phema.services.phema_worker.job_tasks import record
 from phema.services.phema_worker.retain import delete_objects, retain_task
+from phema.services.phema_worker.task_progress import Watch
 from phema.services.phema_worker.tasks import Done
-from phema.services.phema_worker.watch import Watch
 from phema.shared.catalog import Catalog, JobKind, JobState, Run
-from phema.shared.catalog.snapshots import SnapshotRepository
-from phema.shared.snapshots.plan import plan
+from phema.shared.catalog.repositories.snapshots import SnapshotRepository
+from phema.shared.snapshots.planning.planner import plan
+from phema.shared.snapshots.planning.retention import GRID
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.retention import GRID
-from phema.shared.snapshots.stored import StoredSnapshot
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.api.test_external import uploaded

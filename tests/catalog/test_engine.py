@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event, text
 
 from deploy.local.postgres import UNPRIVILEGED
-from phema.processes import free_port
+from phema.local_service.processes import free_port
 from phema.shared.catalog import Catalog, CatalogError, CatalogUnreachable, NotFound, SchemaOutOfDate
 from tests.catalog.conftest import ask
 from tests.fixtures.catalog import only

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 
 from phema.shared.catalog import Catalog
 from phema.shared.catalog.engine import parse_url
-from phema.shared.catalog.idempotency import KEPT_SECONDS
+from phema.shared.catalog.repositories.idempotency import KEPT_SECONDS
 
 
 def test_an_answer_is_kept(catalog: Catalog) -> None:

@@ -16,8 +16,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Column, String, Table, create_engine, inspect, text
 
 from phema.shared.catalog import Catalog, SchemaOutOfDate, schema
-from phema.shared.catalog.columns import Figures
-from phema.shared.catalog.content import canonical
+from phema.shared.catalog.column_types import Figures
+from phema.shared.catalog.content_keys import canonical
 from phema.shared.catalog.engine import parse_url
 from phema.shared.catalog.models import Base
 from phema.shared.catalog.new_migration import draft

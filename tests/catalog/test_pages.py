@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from phema.shared.catalog import BadCursor, Catalog, Page, Transaction
-from phema.shared.catalog.pages import encode_cursor
+from phema.shared.catalog.pagination import encode_cursor
 from tests.catalog.conftest import ask
 from tests.catalog.test_results import want, want_figures
 from tests.catalog.test_snapshots import add

@@ -19,7 +19,7 @@ from phema.shared.catalog import (
     Transaction,
     content_key,
 )
-from phema.shared.catalog.reconstructions import SAID
+from phema.shared.catalog.repositories.reconstructions import SAID
 from tests.catalog.conftest import held
 
 PLAN = {

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from phema.shared.datasets import DatasetError, open_dataset, open_files
-from phema.shared.datasets.converting import adm_crop, convert
-from phema.shared.recipes.config import DatasetConfig
+from phema.shared.datasets.preparation.conversion import adm_crop, convert
+from phema.shared.recipes.run_config import DatasetConfig
 from tests.datasets.photos import PHOTOGRAPHS, encoded, labelled, photograph, write_folder, write_zip
 
 
@@ -169,7 +169,8 @@ def test_a_killed_conversion_leaves_no_file_under_its_name(photographs: Path, tm
     """Killed when three of five pictures are written."""
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from phema.shared.datasets import open_files; from phema.shared.datasets.converting import convert\n"
+        "from phema.shared.datasets import open_files\n"
+        "from phema.shared.datasets.preparation.conversion import convert\n"
         "def progress(done, total):\n"
         "    if done == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
         "convert(open_files(sys.argv[1]), Path(sys.argv[2]), resolution=16, progress=progress)"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from phema.shared.datasets import DATASETS, DatasetError, check_dataset, open_dataset
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.recipes.config import DatasetConfig
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.recipes.run_config import DatasetConfig
 
 
 def network(**fields: object) -> NetworkConfig:

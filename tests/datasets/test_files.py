@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phema.shared.datasets import Dataset, DatasetError, EpochSampler, open_dataset
-from phema.shared.datasets import stored as stored_pictures
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.recipes.config import DatasetConfig
+from phema.shared.datasets import Dataset, DatasetError, EpochSampler, open_dataset, stored_pictures
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.recipes.run_config import DatasetConfig
 from tests.datasets.photos import encoded, labelled, npy, photo_files, photograph, tiles, write_folder, write_zip
 
 SIZE = 16

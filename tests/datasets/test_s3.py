@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from phema.shared.datasets import Dataset, DatasetError, open_dataset
-from phema.shared.datasets.remote import Remote
-from phema.shared.recipes.config import DatasetConfig
+from phema.shared.datasets.files.remote_files import Remote
+from phema.shared.recipes.run_config import DatasetConfig
 from phema.shared.settings import Settings
 from phema.shared.snapshots import S3Options, open_store
 from phema.shared.wiring import dataset_from

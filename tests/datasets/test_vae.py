@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from phema.shared.datasets import Dataset, DatasetError, HubUnreachable, open_dataset, open_files
-from phema.shared.datasets.vae import Vae, decode, encode
-from phema.shared.recipes.config import DatasetConfig
+from phema.shared.datasets.preparation.vae import Vae, decode, encode
+from phema.shared.recipes.run_config import DatasetConfig
 from tests.datasets.photos import npy, photo_files, tiles, write_folder, write_zip
 
 SHIFT = np.array([5.81, 3.25, 0.12, -2.15])[:, None, None]

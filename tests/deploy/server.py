@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.prometheus.elsewhere import write_config
-from phema.processes import free_port
+from phema.local_service.processes import free_port
 
 
 def require_prometheus() -> None:

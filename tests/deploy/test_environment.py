@@ -121,7 +121,7 @@ def test_secrets_are_required_and_have_no_default() -> None:
 
 
 def test_what_training_inherits_is_set_where_ray_starts() -> None:
-    """Secrets do not travel with a job: Ray's nodes must hold them (services/trainer/environment.py)."""
+    """Secrets do not travel with a job: Ray's nodes must hold them (services/trainer/control/job_environment.py)."""
     for service in ("ray-head", "ray-worker"):
         environment = services()[service]["environment"]
         assert {"PHEMA_DATABASE_URL", "PHEMA_S3_SECRET_ACCESS_KEY"} <= set(environment)

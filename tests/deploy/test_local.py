@@ -185,7 +185,7 @@ def test_a_container_passes_its_signal_on_and_kills_after_the_grace(tmp_path: Pa
 
 def test_a_container_ends_with_a_killed_supervisor(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from phema.processes import spawn; import sys, time\n"
+        "from pathlib import Path; from phema.local_service.processes import spawn; import sys, time\n"
         f"spawn([sys.executable, '-S', {str(CONTAINER)!r}, 'pid', 'SIGTERM', '5', 'sleep', '600'],"
         " log=Path('log'), env={}, cwd=Path.cwd())\n"
         "time.sleep(600)"

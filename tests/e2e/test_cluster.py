@@ -29,8 +29,8 @@ from deploy.grafana.panels import concrete
 from deploy.local.compose import read_variables
 from deploy.local.postgres import find_binaries
 from phema import Client
-from phema.processes import port_is_free, spawn, stop, tail
-from phema.records import Run
+from phema.client.response_models import Run
+from phema.local_service.processes import port_is_free, spawn, stop, tail
 from phema.shared.telemetry import METRICS
 
 pytestmark = pytest.mark.timeout(1200)

@@ -73,7 +73,7 @@ def test_kills_everywhere_end_in_the_same_weights(service: Service, client: phem
     until(trained(3_840), "progress without the trainer")
     kill(service, "ray::", "Train", "Worker")
     until(trained(6_400), "progress after a training worker's death")
-    kill(service, "phema.services.trainer.driver")
+    kill(service, "phema.services.trainer.control.driver")
     until(lambda: reachable(client), "the API's return")
     catalog.close()
     finished = client.runs.watch("stormy", timeout=PATIENCE_S)

@@ -45,12 +45,12 @@ def follow_its_requests(service: Service, folder: Path) -> None:
         jobs = {job.kind: client.jobs.get(job.id) for job in client.jobs.list(run="readme")}
     said_by = {
         "train": {
-            "phema.services.trainer.reconciler",
-            "phema.services.trainer.driver",
-            "phema.services.trainer.worker",
+            "phema.services.trainer.control.reconciler",
+            "phema.services.trainer.control.driver",
+            "phema.services.trainer.training.ray_worker",
         },
-        "reconstruct": {"phema.services.phema_worker.slot", "phema.services.phema_worker.actor"},
-        "evaluate": {"phema.services.phema_worker.slot", "phema.services.phema_worker.actor"},
+        "reconstruct": {"phema.services.phema_worker.actor_slot", "phema.services.phema_worker.actor"},
+        "evaluate": {"phema.services.phema_worker.actor_slot", "phema.services.phema_worker.actor"},
     }
     assert set(jobs) == set(said_by)
     for kind, job in jobs.items():
@@ -58,7 +58,7 @@ def follow_its_requests(service: Service, folder: Path) -> None:
         found = subprocess.run(["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, check=True)
         lines = [json.loads(line) for line in found.stdout.splitlines()]
         (asked,) = (line for line in lines if line["service"] == "api")
-        assert (asked["logger"], asked["method"]) == ("phema.services.api.observe", "POST")
+        assert (asked["logger"], asked["method"]) == ("phema.services.api.http.request_metrics", "POST")
         assert {line["logger"] for line in lines} >= said_by[kind]
         ids = {"run_id": job.run_id, "job_id": job.id, "attempt": 1, "request_id": job.request_id}
         assert all(line.items() >= ids.items() for line in lines if line["service"] != "api")

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from phema.rebuild import rebuild
-from phema.services.trainer.local import claim_locally, train_attempt, train_locally
-from phema.services.trainer.profiles import profile_of
+from phema.administration.rebuild import rebuild
+from phema.services.trainer.training.local_training import claim_locally, train_attempt, train_locally
+from phema.services.trainer.training.tracked_averages import profile_of
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.catalog.models import Snapshot
-from phema.shared.recipes.config import RunConfig
 from phema.shared.recipes.presets import resolve
-from phema.shared.snapshots.store import ObjectStore, open_store
+from phema.shared.recipes.run_config import RunConfig
+from phema.shared.snapshots.stores.store import ObjectStore, open_store
 from tests.fixtures.catalog import only
 
 CONFIG = resolve(

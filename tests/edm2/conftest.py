@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.edm2.networks import build_denoiser
-from phema.shared.edm2.precond import Denoiser
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.edm2.networks.denoiser import Denoiser
 
 TINY = {
     "img_resolution": 8,

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.edm2.configurations import CONFIGURATIONS
-from phema.shared.edm2.layers import MPConv, frozen_weights, normalize_weights_
-from phema.shared.edm2.loss import uncertainty_loss
-from phema.shared.edm2.magnitudes import ActivationMagnitudes, weight_magnitudes
-from phema.shared.edm2.networks import build_denoiser
-from phema.shared.edm2.precond import Denoiser, DenoiserError
-from phema.shared.edm2.topology import norm_groups, plan_unet
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.edm2.networks.configurations import CONFIGURATIONS
+from phema.shared.edm2.networks.denoiser import Denoiser, DenoiserError
+from phema.shared.edm2.networks.layers import MPConv, frozen_weights, normalize_weights_
+from phema.shared.edm2.networks.topology import norm_groups, plan_unet
+from phema.shared.edm2.training.loss import uncertainty_loss
+from phema.shared.edm2.training.magnitudes import ActivationMagnitudes, weight_magnitudes
 from phema.shared.recipes.presets import network_preset
 from tests.edm2.conftest import TINY
 

@@ -7,10 +7,10 @@ from collections import defaultdict
 import pytest
 import torch
 
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.edm2.costs import costs
-from phema.shared.edm2.networks import build_denoiser
-from phema.shared.edm2.precond import Denoiser
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.edm2.networks.costs import costs
+from phema.shared.edm2.networks.denoiser import Denoiser
 from phema.shared.recipes.presets import PRESETS, network_preset
 
 # Parameters without the uncertainty head, its own, and Gflops (Karras et al. 2024, Figures 16-22 and Table 6).

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from phema.shared.edm2.ema import EmaError, PowerFunctionEMA, TraditionalEMA
-from phema.shared.edm2.powerfunction import PowerFunctionError, gamma_from_sigma_rel, sigma_rel_from_gamma
-from phema.shared.edm2.precond import Denoiser
+from phema.shared.edm2.averaging.ema import EmaError, PowerFunctionEMA, TraditionalEMA
+from phema.shared.edm2.averaging.power_function import PowerFunctionError, gamma_from_sigma_rel, sigma_rel_from_gamma
+from phema.shared.edm2.networks.denoiser import Denoiser
 
 
 def step(module: nn.Module, seed: int) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-from phema.shared.edm2.ema import EmaError, PowerFunctionEMA
-from phema.shared.edm2.powerfunction import gamma_from_sigma_rel
+from phema.shared.edm2.averaging.ema import EmaError, PowerFunctionEMA
+from phema.shared.edm2.averaging.power_function import gamma_from_sigma_rel
 
 WIDTHS = (0.03, 0.05, 0.10, 0.20)
 BATCH, STEPS = 32, 4096

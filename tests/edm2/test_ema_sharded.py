@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 
-from phema.shared.edm2.ema import EmaError, PowerFunctionEMA
+from phema.shared.edm2.averaging.ema import EmaError, PowerFunctionEMA
 
 WIDTHS = (0.05, 0.10)
 BATCH, STEPS, HALF = 8, 6, 3

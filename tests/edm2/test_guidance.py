@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.edm2.guidance import guided, guided_steps
-from phema.shared.edm2.guide_fit import Misfit, misfit
-from phema.shared.edm2.heun import Denoise, SamplerError, heun, sigma_steps
-from phema.shared.edm2.precond import Denoiser
-from phema.shared.edm2.sampler import sample
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.edm2.networks.denoiser import Denoiser
+from phema.shared.edm2.sampling.guidance import guided, guided_steps
+from phema.shared.edm2.sampling.guide_compatibility import Misfit, misfit
+from phema.shared.edm2.sampling.heun import Denoise, SamplerError, heun, sigma_steps
+from phema.shared.edm2.sampling.sampler import sample
 
 PUBLISHED = sigma_steps(32)
 

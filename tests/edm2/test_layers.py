@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from phema.shared.edm2.layers import (
+from phema.shared.edm2.networks.layers import (
     MPConv,
     MPFourier,
     frozen_weights,

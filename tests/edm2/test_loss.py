@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.edm2.loss import draw_sigma, loss_weight, uncertainty_loss
-from phema.shared.edm2.networks import build_denoiser
-from phema.shared.edm2.precond import Denoiser
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.edm2.networks.denoiser import Denoiser
+from phema.shared.edm2.training.loss import draw_sigma, loss_weight, uncertainty_loss
 
 
 def generator(seed: int = 0) -> torch.Generator:

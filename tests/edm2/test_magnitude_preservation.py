@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phema.shared.edm2.layers import (
+from phema.shared.edm2.networks.layers import (
     MPConv,
     MPFourier,
     mp_cat,

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from phema.shared.edm2.layers import normalize_weights_
-from phema.shared.edm2.magnitudes import ActivationMagnitudes, weight_magnitudes
-from phema.shared.edm2.precond import Denoiser
+from phema.shared.edm2.networks.denoiser import Denoiser
+from phema.shared.edm2.networks.layers import normalize_weights_
+from phema.shared.edm2.training.magnitudes import ActivationMagnitudes, weight_magnitudes
 
 KEYS = {
     f"{side}/{resolution}/{statistic}"

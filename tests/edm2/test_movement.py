@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from phema.shared.edm2.basis import find_basis, metric_of
-from phema.shared.edm2.movement import Movement, fit_movement
-from phema.shared.edm2.posthoc import AwareProblem, PosthocError, profile_errors, solve
-from phema.shared.edm2.profiles import ExponentialProfile, PowerProfile, Profile, RawProfile
+from phema.shared.edm2.averaging.basis import find_basis, metric_of
+from phema.shared.edm2.averaging.movement import Movement, fit_movement
+from phema.shared.edm2.averaging.posthoc import AwareProblem, PosthocError, profile_errors, solve
+from phema.shared.edm2.averaging.weightings import ExponentialProfile, PowerProfile, Profile, RawProfile
 
 END, STEPS = 6400, 3200
 TARGETS = [PowerProfile(END, s) for s in (0.015, 0.03, 0.07, 0.13, 0.2, 0.25)]

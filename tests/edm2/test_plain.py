@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.plain import plain_denoiser
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.edm2.layers import frozen_weights, normalize_weights_
-from phema.shared.edm2.loss import denoising_loss
-from phema.shared.edm2.networks import build_denoiser
-from phema.shared.edm2.precond import Denoiser
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.edm2.networks.denoiser import Denoiser
+from phema.shared.edm2.networks.layers import frozen_weights, normalize_weights_
+from phema.shared.edm2.training.loss import denoising_loss
 
 CONFIG = NetworkConfig(
     img_resolution=8,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phema.shared.edm2.posthoc import PosthocError, PowerProfile, gram, inner_product, solve
+from phema.shared.edm2.averaging.posthoc import PosthocError, PowerProfile, gram, inner_product, solve
 
 T = 2**31
 SIGMA_RELS = st.floats(0.01, 0.28)

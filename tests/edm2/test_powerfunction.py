@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phema.shared.edm2.powerfunction import (
+from phema.shared.edm2.averaging.power_function import (
     SIGMA_REL_LIMIT,
     PowerFunctionError,
     beta,

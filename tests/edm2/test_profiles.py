@@ -8,8 +8,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from phema.shared.edm2.ema import TraditionalEMA
-from phema.shared.edm2.profiles import (
+from phema.shared.edm2.averaging.ema import TraditionalEMA
+from phema.shared.edm2.averaging.weightings import (
     ExponentialProfile,
     PowerProfile,
     Profile,

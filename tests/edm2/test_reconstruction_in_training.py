@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from phema.shared.edm2.posthoc import PowerProfile, solve
+from phema.shared.edm2.averaging.posthoc import PowerProfile, solve
 from tests.fixtures.training import END, STORED, TrainedDigits
 
 SNAPSHOTS = 16

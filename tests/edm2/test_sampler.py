@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from phema.shared.edm2.guidance import guided
-from phema.shared.edm2.heun import SamplerError, heun, sigma_steps
-from phema.shared.edm2.layers import MPConv
-from phema.shared.edm2.precond import Denoiser
-from phema.shared.edm2.sampler import sample, sample_batches
+from phema.shared.edm2.networks.denoiser import Denoiser
+from phema.shared.edm2.networks.layers import MPConv
+from phema.shared.edm2.sampling.guidance import guided
+from phema.shared.edm2.sampling.heun import SamplerError, heun, sigma_steps
+from phema.shared.edm2.sampling.sampler import sample, sample_batches
 
 
 class Gaussian:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from phema.shared.edm2.schedule import learning_rate
 from phema.shared.edm2.seeding import iteration_seed, picture_seeds
+from phema.shared.edm2.training.learning_rate import learning_rate
 
 S = {"batch_size": 2048, "alpha_ref": 0.01, "t_ref": 70000.0, "rampup_images": 10e6}
 

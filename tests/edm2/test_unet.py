@@ -11,11 +11,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.edm2.layers import MPConv
-from phema.shared.edm2.networks import build_denoiser
-from phema.shared.edm2.precond import Denoiser, DenoiserError
-from phema.shared.edm2.topology import plan_unet
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.edm2.networks.denoiser import Denoiser, DenoiserError
+from phema.shared.edm2.networks.layers import MPConv
+from phema.shared.edm2.networks.topology import plan_unet
 from phema.shared.recipes.presets import network_preset
 
 

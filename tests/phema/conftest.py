@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from phema.cli import run as run_cli
-from phema.client import Client
+from phema.client.client import Client
+from phema.command.main import run as run_cli
 from phema.shared.catalog import Run
 from phema.shared.settings import Settings
 from phema.shared.snapshots import S3Options

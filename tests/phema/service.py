@@ -14,8 +14,9 @@ from pathlib import Path
 
 from phema.shared.catalog import Catalog, Job, JobKind, Run
 from phema.shared.settings import Settings
-from phema.shared.snapshots import ObjectStore, layout
+from phema.shared.snapshots import ObjectStore
 from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stores import object_keys as layout
 from phema.shared.wiring import catalog_from, store_from
 
 TIMES = tuple(range(3200, 25_601, 3200))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from phema.client import Client
+from phema.client.client import Client
 from phema.shared import catalog
 from phema.shared.catalog import JobKind
 from phema.shared.recipes.presets import PRESETS
@@ -22,7 +22,7 @@ from tests.phema.service import Service
 from tests.phema.test_client import steps
 
 Cli = Callable[..., tuple[int, str, str]]
-PHEMA = [sys.executable, "-m", "phema.cli"]
+PHEMA = [sys.executable, "-m", "phema.command.main"]
 
 
 def document(outcome: tuple[int, str, str]) -> Any:
@@ -389,7 +389,9 @@ def test_a_reader_that_has_seen_enough_is_no_error(service: Service, client: Cli
 
 def test_the_command_starts_light() -> None:
     heavy = "('torch', 'ray', 'matplotlib', 'sqlalchemy', 'boto3')"
-    code = f"import sys, phema, phema.cli, phema.client; print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys, phema, phema.command.main, phema.client.client; print([m for m in {heavy} if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

@@ -12,8 +12,8 @@ import pytest
 
 import phema
 from phema import errors
-from phema.client import Client
-from phema.records import Job, Run, Snapshot
+from phema.client.client import Client
+from phema.client.response_models import Job, Run, Snapshot
 from phema.shared import catalog
 from phema.shared.catalog import JobKind
 from phema.shared.settings import Settings

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from phema.cli import run
-from phema.services.phema_worker import reference
-from phema.services.phema_worker.watch import Watch
-from phema.shared.datasets import DatasetError, open_dataset, statistics
-from phema.shared.edm2.features import RandomConvFeatures
-from phema.shared.recipes.config import DatasetConfig
+from phema.command.main import run
+from phema.services.phema_worker import reference_moments as reference
+from phema.services.phema_worker.task_progress import Watch
+from phema.shared.datasets import DatasetError, open_dataset
+from phema.shared.metrics import reference_statistics as statistics
+from phema.shared.metrics.random_features import RandomConvFeatures
+from phema.shared.recipes.run_config import DatasetConfig
 from tests.datasets.photos import encoded, npy, photo_files, photograph, write_folder, write_zip
 
 

@@ -21,12 +21,12 @@ import torch
 from PIL import Image
 
 import phema
-from phema.demo import SIGMA_RELS
-from phema.models import save_grid
+from phema.demos.demo import SIGMA_RELS
+from phema.sdk.networks import save_grid
 from phema.shared.catalog import JobKind
-from phema.shared.edm2.networks import build_denoiser
+from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.recipes.presets import resolve
-from phema.shared.snapshots.file import SnapshotMetadata, encode
+from phema.shared.snapshots.files.snapshot_file import SnapshotMetadata, encode
 from phema.shared.snapshots.profile import Profile
 from tests.phema.service import Service
 
@@ -123,7 +123,7 @@ def outcome(_api: Service, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """(folder, stdout, stderr) of a demo on the running service."""
     place = tmp_path_factory.mktemp("demo")
     pictures = save_grid(torch.zeros(100, 1, 8, 8), place / "grid.png").read_bytes()
-    command = [sys.executable, "-m", "phema.cli", "--url", _api.url, "demo", "--output", "shown"]
+    command = [sys.executable, "-m", "phema.command.main", "--url", _api.url, "demo", "--output", "shown"]
     with hands(_api, pictures):
         done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

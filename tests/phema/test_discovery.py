@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from phema.client import Client
-from phema.discovery import DEFAULT_URL, find_url
+from phema.client.client import Client
+from phema.client.service_discovery import DEFAULT_URL, find_url
 
 
 def left_by_up(folder: Path, pid: int) -> None:

@@ -14,9 +14,9 @@ import typer.main
 
 import phema
 from phema import errors
-from phema.cli import app
+from phema.command.main import app
 from phema.errors import PhemaError
-from phema.shared.recipes.config import EvaluationRecipe
+from phema.shared.recipes.run_config import EvaluationRecipe
 
 DOCS = Path(__file__).parents[2] / "docs"
 CLI = (DOCS / "cli.md").read_text()

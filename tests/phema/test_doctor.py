@@ -16,12 +16,12 @@ import pytest
 import torch
 from pydantic import SecretStr
 
-from phema import doctor
+from phema.local_service import doctor
 from phema.shared.settings import Settings
 from phema.shared.snapshots import S3Options
-from phema.shared.snapshots.bucket import make_bucket
-from phema.shared.snapshots.store import open_store
-from phema.shared.telemetry.address import listening_address, own_address
+from phema.shared.snapshots.stores.s3_bucket import make_bucket
+from phema.shared.snapshots.stores.store import open_store
+from phema.shared.telemetry.metrics_address import listening_address, own_address
 from phema.shared.wiring import catalog_from, store_from
 from tests.fixtures.catalog import only
 from tests.phema.service import Service, api

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from phema import errors
-from phema.client import Client
+from phema.client.client import Client
 from phema.shared import catalog
 from tests.phema.service import Service
 from tests.phema.test_client import steps

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from phema.client import Client
-from phema.up import running_service
+from phema.client.client import Client
+from phema.local_service.supervisor import running_service
 from tests.phema.service import Service
 from tests.phema.test_writer import reconstruct
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import phema
-from phema.client import Client
+from phema.client.client import Client
 from phema.errors import Conflict, InvalidArgument
-from phema.importing import import_run, open_source
-from phema.shared.recipes.config import RunConfig
-from phema.shared.snapshots.file import load_tensors
+from phema.sdk.importing import import_run, open_source
+from phema.shared.recipes.run_config import RunConfig
+from phema.shared.snapshots.files.snapshot_file import load_tensors
 from tests.phema.service import Service
 from tests.snapshots import foreign_files as foreign
 
@@ -145,7 +145,7 @@ def test_state_dicts_with_a_pattern_and_no_network(cli: Cli, client: Client, nam
 
 
 def test_state_dicts_of_a_preset_are_a_network(client: Client, name: str, folder: Path, tmp_path: Path) -> None:
-    from phema.shared.edm2.networks import build_denoiser
+    from phema.shared.edm2.networks.building import build_denoiser
     from phema.shared.recipes.presets import network_preset
 
     state = build_denoiser(network_preset("digits-tiny")).state_dict()

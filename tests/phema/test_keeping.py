@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from phema.client import Client
+from phema.client.client import Client
+from phema.client.response_models import Run
 from phema.errors import Conflict, InvalidArgument, Refused
-from phema.records import Run
 from phema.shared.catalog import JobKind
-from phema.shared.snapshots import layout
+from phema.shared.snapshots.stores import object_keys as layout
 from tests.phema.service import Service
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -13,15 +13,15 @@ from PIL import Image
 
 import phema
 from phema.errors import InvalidArgument
-from phema.shared.edm2.networks import build_denoiser
-from phema.shared.edm2.posthoc import PowerProfile, solve
-from phema.shared.edm2.precond import Denoiser
+from phema.shared.edm2.averaging.posthoc import PowerProfile, solve
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.edm2.networks.denoiser import Denoiser
 from phema.shared.recipes.presets import resolve
 from phema.shared.snapshots import CorruptObject, open_store
-from phema.shared.snapshots.file import SnapshotMetadata, encode
+from phema.shared.snapshots.combining.reconstruct import OutputSpec, reconstruct
+from phema.shared.snapshots.files.snapshot_file import SnapshotMetadata, encode
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.reconstruct import OutputSpec, reconstruct
-from phema.shared.snapshots.stored import StoredSnapshot
 
 CONFIG = resolve("digits-tiny")
 WANTED = PowerProfile(128, 0.07)

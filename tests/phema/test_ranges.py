@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phema.ranges import MOST, RangeError, expand, sigma_rels
-from phema.shared.recipes.config import SIGMA_REL_LIMIT
+from phema.command.sigma_rel_lists import MOST, RangeError, expand, sigma_rels
+from phema.shared.recipes.run_config import SIGMA_REL_LIMIT
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from phema.client import Client
+from phema.client.client import Client
 from phema.shared import catalog
 from phema.shared.snapshots.profile import Profile
 from tests.api import seed

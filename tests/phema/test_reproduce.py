@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageColor
 
-from phema.cli import run
-from phema.fig3 import draw
-from phema.figures import LIGHT
-from phema.records import Metrics
-from phema.reproduce import Story
+from phema.client.response_models import Metrics
+from phema.command.main import run
+from phema.demos.reproduce import Story
+from phema.shared.pictures.curves import LIGHT
+from phema.shared.pictures.magnitude_figure import draw
 
 
 def history(activation: float, weight: float) -> list[Metrics]:

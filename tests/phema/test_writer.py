@@ -13,20 +13,20 @@ from torch import Tensor, nn
 
 import phema
 from phema import Profile, SnapshotWriter, errors
-from phema.client import Client
-from phema.rebuild import rebuild
-from phema.services.phema_worker.records import record, task_of
+from phema.administration.rebuild import rebuild
+from phema.client.client import Client
+from phema.services.phema_worker.job_tasks import record, task_of
+from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_runner import Workbench
 from phema.services.phema_worker.tasks import Done
-from phema.services.phema_worker.watch import Watch
-from phema.services.phema_worker.workbench import Workbench
 from phema.shared.catalog import Catalog, JobKind
-from phema.shared.edm2.ema import PowerFunctionEMA
+from phema.shared.edm2.averaging.ema import PowerFunctionEMA
 from phema.shared.settings import Settings
 from phema.shared.snapshots import CorruptObject, S3Options
 from phema.shared.snapshots.errors import SnapshotError, StoreUnreachable
-from phema.shared.snapshots.header import read_header
-from phema.shared.snapshots.layout import run_key
-from phema.shared.snapshots.store import Data, ObjectInfo, ObjectStore
+from phema.shared.snapshots.files.header import read_header
+from phema.shared.snapshots.stores.object_keys import run_key
+from phema.shared.snapshots.stores.store import Data, ObjectInfo, ObjectStore
 from tests.phema.service import Service, api, process
 
 BATCH, STEPS, EVERY = 32, 320, 20

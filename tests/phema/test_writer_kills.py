@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from phema.client import Client
-from phema.shared.snapshots.header import read_header
-from phema.shared.snapshots.store import verify
+from phema.client.client import Client
+from phema.shared.snapshots.files.header import read_header
+from phema.shared.snapshots.stores.store import verify
 from tests.phema.service import Service
 
 SCRIPT = """

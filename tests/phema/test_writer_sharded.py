@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from phema import SnapshotWriter
-from phema.client import Client
-from phema.shared.edm2.ema import PowerFunctionEMA
+from phema.client.client import Client
+from phema.shared.edm2.averaging.ema import PowerFunctionEMA
 from tests.edm2.test_ema_sharded import BATCH, PROCESSES, STEPS, WIDTHS, alone, free_port, made, sharded, train
 from tests.phema.service import Service
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from phema.shared.catalog import Catalog
-from phema.shared.snapshots.store import S3Options, open_store
+from phema.shared.snapshots.stores.store import S3Options, open_store
 from tests.phema_worker.lab import Lab
 from tests.phema_worker.tunnel import Tunnel, tunnel
 
 if TYPE_CHECKING:
-    from phema.ray_head import RayHead
+    from phema.local_service.ray_head import RayHead
     from tests.fixtures.postgres import PostgresServer
     from tests.fixtures.s3 import S3Server
 

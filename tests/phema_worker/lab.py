@@ -16,20 +16,20 @@ from typing import Any
 
 import torch
 
-from phema.processes import spawn
+from phema.local_service.processes import spawn
 from phema.shared.catalog import Catalog, Evaluation, Job, JobKind, JobState, Reconstruction, Run, content_key
-from phema.shared.edm2.ema import PowerFunctionEMA
-from phema.shared.edm2.networks import build_denoiser
-from phema.shared.recipes.config import EvaluationRecipe, RunConfig
+from phema.shared.edm2.averaging.ema import PowerFunctionEMA
+from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.recipes.presets import resolve
-from phema.shared.snapshots.file import SnapshotMetadata, encode
-from phema.shared.snapshots.layout import snapshot_key
-from phema.shared.snapshots.local import LocalStore
-from phema.shared.snapshots.plan import plan
-from phema.shared.snapshots.probe import probe_of
+from phema.shared.recipes.run_config import EvaluationRecipe, RunConfig
+from phema.shared.snapshots.files.snapshot_file import SnapshotMetadata, encode
+from phema.shared.snapshots.files.weight_probe import probe_of
+from phema.shared.snapshots.planning.planner import plan
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.store import ObjectStore
-from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.stores.local_folder import LocalStore
+from phema.shared.snapshots.stores.object_keys import snapshot_key
+from phema.shared.snapshots.stores.store import ObjectStore
 
 PATIENCE_SECONDS = 120.0
 NETWORK = {"model_channels": 16, "channels_per_head": 16}

@@ -15,13 +15,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from phema.services.phema_worker.records import record, task_of
+from phema.services.phema_worker.job_tasks import record, task_of
 from phema.services.phema_worker.retain import delete_objects
+from phema.services.phema_worker.task_progress import Watch
 from phema.services.phema_worker.tasks import Done, RetainTask
-from phema.services.phema_worker.watch import Watch
 from phema.shared.catalog import Catalog, JobKind, content_key
 from phema.shared.settings import Settings
-from phema.shared.snapshots.store import ObjectStore
+from phema.shared.snapshots.stores.store import ObjectStore
 from phema.shared.wiring import catalog_from, store_from
 
 RUN = "mortal"
@@ -78,7 +78,7 @@ class Mortal(Watch):
 
 def compact(settings: Settings, catalog: Catalog) -> None:
     """One attempt at the oldest queued `compact` job."""
-    from phema.services.phema_worker.workbench import Workbench  # torch takes seconds to import
+    from phema.services.phema_worker.task_runner import Workbench  # torch takes seconds to import
 
     with catalog.transaction() as tx:
         job = tx.jobs.claim([JobKind.COMPACT], owner=RUN, lease_seconds=0.0)

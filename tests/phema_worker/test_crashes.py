@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from phema.services.phema_worker.evaluate import Scores, evaluate
-from phema.services.phema_worker.watch import Watch
+from phema.services.phema_worker.task_progress import Watch
 from phema.shared.catalog import JobState
-from phema.shared.recipes.config import EvaluationRecipe, RunConfig
-from phema.shared.snapshots.model import load_model
+from phema.shared.recipes.run_config import EvaluationRecipe, RunConfig
+from phema.shared.snapshots.files.network_loading import load_model
 from tests.phema_worker.conftest import Servers
 from tests.phema_worker.lab import Lab, until
 

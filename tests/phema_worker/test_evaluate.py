@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from phema.services.phema_worker.evaluate import NotFinite, batch_size, evaluate
-from phema.services.phema_worker.held_out import NUM_LEVELS, _noise, held_out_loss, sigma_grid
-from phema.services.phema_worker.watch import Cancelled, Watch
+from phema.services.phema_worker.task_progress import Cancelled, Watch
 from phema.shared.datasets import InMemory, open_dataset
-from phema.shared.edm2.heun import SamplerError
-from phema.shared.edm2.networks import build_denoiser
-from phema.shared.edm2.precond import Denoiser
-from phema.shared.recipes.config import EvaluationRecipe
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.edm2.networks.denoiser import Denoiser
+from phema.shared.edm2.sampling.heun import SamplerError
+from phema.shared.metrics.held_out_loss import NUM_LEVELS, _noise, held_out_loss, sigma_grid
 from phema.shared.recipes.presets import PRESETS, network_preset
+from phema.shared.recipes.run_config import EvaluationRecipe
 from tests.phema_worker.lab import tiny_config
 
 CONFIG = tiny_config()

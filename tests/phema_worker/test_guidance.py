@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from phema.client import Client
-from phema.records import Evaluation
+from phema.client.client import Client
+from phema.client.response_models import Evaluation
 from phema.shared.settings import Settings
 from tests.phema.service import process
 from tests.phema_worker.lab import NETWORK, TIMES, Lab, tiny_config

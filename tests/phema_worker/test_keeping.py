@@ -17,22 +17,22 @@ import numpy as np
 import pytest
 import torch
 
-from phema.rebuild import rebuild
+from phema.administration.rebuild import rebuild
 from phema.services.api.bases.schemas import BasisCreate
 from phema.services.api.bases.service import create, plan
-from phema.services.api.held import held
-from phema.services.phema_worker.records import record, task_of
+from phema.services.api.reconstructions.stored_inputs import held
+from phema.services.phema_worker.job_tasks import record, task_of
+from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_runner import Workbench
 from phema.services.phema_worker.tasks import CompactTask, Done, RetainTask, Stopped
-from phema.services.phema_worker.watch import Watch
-from phema.services.phema_worker.workbench import Workbench
 from phema.shared.catalog import Basis, Catalog, Job, JobKind, JobState, Run, content_key
 from phema.shared.settings import Settings
-from phema.shared.snapshots.file import load_tensors
-from phema.shared.snapshots.header import parse_header
-from phema.shared.snapshots.layout import run_key
-from phema.shared.snapshots.plan import plan as plan_reconstruction
+from phema.shared.snapshots.files.header import parse_header
+from phema.shared.snapshots.files.snapshot_file import load_tensors
+from phema.shared.snapshots.planning.planner import plan as plan_reconstruction
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.store import S3Options, open_store, verify
+from phema.shared.snapshots.stores.object_keys import run_key
+from phema.shared.snapshots.stores.store import S3Options, open_store, verify
 from tests.phema_worker import mortal
 from tests.phema_worker.lab import STORED, TIMES, Lab
 

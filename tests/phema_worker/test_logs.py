@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from phema.ray_head import RayHead
+from phema.local_service.ray_head import RayHead
 from phema.shared.catalog import JobState
 from tests.fixtures.ray import log_lines, session_logs
 from tests.phema_worker.conftest import only

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from phema.shared.edm2.networks import build_denoiser
+from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.snapshots.errors import CorruptObject
-from phema.shared.snapshots.file import SnapshotMetadata, encode
-from phema.shared.snapshots.model import load_denoiser, load_model
+from phema.shared.snapshots.files.network_loading import load_denoiser, load_model
+from phema.shared.snapshots.files.snapshot_file import SnapshotMetadata, encode
 from phema.shared.snapshots.profile import Profile
 from tests.phema_worker.lab import tiny_config
 

@@ -16,22 +16,22 @@ from safetensors.torch import load_file
 from sqlalchemy import update
 
 import phema
-from phema.rebuild import rebuild
+from phema.administration.rebuild import rebuild
 from phema.services.api.app import create_app
 from phema.services.api.reconstructions.service import detail
-from phema.services.phema_worker.records import record, task_of
+from phema.services.phema_worker.job_tasks import record, task_of
+from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_runner import Workbench
 from phema.services.phema_worker.tasks import Done
-from phema.services.phema_worker.watch import Watch
-from phema.services.phema_worker.workbench import Workbench
 from phema.shared.catalog import Catalog, JobKind, Reconstruction
-from phema.shared.edm2.ema import PowerFunctionEMA
-from phema.shared.edm2.networks import build_denoiser
-from phema.shared.recipes.config import RunConfig
+from phema.shared.edm2.averaging.ema import PowerFunctionEMA
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.recipes.run_config import RunConfig
 from phema.shared.settings import Settings
-from phema.shared.snapshots.file import encode, load_tensors
-from phema.shared.snapshots.header import parse_header
-from phema.shared.snapshots.layout import run_key
+from phema.shared.snapshots.files.header import parse_header
+from phema.shared.snapshots.files.snapshot_file import encode, load_tensors
 from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stores.object_keys import run_key
 from phema.shared.wiring import catalog_from, store_from
 from tests.api.http import Api
 from tests.phema_worker.lab import TIMES, Lab

@@ -13,16 +13,16 @@ from PIL import Image
 
 from phema.services.api.bases import service as bases
 from phema.services.api.bases.schemas import BasisCreate
-from phema.services.api.held import held
+from phema.services.api.reconstructions.stored_inputs import held
 from phema.shared.catalog import JobKind, JobState
-from phema.shared.recipes.config import EvaluationRecipe
+from phema.shared.recipes.run_config import EvaluationRecipe
 from phema.shared.snapshots.errors import ObjectMissing
-from phema.shared.snapshots.file import load_tensors
-from phema.shared.snapshots.model import load_model
-from phema.shared.snapshots.plan import plan
+from phema.shared.snapshots.files.network_loading import load_model
+from phema.shared.snapshots.files.snapshot_file import load_tensors
+from phema.shared.snapshots.planning.planner import plan
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.store import verify
-from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.stores.store import verify
 from tests.phema_worker.conftest import only
 from tests.phema_worker.lab import STORED, TIMES, Lab, tiny_config, until
 

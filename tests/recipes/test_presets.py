@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from phema.shared.recipes.config import MAX_IMAGES, RunConfig
 from phema.shared.recipes.presets import PRESETS, InvalidConfig, Score, UnknownPreset, resolve
+from phema.shared.recipes.run_config import MAX_IMAGES, RunConfig
 
 # Karras et al. 2024, Figures 16-22: batch, alpha_ref, t_ref, beta2, P_mean, P_std, dropout, loss scaling, attention.
 TABLE = {

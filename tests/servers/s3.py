@@ -17,7 +17,7 @@ import boto3
 from botocore.config import Config
 
 from deploy.local import object_store as server
-from phema.processes import free_port
+from phema.local_service.processes import free_port
 from phema.shared.snapshots import S3Options
 
 CEPH_SCRIPT = Path(__file__).with_name("ceph_rgw.sh")

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from phema.shared.edm2.movement import Movement
-from phema.shared.edm2.profiles import PowerProfile, RawProfile, SampledProfile
+from phema.shared.edm2.averaging.movement import Movement
+from phema.shared.edm2.averaging.weightings import PowerProfile, RawProfile, SampledProfile
 from phema.shared.snapshots import ObjectStore
-from phema.shared.snapshots.calibration import calibrate, rounding
-from phema.shared.snapshots.file import encode
-from phema.shared.snapshots.header import StoredDtype, read_header
-from phema.shared.snapshots.probe import PROBE_WEIGHTS, Gatherer, probe_of, values
+from phema.shared.snapshots.files.header import StoredDtype, read_header
+from phema.shared.snapshots.files.snapshot_file import encode
+from phema.shared.snapshots.files.weight_probe import PROBE_WEIGHTS, Gatherer, probe_of, values
+from phema.shared.snapshots.planning.calibration import calibrate, rounding
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.store import digest
-from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.stores.store import digest
 from tests.snapshots.weights import metadata, tensors
 
 DTYPES: dict[StoredDtype, torch.dtype] = {

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from phema.shared.snapshots import ObjectStore, S3Options, digest, open_store
-from phema.shared.snapshots.layout import sha256_of_key
-from phema.shared.snapshots.local import LocalStore
+from phema.shared.snapshots.stores.local_folder import LocalStore
+from phema.shared.snapshots.stores.object_keys import sha256_of_key
 
 MIB = 2**20
 

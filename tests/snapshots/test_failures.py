@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from phema.processes import free_port
+from phema.local_service.processes import free_port
 from phema.shared.snapshots import (
     BucketMissing,
     CorruptObject,

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from phema.shared.snapshots import CorruptObject, ObjectStore
-from phema.shared.snapshots.file import TORCH_DTYPES, encode, load_tensors, read_header, read_path
-from phema.shared.snapshots.header import (
+from phema.shared.snapshots.files.header import (
     ITEM_BYTES,
     Header,
     Profile,
@@ -27,6 +26,7 @@ from phema.shared.snapshots.header import (
     build_header,
     parse_header,
 )
+from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES, encode, load_tensors, read_header, read_path
 from tests.snapshots.weights import BUFFERS, metadata, tensors
 
 

@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 import torch
 
-from phema.shared.snapshots.foreign import machine
+from phema.shared.snapshots.foreign import pickle_reader as machine
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
-from phema.shared.snapshots.foreign.machine import Machine
-from phema.shared.snapshots.foreign.published import parse_published
-from phema.shared.snapshots.foreign.records import PUBLISHED, Storage, StoredTensor
-from phema.shared.snapshots.foreign.storages import read_tensor
+from phema.shared.snapshots.foreign.pickle_reader import Machine
+from phema.shared.snapshots.foreign.pickle_vocabulary import PUBLISHED, Storage, StoredTensor
+from phema.shared.snapshots.foreign.published_pickles import parse_published
+from phema.shared.snapshots.foreign.tensor_storages import read_tensor
 from phema.shared.snapshots.foreign.weights import convert
 from tests.snapshots import foreign_files as foreign
 

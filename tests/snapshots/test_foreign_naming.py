@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
-from phema.shared.snapshots.foreign.naming import as_listed, listed_files, matching_files, published_files
+from phema.shared.snapshots.foreign.file_names import as_listed, listed_files, matching_files, published_files
 from phema.shared.snapshots.profile import Profile
 
 

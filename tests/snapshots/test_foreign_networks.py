@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from phema.shared.edm2.networks import build_denoiser
+from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
-from phema.shared.snapshots.foreign.published import parse_published
+from phema.shared.snapshots.foreign.published_pickles import parse_published
 from phema.shared.snapshots.foreign.weights import ForeignWeights, convert, published_weights
 from tests.snapshots import foreign_files as foreign
 

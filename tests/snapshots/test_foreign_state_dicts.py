@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.edm2.networks import build_denoiser
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
 from phema.shared.snapshots.foreign.state_dicts import read_state_dict
 from phema.shared.snapshots.foreign.weights import state_dict_weights

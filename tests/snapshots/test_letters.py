@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from phema.shared.edm2.networks import build_denoiser
+from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.recipes.presets import resolve
-from phema.shared.snapshots.file import SnapshotMetadata, encode
-from phema.shared.snapshots.model import load_model
+from phema.shared.snapshots.files.network_loading import load_model
+from phema.shared.snapshots.files.snapshot_file import SnapshotMetadata, encode
 from phema.shared.snapshots.profile import Profile
 
 

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from phema.shared.edm2.posthoc import PowerProfile
-from phema.shared.snapshots.layout import (
+from phema.shared.edm2.averaging.posthoc import PowerProfile
+from phema.shared.snapshots.planning.planner import plan
+from phema.shared.snapshots.planning.reconstruction_times import NoSnapshotAtTime, NoSnapshots, PlanError
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stores.object_keys import (
     checkpoint_key,
     pictures_key,
     reconstruction_key,
@@ -19,10 +23,6 @@ from phema.shared.snapshots.layout import (
     sha256_of_key,
     snapshot_key,
 )
-from phema.shared.snapshots.plan import plan
-from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stored import StoredSnapshot
-from phema.shared.snapshots.times import NoSnapshotAtTime, NoSnapshots, PlanError
 
 
 def stored(count: int, every: int = 100) -> list[StoredSnapshot]:
@@ -129,16 +129,16 @@ def test_keys() -> None:
 TORCH_FREE = [
     "phema.shared.snapshots",
     "phema.shared.snapshots.errors",
-    "phema.shared.snapshots.header",
-    "phema.shared.snapshots.layout",
-    "phema.shared.snapshots.local",
-    "phema.shared.snapshots.plan",
-    "phema.shared.snapshots.probe",
+    "phema.shared.snapshots.files.header",
+    "phema.shared.snapshots.stores.object_keys",
+    "phema.shared.snapshots.stores.local_folder",
+    "phema.shared.snapshots.planning.planner",
+    "phema.shared.snapshots.files.weight_probe",
     "phema.shared.snapshots.profile",
-    "phema.shared.snapshots.s3",
-    "phema.shared.snapshots.spans",
-    "phema.shared.snapshots.store",
-    "phema.shared.snapshots.uploader",
+    "phema.shared.snapshots.stores.s3",
+    "phema.shared.snapshots.combining.aligned_inputs",
+    "phema.shared.snapshots.stores.store",
+    "phema.shared.snapshots.stores.background_uploader",
 ]
 
 

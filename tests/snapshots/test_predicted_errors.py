@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from phema.shared.edm2.posthoc import PowerProfile, profile_errors
-from phema.shared.snapshots.basis import StoredBasis, plan_basis
-from phema.shared.snapshots.header import DTYPE_CODES, StoredDtype
-from phema.shared.snapshots.plan import plan
-from phema.shared.snapshots.planned import Plan
-from phema.shared.snapshots.probe import PROBE_WEIGHTS, as_float32
+from phema.shared.edm2.averaging.posthoc import PowerProfile, profile_errors
+from phema.shared.snapshots.files.header import DTYPE_CODES, StoredDtype
+from phema.shared.snapshots.files.weight_probe import PROBE_WEIGHTS, as_float32
+from phema.shared.snapshots.planning.basis_plan import StoredBasis, plan_basis
+from phema.shared.snapshots.planning.plan import Plan
+from phema.shared.snapshots.planning.planner import plan
+from phema.shared.snapshots.planning.profile_weighting import weighting
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stored import StoredSnapshot
-from phema.shared.snapshots.weighting import weighting
 from tests.fixtures.training import BATCH, END, TrainedDigits
 
 WANTED = (0.010, 0.012, 0.015, 0.02, 0.03, 0.04, 0.06, 0.075, 0.09, 0.12, 0.15, 0.20, 0.25)

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from phema.shared.snapshots import CorruptObject, ObjectExists, ObjectMissing, ObjectStore
-from phema.shared.snapshots.file import TORCH_DTYPES, encode, load_tensors, read_header
-from phema.shared.snapshots.header import DTYPE_CODES, StoredDtype
-from phema.shared.snapshots.plan import plan
+from phema.shared.snapshots.combining.block_reader import GROUP, TILE
+from phema.shared.snapshots.combining.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
+from phema.shared.snapshots.files.header import DTYPE_CODES, StoredDtype
+from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES, encode, load_tensors, read_header
+from phema.shared.snapshots.planning.planner import plan
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
-from phema.shared.snapshots.stored import StoredSnapshot
-from phema.shared.snapshots.streaming import GROUP, TILE
 from tests.snapshots.test_store import leftovers, spoil
 from tests.snapshots.weights import BUFFERS, expected, metadata, output, store_run, tensors
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from phema.shared.snapshots import ObjectExists, ObjectStore, S3Options, StoreUnreachable, open_store
-from phema.shared.snapshots.local import LocalStore
-from phema.shared.snapshots.local_resumable import ResumableLocalWriter
-from phema.shared.snapshots.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
-from phema.shared.snapshots.store import digest
-from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.combining.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
+from phema.shared.snapshots.stores.local_folder import LocalStore
+from phema.shared.snapshots.stores.local_resumable import ResumableLocalWriter
+from phema.shared.snapshots.stores.store import digest
 from tests.snapshots.test_store import leftovers
 from tests.snapshots.weights import output, store_run
 
@@ -149,7 +149,7 @@ def test_killed_after_its_commit_a_writer_leaves_the_object_alone(tmp_path: Path
 KILLED = """
 import json, sys, torch
 from phema.shared.snapshots import S3Options, open_store
-from phema.shared.snapshots.reconstruct import reconstruct
+from phema.shared.snapshots.combining.reconstruct import reconstruct
 from tests.snapshots.test_resume import specs, stored_from
 
 torch.set_num_threads(1)
@@ -164,7 +164,7 @@ sys.stdin.read()
 
 
 def stored_from(dumped: list[dict[str, object]]) -> list[StoredSnapshot]:
-    from phema.shared.snapshots.header import Profile
+    from phema.shared.snapshots.files.header import Profile
 
     return [StoredSnapshot(**fields | {"profile": Profile.model_validate(fields["profile"])}) for fields in dumped]  # type: ignore[arg-type]
 

@@ -7,10 +7,10 @@ import random
 import numpy as np
 import pytest
 
-from phema.shared.snapshots.basis import StoredBasis, plan_basis
-from phema.shared.snapshots.plan import plan
-from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.retention import (
+from phema.shared.snapshots.planning.basis_plan import StoredBasis, plan_basis
+from phema.shared.snapshots.planning.planner import plan
+from phema.shared.snapshots.planning.reconstruction_times import PlanError
+from phema.shared.snapshots.planning.retention import (
     COARSEST,
     GRID,
     BasisOnly,
@@ -23,8 +23,8 @@ from phema.shared.snapshots.retention import (
     forecast,
     refusal,
 )
-from phema.shared.snapshots.stored import StoredSnapshot
-from phema.shared.snapshots.times import PlanError
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
+from phema.shared.snapshots.profile import Profile
 
 STORED = (0.05, 0.10)
 

@@ -25,8 +25,8 @@ from phema.shared.snapshots import (
     verify,
 )
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
-from phema.shared.snapshots.local import LocalStore
-from phema.shared.snapshots.s3 import S3Store
+from phema.shared.snapshots.stores.local_folder import LocalStore
+from phema.shared.snapshots.stores.s3 import S3Store
 
 MIB = 2**20
 SIZES = [0, 1, 1000, 5 * MIB, 5 * MIB + 1, 33 * MIB + 7]

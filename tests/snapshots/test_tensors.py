@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from phema.shared.snapshots import CorruptObject, ObjectStore
-from phema.shared.snapshots.file import encode, load_tensors
-from phema.shared.snapshots.header import StoredDtype
+from phema.shared.snapshots.combining.block_reader import GROUP, TILE
+from phema.shared.snapshots.combining.reconstruct import OutputSpec, reconstruct
+from phema.shared.snapshots.files.header import StoredDtype
+from phema.shared.snapshots.files.snapshot_file import encode, load_tensors
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.reconstruct import OutputSpec, reconstruct
-from phema.shared.snapshots.stored import StoredSnapshot
-from phema.shared.snapshots.streaming import GROUP, TILE
 from tests.snapshots.weights import BUFFERS, expected, metadata, output, store_run, tensors
 
 MIB = 2**20

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from phema.shared.snapshots import ObjectExists, ObjectInfo, ObjectStore, StoreUnreachable, open_store
-from phema.shared.snapshots.uploader import BackgroundUploader, UploadCounts
+from phema.shared.snapshots.stores.background_uploader import BackgroundUploader, UploadCounts
 
 
 def test_everything_is_stored_before_it_is_registered_and_in_order(store: ObjectStore) -> None:

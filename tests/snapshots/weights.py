@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from phema.shared.snapshots import ObjectStore
-from phema.shared.snapshots.file import encode, load_tensors
-from phema.shared.snapshots.header import SnapshotMetadata, StoredDtype
+from phema.shared.snapshots.combining.reconstruct import OutputSpec
+from phema.shared.snapshots.files.header import SnapshotMetadata, StoredDtype
+from phema.shared.snapshots.files.snapshot_file import encode, load_tensors
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.reconstruct import OutputSpec
-from phema.shared.snapshots.stored import StoredSnapshot
 
 BUFFERS = ("emb.freqs", "emb.phases")
 

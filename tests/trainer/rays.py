@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 
-from phema.ray_head import RayHead
+from phema.local_service.ray_head import RayHead
 from phema.shared.catalog import Catalog, Run, submission_id
-from phema.shared.recipes.config import RunConfig
+from phema.shared.recipes.run_config import RunConfig
 from tests.trainer.support import DEADLINE_SECONDS, get_run, wait_until
 
 
@@ -64,7 +64,7 @@ class Trainer:
 
     def driver(self, job_id: str, fence: int) -> psutil.Process:
         """The driver process of an attempt."""
-        wanted = ["phema.services.trainer.driver", "--job", job_id, "--fence", str(fence)]
+        wanted = ["phema.services.trainer.control.driver", "--job", job_id, "--fence", str(fence)]
         return next(process for process, command in self._processes() if command[-len(wanted) :] == wanted)
 
     def workers(self) -> list[psutil.Process]:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from phema.services.trainer.attempt import Attempt
-from phema.services.trainer.profiles import profile_of
+from phema.services.trainer.control.attempt import Attempt
+from phema.services.trainer.training.tracked_averages import profile_of
 from phema.shared.catalog import Catalog, Run
-from phema.shared.recipes.config import RunConfig
 from phema.shared.recipes.presets import resolve
+from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots import ObjectStore, open_store, verify
-from phema.shared.snapshots.header import read_header
+from phema.shared.snapshots.files.header import read_header
 
 DEADLINE_SECONDS = 400.0
 

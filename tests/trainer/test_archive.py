@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from phema.services.trainer.archive import Archive
-from phema.services.trainer.attempt import Attempt
-from phema.services.trainer.batches import Batches
-from phema.services.trainer.group import Group
-from phema.services.trainer.local import claim_locally, train_attempt
-from phema.services.trainer.state import TrainingState
-from phema.services.trainer.step import train_step
+from phema.services.trainer.control.attempt import Attempt
+from phema.services.trainer.training.archive import Archive
+from phema.services.trainer.training.batches import Batches
+from phema.services.trainer.training.local_training import claim_locally, train_attempt
+from phema.services.trainer.training.step import train_step
+from phema.services.trainer.training.training_state import TrainingState
+from phema.services.trainer.training.worker_group import Group
 from phema.shared.catalog import Catalog, LeaseLost
 from phema.shared.datasets import open_dataset
 from phema.shared.snapshots import ObjectInfo, ObjectStore, StoreDenied, StoreFull, StoreUnreachable
-from phema.shared.snapshots.local import LocalStore
+from phema.shared.snapshots.stores.local_folder import LocalStore
 from phema.shared.telemetry import Meters
 from tests.trainer.support import new_store, tiny_config, wait_until
 
@@ -168,7 +168,7 @@ def test_a_registered_snapshot_is_not_written_again(
 
 def test_what_training_reports_is_what_the_catalog_holds(local_catalog: Catalog, local_store: ObjectStore) -> None:
     """The metrics of a whole run, as Prometheus would scrape them at its end."""
-    from phema.services.trainer.loop import train
+    from phema.services.trainer.training.loop import train
 
     config = tiny_config()
     attempt = claim_locally(config, local_catalog)

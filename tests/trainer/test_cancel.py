@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from phema.services.trainer import cancel as module
-from phema.services.trainer import loop
-from phema.services.trainer.attempt import Attempt
-from phema.services.trainer.cancel import Cancel
-from phema.services.trainer.group import Group
-from phema.services.trainer.heartbeat import Heartbeat
-from phema.services.trainer.local import claim_locally, train_attempt
-from phema.services.trainer.outcome import conclude
+from phema.services.trainer.control.attempt import Attempt
+from phema.services.trainer.control.heartbeat import Heartbeat
+from phema.services.trainer.control.outcome import conclude
+from phema.services.trainer.training import cancellation as module
+from phema.services.trainer.training import loop
+from phema.services.trainer.training.cancellation import Cancel
+from phema.services.trainer.training.local_training import claim_locally, train_attempt
+from phema.services.trainer.training.worker_group import Group
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.snapshots import ObjectInfo, ObjectStore
-from phema.shared.snapshots.local import LocalStore
+from phema.shared.snapshots.stores.local_folder import LocalStore
 from tests.trainer.support import checkpoint_times, get_run, tiny_config, wait_until
 
 ONCE = dict.fromkeys(("snapshot_every", "checkpoint_every", "status_every"), 16_000)

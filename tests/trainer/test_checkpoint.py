@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from phema.services.trainer.batches import Batches
-from phema.services.trainer.checkpoint import CheckpointError, copied, decode_checkpoint, encode_checkpoint
-from phema.services.trainer.group import Group
-from phema.services.trainer.state import TrainingState
-from phema.services.trainer.step import train_step
+from phema.services.trainer.training.batches import Batches
+from phema.services.trainer.training.checkpoint import CheckpointError, copied, decode_checkpoint, encode_checkpoint
+from phema.services.trainer.training.step import train_step
+from phema.services.trainer.training.training_state import TrainingState
+from phema.services.trainer.training.worker_group import Group
 from phema.shared.datasets import open_dataset
 from tests.trainer.support import loose_attempt
 

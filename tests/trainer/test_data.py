@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from ray.train import WorkerGroupError
 
-from phema.services.trainer import driver
-from phema.services.trainer.driver import check_data, drive
-from phema.services.trainer.group import Group
-from phema.services.trainer.local import claim_locally, train_attempt, train_locally
-from phema.services.trainer.loop import train
-from phema.services.trainer.outcome import conclude, final_errors_end_the_job
+from phema.services.trainer.control import driver
+from phema.services.trainer.control.driver import check_data, drive
+from phema.services.trainer.control.outcome import conclude, final_errors_end_the_job
+from phema.services.trainer.training.local_training import claim_locally, train_attempt, train_locally
+from phema.services.trainer.training.loop import train
+from phema.services.trainer.training.worker_group import Group
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.datasets import DatasetError
-from phema.shared.recipes.config import DatasetConfig, RunConfig
+from phema.shared.recipes.run_config import DatasetConfig, RunConfig
 from phema.shared.settings import Settings
 from phema.shared.snapshots import ObjectStore, S3Options, open_store
 from phema.shared.telemetry import Meters

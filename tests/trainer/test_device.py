@@ -9,21 +9,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from phema.services.trainer import loop
-from phema.services.trainer.attempt import Attempt
-from phema.services.trainer.batches import Batches
-from phema.services.trainer.checkpoint import copied
-from phema.services.trainer.device import UnsupportedPrecision, check_precision
-from phema.services.trainer.driver import CannotTrain, worker_resources
-from phema.services.trainer.group import Group
-from phema.services.trainer.local import claim_locally, train_attempt, train_locally
-from phema.services.trainer.magnitudes import magnitudes
-from phema.services.trainer.state import TrainingState
-from phema.services.trainer.step import train_step
+from phema.services.trainer.control.attempt import Attempt
+from phema.services.trainer.control.driver import CannotTrain, worker_resources
+from phema.services.trainer.training import loop
+from phema.services.trainer.training.batches import Batches
+from phema.services.trainer.training.checkpoint import copied
+from phema.services.trainer.training.local_training import claim_locally, train_attempt, train_locally
+from phema.services.trainer.training.measurements.magnitudes import magnitudes
+from phema.services.trainer.training.precision import UnsupportedPrecision, check_precision
+from phema.services.trainer.training.step import train_step
+from phema.services.trainer.training.training_state import TrainingState
+from phema.services.trainer.training.worker_group import Group
 from phema.shared.catalog import Catalog
 from phema.shared.datasets import open_dataset
 from phema.shared.edm2.device import prepare_device
-from phema.shared.recipes.config import DatasetConfig, RunConfig
+from phema.shared.recipes.run_config import DatasetConfig, RunConfig
 from phema.shared.settings import Settings
 from phema.shared.snapshots import ObjectStore
 from tests.trainer.support import loose_attempt, snapshots_of, tiny_config

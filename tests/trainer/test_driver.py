@@ -10,16 +10,25 @@ from pathlib import Path
 import pytest
 from ray.train import WorkerGroupError
 
-from phema.services.trainer.driver import CannotTrain, drive, no_room, root_cause, worker_resources
-from phema.services.trainer.heartbeat import EXIT_LOST
-from phema.services.trainer.local import claim_locally
+from phema.services.trainer.control.driver import CannotTrain, drive, no_room, root_cause, worker_resources
+from phema.services.trainer.control.heartbeat import EXIT_LOST
+from phema.services.trainer.training.local_training import claim_locally
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.settings import Settings
 from tests.trainer.support import get_run, loose_attempt, tiny_config
 
 
 def run_driver(folder: Path, job_id: str, fence: int, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "phema.services.trainer.driver", "--job", job_id, "--fence", str(fence), *more]
+    command = [
+        sys.executable,
+        "-m",
+        "phema.services.trainer.control.driver",
+        "--job",
+        job_id,
+        "--fence",
+        str(fence),
+        *more,
+    ]
     environment = {**os.environ, "PHEMA_STATE_DIR": str(folder)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from phema.services.trainer.environment import FIELDS, MissingSecret, check_secrets, job_environment
+from phema.services.trainer.control.job_environment import FIELDS, MissingSecret, check_secrets, job_environment
 from phema.shared.settings import Settings
 
 

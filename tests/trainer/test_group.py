@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from phema.services.trainer.attempt import Attempt
-from phema.services.trainer.local import claim_locally, train_locally
-from phema.services.trainer.outcome import conclude
+from phema.services.trainer.control.attempt import Attempt
+from phema.services.trainer.control.outcome import conclude
+from phema.services.trainer.training.local_training import claim_locally, train_locally
 from phema.shared.catalog import Catalog, JobState
 from phema.shared.snapshots import ObjectStore
-from phema.shared.snapshots.file import load_tensors
+from phema.shared.snapshots.files.snapshot_file import load_tensors
 from tests.trainer.support import snapshots_of, tiny_config
 
 WORKER = """
 import hashlib, json, sys
 import torch, torch.distributed as dist
 from phema.services.trainer import loop
-from phema.services.trainer.attempt import load_attempt
-from phema.services.trainer.group import Group
+from phema.services.trainer.control.attempt import load_attempt
+from phema.services.trainer.training.worker_group import Group
 from phema.shared.catalog import Catalog
 from phema.shared.snapshots import open_store
 from phema.shared.telemetry import Meters
@@ -70,9 +70,9 @@ def train_in_two(attempts: list[Attempt], folder: Path) -> list[list[dict[str, o
 CHECK = """
 import sys
 import torch.distributed as dist
-from phema.services.trainer.group import Group
-from phema.services.trainer.loop import check_same_dataset
-from phema.shared.recipes.config import DatasetConfig
+from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.loop import check_same_dataset
+from phema.shared.recipes.run_config import DatasetConfig
 
 folder, rank, *fingerprints = sys.argv[1:]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=int(rank), world_size=2)

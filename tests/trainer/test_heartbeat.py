@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from phema.services.trainer.attempt import Attempt
-from phema.services.trainer.heartbeat import EXIT_LOST, Heartbeat
-from phema.services.trainer.local import claim_locally
-from phema.services.trainer.outcome import conclude
+from phema.services.trainer.control.attempt import Attempt
+from phema.services.trainer.control.heartbeat import EXIT_LOST, Heartbeat
+from phema.services.trainer.control.outcome import conclude
+from phema.services.trainer.training.local_training import claim_locally
 from phema.shared.catalog import Catalog, JobKind, JobState, LeaseLost
 from tests.trainer.support import tiny_config, wait_until
 
@@ -82,8 +82,8 @@ def test_a_catalog_that_stays_away_for_a_lease_ends_the_attempt(tmp_path: Path) 
 def test_a_lost_lease_ends_the_process(local_catalog: Catalog, attempt: Attempt, tmp_path: Path) -> None:
     code = f"""
 import threading
-from phema.services.trainer.attempt import load_attempt
-from phema.services.trainer.heartbeat import Heartbeat
+from phema.services.trainer.control.attempt import load_attempt
+from phema.services.trainer.control.heartbeat import Heartbeat
 from phema.shared.catalog import Catalog
 catalog = Catalog({f"sqlite:///{tmp_path / 'catalog.db'}"!r})
 attempt = load_attempt(catalog, {attempt.job_id!r}, {attempt.fence})

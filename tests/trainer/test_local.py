@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from phema.services.trainer.archive import CHECKPOINTS_KEPT
-from phema.services.trainer.attempt import load_attempt
-from phema.services.trainer.batches import Batches
-from phema.services.trainer.group import Group
-from phema.services.trainer.local import claim_locally, train_attempt, train_locally
-from phema.services.trainer.outcome import conclude
-from phema.services.trainer.state import TrainingState
-from phema.services.trainer.step import train_step
+from phema.services.trainer.control.attempt import load_attempt
+from phema.services.trainer.control.outcome import conclude
+from phema.services.trainer.training.archive import CHECKPOINTS_KEPT
+from phema.services.trainer.training.batches import Batches
+from phema.services.trainer.training.local_training import claim_locally, train_attempt, train_locally
+from phema.services.trainer.training.step import train_step
+from phema.services.trainer.training.training_state import TrainingState
+from phema.services.trainer.training.worker_group import Group
 from phema.shared.catalog import Catalog, JobKind, JobState, LeaseLost
 from phema.shared.datasets import open_dataset
-from phema.shared.edm2.ema import PowerFunctionEMA
+from phema.shared.edm2.averaging.ema import PowerFunctionEMA
 from phema.shared.snapshots import ObjectStore
-from phema.shared.snapshots.model import load_model
+from phema.shared.snapshots.files.network_loading import load_model
 from phema.shared.snapshots.profile import Profile
 from tests.fixtures.catalog import only
 from tests.trainer.support import checkpoint_times, get_run, snapshots_of, tiny_config
@@ -132,7 +132,7 @@ def test_a_run_killed_after_any_step_ends_in_the_same_weights(
     whole = train_locally(config, local_catalog, local_store, name="whole")
     attempt = claim_locally(config, local_catalog, name="killed")
     steps = 0
-    from phema.services.trainer import loop
+    from phema.services.trainer.training import loop
 
     original = loop.train_step
 
@@ -161,7 +161,7 @@ def test_a_finished_run_is_not_trained_again(
     local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A driver that dies between the last checkpoint and its terminal row costs nothing but the resume."""
-    from phema.services.trainer import loop
+    from phema.services.trainer.training import loop
 
     attempt = claim_locally(tiny_config(), local_catalog)
     train_attempt(attempt, local_catalog, local_store)

@@ -6,12 +6,12 @@ import queue
 
 import pytest
 
-from phema.services.trainer.attempt import load_attempt
-from phema.services.trainer.checkpoint import CheckpointError
-from phema.services.trainer.device import UnsupportedPrecision
-from phema.services.trainer.heartbeat import Heartbeat
-from phema.services.trainer.local import claim_locally
-from phema.services.trainer.outcome import conclude, end_once, final_errors_end_the_job
+from phema.services.trainer.control.attempt import load_attempt
+from phema.services.trainer.control.heartbeat import Heartbeat
+from phema.services.trainer.control.outcome import conclude, end_once, final_errors_end_the_job
+from phema.services.trainer.training.checkpoint import CheckpointError
+from phema.services.trainer.training.local_training import claim_locally
+from phema.services.trainer.training.precision import UnsupportedPrecision
 from phema.shared.catalog import Catalog, JobKind, JobState, LeaseLost
 from phema.shared.datasets import DatasetError
 from tests.trainer.support import get_run, tiny_config

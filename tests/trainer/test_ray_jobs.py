@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from phema.ray_head import RayHead
-from phema.services.trainer.ray_jobs import RayJob, RayJobs, RayUnavailable
+from phema.local_service.ray_head import RayHead
+from phema.services.trainer.control.ray_jobs import RayJob, RayJobs, RayUnavailable
 from tests.trainer.support import wait_until
 
 pytestmark = pytest.mark.timeout(300)

@@ -14,10 +14,10 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from phema.ray_head import RayHead
-from phema.services.trainer.announce import announced
-from phema.services.trainer.ray_jobs import RayJobs, RayUnavailable
-from phema.services.trainer.reconciler import Reconciler
+from phema.local_service.ray_head import RayHead
+from phema.services.trainer.control.announce import announced
+from phema.services.trainer.control.ray_jobs import RayJobs, RayUnavailable
+from phema.services.trainer.control.reconciler import Reconciler
 from phema.shared.catalog import Catalog, Job, JobKind, JobState, submission_id
 from phema.shared.catalog.models import IdempotencyRecord
 from phema.shared.settings import Settings

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from phema.services.trainer import loop
-from phema.services.trainer.batches import Batch, Batches
-from phema.services.trainer.group import Group
-from phema.services.trainer.local import claim_locally, train_locally
-from phema.services.trainer.magnitudes import magnitudes_due
-from phema.services.trainer.noise import picture_noise
-from phema.services.trainer.noise_levels import LossByNoise, noise_level_edges
+from phema.services.trainer.training import loop
+from phema.services.trainer.training.batches import Batch, Batches
+from phema.services.trainer.training.local_training import claim_locally, train_locally
+from phema.services.trainer.training.measurements.loss_by_noise_level import LossByNoise, noise_level_edges
+from phema.services.trainer.training.measurements.magnitudes import magnitudes_due
+from phema.services.trainer.training.picture_noise import picture_noise
+from phema.services.trainer.training.worker_group import Group
 from phema.shared.catalog import Catalog
-from phema.shared.edm2.magnitudes import weight_magnitudes
-from phema.shared.recipes.config import RunConfig
+from phema.shared.edm2.training.magnitudes import weight_magnitudes
+from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots import ObjectStore
-from phema.shared.snapshots.model import load_denoiser
+from phema.shared.snapshots.files.network_loading import load_denoiser
 from phema.shared.telemetry import Meters
 from tests.trainer.support import tiny_config
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from phema.services.trainer.batches import Batches
-from phema.services.trainer.gradients import FlatGradients
-from phema.services.trainer.group import Group
-from phema.services.trainer.noise import picture_noise
-from phema.services.trainer.state import TrainingState
-from phema.services.trainer.step import backward_boost, train_step
+from phema.services.trainer.training.batches import Batches
+from phema.services.trainer.training.flat_gradients import FlatGradients
+from phema.services.trainer.training.picture_noise import picture_noise
+from phema.services.trainer.training.step import backward_boost, train_step
+from phema.services.trainer.training.training_state import TrainingState
+from phema.services.trainer.training.worker_group import Group
 from phema.shared.datasets import open_dataset
-from phema.shared.edm2.layers import MPConv
-from phema.shared.recipes.config import DatasetConfig
+from phema.shared.edm2.networks.layers import MPConv
+from phema.shared.recipes.run_config import DatasetConfig
 from tests.trainer.support import tiny_config
 
 CPU = torch.device("cpu")
@@ -168,7 +168,7 @@ def test_the_first_average_is_the_weights_after_the_first_step() -> None:
 
 @pytest.mark.parametrize("chunk", [2**26, 3])
 def test_nonfinite_gradients_become_zero_and_are_counted(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("phema.services.trainer.gradients.CHUNK", chunk)
+    monkeypatch.setattr("phema.services.trainer.training.flat_gradients.CHUNK", chunk)
     layer = nn.Linear(3, 2)
     gradients = FlatGradients(layer.parameters())
     loss = (layer(torch.ones(1, 3)) * torch.tensor([[float("nan"), 1.0]])).sum()

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from phema.services.trainer.stopwatch import TIMED_STEPS, Stopwatch, peak_memory
+from phema.services.trainer.training.measurements.stopwatch import TIMED_STEPS, Stopwatch, peak_memory
 
 
 def test_parts_are_means_over_steps() -> None:

@@ -6,12 +6,12 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
 from phema.services.api.bases import schemas, service
-from phema.services.api.dependencies import ServicesDep
-from phema.services.api.errors import Invalid, KeyReused, NoSnapshots, NotFound, SnapshotsGone
-from phema.services.api.held import held as stored
-from phema.services.api.idempotency import OnceDep
-from phema.services.api.problems import documented
-from phema.services.api.schema import CursorParameter, Id, Limit, Page, RunRef
+from phema.services.api.http.dependencies import ServicesDep
+from phema.services.api.http.errors import Invalid, KeyReused, NoSnapshots, NotFound, SnapshotsGone
+from phema.services.api.http.idempotency import OnceDep
+from phema.services.api.http.problem_documents import documented
+from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunRef
+from phema.services.api.reconstructions.stored_inputs import held as stored
 
 router = APIRouter(tags=["storage"])
 

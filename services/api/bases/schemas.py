@@ -6,10 +6,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from phema.services.api.http.schema_base import MAX_COUNT, Answer, Body, Timestamp
 from phema.services.api.jobs.schemas import Job
-from phema.services.api.schema import MAX_COUNT, Answer, Body, Timestamp
 from phema.shared.catalog import JobState
-from phema.shared.recipes.config import SIGMA_REL_LIMIT
+from phema.shared.recipes.run_config import SIGMA_REL_LIMIT
 from phema.shared.snapshots.profile import MIN_SIGMA_REL
 
 SigmaRel = Annotated[float, Field(ge=MIN_SIGMA_REL, lt=SIGMA_REL_LIMIT)]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from phema.services.api.bases import schemas
-from phema.services.api.errors import Invalid, NoSnapshots, SnapshotsGone
-from phema.services.api.held import Held
-from phema.services.api.idempotency import Outcome
+from phema.services.api.http.errors import Invalid, NoSnapshots, SnapshotsGone
+from phema.services.api.http.idempotency import Outcome
+from phema.services.api.http.schema_base import Page
 from phema.services.api.jobs.service import to_job
-from phema.services.api.schema import Page
+from phema.services.api.reconstructions.stored_inputs import Held
 from phema.shared import catalog
 from phema.shared.catalog import JobKind, JobState, Transaction, content_key
-from phema.shared.edm2.posthoc import PosthocError
-from phema.shared.snapshots.basis import BasisPlan, plan_basis
-from phema.shared.snapshots.header import DTYPE_CODES, ITEM_BYTES
-from phema.shared.snapshots.times import NoSnapshotAtTime, PlanError
+from phema.shared.edm2.averaging.posthoc import PosthocError
+from phema.shared.snapshots.files.header import DTYPE_CODES, ITEM_BYTES
+from phema.shared.snapshots.planning.basis_plan import BasisPlan, plan_basis
+from phema.shared.snapshots.planning.reconstruction_times import NoSnapshotAtTime, PlanError
 
 
 def plan(stored: Held, body: schemas.BasisCreate) -> BasisPlan:

@@ -6,8 +6,8 @@ import re
 
 from fastapi import APIRouter
 
-from phema.services.api.dependencies import ServicesDep
 from phema.services.api.discovery.schemas import TargetGroup
+from phema.services.api.http.dependencies import ServicesDep
 from phema.shared.catalog import Target
 
 router = APIRouter(tags=["operations"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from phema.services.api.schema import Answer
+from phema.services.api.http.schema_base import Answer
 
 
 class TargetGroup(Answer):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from phema.services.api import downloads
-from phema.services.api.dependencies import ServicesDep
-from phema.services.api.errors import Damaged, Invalid, KeyReused, NotFinished, NotFound, RangeNotSatisfiable
 from phema.services.api.evaluations import service
 from phema.services.api.evaluations.schemas import Evaluation, EvaluationCreate
-from phema.services.api.idempotency import OnceDep
-from phema.services.api.problems import documented
-from phema.services.api.schema import CursorParameter, Id, Limit, Page, RunQuery
+from phema.services.api.http import downloads
+from phema.services.api.http.dependencies import ServicesDep
+from phema.services.api.http.errors import Damaged, Invalid, KeyReused, NotFinished, NotFound, RangeNotSatisfiable
+from phema.services.api.http.idempotency import OnceDep
+from phema.services.api.http.problem_documents import documented
+from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunQuery
 
 router = APIRouter(tags=["evaluations"])
 

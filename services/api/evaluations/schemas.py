@@ -7,9 +7,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from phema.services.api.schema import Answer, BodyId, Timestamp
+from phema.services.api.http.schema_base import Answer, BodyId, Timestamp
 from phema.shared.catalog import JobState
-from phema.shared.recipes.config import EvaluationRecipe, Metric
+from phema.shared.recipes.run_config import EvaluationRecipe, Metric
 
 
 class EvaluationCreate(EvaluationRecipe):

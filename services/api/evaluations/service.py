@@ -6,21 +6,21 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from phema.services.api.downloads import Download
-from phema.services.api.errors import Damaged, Invalid, NotFinished
 from phema.services.api.evaluations.schemas import Evaluation, EvaluationCreate
-from phema.services.api.filters import run_id_of
-from phema.services.api.idempotency import Outcome
+from phema.services.api.http.downloads import Download
+from phema.services.api.http.errors import Damaged, Invalid, NotFinished
+from phema.services.api.http.idempotency import Outcome
+from phema.services.api.http.query_parameters import run_id_of
+from phema.services.api.http.schema_base import Page
 from phema.services.api.reconstructions.service import unfinished
 from phema.services.api.runs.service import finite
-from phema.services.api.schema import Page
 from phema.shared import catalog
 from phema.shared.catalog import JobKind, JobState, Transaction, content_key
 from phema.shared.datasets import DatasetError, check_dataset
-from phema.shared.edm2.guide_fit import misfit
-from phema.shared.recipes.config import EvaluationRecipe, Metric, RunConfig
+from phema.shared.edm2.sampling.guide_compatibility import misfit
+from phema.shared.recipes.run_config import EvaluationRecipe, Metric, RunConfig
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.store import ObjectStore, digest
+from phema.shared.snapshots.stores.store import ObjectStore, digest
 
 
 def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> Outcome:

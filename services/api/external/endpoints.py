@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from phema.services.api.dependencies import ServicesDep
-from phema.services.api.errors import BeingDeleted, Invalid, NameTaken, NotFound, NotOpen
 from phema.services.api.external import service
 from phema.services.api.external.schemas import ExternalRunOpen, SnapshotRegister
-from phema.services.api.problems import documented
+from phema.services.api.http.dependencies import ServicesDep
+from phema.services.api.http.errors import BeingDeleted, Invalid, NameTaken, NotFound, NotOpen
+from phema.services.api.http.problem_documents import documented
+from phema.services.api.http.schema_base import RunRef
 from phema.services.api.runs.schemas import Run
 from phema.services.api.runs.service import to_run
-from phema.services.api.schema import RunRef
 from phema.services.api.snapshots.schemas import Snapshot
 
 router = APIRouter()

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from phema.services.api.http.schema_base import MAX_COUNT, Body
 from phema.services.api.runs.schemas import RunName
-from phema.services.api.schema import MAX_COUNT, Body
-from phema.shared.snapshots.header import StoredDtype
-from phema.shared.snapshots.probe import PROBE_WEIGHTS, values
+from phema.shared.snapshots.files.header import StoredDtype
+from phema.shared.snapshots.files.weight_probe import PROBE_WEIGHTS, values
 from phema.shared.snapshots.profile import Profile
 
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from phema.services.api.errors import BeingDeleted, Invalid, NameTaken, NotOpen
 from phema.services.api.external.schemas import ExternalRunOpen, SnapshotRegister
+from phema.services.api.http.errors import BeingDeleted, Invalid, NameTaken, NotOpen
 from phema.services.api.runs.schemas import Run
 from phema.services.api.runs.service import to_run
 from phema.services.api.snapshots.schemas import Snapshot
 from phema.services.api.snapshots.service import to_snapshot
 from phema.shared import catalog
 from phema.shared.catalog import JobState, Transaction
-from phema.shared.edm2.profiles import ProfileError
-from phema.shared.snapshots.alike import Kind, difference, kinds
+from phema.shared.edm2.averaging.weightings import ProfileError
 from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
-from phema.shared.snapshots.header import Header, read_header
-from phema.shared.snapshots.layout import run_key, snapshot_key
-from phema.shared.snapshots.store import ObjectStore, digest
-from phema.shared.snapshots.weighting import weighting
+from phema.shared.snapshots.files.header import Header, read_header
+from phema.shared.snapshots.files.tensor_compatibility import Kind, difference, kinds
+from phema.shared.snapshots.planning.profile_weighting import weighting
+from phema.shared.snapshots.stores.object_keys import run_key, snapshot_key
+from phema.shared.snapshots.stores.store import ObjectStore, digest
 
 
 def open_run(tx: Transaction, body: ExternalRunOpen) -> tuple[catalog.Run, bool]:

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from phema.services.api.dependencies import ServicesDep
 from phema.services.api.health.schemas import Health, Readiness
+from phema.services.api.http.dependencies import ServicesDep
 
 router = APIRouter(tags=["operations"])
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from phema.services.api.schema import Answer
+from phema.services.api.http.schema_base import Answer
 
 
 class Health(Answer):

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from prometheus_client import generate_latest
 
-from phema.services.api.health.background import Background
+from phema.services.api.health.background_check import Background
 from phema.services.api.health.schemas import Check, Readiness
 from phema.shared.catalog import AttemptOutcome, Catalog, CatalogError, JobKind, QueueStats, Target
 from phema.shared.settings import Settings

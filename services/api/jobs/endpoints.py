@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from phema.services.api.dependencies import ServicesDep
-from phema.services.api.errors import Invalid, NotFound
+from phema.services.api.http.dependencies import ServicesDep
+from phema.services.api.http.errors import Invalid, NotFound
+from phema.services.api.http.problem_documents import documented
+from phema.services.api.http.schema_base import CursorParameter, Id, KindQuery, Limit, Page, RunQuery, StateQuery
 from phema.services.api.jobs import service
 from phema.services.api.jobs.schemas import Job, JobDetail
-from phema.services.api.problems import documented
-from phema.services.api.schema import CursorParameter, Id, KindQuery, Limit, Page, RunQuery, StateQuery
 
 router = APIRouter(tags=["jobs"])
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from phema.services.api.filters import run_id_of
+from phema.services.api.http.query_parameters import run_id_of
+from phema.services.api.http.schema_base import Page
 from phema.services.api.jobs.schemas import Attempt, Job, JobDetail
-from phema.services.api.schema import Page
 from phema.shared import catalog
 from phema.shared.catalog import JobKind, JobState, Transaction
 

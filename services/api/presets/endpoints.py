@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from phema.services.api.http.schema_base import Page
 from phema.services.api.presets.schemas import Preset
-from phema.services.api.schema import Page
 from phema.shared.recipes.presets import PRESETS
 
 router = APIRouter(tags=["runs"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from phema.services.api.schema import Answer
+from phema.services.api.http.schema_base import Answer
 
 
 class Preset(Answer):

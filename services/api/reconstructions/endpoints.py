@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from phema.services.api import downloads
-from phema.services.api.dependencies import ServicesDep
-from phema.services.api.errors import (
+from phema.services.api.http import downloads
+from phema.services.api.http.dependencies import ServicesDep
+from phema.services.api.http.errors import (
     Damaged,
     Invalid,
     KeyReused,
@@ -17,12 +17,12 @@ from phema.services.api.errors import (
     RangeNotSatisfiable,
     SnapshotsGone,
 )
-from phema.services.api.held import held as stored
-from phema.services.api.idempotency import OnceDep
-from phema.services.api.problems import documented
+from phema.services.api.http.idempotency import OnceDep
+from phema.services.api.http.problem_documents import documented
+from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunRef
 from phema.services.api.reconstructions import schemas, service
 from phema.services.api.reconstructions.patterns import check_patterns
-from phema.services.api.schema import CursorParameter, Id, Limit, Page, RunRef
+from phema.services.api.reconstructions.stored_inputs import held as stored
 from phema.services.api.snapshots.service import MEDIA_TYPE
 
 router = APIRouter(tags=["reconstructions"])

@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from phema.services.api.errors import FieldError, Invalid
+from phema.services.api.http.errors import FieldError, Invalid
 from phema.services.api.reconstructions.schemas import ReconstructionCreate
-from phema.shared.snapshots.header import is_average, read_header
+from phema.shared.snapshots.files.header import is_average, read_header
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import TensorProfile
-from phema.shared.snapshots.store import ObjectStore
-from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.stores.store import ObjectStore
 
 _CLOSE = 3
 

@@ -7,22 +7,22 @@ from dataclasses import asdict
 from typing import Any
 
 from phema.services.api.bases.service import refuse_lost
-from phema.services.api.downloads import Download
-from phema.services.api.errors import Invalid, NoSnapshots, NotFinished
-from phema.services.api.held import Held
-from phema.services.api.idempotency import Outcome
+from phema.services.api.http.downloads import Download
+from phema.services.api.http.errors import Invalid, NoSnapshots, NotFinished
+from phema.services.api.http.idempotency import Outcome
+from phema.services.api.http.schema_base import Page
 from phema.services.api.jobs.service import to_job
 from phema.services.api.reconstructions import schemas
-from phema.services.api.schema import Page
+from phema.services.api.reconstructions.stored_inputs import Held
 from phema.services.api.snapshots.service import MEDIA_TYPE, weights_filename
 from phema.shared import catalog
 from phema.shared.catalog import JobKind, JobState, Transaction, content_key
-from phema.shared.edm2.posthoc import PosthocError
-from phema.shared.snapshots import plan as planning
-from phema.shared.snapshots.planned import Plan, PlannedOutput
+from phema.shared.edm2.averaging.posthoc import PosthocError
+from phema.shared.snapshots.planning import planner as planning
+from phema.shared.snapshots.planning.plan import Plan, PlannedOutput
+from phema.shared.snapshots.planning.reconstruction_times import NoSnapshotAtTime, PlanError
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stored import StoredSnapshot
-from phema.shared.snapshots.times import NoSnapshotAtTime, PlanError
 
 _MEASURED = 8
 """Jobs whose speed is taken for the store's."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from phema.services.api.dependencies import ServicesDep
-from phema.services.api.errors import Invalid, KeyReused, NotFound, RetentionRefused
-from phema.services.api.held import held as stored
-from phema.services.api.idempotency import OnceDep
-from phema.services.api.problems import documented
+from phema.services.api.http.dependencies import ServicesDep
+from phema.services.api.http.errors import Invalid, KeyReused, NotFound, RetentionRefused
+from phema.services.api.http.idempotency import OnceDep
+from phema.services.api.http.problem_documents import documented
+from phema.services.api.http.schema_base import RunRef
+from phema.services.api.reconstructions.stored_inputs import held as stored
 from phema.services.api.retention import schemas, service
-from phema.services.api.schema import RunRef
 
 router = APIRouter(tags=["storage"])
 

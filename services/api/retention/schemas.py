@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from phema.services.api.http.schema_base import MAX_COUNT, Answer, Body, BodyId
 from phema.services.api.jobs.schemas import Job
-from phema.services.api.schema import MAX_COUNT, Answer, Body, BodyId
 from phema.services.api.snapshots.schemas import Snapshot
 
 Time = Annotated[int, Field(ge=1, le=MAX_COUNT)]

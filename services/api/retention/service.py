@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from phema.services.api.errors import Invalid, RetentionRefused
-from phema.services.api.held import Held, as_stored
-from phema.services.api.idempotency import Outcome
+from phema.services.api.http.errors import Invalid, RetentionRefused
+from phema.services.api.http.idempotency import Outcome
 from phema.services.api.jobs.service import to_job
+from phema.services.api.reconstructions.stored_inputs import Held, as_stored
 from phema.services.api.retention import schemas
 from phema.services.api.snapshots.service import to_snapshot
 from phema.shared import catalog
 from phema.shared.catalog import JobKind, JobState, Transaction, content_key
-from phema.shared.snapshots import retention
-from phema.shared.snapshots.retention import GRID, Decision, Forecast, Policy, RetentionError
-from phema.shared.snapshots.stored import StoredSnapshot
+from phema.shared.snapshots.planning import retention
+from phema.shared.snapshots.planning.retention import GRID, Decision, Forecast, Policy, RetentionError
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from phema.services.api.dependencies import ServicesDep
-from phema.services.api.errors import Invalid, KeyReused, NameTaken, NotFound
-from phema.services.api.idempotency import OnceDep, Outcome
-from phema.services.api.problems import documented
+from phema.services.api.http.dependencies import ServicesDep
+from phema.services.api.http.errors import Invalid, KeyReused, NameTaken, NotFound
+from phema.services.api.http.idempotency import OnceDep, Outcome
+from phema.services.api.http.problem_documents import documented
+from phema.services.api.http.schema_base import MAX_COUNT, Body, CursorParameter, Limit, Page, RunRef, StateQuery
 from phema.services.api.runs import service
 from phema.services.api.runs.schemas import HistoryRow, Run, RunCreate
-from phema.services.api.schema import MAX_COUNT, Body, CursorParameter, Limit, Page, RunRef, StateQuery
 
 router = APIRouter(tags=["runs"])
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from phema.services.api.http.schema_base import Answer, Body, Timestamp
 from phema.services.api.jobs.schemas import Job
-from phema.services.api.schema import Answer, Body, Timestamp
 from phema.shared.catalog import JobState
 
 

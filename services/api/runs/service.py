@@ -6,16 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from phema.services.api.errors import FieldError, Invalid, NameTaken
+from phema.services.api.http.errors import FieldError, Invalid, NameTaken
+from phema.services.api.http.schema_base import MAX_COUNT, Page
 from phema.services.api.jobs.service import to_job
 from phema.services.api.runs.schemas import HistoryRow, Run, RunCreate
-from phema.services.api.schema import MAX_COUNT, Page
 from phema.shared import catalog
 from phema.shared.catalog import JobState, Transaction
-from phema.shared.catalog.pages import decode_cursor, encode_cursor
+from phema.shared.catalog.pagination import decode_cursor, encode_cursor
 from phema.shared.datasets import DatasetError, check_dataset
-from phema.shared.recipes.config import RunConfig
 from phema.shared.recipes.presets import InvalidConfig, UnknownPreset, resolve
+from phema.shared.recipes.run_config import RunConfig
 
 
 def configure(body: RunCreate) -> RunConfig:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from phema.services.api import downloads
-from phema.services.api.dependencies import ServicesDep
-from phema.services.api.errors import Damaged, Invalid, NotFound, RangeNotSatisfiable
-from phema.services.api.problems import documented
-from phema.services.api.schema import CursorParameter, Id, Limit, Page, RunRef
+from phema.services.api.http import downloads
+from phema.services.api.http.dependencies import ServicesDep
+from phema.services.api.http.errors import Damaged, Invalid, NotFound, RangeNotSatisfiable
+from phema.services.api.http.problem_documents import documented
+from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunRef
 from phema.services.api.snapshots import service
 from phema.services.api.snapshots.schemas import Snapshot
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from phema.services.api.downloads import Download
-from phema.services.api.schema import Page
+from phema.services.api.http.downloads import Download
+from phema.services.api.http.schema_base import Page
 from phema.services.api.snapshots.schemas import Snapshot
 from phema.shared import catalog
 from phema.shared.catalog import Transaction

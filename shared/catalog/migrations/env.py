@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from alembic import context
 
-from phema.shared.catalog.columns import Figures
+from phema.shared.catalog.column_types import Figures
 from phema.shared.catalog.models import Base
 
 

@@ -11,10 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from phema.shared.snapshots.file import TORCH_DTYPES
-from phema.shared.snapshots.foreign.checkpoints import check_checkpoint
+from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES
+from phema.shared.snapshots.foreign.checkpoint_pickles import check_checkpoint
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
-from phema.shared.snapshots.foreign.zips import stored_entries
+from phema.shared.snapshots.foreign.torch_zips import stored_entries
 
 _MAX_DIRECTORY_BYTES = 2**25
 _MOST_SHARING, _MOST_TIED = 4, 64

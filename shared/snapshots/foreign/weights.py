@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from phema.shared.edm2.config import NetworkConfig
-from phema.shared.edm2.networks import build_denoiser
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.snapshots.files.header import StoredDtype
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
-from phema.shared.snapshots.foreign.published import PublishedNetwork, read_published
+from phema.shared.snapshots.foreign.published_pickles import PublishedNetwork, read_published
 from phema.shared.snapshots.foreign.state_dicts import read_state_dict
-from phema.shared.snapshots.foreign.storages import read_tensor
-from phema.shared.snapshots.header import StoredDtype
+from phema.shared.snapshots.foreign.tensor_storages import read_tensor
 
 
 @dataclass(frozen=True)

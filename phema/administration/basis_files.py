@@ -1,0 +1,68 @@
+"""From the files of a basis back to its row: each names the whole basis, and all of them are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from phema.shared.catalog import Transaction
+from phema.shared.catalog.content_keys import canonical
+from phema.shared.snapshots.errors import CorruptObject
+from phema.shared.snapshots.files.header import SnapshotMetadata
+from phema.shared.snapshots.planning.basis_plan import BasisPlan
+from phema.shared.snapshots.stores.store import ObjectInfo
+
+Vector = tuple[ObjectInfo, SnapshotMetadata]
+
+
+def add_bases(tx: Transaction, run_id: str, found: Iterable[Vector], skipped: dict[str, str]) -> int:
+    """Rows for the bases of a run whose vectors are all there, and how many are new; the others are `skipped`.
+
+    The snapshots a basis was made of may be gone: it does not need them.
+    """
+    groups: dict[str, list[Vector]] = {}
+    for vector in found:
+        groups.setdefault(canonical([vector[1].num_images, vector[1].lineage]), []).append(vector)
+    return sum(_add_basis(tx, run_id, group, skipped) for group in groups.values())
+
+
+def _add_basis(tx: Transaction, run_id: str, group: list[Vector], skipped: dict[str, str]) -> bool:
+    try:
+        plan = _plan(tx, run_id, group[0][1])
+    except CorruptObject as error:
+        skipped.update({info.key: str(error) for info, _ in group})
+        return False
+    # Attempts that were killed may have left the same vector twice: the same bytes.
+    by_index = {metadata.profile.index: info for info, metadata in reversed(group)}
+    missing = [index for index in range(len(plan.vectors)) if index not in by_index]
+    if missing:
+        for info, _ in group:
+            skipped[info.key] = (
+                f"object {info.key} is a vector of a basis of {len(plan.vectors)}, of which number {missing[0]} is not "
+                "in the store"
+            )
+        return False
+    row, _ = tx.bases.find_or_create(
+        run_id=run_id,
+        num_images=plan.num_images,
+        sigma_rel_min=plan.sigma_rel_min,
+        sigma_rel_max=plan.sigma_rel_max,
+        tolerance=plan.tolerance,
+        plan=plan.model_dump(mode="json"),
+    )
+    # What a job makes is its own to name or to remove.
+    if row.vectors is not None or row.job_id is not None:
+        return False
+    infos = [by_index[index] for index in range(len(plan.vectors))]
+    tx.bases.complete(row.id, [{"key": i.key, "size": i.size, "sha256": str(i.sha256)} for i in infos])
+    return True
+
+
+def _plan(tx: Transaction, run_id: str, metadata: SnapshotMetadata) -> BasisPlan:
+    ids = {snapshot.sha256: snapshot.id for snapshot in tx.snapshots.list(run_id)}
+    lineage: dict[str, Any] = dict(metadata.lineage or {})
+    try:
+        snapshots = [{**s, "id": ids.get(s["sha256"], f"gone-{s['sha256'][:16]}")} for s in lineage["snapshots"]]
+        return BasisPlan.model_validate({**lineage, "num_images": metadata.num_images, "snapshots": snapshots})
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptObject(f"a vector of run {run_id} does not say what its basis is: {error}") from error

@@ -1,0 +1,250 @@
+"""`phema db rebuild`: the catalog from the bucket alone.
+
+Objects say what they are: run.json names a run and its configuration, every weights file carries time, profile and
+lineage, every checkpoint its run and time. Evaluations are figures in the catalog only; asking for them again computes
+them again. What the catalog already knows is left as it is, so that a rebuild may be repeated or interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from phema.administration.basis_files import Vector, add_bases
+from phema.shared.catalog import Catalog, NameTaken, Snapshot, Transaction
+from phema.shared.recipes.run_config import RunConfig
+from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
+from phema.shared.snapshots.files.header import SnapshotMetadata, read_header
+from phema.shared.snapshots.files.weight_probe import Gatherer
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stores.object_keys import run_key, sha256_of_key
+from phema.shared.snapshots.stores.store import ObjectInfo, ObjectStore, digest
+
+Progress = Callable[[int, int], None]
+"""Objects done, objects in all."""
+
+
+@dataclass
+class Rebuilt:
+    """Rows that were written, and the objects that were not understood with the sentence why."""
+
+    runs: int = 0
+    snapshots: int = 0
+    checkpoints: int = 0
+    reconstructions: int = 0
+    bases: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+SnapshotFile = tuple[ObjectInfo, SnapshotMetadata, bytes]
+"""Object, header and probe."""
+
+
+@dataclass
+class _Found:
+    """The objects of one run, read and verified."""
+
+    snapshots: list[SnapshotFile] = field(default_factory=list)
+    reconstructions: list[tuple[ObjectInfo, SnapshotMetadata]] = field(default_factory=list)
+    checkpoints: list[tuple[ObjectInfo, int]] = field(default_factory=list)
+    vectors: list[Vector] = field(default_factory=list)
+
+    @property
+    def num_images(self) -> int:
+        times = [m.num_images for _, m, _ in self.snapshots] + [time for _, time in self.checkpoints]
+        return max([*times, *(m.num_images for _, m in self.vectors)], default=0)
+
+
+def rebuild(catalog: Catalog, store: ObjectStore, on_progress: Progress = lambda done, total: None) -> Rebuilt:
+    """Read every object of the store once, verify its checksum, and write the rows that are missing, run by run.
+
+    A run appears with all its rows in one transaction. Raises CatalogError and SnapshotError.
+    """
+    by_run: dict[str, list[ObjectInfo]] = {}
+    for info in store.list("runs/"):
+        by_run.setdefault(info.key.split("/")[1], []).append(info)
+    total, done, rebuilt = sum(map(len, by_run.values())), 0, Rebuilt()
+    for run_id, objects in by_run.items():
+        found = _Found()
+        for info in objects:
+            try:
+                _read(store, run_id, info, found)
+            except ObjectMissing:
+                pass  # deleted since it was listed
+            except (CorruptObject, ValueError) as error:
+                rebuilt.skipped[info.key] = str(error)
+            done += 1
+            on_progress(done, total)
+        try:
+            _write_run(catalog, store, run_id, found, rebuilt)
+        except (CorruptObject, ObjectMissing, NameTaken, ValueError) as error:
+            rebuilt.skipped[run_key(run_id)] = str(error)
+    return rebuilt
+
+
+def _read(store: ObjectStore, run_id: str, info: ObjectInfo, found: _Found) -> None:
+    if info.key == run_key(run_id):
+        return
+    if info.key.endswith(".pt"):
+        data = store.get(info.key)
+        whole = _verified(ObjectInfo(info.key, len(data), hashlib.sha256(data).hexdigest()))
+        found.checkpoints.append((whole, _checkpoint_time(data, run_id)))
+        return
+    header = read_header(store, info.key)
+    metadata = header.metadata
+    if metadata is None or metadata.run_id != run_id:
+        raise CorruptObject(f"object {info.key} is no weights file of {run_id}")
+    gatherer = Gatherer(header)
+    whole = _verified(digest(store, info.key, seen=gatherer.see))
+    if metadata.kind == "reconstruction":
+        found.reconstructions.append((whole, metadata))
+    elif metadata.kind == "basis":
+        found.vectors.append((whole, metadata))
+    else:
+        found.snapshots.append((whole, metadata, gatherer.probe()))
+
+
+def _verified(read: ObjectInfo) -> ObjectInfo:
+    wanted = sha256_of_key(read.key)
+    if wanted is not None and read.sha256 != wanted:
+        raise CorruptObject(f"object {read.key} has SHA-256 {read.sha256}, {wanted} was written")
+    return read
+
+
+def _checkpoint_time(data: bytes, run_id: str) -> int:
+    checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if checkpoint.get("run_id") != run_id:
+        raise CorruptObject(f"the checkpoint belongs to {checkpoint.get('run_id')!r}, not to {run_id}")
+    return int(checkpoint["state"]["num_images"])
+
+
+def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found, rebuilt: Rebuilt) -> None:
+    described = json.loads(store.get(run_key(run_id)))
+    with catalog.transaction() as tx:
+        created = _restore(tx, run_id, described, found.num_images)
+        if not created:
+            for info, _, probe in found.snapshots:
+                tx.snapshots.fill_probe(info.key, probe)
+            found.snapshots = _still_there(tx, store, run_id, found.snapshots)
+        snapshots = sum(_add_snapshot(tx, *snapshot) for snapshot in found.snapshots)
+        checkpoints = sum(_add_checkpoint(tx, run_id, info, time) for info, time in found.checkpoints)
+        bases = add_bases(tx, run_id, found.vectors, rebuilt.skipped)
+        reconstructions = _add_reconstructions(tx, run_id, found.reconstructions, rebuilt.skipped)
+    # Counted once committed.
+    rebuilt.bases += bases
+    rebuilt.runs += created
+    rebuilt.snapshots += snapshots
+    rebuilt.checkpoints += checkpoints
+    rebuilt.reconstructions += reconstructions
+
+
+def _still_there(tx: Transaction, store: ObjectStore, run_id: str, snapshots: list[SnapshotFile]) -> list[SnapshotFile]:
+    """Those that the catalog lacks and the store still has: retention may have deleted some since they were read, and
+    their rows. It removes rows under the lock that is taken here, so what has no row now and is there, stays."""
+    tx.runs.lock(run_id)
+    known = {row.key for row in (*tx.snapshots.list(run_id), *tx.snapshots.retired(run_id))}
+    return [s for s in snapshots if s[0].key not in known and store.head(s[0].key) is not None]
+
+
+def _restore(tx: Transaction, run_id: str, described: dict[str, Any], num_images: int) -> bool:
+    """The run's row; False when it is there. One of another training loop has an origin, and any configuration."""
+    if "origin" in described:
+        own = {name: described[name] for name in ("name", "origin", "config", "total_images")}
+        return tx.external.restore(run_id, **own, num_images=num_images)
+    config = RunConfig.model_validate(described["config"])
+    return tx.runs.restore(
+        run_id,
+        name=described["name"],
+        config=config.model_dump(mode="json"),
+        config_hash=config.config_hash,
+        total_images=config.total_images,
+        num_images=min(num_images, config.total_images),
+    )
+
+
+def _add_snapshot(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata, probe: bytes) -> bool:
+    return tx.snapshots.add(
+        run_id=metadata.run_id,
+        num_images=metadata.num_images,
+        profile=metadata.profile.model_dump(mode="json"),
+        dtype=metadata.dtype,
+        key=info.key,
+        size=info.size,
+        sha256=str(info.sha256),
+        probe=probe,
+    )[1]
+
+
+def _add_checkpoint(tx: Transaction, run_id: str, info: ObjectInfo, num_images: int) -> bool:
+    known = {c.num_images for c in tx.checkpoints.beyond(run_id, 0)}
+    tx.checkpoints.add(run_id=run_id, num_images=num_images, key=info.key, size=info.size, sha256=str(info.sha256))
+    return num_images not in known
+
+
+def _add_reconstructions(
+    tx: Transaction, run_id: str, found: list[tuple[ObjectInfo, SnapshotMetadata]], skipped: dict[str, str]
+) -> int:
+    """Rows that requests with the same questions find, and how many are new. Files that do not tell are `skipped`."""
+    snapshots = {snapshot.sha256: snapshot for snapshot in tx.snapshots.list(run_id)}
+    vectors = {str(v["sha256"]): basis.id for basis in tx.bases.finished(run_id) for v in basis.vectors or ()}
+    added = 0
+    # By key, too: rows of earlier versions are not found by their question.
+    known = tx.reconstructions.keys(run_id)
+    for info, metadata in found:
+        if info.key in known:
+            continue
+        try:
+            plan = _plan(metadata.lineage or {}, snapshots, vectors)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            skipped[info.key] = f"object {info.key} does not say what it was made of: {error!r}"
+        else:
+            added += _add_reconstruction(tx, info, metadata, plan)
+    return added
+
+
+def _plan(lineage: dict[str, Any], snapshots: dict[str, Snapshot], vectors: dict[str, str]) -> dict[str, Any]:
+    """The row's plan, from what its file says. A snapshot that retention has deleted since has no id.
+
+    `snapshots`: those of the run, by hash; `vectors`: ids of bases, by the hashes of their vectors. Raises
+    AttributeError, KeyError, TypeError and ValueError for one that is malformed.
+    """
+    entries = []
+    for said in lineage["snapshots"]:
+        # Earlier versions knew one kind of profile.
+        profile = Profile.model_validate(said["profile"]) if "profile" in said else Profile.power(said["sigma_rel"])
+        entry = {"num_images": said["num_images"], "sha256": said["sha256"], "profile": profile.model_dump(mode="json")}
+        if (kept := snapshots.get(said["sha256"])) is not None:
+            names = ("id", "num_images", "profile", "key", "size", "sha256", "dtype")
+            entry = {name: getattr(kept, name) for name in names}
+        entries.append(entry)
+    # Files of earlier versions told one error, that of the profile, and were plain least squares.
+    earlier = {"profile_error": lineage["predicted_error"], "rounding_error": None, "regularize": False}
+    plan = earlier | lineage | {"snapshots": entries}
+    for part in (plan, *plan.get("tensors", ())):
+        if len(part["coefficients"]) != len(entries) or not {"predicted_error", "noise_gain"} <= part.keys():
+            raise ValueError("coefficients or errors are lacking")
+    # Bases have new ids. One that is not there any more is none that could be looked at.
+    if plan.pop("basis_id", None) is not None and entries and entries[0]["sha256"] in vectors:
+        plan["basis_id"] = vectors[entries[0]["sha256"]]
+    return plan
+
+
+def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata, plan: dict[str, Any]) -> bool:
+    row, _ = tx.reconstructions.find_or_create(
+        run_id=metadata.run_id,
+        num_images=metadata.num_images,
+        profile=metadata.profile.model_dump(mode="json"),
+        dtype=metadata.dtype,
+        plan=plan,
+    )
+    # What a job makes is its own to name or to remove.
+    if row.key is not None or row.job_id is not None:
+        return False
+    tx.reconstructions.complete(row.id, info.key, info.size, str(info.sha256))
+    return True

@@ -1,0 +1,168 @@
+"""Files from the service: resumed where they broke off, checked, and only then given their name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import httpx
+
+from phema.client.transport import TIMEOUT, Transport, check, unreachable
+from phema.errors import DownloadError, InvalidArgument, ServiceError
+
+TRIES_WITHOUT_PROGRESS = 4
+PAUSE_SECONDS = 0.25
+"""Before the next try after one that brought nothing; each further pause is three times as long."""
+
+Progress = Callable[[int, int | None], None]
+"""Called with (bytes on disk, bytes in all or None while unknown)."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the service says of a file before it sends a byte."""
+
+    filename: str
+    size: int | None
+    sha256: str | None
+
+
+def fetch(transport: Transport, path: str, destination: Path, *, on_progress: Progress | None = None) -> Path:
+    """Write what the API serves at `path` to the file, or into the folder, `destination`; returns the file.
+
+    The bytes gather in a hidden `.part` file beside it; a download that broke off, now or in an earlier process, goes
+    on from there. The file gets its name, atomically, once its SHA-256 is the recorded one. Where the API redirects
+    to a bucket, the bucket never sees the phema token.
+
+    Raises DownloadError when the bytes are not the recorded ones or stop coming; other errors as the API says.
+    """
+    recorded = look(transport, path)
+    target = (destination / recorded.filename if destination.is_dir() else destination).absolute()
+    if not target.parent.is_dir():
+        raise InvalidArgument(f"{target.parent} is no folder to download into")
+    if recorded.sha256 is not None and target.is_file() and _digest(target) == recorded.sha256:
+        return target
+    part = target.with_name(f".{target.name}.{(recorded.sha256 or recorded.filename)[:16]}.part")
+    try:
+        _fill(transport, path, part, recorded, on_progress or (lambda done, total: None))
+        if recorded.sha256 is not None and (found := _digest(part)) != recorded.sha256:
+            part.unlink()
+            raise DownloadError(f"{recorded.filename} arrived damaged: SHA-256 {found}, recorded {recorded.sha256}")
+        os.replace(part, target)
+    except OSError as error:
+        raise DownloadError(f"cannot write {target}: {error.strerror or error}") from error
+    return target
+
+
+def look(transport: Transport, path: str) -> Recorded:
+    """Name, size and checksum of the file at `path`, from the headers alone."""
+    try:
+        answer = transport.http.head(path)
+    except httpx.TransportError as error:
+        raise unreachable(transport.url) from error
+    if answer.status_code >= 400:
+        # An answer to HEAD has no body; the sentence comes with GET.
+        with _open(transport, path, {}):
+            pass
+    name = re.search(r'filename="([^"]+)"', answer.headers.get("Content-Disposition", ""))
+    digest = re.fullmatch(r'"([0-9a-f]{64})"', answer.headers.get("ETag", ""))
+    length = answer.headers.get("Content-Length", "")
+    return Recorded(
+        filename=Path(unquote(name[1])).name if name else path.split("/")[-2],
+        size=int(length) if length.isdigit() else None,
+        sha256=digest[1] if digest else None,
+    )
+
+
+def _fill(transport: Transport, path: str, part: Path, recorded: Recorded, on_progress: Progress) -> None:
+    """Append to `part` until it is whole; give up after some tries in a row that brought no byte."""
+    failures = 0
+    while True:
+        before = _size(part)
+        cause: Exception | None = None
+        try:
+            total = _append(transport, path, part, recorded.size, on_progress)
+        except (httpx.TransportError, httpx.StreamError) as error:
+            cause, total = error, recorded.size
+        else:
+            if total is None or _size(part) == total:
+                return
+        if total is not None and _size(part) > total:
+            part.unlink()  # The leftover of something else.
+        failures = 0 if _size(part) > before else failures + 1
+        if failures == TRIES_WITHOUT_PROGRESS:
+            raise DownloadError(
+                f"{recorded.filename} broke off at {_size(part)} of {total or '?'} bytes; the same command resumes it"
+            ) from cause
+        if failures:
+            time.sleep(PAUSE_SECONDS * 3 ** (failures - 1))
+
+
+def _append(transport: Transport, path: str, part: Path, size: int | None, on_progress: Progress) -> int | None:
+    """One request from the end of `part` on. Returns the size of the whole object where anybody told it."""
+    start = _size(part)
+    if start and start == size:
+        return size
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with _open(transport, path, headers) as response:
+        total = _total(response) or size
+        if response.status_code == 416:
+            return total or 0
+        if response.status_code != 206:
+            start = 0
+        with part.open("ab" if start else "wb") as file:
+            on_progress(start, total)
+            for chunk in response.iter_raw():
+                file.write(chunk)
+                on_progress(file.tell(), total)
+            file.flush()
+            os.fsync(file.fileno())
+    return total
+
+
+@contextmanager
+def _open(transport: Transport, path: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+    """The streamed answer that carries the bytes: the API's own, or that of the bucket it redirects to."""
+    answer = transport.http.send(transport.http.build_request("GET", path, headers=headers), stream=True)
+    with closing(answer):
+        if answer.next_request is None:
+            if answer.status_code != 416:
+                check(answer)
+            yield answer
+            return
+    # A client of its own: the token's header belongs to the API alone.
+    url = answer.next_request.url
+    with (
+        httpx.Client(timeout=TIMEOUT, follow_redirects=True) as bucket,
+        bucket.stream("GET", url, headers=headers) as stored,
+    ):
+        if stored.status_code not in (200, 206, 416):
+            host = stored.request.url.netloc.decode()
+            sentence = f"the object store at {host} refused the download with status {stored.status_code}"
+            raise ServiceError(sentence, stored.status_code)
+        yield stored
+
+
+def _total(response: httpx.Response) -> int | None:
+    """Size of the whole object: Z of `Content-Range: bytes X-Y/Z`, or the length of a whole answer."""
+    if response.status_code == 200:
+        text = response.headers.get("Content-Length", "")
+    else:
+        text = response.headers.get("Content-Range", "").rpartition("/")[2]
+    return int(text) if text.isdigit() else None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

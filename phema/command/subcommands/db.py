@@ -1,0 +1,48 @@
+"""`phema db`: the catalog's schema, and its recovery."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+
+import typer
+
+from phema.command.options import JsonFlag, plainly, screen
+
+app = typer.Typer(help="Look after the catalog.", no_args_is_help=True)
+
+
+@app.command()
+def upgrade(as_json: JsonFlag = False) -> None:
+    """Bring the catalog named by PHEMA_DATABASE_URL (default SQLite in the state folder) to this version's schema."""
+    from phema.shared.settings import Settings
+    from phema.shared.wiring import catalog_from
+
+    view = screen(as_json)
+    with plainly(), closing(catalog_from(Settings())) as catalog:
+        catalog.upgrade()
+    view.result({"upgraded": True}, lambda: view.say("the catalog is up to date"))
+
+
+@app.command()
+def rebuild(as_json: JsonFlag = False) -> None:
+    """Write the catalog anew from the objects in the store. What it knows already stays; safe to repeat."""
+    from phema.administration.rebuild import rebuild as from_store
+    from phema.shared.settings import Settings
+    from phema.shared.wiring import catalog_from, store_from
+
+    view, settings = screen(as_json), Settings()
+    with plainly(), closing(catalog_from(settings)) as catalog, view.bar("reading the store") as bar:
+        catalog.upgrade()
+        store = store_from(settings)
+        store.check()
+        found = from_store(
+            catalog, store, lambda done, total: bar.update(done, total, f"{done:,} of {total:,} objects")
+        )
+    for sentence in found.skipped.values():
+        view.note(f"skipped: {sentence}")
+    counts = f"{found.runs} runs, {found.snapshots} snapshots, {found.checkpoints} checkpoints, "
+    counts += f"{found.reconstructions} reconstructions, {found.bases} bases"
+    view.result(asdict(found), lambda: view.say(f"found {counts} that the catalog did not know"))
+    if found.skipped:
+        raise typer.Exit(1)

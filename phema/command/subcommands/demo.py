@@ -1,0 +1,27 @@
+"""`phema demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phema.command.options import Connection, JsonFlag, plainly, screen
+
+
+def demo(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder of pictures and report.")] = Path(
+        "demo"
+    ),
+    as_json: JsonFlag = False,
+) -> None:
+    """Train on the digits, choose the EMA length afterwards, look at the report: the whole way in five minutes."""
+    from phema.demos.demo import run_demo
+
+    connection = context.find_object(Connection) or Connection()
+    view = screen(as_json)
+    with plainly():
+        outcome = run_demo(view, output, url=connection.url, token=connection.token)
+    view.result(outcome.document, lambda: outcome.say(view))

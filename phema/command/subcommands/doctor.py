@@ -1,0 +1,37 @@
+"""`phema doctor`: is this deployment sound, and if not, what to do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from phema.command.options import JsonFlag, screen
+from phema.errors import InvalidArgument
+
+
+def doctor(
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="CHECK", help="Make this check alone; may be given several times."),
+    ] = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Let no trainer or worker of another machine count, as for a health check.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check what a deployment stands on, with the settings of this process; one line each, with how to mend it."""
+    from phema.local_service.doctor import CHECKS, examine
+    from phema.shared.settings import Settings
+
+    unknown = sorted(set(only or ()) - set(CHECKS))
+    if unknown:
+        raise InvalidArgument(f"--only {unknown[0]!r} is no check; allowed: {', '.join(CHECKS)}")
+    view = screen(as_json)
+    findings = examine(Settings(), only or (), here=here)
+    sound = all(finding.state != "wrong" for finding in findings)
+    document = {"sound": sound, "checks": [asdict(finding) for finding in findings]}
+    view.result(document, lambda: view.say("\n".join(finding.line for finding in findings)))
+    if not sound:
+        raise typer.Exit(1)

@@ -1,0 +1,88 @@
+"""`phema import`: snapshots that other programs wrote become a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from phema.command.options import JsonFlag, client, plainly, screen
+from phema.terminal.screen import Screen
+
+
+def import_(
+    context: typer.Context,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of network pickles as EDM2 publishes them, or state dicts.")
+    ],
+    name: Annotated[str, typer.Option("--name", help="Name of the run.")],
+    mapping: Annotated[
+        Path | None, typer.Option("--mapping", metavar="FILE", help="JSON list of file, num_images and profile.")
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            "--pattern", metavar="REGEX", help="What file names say, in groups named num_images, sigma_rel and others."
+        ),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Where a checkpoint has its state dict: model, state_dict, ema, ….")
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option("--network", metavar="PRESET|FILE", help="Which network state dicts are: a preset's, or JSON."),
+    ] = None,
+    buffers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--buffers", metavar="NAMES", help="Tensors that are no averages, as a shell pattern. Repeatable."
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", metavar="SOURCE", help="What evaluations compare with: digits, folder, zip, s3://."),
+    ] = None,
+    held_out: Annotated[
+        int | None, typer.Option("--held-out", min=0, help="Pictures of it that training did not see; default 0.")
+    ] = None,
+    vae: Annotated[
+        str | None, typer.Option("--vae", help="AutoencoderKL that decodes the latents: its folder, or id on the hub.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say which file is which time and profile.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Import snapshots that other programs wrote, as a run whose EMA lengths can be chosen."""
+    from phema.sdk.importing import choose_dataset, import_source, open_source
+    from phema.shared.snapshots.foreign.file_names import as_listed
+
+    view = screen(as_json)
+    how: dict[str, Any] = {
+        "mapping": mapping,
+        "pattern": pattern,
+        "key": key,
+        "network": network,
+        "buffers": buffers or (),
+    }
+    with view.bar("checking") as bar:
+        source = open_source(folder, **how, on_progress=bar.update)
+    chosen = choose_dataset(source.network, dataset, held_out, vae)
+    if plan:
+        view.result(json.loads(as_listed(source.snapshots, folder)), lambda: _planned(view, source))
+        return
+    with client(context) as service, plainly(), view.bar("importing") as bar:
+        done = import_source(source, name, chosen, service, on_progress=bar.update)
+    document = {"run": done.run.to_json(), "written": done.written, "known": done.known}
+    view.result(document, lambda: _said(view, done.run.name, done.written, done.known))
+
+
+def _planned(view: Screen, source: Any) -> None:
+    rows = [(s.path.name, f"{s.num_images:,}", s.profile.kind, s.profile.label) for s in source.snapshots]
+    view.table(("file", "images", "profile", ""), rows, right=("images",))
+
+
+def _said(view: Screen, name: str, written: int, known: int) -> None:
+    before = f", {known:,} were there" if known else ""
+    view.say(f"{name}: {written:,} snapshots written{before}")
+    view.note(f"choose an EMA length: phema reconstruct {name} --sigma-rel 0.05,0.10,...,0.25")

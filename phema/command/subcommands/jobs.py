@@ -1,0 +1,82 @@
+"""`phema jobs`: the durable queue."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from phema.client.response_models import Job
+from phema.command.options import JsonFlag, Limit, State, client, screen
+from phema.terminal.live_progress import follow_job
+from phema.terminal.screen import when
+
+app = typer.Typer(help="Look into the queue, wait for a job, cancel one.", no_args_is_help=True)
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job.")]
+
+
+@app.command("list")
+def list_jobs(
+    context: typer.Context,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="Only jobs of this kind: train, reconstruct, evaluate, compact, retain or external."),
+    ] = None,
+    state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
+    run: Annotated[str | None, typer.Option(help="Only jobs of this run.")] = None,
+    limit: Limit = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the jobs, newest first."""
+    view = screen(as_json)
+    with client(context) as service:
+        jobs = service.jobs.list(kind, state, run, limit)
+    rows = [
+        (job.kind, job.state, f"{job.progress:.0%}", str(job.attempts), when(job.created_at), job.id, job.error or "")
+        for job in jobs
+    ]
+    columns = ("KIND", "STATE", "DONE", "ATTEMPTS", "CREATED", "ID", "ERROR")
+    view.result(
+        [job.to_json() for job in jobs],
+        lambda: view.table(columns, rows, right=("DONE", "ATTEMPTS")) if rows else view.say("no jobs"),
+    )
+
+
+@app.command()
+def show(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None:
+    """Show one job."""
+    view = screen(as_json)
+    with client(context) as service:
+        found = service.jobs.get(job)
+    view.result(found.to_json(), lambda: view.table((found.id, ""), _rows(found)))
+
+
+@app.command()
+def watch(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None:
+    """Follow a job until it ends. Ctrl-C stops watching, not the job."""
+    view = screen(as_json)
+    with client(context) as service:
+        kind = service.jobs.get(job).kind
+        ended = follow_job(service, view, job, kind, f"watch it again with: phema jobs watch {job}")
+    view.result(ended.to_json(), lambda: view.say(f"{ended.id} {ended.state}"))
+
+
+@app.command()
+def cancel(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None:
+    """Ask a job to stop: at once when queued, at its next step when running."""
+    view = screen(as_json)
+    with client(context) as service:
+        found = service.jobs.cancel(job)
+    text = f"{found.id} is {found.state}" if found.done else f"{found.id} was asked to stop"
+    view.result(found.to_json(), lambda: view.say(text))
+
+
+def _rows(job: Job) -> list[tuple[str, str]]:
+    rows = [("kind", job.kind), ("state", job.state), ("done", f"{job.progress:.0%}"), ("attempts", str(job.attempts))]
+    optional = [("run", job.run_id), ("request", job.request_id), ("message", job.message), ("error", job.error)]
+    optional += [
+        ("created", when(job.created_at)),
+        ("started", when(job.started_at)),
+        ("finished", when(job.finished_at)),
+    ]
+    return rows + [(name, value) for name, value in optional if value]

@@ -1,0 +1,105 @@
+"""From the options of `phema reconstruct` to the profiles they ask for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from phema.client.reconstruction_requests import profile_of
+from phema.command.sigma_rel_lists import RangeError, expand, sigma_rels
+from phema.errors import InvalidArgument
+from phema.shared.snapshots.profile import Profile
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `Client.reconstruct` is asked for: one of the first two, and tensors that have their own."""
+
+    sigma_rel: list[float] | None = None
+    profiles: list[Profile] | None = None
+    tensors: dict[str, Any] | None = None
+
+
+def wanted(
+    sigma_rel: str | None,
+    gamma: str | None,
+    half_life: str | None,
+    window: str | None,
+    profile: Path | None,
+    tensors: Sequence[str],
+) -> Wanted:
+    """Raises InvalidArgument unless exactly one of the options says what is wanted, and says it well."""
+    given = {
+        "--sigma-rel": sigma_rel,
+        "--gamma": gamma,
+        "--half-life": half_life,
+        "--window": window,
+        "--profile": profile,
+    }
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        said = f"{' and '.join(named)} are given" if named else "none is given"
+        raise InvalidArgument(f"{said}: one of {', '.join(given)} says which averages are wanted")
+    own = dict(map(_tensor, tensors)) or None
+    if len(own or ()) != len(tensors):
+        raise InvalidArgument("--tensor names a pattern twice; name each once")
+    if sigma_rel is not None:
+        return Wanted(sigma_rel=list(_numbers("--sigma-rel", sigma_rels, sigma_rel)), tensors=own)
+    if gamma is not None:
+        profiles = [profile_of("--gamma", {"gamma": float(value)}) for value in _numbers("--gamma", expand, gamma)]
+    elif half_life is not None:
+        counts = _images("--half-life", half_life)
+        profiles = [profile_of("--half-life", {"kind": "exponential", "half_life_images": count}) for count in counts]
+    elif window is not None:
+        counts = _images("--window", window)
+        profiles = [profile_of("--window", {"kind": "uniform", "window_images": count}) for count in counts]
+    else:
+        assert profile is not None, "one of the five"
+        profiles = _file(profile)
+    return Wanted(profiles=profiles, tensors=own)
+
+
+def _numbers(option: str, read: Callable[[str], Sequence[Any]], text: str) -> Sequence[Any]:
+    try:
+        return read(text)
+    except RangeError as error:
+        raise InvalidArgument(f"{option}: {error}") from None
+
+
+def _images(option: str, text: str) -> list[int]:
+    values: Sequence[Decimal] = _numbers(option, expand, text)
+    for value in values:
+        if value != value.to_integral_value() or value < 1:
+            raise InvalidArgument(f"{option} {value} must be a whole number of images, at least 1")
+    return list(map(int, values))
+
+
+def _file(path: Path) -> list[Profile]:
+    """One profile as JSON, or a list of them."""
+    try:
+        document = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise InvalidArgument(f"--profile {path} cannot be read as JSON: {error}") from None
+    found = document if isinstance(document, list) else [document]
+    if not found:
+        raise InvalidArgument(f"--profile {path} holds an empty list; name at least one profile")
+    return [profile_of(f"--profile {path}", profile) for profile in found]
+
+
+def _tensor(text: str) -> tuple[str, Any]:
+    """PATTERN=SIGMA_REL, or PATTERN=raw."""
+    pattern, sign, value = text.rpartition("=")
+    if not sign or not pattern:
+        raise InvalidArgument(f"--tensor {text!r} must look like PATTERN=SIGMA_REL, as in --tensor '*emb*=0.05'")
+    if value == "raw":
+        return pattern, Profile(kind="raw")
+    try:
+        return pattern, profile_of(f"--tensor {text!r}", float(value))
+    except ValueError as error:
+        if isinstance(error, InvalidArgument):
+            raise
+        raise InvalidArgument(f"--tensor {text!r} must end in a sigma_rel, as in --tensor '*emb*=0.05'") from None

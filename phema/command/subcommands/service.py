@@ -1,0 +1,44 @@
+"""`phema up` and `phema down`: everything on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from phema.client.service_discovery import state_dir
+from phema.command.options import JsonFlag, plainly, screen
+
+StateDir = Annotated[
+    Path | None,
+    typer.Option("--state-dir", metavar="DIR", help="Folder of all state; default .phema.", envvar="PHEMA_STATE_DIR"),
+]
+
+
+def up(
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one, default PHEMA_API_PORT or 8400."),
+    ] = None,
+    folder: StateDir = None,
+) -> None:
+    """Run everything on this machine in this terminal: API, trainer, worker, Ray. Ctrl-C ends it, cleanly."""
+    from phema.local_service.supervisor import main
+    from phema.shared.settings import Settings
+
+    given: dict[str, Any] = {"api_port": port, "state_dir": folder}
+    settings = Settings(**{field: value for field, value in given.items() if value is not None})
+    with plainly():
+        raise typer.Exit(main(settings, report=screen(False).say))
+
+
+def down(folder: StateDir = None, as_json: JsonFlag = False) -> None:
+    """End the `phema up` that runs from a state folder."""
+    from phema.local_service.supervisor import down as end
+
+    view = screen(as_json)
+    where = folder or state_dir()
+    stopped = end(where)
+    text = f"stopped the service of {where}" if stopped else f"no service runs from {where}"
+    view.result({"stopped": stopped, "state_dir": str(where)}, lambda: view.say(text))

@@ -1,0 +1,126 @@
+"""`phema reproduce fig3`: the paper's Figure 3 in small, on the digits, through the running service."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+from phema.client.client import Client
+from phema.client.response_models import Metrics
+from phema.demos.service_for_command import service_for
+from phema.errors import PhemaError
+from phema.terminal.live_progress import follow_run
+from phema.terminal.screen import Screen
+
+PRESETS = {"C": "digits-c", "D": "digits-d", "E": "digits-e", "G": "digits-tiny"}
+"""The configurations that the paper's figure shows, each with its own recipe at the size of the digits."""
+BATCH = 64
+POINTS = 48
+"""Measurements over a run."""
+KINDS = ("activation", "weight")
+SETTLED = 0.25
+"""Growth counts from this share of the run on: before it the learning rate ramps up and initial values settle."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """One configuration's run, and how its magnitudes went."""
+
+    letter: str
+    run: str
+    history: Sequence[Metrics]
+
+    def growth(self, kind: str) -> float:
+        """Mean factor, over sides and resolutions, by which the largest magnitude grew since the run had settled."""
+        last = self.history[-1]
+        since = next(line for line in self.history if line.num_images >= SETTLED * last.num_images)
+        names = [name for name in last.values if name.startswith(f"{kind}/") and name.endswith("/max")]
+        return geometric_mean([self._value(last, name) / self._value(since, name) for name in names])
+
+    def _value(self, line: Metrics, name: str) -> float:
+        value = line.values[name]
+        if value is None:
+            raise PhemaError(f"run {self.run} diverged: {name} is not finite after {line.num_images:,} images")
+        return value
+
+
+@dataclass(frozen=True)
+class Outcome:
+    stories: Sequence[Story]
+    picture: Path
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Everything the picture shows, and the growth that sums it up."""
+        return {
+            "picture": str(self.picture),
+            "configurations": [
+                {
+                    "config": story.letter,
+                    "run": story.run,
+                    "num_images": story.history[-1].num_images,
+                    "growth": {kind: story.growth(kind) for kind in KINDS},
+                    "history": [
+                        {"num_images": line.num_images, **{n: v for n, v in line.values.items() if _is_shown(n)}}
+                        for line in story.history
+                    ],
+                }
+                for story in self.stories
+            ],
+        }
+
+    def say(self, view: Screen) -> None:
+        rows = [(s.letter, *(f"x{s.growth(kind):.2f}" for kind in KINDS)) for s in self.stories]
+        columns = ("CONFIG", "ACTIVATIONS", "WEIGHTS")
+        view.say("")
+        view.table(columns, rows, right=columns[1:])
+        view.say("")
+        images = self.stories[0].history[-1].num_images
+        view.say(f"growth of the largest magnitudes over the last {1 - SETTLED:.0%} of {images:,} images;")
+        view.say("the paper trains 2,147 million: expect its tendencies here, not its numbers")
+        view.say(f"look at {self.picture}")
+
+
+def reproduce_fig3(
+    view: Screen, folder: Path, *, total_images: int = 76_800, url: str | None = None, token: str | None = None
+) -> Outcome:
+    """Train configurations C, D, E and G one after another; write `fig3.png` and `fig3.json` into `folder`.
+
+    `total_images` must be a multiple of `BATCH` * `POINTS`. Raises PhemaError, or CannotStart when no service could
+    be started.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    every = total_images // POINTS
+    config = {
+        "total_images": total_images,
+        "batch_size": BATCH,
+        "snapshot_every": total_images,
+        "checkpoint_every": every * (POINTS // 4),
+        "status_every": every,
+        "magnitudes_every": every,
+    }
+    mark = secrets.token_hex(3)
+    stories = []
+    with service_for(view, url, actors=1) as address, Client(address, token) as client:
+        names = {letter: f"fig3-{letter.lower()}-{mark}" for letter in PRESETS}
+        for letter, name in names.items():
+            client.runs.create(name, PRESETS[letter], config)
+        for number, (letter, name) in enumerate(names.items(), start=1):
+            view.note(f"{number}/{len(names)}  configuration {letter}: train {name}")
+            follow_run(client, view, name)
+            stories.append(Story(letter, name, client.runs.metrics(name)))
+    from phema.shared.pictures.magnitude_figure import draw  # loads matplotlib, which nothing before this point needs
+
+    outcome = Outcome(stories, folder / "fig3.png")
+    outcome.picture.write_bytes(draw({story.letter: story.history for story in stories}))
+    (folder / "fig3.json").write_text(json.dumps(outcome.document, indent=1) + "\n")
+    return outcome
+
+
+def _is_shown(name: str) -> bool:
+    return name.partition("/")[0] in KINDS and name.endswith("/max")

@@ -1,0 +1,47 @@
+"""A service for one command: the one that runs already, else one that lives as long as the command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from phema.client.service_discovery import running_url, state_dir
+from phema.terminal.live_progress import Detached
+from phema.terminal.screen import Screen
+
+
+@contextmanager
+def service_for(view: Screen, url: str | None, *, actors: int) -> Iterator[str]:
+    """Address of the service at `url`, else of the running one, else of one started for the time of the block.
+
+    `actors` evaluations run at once in a service started here. Raises phema.local_service.supervisor.CannotStart.
+    """
+    running = url or running_url(state_dir())
+    if running:
+        view.note(f"using the service at {running}")
+        yield running
+        return
+    from phema.local_service.supervisor import running_service
+
+    view.note(f"starting the service (Ray, API, trainer, worker; state in {state_dir()}) …")
+    try:
+        with running_service(
+            state_dir(), env={"PHEMA_WORKER_ACTORS": str(min(actors, os.cpu_count() or 1))}
+        ) as started:
+            yield started
+    except Detached:
+        # The service ends with the command, but nothing that it was asked for is lost.
+        raise Detached(f"stopped; `{command()} up` goes on with what was begun") from None
+
+
+def command() -> str:
+    """How this user calls phema: by name, or by the path into an environment that is not active."""
+    own = Path(sys.executable).with_name("phema")
+    if shutil.which("phema") == str(own) or not own.exists():
+        return "phema"
+    near = os.path.relpath(own)
+    return str(own) if near.startswith("..") else near

@@ -1,0 +1,311 @@
+"""Snapshots that other programs wrote become a run: `phema import`, and `phema.import_run` from Python."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from phema.client.client import Client
+from phema.client.response_models import Run
+from phema.errors import InvalidArgument, NotFound
+from phema.sdk.snapshot_writer import SnapshotWriter
+from phema.shared.datasets import DATASETS, DatasetError, check_dataset
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.recipes.presets import PRESETS, UnknownPreset, network_preset
+from phema.shared.recipes.run_config import SIGMA_REL_LIMIT, DatasetConfig, RunConfig
+from phema.shared.recipes.validation_errors import invalid
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.file_names import ForeignSnapshot, listed_files, matching_files, published_files
+from phema.shared.snapshots.foreign.published_pickles import read_published
+from phema.shared.snapshots.foreign.weights import ForeignWeights, published_weights, state_dict_weights
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stores.store import ObjectStore
+
+PRESET = "imported"
+"""What stands for a preset in the configuration of an imported run."""
+_LARGEST_BATCH = 2048
+
+Tensors = Mapping[str, tuple[int, ...]]
+"""Shapes by name."""
+Progress = Callable[[int, int, str], None]
+"""Files done, files in all, and the one that is read next."""
+
+
+def _unseen(done: int, total: int, detail: str) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did: the run as it is now, files written by it, and files that had been there before."""
+
+    run: Run
+    written: int
+    known: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of files, and how they are read; `network` is what they all hold, None for other tensors."""
+
+    snapshots: tuple[ForeignSnapshot, ...]
+    key: str | None = None
+    network: NetworkConfig | None = None
+    buffers: tuple[str, ...] = ()
+
+    def weights(self, snapshot: ForeignSnapshot) -> ForeignWeights:
+        """The tensors of one file. Raises ForeignFileRefused."""
+        if snapshot.path.suffix == ".pkl":
+            return published_weights(snapshot.path)
+        return state_dict_weights(snapshot.path, key=self.key, network=self.network, buffers=self.buffers)
+
+
+def open_source(
+    folder: str | Path,
+    *,
+    mapping: str | Path | None = None,
+    pattern: str | None = None,
+    key: str | None = None,
+    network: NetworkConfig | str | None = None,
+    buffers: Sequence[str] = (),
+    on_progress: Progress = _unseen,
+) -> Source:
+    """What `import_run` would import, read as far as times, profiles and the network of published pickles.
+
+    Raises InvalidArgument: what was refused, and why.
+    """
+    folder = Path(folder)
+    if mapping is not None and pattern is not None:
+        raise InvalidArgument("mapping and pattern are both given; choose one of them to say times and profiles")
+    try:
+        if mapping is not None:
+            snapshots = listed_files(folder, Path(mapping))
+        elif pattern is not None:
+            snapshots = matching_files(folder, pattern)
+        else:
+            snapshots = published_files(folder)
+        chosen = _network_of(network) if isinstance(network, str) else network
+        found = _common_network(snapshots, on_progress)
+    except ForeignFileRefused as error:
+        raise InvalidArgument(str(error)) from error
+    except OSError as error:
+        raise InvalidArgument(f"{error.filename} cannot be read: {error.strerror}") from error
+    if found is not None and (chosen is not None or key is not None or buffers):
+        raise InvalidArgument("network, key and buffers are for state dicts; published pickles say theirs themselves")
+    return Source(tuple(snapshots), key, found or chosen, tuple(buffers))
+
+
+def import_run(
+    folder: str | Path,
+    name: str,
+    *,
+    mapping: str | Path | None = None,
+    pattern: str | None = None,
+    key: str | None = None,
+    network: NetworkConfig | str | None = None,
+    buffers: Sequence[str] = (),
+    dataset: str | None = None,
+    held_out: int | None = None,
+    vae: str | None = None,
+    client: Client | None = None,
+    store: str | ObjectStore | None = None,
+    on_progress: Progress = _unseen,
+) -> Imported:
+    """Turn the files of a folder into the snapshots of run `name`, which then reconstruct like any other's.
+
+    Without `mapping` and `pattern` the folder holds network pickles as EDM2 publishes them. `mapping` is a JSON file
+    that lists `file`, `num_images` and `profile`; `pattern` a regular expression with named groups. State dicts
+    (safetensors, or checkpoints that `weights_only` loads) may say under which `key` of a checkpoint they are, which
+    `network` they are (a NetworkConfig, a preset's name or a JSON file; without one they can be reconstructed and not
+    sampled), and which tensors are `buffers` and no averages, by shell patterns.
+
+    `dataset` ("digits", or a folder, zip or s3:// URL), `held_out` and `vae` are what evaluations compare with.
+    `store` and `client` are those of `phema.SnapshotWriter`. Importing again writes what is missing, and nothing else.
+
+    Raises InvalidArgument for what is refused, and what SnapshotWriter raises.
+    """
+    source = open_source(folder, mapping=mapping, pattern=pattern, key=key, network=network, buffers=buffers)
+    chosen = choose_dataset(source.network, dataset, held_out, vae)
+    if client is not None:
+        return import_source(source, name, chosen, client, store=store, on_progress=on_progress)
+    with Client() as opened:
+        return import_source(source, name, chosen, opened, store=store, on_progress=on_progress)
+
+
+def import_source(
+    source: Source,
+    name: str,
+    dataset: DatasetConfig | None,
+    client: Client,
+    *,
+    store: str | ObjectStore | None = None,
+    on_progress: Progress = _unseen,
+) -> Imported:
+    """`import_run` of a source that is open."""
+    total = len(source.snapshots)
+    config = _config(client, name, source, dataset)
+    run = client.runs.open(name, config, origin="imported")
+    known = {(s.num_images, Profile.model_validate(s.profile).key) for s in client.runs.snapshots(run.id)}
+    missing = [s for s in source.snapshots if (s.num_images, s.profile.key) not in known]
+    done = total - len(missing)
+    on_progress(done, total, "")
+    if missing:
+        if run.done:
+            run = client.runs.resume(run.id)
+        first: Tensors | None = None
+        if done and source.network is None:  # a network's tensors are known
+            there = next(s for s in source.snapshots if s not in missing)
+            first = _tensors(_read(source, there))
+        # One file under way is enough: the next one is read meanwhile, and each may be gigabytes.
+        with SnapshotWriter(run, store, client=client, max_pending=1) as writer:
+            for snapshot in missing:
+                on_progress(done, total, snapshot.path.name)
+                first = _write(writer, source, snapshot, first)
+                done += 1
+            writer.flush()
+    on_progress(total, total, "")
+    run = client.runs.get(run.id)
+    return Imported(run if run.done else client.runs.finish(run.id), len(missing), total - len(missing))
+
+
+def _read(source: Source, snapshot: ForeignSnapshot) -> ForeignWeights:
+    try:
+        return source.weights(snapshot)
+    except ForeignFileRefused as error:
+        raise InvalidArgument(str(error)) from error
+    except OSError as error:
+        raise InvalidArgument(f"{snapshot.path} cannot be read: {error.strerror}") from error
+
+
+def _write(writer: SnapshotWriter, source: Source, snapshot: ForeignSnapshot, first: Tensors | None) -> Tensors:
+    """One file; its tensors must be those of `first`, for a reconstruction combines files tensor by tensor."""
+    weights = _read(source, snapshot)
+    found = _tensors(weights)
+    if first is not None and found != first:
+        differing = min(name for name in found.keys() | first.keys() if found.get(name) != first.get(name))
+        raise InvalidArgument(
+            f"{snapshot.path} has other tensors than the files before it: {differing!r} has the shape "
+            f"{found.get(differing, 'none')}, not {first.get(differing, 'none')}; one folder is one run"
+        )
+    writer.save(
+        snapshot.num_images,
+        weights.tensors,
+        profile=snapshot.profile,
+        dtype=weights.dtype,
+        buffers=weights.buffers,
+    )
+    return found
+
+
+def _tensors(weights: ForeignWeights) -> Tensors:
+    return {name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}
+
+
+def _common_network(snapshots: Sequence[ForeignSnapshot], on_progress: Progress) -> NetworkConfig | None:
+    """Of the pickles, all of which are checked; None when there are none."""
+    pickles = [snapshot.path for snapshot in snapshots if snapshot.path.suffix == ".pkl"]
+    if not pickles:
+        return None
+    if len(pickles) < len(snapshots):
+        raise InvalidArgument(f"{pickles[0]} is a pickle and other files are state dicts; one folder is one run")
+    network = read_published(pickles[0]).config
+    for done, path in enumerate(pickles):
+        on_progress(done, len(pickles), path.name)
+        other = read_published(path).config
+        for field in NetworkConfig.model_fields:
+            if getattr(other, field) != getattr(network, field):
+                raise InvalidArgument(
+                    f"{path} has another network than {pickles[0].name}: {field} is {getattr(other, field)}, not "
+                    f"{getattr(network, field)}; one folder is one run"
+                )
+    on_progress(len(pickles), len(pickles), "")
+    return network
+
+
+def _network_of(text: str) -> NetworkConfig:
+    """A preset's network, or that of a JSON file. Raises InvalidArgument, OSError."""
+    if text in PRESETS or not text.endswith(".json"):
+        try:
+            return network_preset(text)
+        except UnknownPreset as error:
+            raise InvalidArgument(f"network: {error}; or give a JSON file") from error
+    try:
+        return NetworkConfig.model_validate_json(Path(text).read_bytes())
+    except ValidationError as error:
+        raise InvalidArgument(f"network {text}: {invalid(error)}") from error
+
+
+def choose_dataset(
+    network: NetworkConfig | None, dataset: str | None, held_out: int | None, vae: str | None
+) -> DatasetConfig | None:
+    """What evaluations compare with; None when it was not said. Raises InvalidArgument."""
+    if dataset is None:
+        if held_out is not None or vae is not None:
+            raise InvalidArgument("held_out and vae say something of a dataset; give dataset too")
+        return None
+    if network is None:
+        raise InvalidArgument(f"dataset {dataset} is of no use without a network: give network, or leave it out")
+    if dataset in DATASETS:
+        chosen = DatasetConfig(name=dataset, held_out=DatasetConfig().held_out if held_out is None else held_out)
+    else:
+        path = dataset if "://" in dataset else str(Path(dataset).absolute())
+        chosen = DatasetConfig(name=PRESET, path=path, held_out=held_out or 0, vae=vae)
+    try:
+        check_dataset(chosen, network)
+    except DatasetError as error:
+        raise InvalidArgument(str(error)) from error
+    return chosen
+
+
+def _config(client: Client, name: str, source: Source, dataset: DatasetConfig | None) -> dict[str, Any]:
+    """The run's configuration: that of an earlier import of the same network, which may have had fewer files.
+
+    Of training it says only what the files show; what they do not show is at its default.
+    """
+    if source.network is None:
+        # A run's name stands for the same tensors when more files of it are imported.
+        weights = _read(source, source.snapshots[0])
+        described = json.dumps([sorted(_tensors(weights).items()), sorted(weights.buffers)])
+        return {"preset": PRESET, "tensors": hashlib.sha256(described.encode()).hexdigest()}
+    config = _run_config(source, dataset)
+    try:
+        before = client.runs.get(name)
+    except NotFound:
+        return config
+    same = all(before.config.get(field) == config[field] for field in ("preset", "network"))
+    if before.origin != "imported" or not same:
+        return config
+    if dataset is not None and before.config.get("dataset") != config["dataset"]:
+        raise InvalidArgument(
+            f"dataset is not that with which run {name} was imported, and part of its configuration, which its "
+            "snapshots name; leave it out, or import under another name"
+        )
+    return before.config
+
+
+def _run_config(source: Source, dataset: DatasetConfig | None) -> dict[str, Any]:
+    times = sorted({snapshot.num_images for snapshot in source.snapshots})
+    interval = math.gcd(*times)
+    batch = math.gcd(interval, _LARGEST_BATCH)
+    widths = {snapshot.profile.sigma_rel for snapshot in source.snapshots}
+    tracked = sorted(width for width in widths if width is not None and width < SIGMA_REL_LIMIT)
+    config = RunConfig.model_validate(
+        {
+            "preset": PRESET,
+            "network": source.network,
+            "dataset": dataset or DatasetConfig(name=PRESET, held_out=0),
+            "total_images": times[-1],
+            "batch_size": batch,
+            "snapshot_every": interval,
+            **({"ema_sigma_rels": tracked} if tracked else {}),
+        }
+    )
+    document: dict[str, Any] = json.loads(config.canonical_json())
+    return document

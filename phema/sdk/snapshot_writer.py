@@ -1,0 +1,358 @@
+"""`phema.SnapshotWriter`: snapshots of a training loop of your own, uploaded and registered while it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
+
+import torch
+import torch.distributed
+from pydantic import ValidationError
+from torch import Tensor
+
+from phema.client.client import Client
+from phema.client.response_models import Run
+from phema.errors import InvalidArgument, ServiceError, ServiceUnreachable
+from phema.shared.edm2.averaging.ema import PowerFunctionEMA
+from phema.shared.edm2.averaging.named_tensors import is_sharded, whole
+from phema.shared.edm2.averaging.weightings import ProfileError
+from phema.shared.settings import Settings
+from phema.shared.snapshots.errors import CorruptObject, StoreUnreachable
+from phema.shared.snapshots.files.header import SnapshotMetadata, StoredDtype
+from phema.shared.snapshots.files.snapshot_file import DTYPE_NAMES, encode
+from phema.shared.snapshots.files.tensor_compatibility import Kind, difference
+from phema.shared.snapshots.files.weight_probe import probe_of
+from phema.shared.snapshots.planning.profile_weighting import weighting
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stores.background_uploader import BackgroundUploader, UploadCounts
+from phema.shared.snapshots.stores.object_keys import snapshot_key
+from phema.shared.snapshots.stores.store import ObjectInfo, ObjectStore, open_store
+from phema.shared.wiring import s3_from, store_from
+
+Origin = Literal["external", "imported"]
+TRANSIENT = (StoreUnreachable, CorruptObject, ServiceUnreachable, ServiceError)
+_log = logging.getLogger(__name__)
+
+
+class SnapshotWriter:
+    """Writes averages of any module's weights as snapshots of a run, from which EMA lengths are chosen afterwards.
+
+    `run` is a name: the run is opened if it exists with the same `config`, else made, so that a training script that
+    is started again goes on with its run. Or it is a `Run` that was opened before. `config` is a description of the
+    training (anything JSON can hold), `total_images` the length it will have, if known.
+
+    `store` is where snapshots go, which must be the service's own: an URL (`file:///folder`, `s3://bucket/prefix`) or
+    an open store; None takes that of the environment (`PHEMA_STORE_URL`, `PHEMA_STATE_DIR`), as `phema up` does.
+    S3 is reached by the `PHEMA_S3_*` settings. `client` is the service; None is that of the environment.
+
+    `save` copies the weights to the CPU and returns; one background thread encodes, stores and registers them, in
+    order, the row after the object. What could not be reached is tried again for about a minute. A failure is raised
+    by the next call, or on leaving the block. A process that dies leaves nothing half-registered: saving again what
+    it had not finished is all there is to do, and saving what is registered does nothing.
+
+    With `torch.distributed`, make one in every process and call `save` in every process: the first one writes, and
+    the others help it to put sharded weights together.
+
+    Raises phema.PhemaError, and phema.shared.snapshots.SnapshotError for a store that cannot be used.
+    """
+
+    def __init__(
+        self,
+        run: str | Run,
+        store: str | ObjectStore | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        total_images: int | None = None,
+        origin: Origin = "external",
+        client: Client | None = None,
+        max_pending: int = 4,
+    ) -> None:
+        self.run: Run | None = None
+        """The run as it was when it was opened; None in processes that do not write."""
+        self._uploader: BackgroundUploader | None = None
+        self._closed = False
+        self._kinds: dict[str, Kind] = {}
+        if not _writes():
+            return
+        if origin not in get_args(Origin):
+            raise InvalidArgument(f"origin {origin!r} is unknown; allowed: {', '.join(get_args(Origin))}")
+        self._client = Client() if client is None else client
+        self._own_client = client is None
+        try:
+            self._store = _open(store)
+            self._store.check()
+            if isinstance(run, str):
+                run = self._client.runs.open(run, dict(config or {}), origin=origin, total_images=total_images)
+            if run.done:
+                raise InvalidArgument(
+                    f"run {run.name} has {run.state} and takes no more snapshots; open it again with "
+                    f"`phema runs resume {run.name}`, or choose another name"
+                )
+            self.run = run
+            self._known = {(s.num_images, _profile(s.profile).key) for s in self._client.runs.snapshots(run.id)}
+        except BaseException:
+            self._close_client()
+            raise
+        self._uploader = BackgroundUploader(
+            self._store, max_pending=max_pending, transient=TRANSIENT, on_retry=_report_retry
+        )
+
+    def save(
+        self,
+        num_images: int,
+        averages: PowerFunctionEMA | Mapping[str, Tensor],
+        *,
+        profile: Profile | Mapping[str, Any] | float | None = None,
+        dtype: StoredDtype = "float16",
+        buffers: Iterable[str] = (),
+    ) -> None:
+        """Store the averages at `num_images` images seen: a file for each of a PowerFunctionEMA, or one of a mapping.
+
+        A mapping (name to tensor, whole or sharded) needs its `profile`: a sigma_rel, or a `phema.Profile` of any
+        kind, such as `Profile(kind="raw")` for a checkpoint's own weights. `buffers` names its tensors that are not
+        averaged and kept exactly; integers always are. `dtype` is that of the stored weights.
+
+        What is registered already for this time and profile is left as it is. Waits while `max_pending` files are
+        under way. Raises InvalidArgument, and what made an earlier file fail.
+        """
+        self._check_open()
+        now = _time(num_images)
+        if dtype not in get_args(StoredDtype):
+            raise InvalidArgument(f"dtype {dtype!r} is unknown; allowed: {', '.join(get_args(StoredDtype))}")
+        if isinstance(averages, PowerFunctionEMA):
+            if profile is not None or buffers:
+                raise InvalidArgument("profile and buffers are a PowerFunctionEMA's own; give them with a mapping only")
+            if averages.num_images != now:
+                raise InvalidArgument(
+                    f"num_images {now} is not the time of the averages' last update, {averages.num_images}: "
+                    "update them first"
+                )
+            due = [(p, averages.items(i), averages.sharded) for i, p in enumerate(profiles_of(averages))]
+            copied = averages.buffers
+        else:
+            if profile is None:
+                raise InvalidArgument("profile is missing: name the sigma_rel, or the phema.Profile, of this mapping")
+            sharded = any(is_sharded(tensor) for tensor in averages.values())
+            due = [(_profile(profile), iter(averages.items()), sharded)]
+            copied = tuple(buffers)
+        for wanted, _, _ in due:
+            _check_weighting(wanted, now)
+        # Everything is copied before anything is handed over: the background would only slow the copying down.
+        files = [self._copied(now, p, dtype, copied, items, spread) for p, items, spread in due]
+        for metadata, tensors in filter(None, files):
+            self._check_same(metadata, tensors)
+            self._submit(metadata, tensors)
+
+    @property
+    def counts(self) -> UploadCounts:
+        """What was written so far: objects, bytes, retries, how long `save` waited."""
+        return UploadCounts() if self._uploader is None else self._uploader.counts
+
+    def flush(self) -> None:
+        """Wait until everything saved is registered. Raises what prevented it."""
+        if self._uploader is not None:
+            self._uploader.flush()
+
+    def finish(self) -> None:
+        """Training is over: wait for everything, then end the run, which takes no more snapshots."""
+        self._check_open()
+        self.flush()
+        if self.run is not None:
+            self._client.runs.finish(self.run.id)
+
+    def close(self) -> None:
+        """Wait for everything and let go. The run stays open, for a training script that goes on later.
+
+        Raises what made a file fail.
+        """
+        self.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """After an exception, what has not begun to be written is dropped, as if the process had died."""
+        if self._uploader is None or self._closed:
+            return
+        self._closed = True
+        try:
+            self._uploader.__exit__(kind, error, trace)
+        finally:
+            self._close_client()
+
+    def _copied(
+        self,
+        num_images: int,
+        profile: Profile,
+        dtype: StoredDtype,
+        buffers: tuple[str, ...],
+        items: Iterator[tuple[str, Tensor]],
+        sharded: bool,
+    ) -> tuple[SnapshotMetadata, dict[str, Tensor]] | None:
+        """A file's content on the CPU; None when it is not this process that writes it, or it is registered already."""
+        writes = self.run is not None and (num_images, profile.key) not in self._known
+        if not writes and not sharded:
+            return None
+        tensors = {}
+        for name, tensor in items:
+            full = whole(tensor)
+            if writes:
+                tensors[name] = _storable(name, full).detach().to("cpu", copy=True)
+        if not writes or self.run is None:
+            return None
+        if not tensors:
+            raise InvalidArgument("there are no tensors to save; give a state dict, name to tensor")
+        unknown = sorted(set(buffers) - set(tensors))
+        if unknown:
+            raise InvalidArgument(f"buffers names {unknown[0]!r}, which is not among the {len(tensors)} tensors")
+        metadata = SnapshotMetadata(
+            run_id=self.run.id,
+            num_images=num_images,
+            profile=profile,
+            dtype=dtype,
+            buffers=buffers,
+            code_version=version("phema"),
+            config_hash=self.run.config_hash,
+            config=self.run.config,
+        )
+        return metadata, tensors
+
+    def _check_same(self, metadata: SnapshotMetadata, tensors: dict[str, Tensor]) -> None:
+        """Raises InvalidArgument."""
+        found = {name: _kind(name, tensor, metadata) for name, tensor in tensors.items()}
+        self._kinds = self._kinds or found
+        if (differing := difference(found, self._kinds)) is not None:
+            raise InvalidArgument(
+                f"tensor {differing.name} is {differing.one}, in what was saved before it is {differing.other}; "
+                "snapshots of a run hold the same tensors and buffers"
+            )
+
+    def _submit(self, metadata: SnapshotMetadata, tensors: dict[str, Tensor]) -> None:
+        assert self._uploader is not None, "a process that does not write has nothing to submit"
+        probe = b""
+
+        def produce() -> tuple[str, bytes]:
+            nonlocal probe
+            _check_finite(tensors, metadata)
+            data = encode(tensors, metadata)
+            probe = probe_of(data)
+            sha256 = hashlib.sha256(data).hexdigest()
+            label = metadata.profile.label
+            key = snapshot_key(metadata.run_id, num_images=metadata.num_images, label=label, sha256=sha256)
+            return key, data
+
+        self._uploader.submit(produce, lambda info: self._register(metadata, info, probe))
+        self._known.add((metadata.num_images, metadata.profile.key))
+
+    def _register(self, metadata: SnapshotMetadata, info: ObjectInfo, probe: bytes) -> None:
+        assert info.sha256 is not None, "a store that has just written an object knows its hash"
+        self._client.runs.register_snapshot(
+            metadata.run_id,
+            num_images=metadata.num_images,
+            profile=metadata.profile.model_dump(mode="json"),
+            dtype=metadata.dtype,
+            key=info.key,
+            size=info.size,
+            sha256=info.sha256,
+            probe=probe,
+        )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidArgument("the writer is closed; make another one to go on with the run")
+
+    def _close_client(self) -> None:
+        if self._own_client:
+            self._client.close()
+
+
+def profiles_of(ema: PowerFunctionEMA) -> tuple[Profile, ...]:
+    """What each average of `ema` is, in their order."""
+    powers = [Profile.power(sigma_rel) for sigma_rel in ema.sigma_rels]
+    exponentials = [
+        Profile(kind="exponential", half_life_images=int(t.half_life_images), rampup_ratio=t.rampup_ratio)
+        for t in ema.traditional
+    ]
+    return (*powers, *exponentials)
+
+
+def _writes() -> bool:
+    """Whether this is the process that writes."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not distributed or torch.distributed.get_rank() == 0
+
+
+def _open(store: str | ObjectStore | None) -> ObjectStore:
+    settings = Settings()
+    if store is None:
+        return store_from(settings)
+    if not isinstance(store, str):
+        return store
+    try:
+        return open_store(store, s3=s3_from(settings))
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from error
+
+
+def _profile(given: Any) -> Profile:
+    if isinstance(given, Profile):
+        return given
+    try:
+        return Profile.model_validate(given) if isinstance(given, Mapping) else Profile.power(float(given))
+    except ValidationError as error:
+        message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise InvalidArgument(f"profile {given!r} is none: {message}") from error
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"profile {given!r} is neither a sigma_rel nor a phema.Profile: {error}") from error
+
+
+def _check_weighting(profile: Profile, num_images: int) -> None:
+    """Registered, an impossible average would block every plan. Raises InvalidArgument."""
+    try:
+        weighting(profile, num_images)
+    except ProfileError as error:
+        raise InvalidArgument(f"profile cannot be one of {num_images} images: {error}") from error
+
+
+def _check_finite(tensors: Mapping[str, Tensor], metadata: SnapshotMetadata) -> None:
+    """Raises InvalidArgument."""
+    for name, tensor in tensors.items():
+        if name not in metadata.buffers and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise InvalidArgument(
+                f"tensor {name} at {metadata.num_images} images holds NaN or an infinity, which would spoil every "
+                "reconstruction: the training has diverged"
+            )
+
+
+def _time(num_images: Any) -> int:
+    try:
+        now = operator.index(num_images)
+    except TypeError as error:
+        raise InvalidArgument(f"num_images {num_images!r} must be a whole number of images") from error
+    if now < 1:
+        raise InvalidArgument(f"num_images {now} must be at least 1: it counts the images seen since training began")
+    return now
+
+
+def _storable(name: str, tensor: Any) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise InvalidArgument(f"{name} is a {type(tensor).__name__} and no tensor; save a state dict, name to tensor")
+    if tensor.dtype not in DTYPE_NAMES:
+        raise InvalidArgument(f"tensor {name} has dtype {tensor.dtype}, which a snapshot file cannot hold")
+    return tensor
+
+
+def _kind(name: str, tensor: Tensor, metadata: SnapshotMetadata) -> Kind:
+    averaged = name not in metadata.buffers and tensor.is_floating_point()
+    return Kind(tuple(tensor.shape), None if averaged else DTYPE_NAMES[tensor.dtype])
+
+
+def _report_retry(error: Exception, delay_s: float) -> None:
+    _log.warning("a snapshot is tried again in %.1f s: %s", delay_s, error)

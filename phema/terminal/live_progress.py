@@ -1,0 +1,140 @@
+"""Watching work from the terminal: live progress, and a Ctrl-C that leaves the work alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from phema.client.client import Client
+from phema.client.response_models import Evaluation, Job, Metrics, Reconstruction, Run
+from phema.errors import JobFailed
+from phema.terminal.screen import Bar, Screen, size
+
+
+class Detached(Exception):
+    """The user pressed Ctrl-C while watching; the message says what goes on and how to come back."""
+
+
+@contextmanager
+def detachable(sentence: str) -> Iterator[None]:
+    """Turn Ctrl-C inside the block into Detached with this sentence."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Detached(sentence) from None
+
+
+def follow_run(client: Client, screen: Screen, run: str) -> Run:
+    """Show a run's images, images/s, loss and ETA until it ends. Raises JobFailed unless it succeeds."""
+    view = _RunView(client, run)
+    way_back = f"detached; {run} goes on training, watch it again with: phema runs watch {run}"
+    with detachable(way_back), screen.bar(f"training {run}") as bar:
+        ended = client.runs.watch(run, lambda state: view.show(bar, state))
+    if ended.state != "succeeded":
+        raise _failure(ended)
+    return ended
+
+
+def follow_job(client: Client, screen: Screen, job: str, title: str, way_back: str) -> Job:
+    """Show one job's progress until it ends. Raises JobFailed unless it succeeds."""
+    sentence = f"detached; {job} goes on, {way_back}"
+    with detachable(sentence), screen.bar(title) as bar:
+        return client.wait(job, on_progress=lambda state: show_job(bar, state))
+
+
+def follow_reconstructions(service: Client, screen: Screen, items: list[Reconstruction]) -> list[Reconstruction]:
+    """Wait with a progress bar until every reconstruction has finished, and return them."""
+    jobs = dict.fromkeys(item.job_id for item in items if not item.done and item.job_id)
+    for job in jobs:
+        count = sum(item.job_id == job for item in items)
+        title = f"reconstructing {count} profiles" if count > 1 else "reconstructing"
+        follow_job(service, screen, job, title, "the same command picks it up again")
+    return [service.reconstruction(item.id) for item in items]
+
+
+def follow_evaluations(
+    client: Client, screen: Screen, evaluations: Sequence[Evaluation], title: str, way_back: str
+) -> list[Evaluation]:
+    """Wait for several evaluations under one bar and return them finished, in order."""
+    jobs = [evaluation.job_id for evaluation in evaluations if not evaluation.done and evaluation.job_id]
+    with detachable(f"detached; the evaluations go on, {way_back}"), screen.bar(title) as bar:
+        view = _ManyView(client, bar, jobs, len(evaluations))
+        for job in jobs:
+            client.wait(job, on_progress=view.show)
+    return [client.evaluation(evaluation.id) for evaluation in evaluations]
+
+
+def download(client: Client, screen: Screen, identity: str, path: Path) -> Path:
+    """Fetch one file under a bar."""
+    way_back = "download stopped; the same command resumes it"
+    with detachable(way_back), screen.bar(f"downloading {path.name or identity}") as bar:
+        return client.download(
+            identity, path, on_progress=lambda done, total: bar.update(done, total, f"{size(done)} of {size(total)}")
+        )
+
+
+def show_job(bar: Bar, job: Job) -> None:
+    if job.state == "queued":
+        bar.update(0, None, f"queued after {job.attempts} attempts" if job.attempts else "queued")
+    else:
+        bar.update(1.0 if job.done else job.progress, 1.0, job.message or job.state)
+
+
+class _ManyView:
+    """One bar over jobs that are waited for one after the other while several run at once."""
+
+    def __init__(self, client: Client, bar: Bar, jobs: Sequence[str], total: int) -> None:
+        self._client = client
+        self._bar = bar
+        self._waiting = set(jobs)
+        self._total = total
+        self._shown = 0.0
+
+    def show(self, job: Job) -> None:
+        if job.done:
+            self._waiting.discard(job.id)
+        running = self._client.jobs.list(job.kind, "running", job.run_id)
+        finished = self._total - len(self._waiting)
+        done = finished + sum(other.progress for other in running if other.id in self._waiting)
+        # One that ended before its turn is seen again when its turn comes; a bar does not go back meanwhile.
+        self._shown = max(self._shown, done)
+        self._bar.update(self._shown, self._total, f"{int(self._shown)} of {self._total}")
+
+
+class _RunView:
+    """Turns a run's states into a bar; reads only the history that is new."""
+
+    def __init__(self, client: Client, run: str) -> None:
+        self._client = client
+        self._run = run
+        self._latest: Metrics | None = None
+
+    def show(self, bar: Bar, run: Run) -> None:
+        if run.state == "queued":
+            bar.update(0, None, "queued")
+            return
+        if run.num_images == 0 and not run.done:
+            bar.update(0, None, "starting the workers")
+            return
+        bar.update(run.num_images, run.total_images, self._detail(run))
+
+    def _detail(self, run: Run) -> str:
+        parts = [f"{run.num_images:,} of {run.total_images:,} images"]
+        if self._latest is None or self._latest.num_images != run.num_images:
+            after = None if self._latest is None else self._latest.num_images
+            news = self._client.runs.metrics(self._run, after=after)
+            self._latest = news[-1] if news else self._latest
+        if self._latest is not None:
+            values = self._latest.values
+            if "images_per_second" in values:
+                parts.append(f"{values['images_per_second']:,.0f} images/s")
+            if "loss" in values:
+                parts.append(f"loss {values['loss']:.3f}")
+        return " · ".join(parts)
+
+
+def _failure(run: Run) -> JobFailed:
+    reason = run.error or (run.job.error if run.job else None)
+    sentence = f"run {run.name} {run.state} at {run.num_images:,} of {run.total_images:,} images"
+    return JobFailed(f"{sentence}: {reason}" if reason else sentence, run.job.id if run.job else run.id, run.state)

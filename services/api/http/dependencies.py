@@ -1,0 +1,35 @@
+"""What endpoints are given: the catalog, the store and the settings of the application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from phema.services.api.health.service import Probes
+from phema.services.api.http.auth import Token
+from phema.shared.catalog import Catalog
+from phema.shared.settings import Settings
+from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.telemetry import Meters
+
+
+@dataclass(frozen=True)
+class Services:
+    """Opened once per process; all are safe to use from many threads."""
+
+    settings: Settings
+    catalog: Catalog
+    store: ObjectStore
+    token: Token
+    meters: Meters
+    probes: Probes
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(_services)]

@@ -1,0 +1,166 @@
+"""One Ray actor and the thread that feeds it, job after job."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from phema.services.phema_worker.actor import start_actor
+from phema.services.phema_worker.attempt import Attempt, Unresponsive
+from phema.services.phema_worker.job_tasks import ImpossibleJob, task_of
+from phema.services.phema_worker.tasks import (
+    CompactTask,
+    Done,
+    Failed,
+    Outcome,
+    ReconstructTask,
+    RetainTask,
+    Stopped,
+    Task,
+)
+from phema.shared.catalog import Catalog, CatalogUnreachable, Job, JobKind, JobState, NotFound
+from phema.shared.settings import Settings
+from phema.shared.telemetry import Meters, log_fields
+from phema.shared.telemetry import metrics as m
+
+log = logging.getLogger(__name__)
+
+KINDS = (JobKind.RECONSTRUCT, JobKind.COMPACT, JobKind.EVALUATE, JobKind.RETAIN)
+_SCARCE_SECONDS = 30.0
+"""An actor that waits longer for its resources is worth a line in the log."""
+
+
+class Slot:
+    """Works until `stopping` is set, then hands back what it holds. `run` belongs to one thread."""
+
+    def __init__(
+        self, owner: str, settings: Settings, catalog: Catalog, meters: Meters, stopping: threading.Event
+    ) -> None:
+        self._owner = owner
+        self._settings = settings
+        self._catalog = catalog
+        self._meters = meters
+        self._stopping = stopping
+        self._actor: Any = None
+        self._unwanted: tuple[tuple[str, ...], dict[str, object]] | None = None
+        """Objects of a job that ended without them, with its ids, until an actor has been told."""
+
+    def run(self) -> None:
+        """Raises what a restart of the process may cure, and nothing for a failed job."""
+        try:
+            while not self._stopping.is_set():
+                try:
+                    busy = self._actor_is_ready() and self._work_once()
+                except CatalogUnreachable as error:
+                    log.warning("%s", error)
+                    busy = False
+                if not busy:
+                    self._stopping.wait(self._settings.poll_seconds)
+        finally:
+            self._drop_actor()
+
+    def _actor_is_ready(self) -> bool:
+        """Start an actor where there is none and wait until it is warm. Jobs are claimed only then: none waits in
+        the hands of a worker that has no room for it."""
+        if self._actor is not None:
+            return True
+        actor = start_actor(self._settings)
+        answer = actor.ready.remote()
+        warned, asked = False, time.monotonic()
+        while not ray.wait([answer], timeout=0.2)[0]:
+            if self._stopping.is_set():
+                ray.kill(actor)
+                return False
+            if not warned and time.monotonic() - asked > _SCARCE_SECONDS:
+                log.warning(
+                    "Ray has had no room for an actor with %g CPUs and %g GPUs for %g s; still waiting",
+                    self._settings.actor_cpus,
+                    self._settings.actor_gpus,
+                    _SCARCE_SECONDS,
+                )
+                warned = True
+        try:
+            log.info("the actor with process id %d is ready on %s", *ray.get(answer))
+        except RayError as error:
+            log.error("an actor did not start: %s", error)
+            return False
+        self._actor = actor
+        return True
+
+    def _drop_actor(self) -> None:
+        if self._actor is not None:
+            ray.kill(self._actor)
+            self._actor = None
+
+    def _work_once(self) -> bool:
+        """One job from claim to end; False when there was none."""
+        if self._unwanted is not None:
+            self._actor.discard.remote(*self._unwanted)
+            self._unwanted = None
+        with self._catalog.transaction() as tx:
+            job = tx.jobs.claim(KINDS, owner=self._owner, lease_seconds=self._settings.lease_seconds)
+        if job is None:
+            return False
+        claimed = time.monotonic()
+        with log_fields(**job.ids):
+            log.info("claimed a job: %s", job.kind)
+            state = self._work(job)
+            seconds = time.monotonic() - claimed
+            log.info("the job is %s", state or "in other hands", extra={"seconds": round(seconds, 3)})
+        if state is not None and state.terminal:
+            self._meters.observe(m.JOB_SECONDS, seconds, kind=str(job.kind), state=str(state))
+        return True
+
+    def _work(self, job: Job) -> JobState | None:
+        attempt = Attempt(job, self._settings, self._catalog, self._stopping)
+        try:
+            with self._catalog.transaction(read_only=True) as tx:
+                task = task_of(tx, job)
+        except (ImpossibleJob, NotFound) as error:
+            return attempt.conclude(self._actor, None, Failed(str(error), retry=False))
+        outcome = self._attend(attempt, task) if task is not None else None
+        if isinstance(outcome, Failed):
+            log.warning("the attempt failed: %s", outcome.error)
+        state = attempt.conclude(self._actor, task, outcome)
+        if task is not None and state is not None and state.terminal and state is not JobState.SUCCEEDED:
+            self._unwanted = (task.keys, job.ids)
+        if state is JobState.SUCCEEDED and isinstance(outcome, Done):
+            self._count(task, outcome)
+        return state
+
+    def _attend(self, attempt: Attempt, task: Task) -> Outcome:
+        try:
+            return attempt.attend(self._actor, task)
+        except Unresponsive:
+            log.warning("the actor did not stop in time and is killed")
+            self._drop_actor()
+            return Stopped()
+        except RayError as error:
+            log.warning("the actor died: %s", error)
+            self._drop_actor()
+            self._meters.add(m.ACTOR_RESTARTS)
+            sentence = f"the process that worked on it died (killed or out of memory: {type(error).__name__})"
+            return Failed(sentence, retry=True)
+
+    def _count(self, task: Task | None, done: Done) -> None:
+        if isinstance(task, RetainTask):
+            self._meters.add(m.SNAPSHOTS_DELETED, len(task.doomed))
+            self._meters.add(m.SNAPSHOT_BYTES_FREED, task.bytes_to_free)
+        elif isinstance(task, CompactTask):
+            self._meters.add(m.BASES)
+            self._meters.add(m.RECONSTRUCTION_BYTES_READ, task.bytes_to_read)
+            self._meters.add(m.RECONSTRUCTION_BYTES_WRITTEN, sum(written.size for written in done.written))
+            self._meters.add(m.RECONSTRUCTION_SECONDS, done.seconds)
+        elif isinstance(task, ReconstructTask):
+            self._meters.add(m.RECONSTRUCTIONS, len(done.written))
+            self._meters.add(m.RECONSTRUCTION_BYTES_READ, task.bytes_to_read)
+            self._meters.add(m.RECONSTRUCTION_BYTES_WRITTEN, sum(written.size for written in done.written))
+            self._meters.add(m.RECONSTRUCTION_SECONDS, done.seconds)
+        else:
+            self._meters.add(m.EVALUATION_SAMPLES, done.num_sampled)
+            self._meters.add(m.EVALUATION_SECONDS, done.seconds)

@@ -1,0 +1,142 @@
+"""Between rows and tasks: what a job asks for, and what its end writes. Every function runs inside a transaction."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from hashlib import sha256
+from importlib.metadata import version
+from typing import Any
+
+from phema.services.phema_worker.compact import compact_task, record_basis
+from phema.services.phema_worker.retain import record_removal, retain_task
+from phema.services.phema_worker.tasks import (
+    CompactTask,
+    Done,
+    EvaluateTask,
+    Output,
+    ReconstructTask,
+    RetainTask,
+    Task,
+    Weights,
+)
+from phema.shared.catalog import Evaluation, Job, JobKind, Reconstruction, Transaction, submission_id
+from phema.shared.snapshots.combining.aligned_inputs import PASS_VERSION
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stores.object_keys import pictures_key, reconstruction_key
+
+_SWEPT_ATTEMPTS = 16
+
+
+class ImpossibleJob(ValueError):
+    """The job cannot be done, now or later; the message is one sentence."""
+
+
+def task_of(tx: Transaction, job: Job) -> Task | None:
+    """What is left to do of a claimed job; None when everything it asks for is finished.
+
+    Raises ImpossibleJob, and NotFound when a row it names is gone.
+    """
+    if job.kind is JobKind.RECONSTRUCT:
+        rows = tx.reconstructions.by_ids(job.payload["reconstruction_ids"])
+        pending = [row for row in rows if row.key is None]
+        return _reconstruct_task(job, pending) if pending else None
+    if job.kind is JobKind.COMPACT:
+        return compact_task(tx, job)
+    if job.kind is JobKind.RETAIN:
+        return retain_task(tx, job)
+    evaluation = tx.evaluations.get(job.payload["evaluation_id"])
+    return _evaluate_task(tx, job, evaluation) if evaluation.figures is None else None
+
+
+def record(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> Job:
+    """Write the results and end the job, all or nothing. Raises LeaseLost when another attempt has taken over."""
+    tx.jobs.assert_fence(job.id, job.fence)
+    result: dict[str, Any] = {}
+    if isinstance(task, CompactTask) and done is not None:
+        result = record_basis(tx, task, done)
+    elif isinstance(task, RetainTask) and done is not None:
+        result = record_removal(tx, job, task, done)
+    elif isinstance(task, ReconstructTask) and done is not None:
+        for output, written in zip(task.outputs, done.written, strict=True):
+            tx.reconstructions.complete(output.result_id, written.key, written.size, written.sha256)
+        result = {"bytes_read": task.bytes_to_read, "seconds": done.seconds}
+    elif isinstance(task, EvaluateTask) and done is not None:
+        tx.evaluations.complete(task.evaluation_id, done.figures, done.written[0].key)
+        result = {"num_sampled": done.num_sampled, "seconds": done.seconds}
+    return tx.jobs.succeed(job.id, job.fence, {**job.payload, **result})
+
+
+def _reconstruct_task(job: Job, rows: list[Reconstruction]) -> ReconstructTask:
+    """One pass for all rows: their snapshots together, with coefficient 0 where a row does without one."""
+    stored = {entry["id"]: StoredSnapshot.of(entry) for row in rows for entry in row.plan["snapshots"]}
+    inputs = sorted(stored.values(), key=lambda s: s.order)
+    outputs = tuple(_output(job, row, inputs) for row in rows)
+    return ReconstructTask(submission_id(job.id, job.fence), tuple(inputs), outputs)
+
+
+def _output(job: Job, row: Reconstruction, inputs: list[StoredSnapshot]) -> Output:
+    """What the row asks for, under a key that says so: every attempt at the job writes the same bytes to it, and goes
+    on with those of the one before. Another job has other keys, so that the end of one takes nothing from it."""
+    plan = row.plan
+    ids = [snapshot["id"] for snapshot in plan["snapshots"]]
+
+    def spread(coefficients: list[float]) -> tuple[float, ...]:
+        by_id = dict(zip(ids, coefficients, strict=True))
+        return tuple(by_id.get(s.id, 0.0) for s in inputs)
+
+    output = Output(
+        result_id=row.id,
+        num_images=row.num_images,
+        key="",
+        coefficients=spread(plan["coefficients"]),
+        dtype=row.dtype,  # type: ignore[arg-type]  # checked when the metadata is built
+        profile=Profile.model_validate(row.profile),
+        lineage=_lineage(plan),
+        tensors=tuple((tensor["pattern"], spread(tensor["coefficients"])) for tensor in plan.get("tensors", ())),
+    )
+    content = [job.id, PASS_VERSION, version("phema"), [(s.id, s.sha256) for s in inputs], asdict(output)]
+    content_hash = sha256(json.dumps(content, sort_keys=True, default=_profile_key).encode()).hexdigest()
+    return replace(output, key=reconstruction_key(row.run_id, row.id, content_hash[:16]))
+
+
+def _lineage(plan: dict[str, Any]) -> dict[str, Any]:
+    """The row's plan as its file tells it: without the keys of objects, which say nothing that hashes do not."""
+    entries = ("id", "num_images", "profile", "sha256", "dtype")
+    snapshots = [{name: s[name] for name in entries if name in s} for s in plan["snapshots"]]
+    return plan | {"snapshots": snapshots}
+
+
+def _profile_key(value: Profile) -> str:
+    return value.key
+
+
+def _evaluate_task(tx: Transaction, job: Job, evaluation: Evaluation) -> EvaluateTask:
+    guided = evaluation.recipe["guidance"] != 1
+    *leftovers, key = [pictures_key(evaluation.id, token) for token in _tokens(job)]
+    return EvaluateTask(
+        token=submission_id(job.id, job.fence),
+        evaluation_id=evaluation.id,
+        weights=_weights(evaluation.reconstruction, "reconstruction"),
+        guide=_weights(tx.reconstructions.get(evaluation.recipe["guide_id"]), "guide") if guided else None,
+        recipe=evaluation.recipe,
+        pictures_key=key,
+        leftovers=tuple(leftovers),
+    )
+
+
+def _weights(row: Reconstruction, role: str) -> Weights:
+    if row.key is None or row.sha256 is None:
+        raise ImpossibleJob(f"{role} {row.id} has no weights yet; evaluate it when it has succeeded")
+    return Weights(row.id, row.key, row.sha256)
+
+
+def _tokens(job: Job) -> list[str]:
+    """The names of the latest earlier attempts and, last, of this one.
+
+    The key of pictures holds the name of the attempt that writes them: none is written twice, and what earlier
+    attempts left behind is known by name. No row names those objects, or the job would have succeeded.
+    """
+    first = max(1, job.fence - _SWEPT_ATTEMPTS)
+    return [submission_id(job.id, fence) for fence in range(first, job.fence + 1)]

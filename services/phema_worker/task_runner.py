@@ -1,0 +1,186 @@
+"""The work itself, inside the actor: objects in, objects and figures out, no catalog."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from importlib.metadata import version
+
+import torch
+from pydantic import ValidationError
+
+from phema.services.phema_worker.evaluate import NotFinite, Scores, evaluate
+from phema.services.phema_worker.retain import delete_objects
+from phema.services.phema_worker.task_progress import Cancelled, Watch
+from phema.services.phema_worker.tasks import (
+    Done,
+    EvaluateTask,
+    Failed,
+    Outcome,
+    Output,
+    ReconstructTask,
+    RetainTask,
+    Stopped,
+    Task,
+    Weights,
+    Written,
+)
+from phema.shared.datasets import DatasetError, HubUnreachable
+from phema.shared.edm2.device import prepare_device
+from phema.shared.edm2.sampling.heun import SamplerError
+from phema.shared.metrics.frechet import FrechetError
+from phema.shared.recipes.run_config import EvaluationRecipe, RunConfig
+from phema.shared.settings import Settings
+from phema.shared.snapshots.combining.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
+from phema.shared.snapshots.errors import CorruptObject, ObjectMissing, SnapshotError
+from phema.shared.snapshots.files.header import is_average
+from phema.shared.snapshots.files.network_loading import LoadedModel, load_model
+from phema.shared.snapshots.files.snapshot_file import SnapshotMetadata, read_header
+from phema.shared.snapshots.stores.store import ObjectInfo
+from phema.shared.wiring import remote_from, store_from
+
+log = logging.getLogger(__name__)
+
+
+class Impossible(ValueError):
+    """The snapshots cannot be combined as asked; the message is one sentence."""
+
+
+_FINAL = (CorruptObject, ObjectMissing, Impossible, NotFinite, SamplerError, FrechetError, DatasetError)
+"""What another attempt would meet again: the fault lies in what was asked or in what is stored."""
+
+
+class Workbench:
+    """What stays warm between tasks: torch, its threads, the connection to the store."""
+
+    def __init__(self, settings: Settings) -> None:
+        torch.set_num_threads(max(1, int(settings.actor_cpus)))
+        self.device = torch.device("cuda" if settings.actor_gpus and torch.cuda.is_available() else "cpu")
+        prepare_device(self.device)
+        self._store = store_from(settings)
+        self._remote = remote_from(settings)
+        self._memory_bytes = settings.reconstruct_memory_bytes
+
+    def do(self, task: Task, watch: Watch) -> Outcome:
+        """Do a task, or say in one sentence why not. Then nothing is left of it but what the next attempt continues."""
+        start = time.perf_counter()
+        try:
+            if isinstance(task, RetainTask):
+                delete_objects(self._store, task, watch)
+                return Done((), {}, 0, time.perf_counter() - start)
+            if isinstance(task, ReconstructTask):
+                return Done(self._reconstruct(task, watch), {}, 0, time.perf_counter() - start)
+            self.discard(task.leftovers)
+            scores = self._evaluate(task, watch)
+            written = _written(self._store.put(task.pictures_key, scores.png))
+            return Done((written,), scores.figures, scores.num_sampled, time.perf_counter() - start)
+        except (Cancelled, ReconstructionCancelled):
+            outcome: Outcome = Stopped()
+        except _FINAL as error:
+            outcome = Failed(str(error), retry=False)
+        except (SnapshotError, HubUnreachable) as error:
+            outcome = Failed(str(error), retry=True)
+        except Exception as error:
+            # A mistake of phema's own or of the machine: the job's attempts bound how often it is repeated.
+            log.exception("the task failed")
+            outcome = Failed(f"unexpected {type(error).__name__}: {error}", retry=True)
+        if not task.continued:  # what attempts share is removed by whoever has the lease, and ends the job
+            self.discard(task.keys)
+        return outcome
+
+    def discard(self, keys: Sequence[str]) -> None:
+        """Remove objects that no row names, finished or not. A store that is away keeps them: they cost room alone."""
+        for key in keys:
+            try:
+                self._store.delete(key)
+                self._store.forget(key)
+            except SnapshotError as error:
+                log.warning("an object that no row names was left behind: %s", error, extra={"key": key})
+                return
+
+    def _reconstruct(self, task: ReconstructTask, watch: Watch) -> tuple[Written, ...]:
+        watch.message = f"reading {len(task.inputs)} snapshots"
+        latest = task.inputs[-1]
+        header = read_header(self._store, latest.key, size=latest.size)
+        source = header.metadata
+        if source is None:
+            raise CorruptObject(f"object {latest.key} is a safetensors file without phema's metadata")
+        names = [e.name for e in header.tensors if is_average(e.name, e.dtype, source.buffers)]
+        outputs = [
+            OutputSpec(o.key, o.coefficients, _metadata(source, o), o.dtype, _of_tensors(o, names))
+            for o in task.outputs
+        ]
+        try:
+            written = reconstruct(
+                self._store,
+                task.inputs,
+                outputs,
+                memory_bytes=self._memory_bytes,
+                progress=watch.at,
+                cancelled=lambda: watch.stopped,
+                resume=True,
+            )
+        except ValueError as error:
+            raise Impossible(str(error)) from error
+        return tuple(map(_written, written))
+
+    def _evaluate(self, task: EvaluateTask, watch: Watch) -> Scores:
+        watch.message = "reading weights"
+        model = self._load(task.weights)
+        watch.check()
+        guide = self._load(task.guide).denoiser if task.guide is not None else None
+        recipe = EvaluationRecipe.model_validate(task.recipe)
+        scores = evaluate(model.denoiser, guide, _config(model, task.weights.key), recipe, watch, self._remote)
+        watch.check()
+        return scores
+
+    def _load(self, weights: Weights) -> LoadedModel:
+        data = self._store.get(weights.key)
+        if hashlib.sha256(data).hexdigest() != weights.sha256:
+            raise CorruptObject(f"object {weights.key} in {self._store.url} is not what was written: its hash differs")
+        model = load_model(data)
+        model.denoiser.to(self.device)
+        if self.device.type == "cuda":  # CPUs compute in float32, GPUs as the run did
+            model.denoiser.precision = _config(model, weights.key).precision
+        return model
+
+
+def _config(model: LoadedModel, key: str) -> RunConfig:
+    try:
+        return RunConfig.model_validate(model.metadata.config)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(map(str, problem["loc"]))
+        raise CorruptObject(f"object {key} holds no valid configuration: {field}: {problem['msg']}") from error
+
+
+def _of_tensors(output: Output, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """Coefficients of the tensors that have their own, by name."""
+    found = {}
+    for name in names:
+        own = (coefficients for pattern, coefficients in output.tensors if fnmatchcase(name, pattern))
+        if (chosen := next(own, None)) is not None:
+            found[name] = chosen
+    return found
+
+
+def _metadata(source: SnapshotMetadata, output: Output) -> SnapshotMetadata:
+    """What is made of snapshots describes the same run as they do, and says what it was made of."""
+    fields = source.model_dump() | {
+        "kind": "basis" if output.profile.kind == "basis" else "reconstruction",
+        "num_images": output.num_images,
+        "profile": output.profile,
+        "dtype": output.dtype,
+        "code_version": version("phema"),
+        "lineage": output.lineage,
+    }
+    return SnapshotMetadata.model_validate(fields)
+
+
+def _written(info: ObjectInfo) -> Written:
+    if info.sha256 is None:
+        raise CorruptObject(f"object {info.key} was stored without its hash")
+    return Written(info.key, info.size, info.sha256)

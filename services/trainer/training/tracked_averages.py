@@ -1,0 +1,26 @@
+"""The averages that a run keeps, as its snapshots and their rows name them."""
+
+from __future__ import annotations
+
+from phema.shared.catalog import Snapshot
+from phema.shared.recipes.run_config import RunConfig
+from phema.shared.snapshots.profile import Profile
+
+
+def tracked_profiles(config: RunConfig) -> tuple[Profile, ...]:
+    """The power functions in the order of `ema_sigma_rels`, then the traditional EMA where one is kept."""
+    profiles = [Profile.power(width) for width in config.ema_sigma_rels]
+    if config.ema_half_life_images is not None:
+        profiles.append(
+            Profile(
+                kind="exponential",
+                half_life_images=config.ema_half_life_images,
+                rampup_ratio=config.ema_rampup_ratio,
+            )
+        )
+    return tuple(profiles)
+
+
+def profile_of(row: Snapshot) -> Profile:
+    """The profile of a registered snapshot."""
+    return Profile.model_validate(row.profile)

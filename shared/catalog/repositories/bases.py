@@ -1,0 +1,58 @@
+"""Bases: a few vectors that stand for all snapshots of a run up to a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+
+from phema.shared.catalog.content_keys import content_key as key_of
+from phema.shared.catalog.models import Basis
+from phema.shared.catalog.repositories.results import ResultRepository
+
+
+class BasisRepository(ResultRepository[Basis]):
+    _model = Basis
+    _what = "basis"
+    _prefix = "basis"
+    _result = "vectors"
+
+    def find_or_create(
+        self,
+        *,
+        run_id: str,
+        num_images: int,
+        sigma_rel_min: float,
+        sigma_rel_max: float,
+        tolerance: float,
+        plan: dict[str, Any],
+        content_key: str | None = None,
+    ) -> tuple[Basis, bool]:
+        """The row that answers this question, and whether it needs a job: it is new, or its last one gave nothing.
+
+        The run stays locked until the transaction ends: enqueue and `assign` in this same transaction. The key
+        defaults to run, time, range, tolerance and the contents of the snapshots used.
+        """
+        question = {
+            "num_images": num_images,
+            "sigma_rel_min": sigma_rel_min,
+            "sigma_rel_max": sigma_rel_max,
+            "tolerance": tolerance,
+        }
+        if content_key is None:
+            snapshots = [snapshot["sha256"] for snapshot in plan["snapshots"]]
+            content_key = key_of("basis", {"run_id": run_id, **question, "snapshots": snapshots})
+        return self._find_or_create(run_id, content_key, {**question, "plan": plan})
+
+    def finished(self, run_id: str) -> list[Basis]:
+        """Bases of a run whose vectors are in the store, oldest first."""
+        return self._all(select(Basis).where(Basis.run_id == run_id, Basis.vectors.is_not(None)).order_by(Basis.seq))
+
+    def times(self, run_id: str) -> set[int]:
+        """Those of `num_images` that have a finished basis."""
+        query = select(Basis.num_images).where(Basis.run_id == run_id, Basis.vectors.is_not(None))
+        return set(self._session.scalars(query))
+
+    def complete(self, basis_id: str, vectors: list[dict[str, Any]]) -> Basis:
+        """Register the finished vectors (of each its key, size and sha256); a row that has some keeps them."""
+        return self._complete(basis_id, {"vectors": vectors})

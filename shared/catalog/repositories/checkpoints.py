@@ -1,0 +1,39 @@
+"""Checkpoints: what a run resumes from."""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, select
+
+from phema.shared.catalog.column_types import new_id
+from phema.shared.catalog.models import Checkpoint
+from phema.shared.catalog.repositories.repository import Repository, Rows
+
+
+class CheckpointRepository(Repository):
+    def add(self, *, run_id: str, num_images: int, key: str, size: int, sha256: str) -> tuple[Checkpoint, bool]:
+        """The row of this time, and whether it is new."""
+        values = {
+            "id": new_id("ckpt"),
+            "run_id": run_id,
+            "num_images": num_images,
+            "key": key,
+            "size": size,
+            "sha256": sha256,
+        }
+        created = self._add(Checkpoint, values, ["run_id", "num_images"])
+        query = select(Checkpoint).where(Checkpoint.run_id == run_id, Checkpoint.num_images == num_images)
+        return self._all(query)[0], created
+
+    def latest(self, run_id: str) -> Checkpoint | None:
+        return self._first(select(Checkpoint).where(Checkpoint.run_id == run_id).order_by(Checkpoint.num_images.desc()))
+
+    def beyond(self, run_id: str, keep: int) -> Rows[Checkpoint]:
+        """All but the `keep` latest, oldest first. Delete the row, commit, then the object: never the other way."""
+        query = select(Checkpoint).where(Checkpoint.run_id == run_id).order_by(Checkpoint.num_images.desc())
+        return self._all(query)[keep:][::-1]
+
+    def delete(self, checkpoint_id: str) -> None:
+        """Deleting twice is harmless."""
+        self._session.execute(
+            delete(Checkpoint).where(Checkpoint.id == checkpoint_id).execution_options(synchronize_session=False)
+        )

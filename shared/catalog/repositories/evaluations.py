@@ -1,0 +1,32 @@
+"""Evaluations: figures and pictures of reconstructions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from phema.shared.catalog.content_keys import content_key as key_of
+from phema.shared.catalog.models import Evaluation
+from phema.shared.catalog.repositories.results import ResultRepository
+
+
+class EvaluationRepository(ResultRepository[Evaluation]):
+    _model = Evaluation
+    _what = "evaluation"
+    _prefix = "eval"
+    _result = "figures"
+
+    def find_or_create(
+        self, *, run_id: str, reconstruction_id: str, recipe: dict[str, Any], content_key: str | None = None
+    ) -> tuple[Evaluation, bool]:
+        """The row that answers this question, and whether it needs a job: it is new, or its last one gave nothing.
+
+        The run stays locked until the transaction ends: enqueue and `assign` in this same transaction. The key
+        defaults to the reconstruction and the recipe.
+        """
+        if content_key is None:
+            content_key = key_of("evaluation", {"reconstruction_id": reconstruction_id, "recipe": recipe})
+        return self._find_or_create(run_id, content_key, {"reconstruction_id": reconstruction_id, "recipe": recipe})
+
+    def complete(self, evaluation_id: str, figures: dict[str, float], pictures_key: str | None = None) -> Evaluation:
+        """Register the finished figures; a row that has some keeps them."""
+        return self._complete(evaluation_id, {"figures": figures, "pictures_key": pictures_key})

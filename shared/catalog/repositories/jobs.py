@@ -1,0 +1,142 @@
+"""The queue as askers see it: enqueue, cancel, look. What workers do is in `leases`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from phema.shared.catalog.clock import database_now
+from phema.shared.catalog.column_types import new_id
+from phema.shared.catalog.errors import NotFound
+from phema.shared.catalog.models import LIVE_CONTENT, PRIORITY, Attempt, AttemptOutcome, Job, JobKind, JobState
+from phema.shared.catalog.pagination import Page
+from phema.shared.catalog.repositories.leases import LeaseRepository
+from phema.shared.catalog.repositories.repository import FRESH, Rows
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    """The queue at a glance, for metrics."""
+
+    counts: list[tuple[JobKind, JobState, int]]
+    """Only those that are not zero."""
+    oldest_queued_seconds: dict[JobKind, float]
+    """Age of the oldest queued job, of kinds that have one."""
+    attempts: list[tuple[JobKind, AttemptOutcome, int]]
+    """Attempts that have ended, by their job's kind; only those that are not zero."""
+
+
+class JobRepository(LeaseRepository):
+    """Jobs: asked for, worked on (see `LeaseRepository`), looked at. They are never deleted."""
+
+    def __init__(self, session: Session, request_id: str | None = None) -> None:
+        super().__init__(session)
+        self._request_id = request_id
+
+    def enqueue(
+        self,
+        kind: JobKind,
+        *,
+        payload: dict[str, Any],
+        content_key: str,
+        run_id: str | None = None,
+        max_attempts: int = 5,
+        priority: int | None = None,
+        job_id: str | None = None,
+    ) -> tuple[Job, bool]:
+        """The job that answers this question, and whether it is new: a queued, running or succeeded one is reused."""
+        values = {
+            "kind": kind,
+            "payload": payload,
+            "content_key": content_key,
+            "run_id": run_id,
+            "request_id": self._request_id,
+            "max_attempts": max_attempts,
+            "priority": PRIORITY[kind] if priority is None else priority,
+        }
+        while True:
+            new = job_id or new_id("job")
+            if self._add(Job, {"id": new, **values}, ["content_key"], LIVE_CONTENT):
+                return self.get(new), True
+            live = select(Job).where(
+                Job.content_key == content_key,
+                Job.state.in_([JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED]),
+            )
+            existing = self._first(live)
+            if existing is not None:
+                return existing, False
+            # The job in our way failed or was cancelled between the two statements: ask again.
+
+    def get(self, job_id: str) -> Job:
+        """`NotFound` when there is no such job."""
+        return self._one(select(Job).where(Job.id == job_id), "job", job_id)
+
+    def list(
+        self,
+        *,
+        kind: JobKind | None = None,
+        state: JobState | None = None,
+        run_id: str | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Page[Job]:
+        """Newest first."""
+        query = select(Job)
+        if kind is not None:
+            query = query.where(Job.kind == kind)
+        if state is not None:
+            query = query.where(Job.state == state)
+        if run_id is not None:
+            query = query.where(Job.run_id == run_id)
+        return self._newest_first(query, Job.seq, after, limit)
+
+    def running(self, kind: JobKind) -> Rows[Job]:
+        """In order of insertion."""
+        return self._all(select(Job).where(Job.kind == kind, Job.state == JobState.RUNNING).order_by(Job.seq))
+
+    def attempts(self, job_id: str) -> Rows[Attempt]:
+        """First to last."""
+        return self._all(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number))
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Cancel a queued job at once, ask the holder of a running one to stop, leave a finished one as it is.
+
+        An external run's job has no holder: it is cancelled at once as well.
+        """
+        query = select(Job, database_now()).where(Job.id == job_id).with_for_update()
+        row = self._session.execute(query, execution_options=FRESH).one_or_none()
+        if row is None:
+            raise NotFound("job", job_id)
+        job, now = row[0], row[1]
+        if job.state is JobState.QUEUED:
+            job.state = JobState.CANCELLED
+            job.cancel_requested = True
+            job.finished_at = now
+        elif job.state is JobState.RUNNING:
+            job.cancel_requested = True
+            if job.kind is JobKind.EXTERNAL:
+                self._end(job, now, JobState.CANCELLED, AttemptOutcome.CANCELLED)
+        self._session.flush()
+        return job
+
+    def stats(self) -> QueueStats:
+        counts = self._session.execute(select(Job.kind, Job.state, func.count()).group_by(Job.kind, Job.state)).all()
+        oldest = self._session.execute(
+            select(Job.kind, database_now() - func.min(Job.created_at))
+            .where(Job.state == JobState.QUEUED)
+            .group_by(Job.kind)
+        ).all()
+        attempts = self._session.execute(
+            select(Job.kind, Attempt.outcome, func.count())
+            .join(Job, Attempt.job_id == Job.id)
+            .where(Attempt.outcome.is_not(None))
+            .group_by(Job.kind, Attempt.outcome)
+        ).all()
+        return QueueStats(
+            counts=[(kind, state, count) for kind, state, count in counts],
+            oldest_queued_seconds={kind: max(float(age), 0.0) for kind, age in oldest},
+            attempts=[(kind, outcome, count) for kind, outcome, count in attempts if outcome is not None],
+        )

@@ -1,0 +1,68 @@
+"""What all repositories share: one session, rows read fresh, and inserts that lose races quietly."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sqlalchemy import Insert, Select, inspect, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from phema.shared.catalog.errors import NotFound
+from phema.shared.catalog.models import Base
+from phema.shared.catalog.pagination import Page, cut, decode_cursor, encode_cursor
+
+M = TypeVar("M", bound=Base)
+Item = TypeVar("Item")
+Rows = list[Item]
+"""`list` for repositories whose method `list` hides that name."""
+FRESH = {"populate_existing": True}
+"""Rows may have been changed by statements since the session saw them."""
+
+
+class Repository:
+    """SQL of one table, within one transaction. Repositories never commit."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def _postgresql(self) -> bool:
+        return self._session.get_bind().dialect.name == "postgresql"
+
+    def _all(self, query: Select[M]) -> list[M]:
+        return list(self._session.scalars(query, execution_options=FRESH).unique())
+
+    def _first(self, query: Select[M]) -> M | None:
+        return self._session.scalars(query.limit(1), execution_options=FRESH).unique().first()
+
+    def _one(self, query: Select[M], what: str, key: str) -> M:
+        """The row, or `NotFound`."""
+        # PostgreSQL cannot even be asked about a text with NUL, which a URL may hold.
+        row = None if "\x00" in key else self._first(query)
+        if row is None:
+            raise NotFound(what, key)
+        return row
+
+    def _insert(self, model: type[M]) -> postgresql.Insert | sqlite.Insert:
+        """An INSERT that can say ON CONFLICT, which both databases spell alike."""
+        return postgresql.insert(model) if self._postgresql else sqlite.insert(model)
+
+    def _add(self, model: type[M], values: dict[str, Any], unique: list[str], where: str | None = None) -> bool:
+        """Insert a row unless another has the same `unique` columns: False, once that other row is committed."""
+        statement: Insert = (
+            self._insert(model)
+            .values(**values)
+            .on_conflict_do_nothing(index_elements=unique, index_where=None if where is None else text(where))
+            .returning(*inspect(model).primary_key)
+        )
+        return self._session.execute(statement).first() is not None
+
+    def _newest_first(
+        self, query: Select[M], seq: InstrumentedAttribute[int], after: str | None, limit: int
+    ) -> Page[M]:
+        """A page in descending order of insertion: rows that appear meanwhile come before the first page."""
+        if after is not None:
+            query = query.where(seq < decode_cursor(after, int)[0])
+        rows = self._all(query.order_by(seq.desc()).limit(limit + 1))
+        return cut(rows, limit, lambda row: encode_cursor(getattr(row, seq.key)))

@@ -1,0 +1,174 @@
+"""Which files of a folder or zip are pictures, and their labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phema.shared.datasets.errors import DatasetError
+from phema.shared.datasets.files.files import Files, unreadable
+
+LABELS_FILE = "dataset.json"
+PICTURES = (".png", ".jpg", ".jpeg")
+ARRAYS = (".npy",)
+_REFUSED = (".avif", ".bmp", ".gif", ".npz", ".ppm", ".tif", ".tiff", ".webp")
+"""Pictures of other kinds: to pass over them in silence would halve somebody's dataset."""
+MAX_LABEL = 2**20
+HASHED = 16
+"""Files whose bytes are part of the fingerprint where nothing else tells their content."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """The pictures among some files, in the order of their names."""
+
+    files: Files
+    positions: NDArray[np.int64]
+    """Their positions among the files, [N]."""
+    labels: NDArray[np.int64]
+    """[N]; zeros where there are none."""
+    num_classes: int
+    """1 + the largest label; 0 for a dataset without labels."""
+    classes: tuple[str, ...] = ()
+    """Names of the class folders by label, where labels come from them."""
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def name(self, picture: int) -> str:
+        return self.files.names[int(self.positions[picture])]
+
+    @property
+    def is_arrays(self) -> bool:
+        return self.name(0).lower().endswith(ARRAYS)
+
+    def spread(self, most: int) -> list[int]:
+        """Up to `most` pictures, evenly spread, the first and the last among them."""
+        chosen = np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(np.int64)
+        return [int(picture) for picture in np.unique(chosen)]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over name, size, CRC where a zip records one, and label of every picture.
+
+        Without CRCs, over the bytes of up to 16 of them, too: latents are all of one size. Reads those; raises
+        DatasetError.
+        """
+        if self.files.stamps_content:
+            digest = hashlib.sha256(b"phema dataset 1\n")
+        else:
+            digest = hashlib.sha256(b"phema dataset 2\n")
+            for picture in self.spread(HASHED):
+                digest.update(hashlib.sha256(self.files.read(int(self.positions[picture]))).digest())
+        for position, label in zip(self.positions.tolist(), self.labels.tolist(), strict=True):
+            shown = label if self.num_classes else "-"
+            digest.update(f"{self.files.names[position]}\0{self.files.stamp(position)}\0{shown}\n".encode())
+        return digest.hexdigest()
+
+
+def index(files: Files) -> Index:
+    """Pictures and labels: those of dataset.json at the top, else folders as classes, else none.
+
+    Raises DatasetError when there are no pictures, PNG/JPEG and NPY are mixed, or labels are missing or not valid.
+    """
+    positions = np.array([i for i, name in enumerate(files.names) if _is_picture(files, name)], np.int64)
+    if not len(positions):
+        allowed = ", ".join(PICTURES + ARRAYS)
+        raise DatasetError(f"dataset {files.where} holds no pictures: no file ends in one of {allowed}")
+    names = [files.names[i] for i in positions]
+    arrays = [name.lower().endswith(ARRAYS) for name in names]
+    if any(arrays) and not all(arrays):
+        picture, latents = names[arrays.index(False)], names[arrays.index(True)]
+        raise DatasetError(f"dataset {files.where} mixes pictures ({picture}) and arrays ({latents}); use one kind")
+    if LABELS_FILE in files.names:
+        listed = _listed(files, names)
+        return (
+            _unlabelled(files, positions) if listed is None else Index(files, positions, listed, int(listed.max()) + 1)
+        )
+    misplaced = next((name for name in files.names if name.endswith(f"/{LABELS_FILE}")), None)
+    if misplaced is not None:
+        raise DatasetError(f"{misplaced} in dataset {files.where} must lie at the top, beside the folders it names")
+    folders = _class_folders(files, names)
+    if folders is None:
+        return _unlabelled(files, positions)
+    numbered = all(name.isascii() and name.isdecimal() for name in folders)
+    classes = sorted(set(folders), key=lambda name: (int(name) if numbered else 0, name))
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels = np.array([label_of[folder] for folder in folders], np.int64)
+    return Index(files, positions, labels, len(classes), tuple(classes))
+
+
+def labels_document(names: Sequence[str], labels: Sequence[int] | None) -> bytes:
+    """The bytes of dataset.json for pictures of those names."""
+    listed = None if labels is None else [[name, label] for name, label in zip(names, labels, strict=True)]
+    return json.dumps({"labels": listed}).encode()
+
+
+def _is_picture(files: Files, name: str) -> bool:
+    lower = name.lower()
+    if lower.endswith(_REFUSED):
+        raise DatasetError(f"{name} in dataset {files.where} is of no kind that is read; use PNG, JPEG or NPY")
+    return lower.endswith(PICTURES + ARRAYS)
+
+
+def _unlabelled(files: Files, positions: NDArray[np.int64]) -> Index:
+    return Index(files, positions, np.zeros(len(positions), np.int64), 0)
+
+
+def _class_folders(files: Files, names: Sequence[str]) -> list[str] | None:
+    """The folder of each picture below what all share, or None when all lie in one place without folders."""
+    parts = [name.split("/") for name in names]
+    top = {path[0] for path in parts}
+    if len(top) == 1 and all(len(path) > 2 for path in parts):  # a zip of one folder that holds the class folders
+        parts = [path[1:] for path in parts]
+    bare = [name for name, path in zip(names, parts, strict=True) if len(path) == 1]
+    if len(bare) == len(names):
+        return None
+    if bare:
+        raise DatasetError(
+            f"{bare[0]} in dataset {files.where} has no label: it lies beside the class folders, in none of them"
+        )
+    return [path[0] for path in parts]
+
+
+def _listed(files: Files, names: Sequence[str]) -> NDArray[np.int64] | None:
+    """Labels as dataset.json gives them, in the order of `names`; None when it says that there are none."""
+    where = f"{LABELS_FILE} in dataset {files.where}"
+    position = files.names.index(LABELS_FILE)
+    try:
+        document: Any = json.loads(files.read(position))
+    except (ValueError, RecursionError) as error:
+        raise unreadable(files, position, f"it is no valid JSON ({error})") from error
+    if not isinstance(document, dict) or "labels" not in document:
+        raise DatasetError(f'{where} must be an object with "labels", a list of [name, label], or null for none')
+    if document["labels"] is None:
+        return None
+    if not isinstance(document["labels"], list):
+        raise DatasetError(f'"labels" of {where} must be a list of [name, label], or null for none')
+    label_of: dict[str, int] = {}
+    for entry in document["labels"]:
+        match entry:
+            case [str(name), int(label)] if not isinstance(label, bool):
+                if not 0 <= label < MAX_LABEL:
+                    raise DatasetError(
+                        f"the label of {name} in {where} is {label}; it must be from 0 to {MAX_LABEL - 1}"
+                    )
+                if name in label_of:
+                    raise DatasetError(f"{where} names {name} twice")
+                label_of[name] = label
+            case _:
+                raise DatasetError(f"{where} lists {json.dumps(entry)[:100]}, which is no [name, label]")
+    missing = next((name for name in names if name not in label_of), None)
+    if missing is not None:
+        raise DatasetError(f"{missing} in dataset {files.where} has no label: {LABELS_FILE} does not name it")
+    if len(label_of) > len(names):
+        absent = min(label_of.keys() - set(names))
+        raise DatasetError(f"{where} names {absent}, which is not there")
+    return np.array([label_of[name] for name in names], np.int64)

@@ -1,0 +1,121 @@
+"""Pictures that stay where they are until a batch asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phema.shared.datasets.dataset_checks import DatasetFacts
+from phema.shared.datasets.decoding import Form, Unreadable, decode, form_of, latent_to_network, pixels_to_network
+from phema.shared.datasets.files.file_index import Index, index
+from phema.shared.datasets.files.files import Files, unreadable
+from phema.shared.datasets.pictures import Dataset, Images, Integers
+
+T = TypeVar("T")
+
+KEPT_BYTES = 2**28
+"""A dataset whose decoded pictures take less stays in memory as it is read."""
+PROBES = 256
+"""Pictures that are decoded before a run starts, spread over the dataset."""
+_SPLIT_SEED = 0
+
+
+class Shelf:
+    """All pictures of a folder or zip, decoded one by one. Thread-safe."""
+
+    def __init__(self, files: Files) -> None:
+        """Lists the files, finds the labels and reads the first picture. Raises DatasetError."""
+        self.index: Index = index(files)
+        self.files = files
+        self.is_array = self.index.is_arrays
+        self.form: Form = self._checked(0, lambda data: form_of(data, is_array=self.is_array))
+        keep = self.form.stored_bytes * len(self.index) <= KEPT_BYTES
+        self._kept: dict[int, NDArray[Any]] | None = {} if keep else None
+        self._pool = (
+            ThreadPoolExecutor(files.reads_in_flight, thread_name_prefix="pictures")
+            if files.reads_in_flight > 1
+            else None
+        )
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def stored(self, picture: int) -> NDArray[Any]:
+        """Of RGB and grey uint8 [C, H, W], of latents float32 [8, h, w]. Raises DatasetError."""
+        if self._kept is not None and picture in self._kept:
+            return self._kept[picture]
+        array: NDArray[Any] = self._checked(picture, lambda data: decode(data, self.form, is_array=self.is_array))
+        if self._kept is not None:
+            self._kept[picture] = array
+        return array
+
+    def each(self, pictures: Sequence[int]) -> Iterable[NDArray[Any]]:
+        """`stored` of each, in order; read at the same time where reading waits for a network."""
+        return map(self.stored, pictures) if self._pool is None else self._pool.map(self.stored, pictures)
+
+    def pictures_per_class(self) -> list[int]:
+        """By label; empty without labels."""
+        counts: list[int] = np.bincount(self.index.labels, minlength=self.index.num_classes).tolist()
+        return counts if self.index.num_classes else []
+
+    def verify(self, most: int = PROBES) -> None:
+        """Decode up to `most` pictures, spread evenly. Raises DatasetError on the first that is broken."""
+        for _ in self.each(self.index.spread(most)):
+            pass
+
+    def _checked(self, picture: int, read: Callable[[bytes], T]) -> T:
+        position = int(self.index.positions[picture])
+        try:
+            return read(self.files.read(position))
+        except Unreadable as error:
+            raise unreadable(self.files, position, str(error)) from error
+
+
+class StoredPictures:
+    """Some pictures of a shelf, by number."""
+
+    def __init__(self, shelf: Shelf, chosen: Integers) -> None:
+        self._shelf, self._chosen = shelf, chosen
+        self.labels: Integers = shelf.index.labels[chosen]
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def batch(self, indices: Integers, seeds: Integers | None = None) -> tuple[Images, Integers]:
+        form, arrays = self._shelf.form, self._shelf.each(self._chosen[indices].tolist())
+        shape = (len(indices), form.channels, form.resolution, form.resolution)
+        if form.encoding == "pictures":
+            pixels = np.empty(shape, np.uint8)
+            for i, array in enumerate(arrays):
+                pixels[i] = array
+            return pixels_to_network(pixels), self.labels[indices]
+        images = np.empty(shape, np.float32)
+        for i, array in enumerate(arrays):
+            images[i] = latent_to_network(array, None if seeds is None else int(seeds[i]))
+        return images, self.labels[indices]
+
+
+def dataset_of(files: Files, name: str, held_out: int) -> Dataset:
+    """The pictures among `files` as a dataset. Raises DatasetError.
+
+    The last `held_out` of one fixed shuffle are kept from training, as with the digits.
+    """
+    shelf = Shelf(files)
+    facts = DatasetFacts(
+        name,
+        num_pictures=len(shelf),
+        resolution=shelf.form.resolution,
+        channels=shelf.form.channels,
+        num_classes=shelf.index.num_classes,
+        encoding=shelf.form.encoding,
+        fingerprint=shelf.index.fingerprint,
+    )
+    facts.check_held_out(held_out)
+    # RandomState's stream is frozen by NumPy's policy; Generator's is not.
+    order = np.random.RandomState(_SPLIT_SEED).permutation(len(shelf)).astype(np.int64)
+    split = len(shelf) - held_out
+    return Dataset(facts, StoredPictures(shelf, order[:split]), StoredPictures(shelf, order[split:]), shelf.verify)

@@ -1,0 +1,53 @@
+"""Networks by configuration letter: the one place that knows which modules a letter stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.edm2.networks.configurations import CONFIGURATIONS
+from phema.shared.edm2.networks.configurations import unet as before_g
+from phema.shared.edm2.networks.configurations.parts import Parts
+from phema.shared.edm2.networks.denoiser import Denoiser, Precision
+from phema.shared.edm2.networks.layers import MPConv, MPFourier
+from phema.shared.edm2.networks.unet import UNet
+
+
+def build_denoiser(config: NetworkConfig, *, precision: Precision = "float32") -> Denoiser:
+    """A freshly initialised denoiser, its parameters float32, drawn from torch's global generator.
+
+    `precision` is that of the activations; below float32 it is meant for GPUs.
+    """
+    return _BUILDERS[config.config](config, precision)
+
+
+def _before_g(config: NetworkConfig, precision: Precision, *, parts: Parts) -> Denoiser:
+    unet = before_g.UNet(config, parts)
+    if parts.uncertainty_features is None:
+        return Denoiser(config, unet=unet, forces_weights=parts.forces_weights, precision=precision)
+    return Denoiser(
+        config,
+        unet=unet,
+        logvar_fourier=parts.uncertainty_features(config.logvar_channels),
+        logvar_linear=parts.layer(config.logvar_channels, 1, 0),
+        forces_weights=parts.forces_weights,
+        precision=precision,
+    )
+
+
+def _config_g(config: NetworkConfig, precision: Precision) -> Denoiser:
+    return Denoiser(
+        config,
+        unet=UNet(config),
+        logvar_fourier=MPFourier(config.logvar_channels),
+        logvar_linear=MPConv(config.logvar_channels, 1, kernel=0),
+        forces_weights=True,
+        precision=precision,
+    )
+
+
+_BUILDERS: dict[str, Callable[[NetworkConfig, Precision], Denoiser]] = {
+    **{letter: partial(_before_g, parts=parts) for letter, parts in CONFIGURATIONS.items()},
+    "G": _config_g,
+}

@@ -1,0 +1,153 @@
+"""The parts of configuration A: EDM's variant of the ADM network (Karras et al. 2024, Appendix B.1, Figure 16).
+
+Shape legend: N pictures, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.edm2.networks.configurations.parts import Parts
+from phema.shared.edm2.networks.layers import resample
+from phema.shared.edm2.networks.topology import BlockPlan, Topology, norm_groups
+
+
+class Layer(nn.Module):
+    """Convolution, or linear layer when `kernel` is 0: weights, and biases where wanted, U(+-1 / sqrt(fan-in)).
+
+    Parameters stay in their own precision and act in the input's.
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, bias: bool) -> None:
+        super().__init__()
+        self.padding = kernel // 2
+        shape = (out_channels, in_channels, kernel, kernel) if kernel else (out_channels, in_channels)
+        bound = 1 / math.sqrt(math.prod(shape[1:]))
+        self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, weight, bias) if weight.ndim == 2 else F.conv2d(x, weight, bias, padding=self.padding)
+
+
+def biased_layer(in_channels: int, out_channels: int, kernel: int) -> Layer:
+    return Layer(in_channels, out_channels, kernel, bias=True)
+
+
+def zero_layer(in_channels: int, out_channels: int, kernel: int) -> Layer:
+    """A biased layer whose output is zero at initialisation."""
+    layer = biased_layer(in_channels, out_channels, kernel)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class ClassTable(Layer):
+    """One row of standard normal numbers per class, without bias; its input is one-hot."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
+        super().__init__(in_channels, out_channels, kernel, bias=False)
+        nn.init.normal_(self.weight)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation with a learned scale and bias per channel, statistics in float32 or better."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.groups = norm_groups(channels)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype), eps=1e-5)
+
+
+class PositionalFeatures(nn.Module):
+    """[cos, sin] of a scalar times 10000^(-i / half), i = 0 ... half - 1: [N] to [N, num_channels], an even number."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.pairs = num_channels // 2
+
+    def forward(self, a: Tensor) -> Tensor:
+        exponents = torch.arange(self.pairs, dtype=a.dtype, device=a.device) / -self.pairs
+        angles = torch.outer(a, 10000**exponents)
+        return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def unscaled(label_dim: int) -> float:
+    return 1.0
+
+
+def scale_and_shift(y: Tensor, numbers: Tensor) -> Tensor:
+    """y (1 + scale) + shift, channel by channel: [N, C, H, W] and [N, 2C]."""
+    scale, shift = numbers[:, :, None, None].to(y.dtype).chunk(2, dim=1)
+    return torch.addcmul(shift, y, 1 + scale)
+
+
+def softmax_attention(qkv: Tensor, heads: int) -> Tensor:
+    """Scaled dot-product attention, in float32 whatever the network's precision."""
+    n, triple, h, w = qkv.shape
+    wide = qkv.to(torch.promote_types(qkv.dtype, torch.float32))
+    q, k, v = wide.reshape(n, heads, triple // 3 // heads, 3, h * w).permute(3, 0, 1, 4, 2).unbind(0)
+    y = F.scaled_dot_product_attention(q, k, v)  # [N, heads, HW, C of the head]
+    return y.transpose(2, 3).reshape(n, triple // 3, h, w).to(qkv.dtype)
+
+
+def norm_and_silu(channels: int, parts: Parts) -> nn.Module:
+    return nn.Sequential(parts.norm(channels), nn.SiLU())
+
+
+class Attending(nn.Module):
+    """What the blocks of A to F share: the attention that follows the residual sum."""
+
+    def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, parts: Parts) -> None:
+        super().__init__()
+        self.parts = parts
+        self.num_heads = topology.heads(plan)
+        self.clip_act = config.clip_act
+        if self.num_heads:
+            width = plan.out_channels
+            self.attn_norm = parts.attention_norm(width)
+            self.attn_qkv = parts.layer(width, 3 * width, 1)
+            self.attn_proj = parts.closing_layer(width, width, 1)
+
+    def _finish(self, x: Tensor) -> Tensor:
+        if self.num_heads:
+            x = x + self.attn_proj(self.parts.attend(self.attn_qkv(self.attn_norm(x)), self.num_heads))
+        return x.clamp(-self.clip_act, self.clip_act) if self.parts.clips else x
+
+
+class ResidualBlock(Attending):
+    """Configurations A to E, encoder and decoder alike: normalise, activate, resample, convolve; twice."""
+
+    def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, parts: Parts) -> None:
+        super().__init__(plan, topology, config, parts)
+        self.resampling = plan.resampling
+        self.dropout = config.dropout
+        width = plan.out_channels
+        self.norm_res0 = parts.norm(plan.in_channels)
+        self.conv_res0 = parts.layer(plan.in_channels, width, 3)
+        self.emb_linear = parts.layer(topology.embedding_channels, parts.conditioning.numbers * width, 0)
+        self.norm_res1 = parts.norm(width)
+        self.conv_res1 = parts.closing_layer(width, width, 3)
+        self.conv_skip = parts.layer(plan.in_channels, width, 1) if plan.in_channels != width else None
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        y = self.conv_res0(resample(F.silu(self.norm_res0(x)), self.resampling))
+        y = F.silu(self.parts.conditioning.apply(self.norm_res1(y), self.emb_linear(emb)))
+        y = self.conv_res1(F.dropout(y, self.dropout, self.training))
+        x = resample(x, self.resampling)
+        if self.conv_skip is not None:
+            x = self.conv_skip(x)
+        return self._finish(x + y)

@@ -1,0 +1,107 @@
+"""Reference statistics: moments of training pictures in a feature space, computed once and kept in a file."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from phema.shared.datasets.errors import DatasetError
+from phema.shared.datasets.pictures import Dataset
+from phema.shared.datasets.preparation.dataset_writer import write_file
+from phema.shared.metrics.frechet import FrechetError, Moments
+from phema.shared.metrics.random_features import FEATURE_SPACE, NUM_FEATURES, RandomConvFeatures
+
+_FORMAT = 1
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """`moments` in float64 of the features of the training pictures of the dataset with that fingerprint."""
+
+    feature_space: str
+    moments: Moments
+    fingerprint: str
+    held_out: int
+    """Pictures that were kept out of the moments, as `dataset.held_out` of a run keeps them from training."""
+
+    def of(self, dataset: Dataset) -> bool:
+        """Whether they are what `measure` would find for `dataset`."""
+        wanted = (FEATURE_SPACE, dataset.facts.fingerprint, len(dataset.held_out), len(dataset.train))
+        return (self.feature_space, self.fingerprint, self.held_out, self.moments.count) == wanted
+
+
+def measure(
+    dataset: Dataset,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] = lambda done: None,
+) -> Statistics:
+    """Statistics of all training pictures, read in batches; latents by their means.
+
+    `progress` is told the number of pictures done and may raise to stop. Raises DatasetError.
+    """
+    features = RandomConvFeatures(dataset.channels, dataset.resolution, device)
+    moments = Moments(NUM_FEATURES)
+    for start in range(0, len(dataset.train), _BATCH):
+        progress(start)
+        images, _ = dataset.train.batch(np.arange(start, min(start + _BATCH, len(dataset.train))))
+        moments.add(features(torch.from_numpy(images).to(device)).cpu().numpy())
+    progress(len(dataset.train))
+    return Statistics(FEATURE_SPACE, moments, dataset.facts.fingerprint, len(dataset.held_out))
+
+
+def save(statistics: Statistics, path: Path) -> None:
+    """Write an NPZ file, whole or not at all. Raises DatasetError."""
+    file = io.BytesIO()
+    np.savez(
+        file,
+        format=_FORMAT,
+        feature_space=statistics.feature_space,
+        count=statistics.moments.count,
+        mean=statistics.moments.mean,
+        cov=statistics.moments.cov,
+        fingerprint=statistics.fingerprint,
+        held_out=statistics.held_out,
+    )
+    write_file(path, file.getvalue())
+
+
+def load(path: Path) -> Statistics:
+    """What `save` wrote. Raises DatasetError for anything else; nothing is unpickled."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            if int(found["format"]) != _FORMAT:
+                raise DatasetError(f"statistics {path} have format {found['format']}; this version reads {_FORMAT}")
+            return Statistics(
+                str(found["feature_space"]),
+                Moments.of(int(found["count"]), found["mean"], found["cov"]),
+                str(found["fingerprint"]),
+                int(found["held_out"]),
+            )
+    except DatasetError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, FrechetError) as error:
+        raise DatasetError(f"statistics {path} cannot be read: {error}") from error
+
+
+def beside(path: str) -> Path:
+    """Where the statistics of the folder or zip at `path` are looked for."""
+    return Path(path.rstrip("/") + ".stats.npz")
+
+
+def stored(dataset: Dataset, path: str | None) -> Statistics | None:
+    """The statistics beside the dataset at `path`, when there are any and they are of its training pictures.
+
+    Raises DatasetError when the file there cannot be read.
+    """
+    if path is None or "://" in path or not beside(path).exists():
+        return None
+    found = load(beside(path))
+    return found if found.of(dataset) else None

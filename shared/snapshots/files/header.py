@@ -1,0 +1,190 @@
+"""The header of a snapshot file: safetensors' JSON, with phema's metadata beside the tensors. Torch-free.
+
+The file is 8 bytes of header length (little-endian), the header, then the tensors' bytes without gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from phema.shared.snapshots.errors import CorruptObject
+from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stores.store import ObjectStore
+
+ITEM_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+"""Bytes of one element, by safetensors' name of the dtype."""
+DTYPE_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+"""Dtypes in which averaged tensors may be stored."""
+StoredDtype = Literal["float32", "float16", "bfloat16"]
+MAX_HEADER_BYTES = 10**8
+_FIRST_READ = 2**16
+_METADATA_KEY = "phema"
+
+
+class SnapshotMetadata(BaseModel):
+    """What a snapshot file says of itself. No times and no machine names: equal contents make equal bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    format: Literal[1] = 1
+    kind: Literal["snapshot", "reconstruction", "basis"] = "snapshot"
+    run_id: str
+    num_images: int = Field(ge=1)
+    profile: Profile
+    dtype: StoredDtype
+    """Dtype of the averaged tensors; buffers keep their own."""
+    buffers: tuple[str, ...] = ()
+    """Names of tensors that are no averages (Fourier frequencies): stored exactly, copied by a reconstruction."""
+    code_version: str
+    config_hash: str
+    config: dict[str, Any]
+    """The run's complete configuration (RunConfig as JSON)."""
+    lineage: dict[str, Any] | None = None
+    """Of what was made of snapshots: which, their coefficients and the predicted errors."""
+
+    @model_validator(mode="after")
+    def _lineage_where_due(self) -> Self:
+        if (self.kind == "snapshot") != (self.lineage is None):
+            raise ValueError(f"lineage belongs to what was made of snapshots and only to that, kind is {self.kind!r}")
+        if (self.kind == "basis") != (self.profile.kind == "basis"):
+            raise ValueError(f"a {self.kind} cannot have a profile of kind {self.profile.kind!r}")
+        return self
+
+    def canonical_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of the file; `start` and `end` count bytes from the beginning of the data."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """A snapshot file's metadata (None for a safetensors file that phema did not write), tensors and sizes."""
+
+    metadata: SnapshotMetadata | None
+    tensors: tuple[TensorEntry, ...]
+    """In the order of their bytes, without gaps."""
+    data_start: int
+    """Offset of the first tensor's bytes in the file."""
+
+    @property
+    def size(self) -> int:
+        """Size of the whole file in bytes."""
+        return self.data_start + (self.tensors[-1].end if self.tensors else 0)
+
+
+def arrange(
+    tensors: Iterable[tuple[str, str, tuple[int, ...]]], buffers: Iterable[str] = ()
+) -> tuple[TensorEntry, ...]:
+    """Places for (name, dtype, shape): wide buffers, averages, narrow buffers; within each by width, dtype and name.
+
+    So every tensor is aligned, equal tensors make equal files, and the order does not depend on the averages' dtype.
+    """
+    copied = set(buffers)
+
+    def place(tensor: tuple[str, str, tuple[int, ...]]) -> tuple[int, int, str, str]:
+        name, dtype, _ = tensor
+        rank = 1 if is_average(name, dtype, copied) else 0 if ITEM_BYTES[dtype] >= 4 else 2
+        return rank, -ITEM_BYTES[dtype], dtype, name
+
+    entries, start = [], 0
+    for name, dtype, shape in sorted(tensors, key=place):
+        end = start + math.prod(shape) * ITEM_BYTES[dtype]
+        entries.append(TensorEntry(name, dtype, shape, start, end))
+        start = end
+    return tuple(entries)
+
+
+def is_average(name: str, dtype: str, buffers: Collection[str]) -> bool:
+    """Whether a tensor holds averaged weights, which a reconstruction combines; all others it copies."""
+    return dtype in DTYPE_CODES.values() and name not in buffers
+
+
+def build_header(metadata: SnapshotMetadata | None, tensors: Iterable[TensorEntry]) -> bytes:
+    """The bytes before the first tensor, padded so that the data begins at a multiple of 8."""
+    header: dict[str, Any] = {"__metadata__": {_METADATA_KEY: metadata.canonical_json()}} if metadata else {}
+    for entry in tensors:
+        offsets = [entry.start, entry.end]
+        header[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": offsets}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def parse_header(prefix: bytes | memoryview, size: int, name: str) -> Header:
+    """The header in the first bytes of a file of `size` bytes called `name`.
+
+    Raises CorruptObject unless header and tensors fill the file exactly.
+    """
+    length = header_length(prefix, size, name)
+    try:
+        document = json.loads(bytes(prefix[8 : 8 + length]))
+        raw = document.pop("__metadata__", {})
+        metadata = SnapshotMetadata.model_validate_json(raw[_METADATA_KEY]) if _METADATA_KEY in raw else None
+        tensors = tuple(sorted((_entry(*item) for item in document.items()), key=lambda e: (e.start, e.end)))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise CorruptObject(f"object {name} is not a snapshot file: its header cannot be read ({detail})") from error
+    end = 0
+    for entry in tensors:
+        expected = math.prod(entry.shape) * ITEM_BYTES[entry.dtype]
+        if entry.start != end or entry.end - entry.start != expected:
+            raise CorruptObject(
+                f"object {name} is not a snapshot file: tensor {entry.name} lies at bytes {entry.start} to "
+                f"{entry.end}, {end} to {end + expected} were expected"
+            )
+        end = entry.end
+    header = Header(metadata, tensors, 8 + length)
+    if header.size != size:
+        raise CorruptObject(f"object {name} holds {size} bytes, its header promises {header.size}")
+    return header
+
+
+def header_length(prefix: bytes | memoryview, size: int, name: str) -> int:
+    """Bytes of the JSON after the first 8. Raises CorruptObject when the file is too short for it."""
+    length = int.from_bytes(prefix[:8], "little") if len(prefix) >= 8 else -1
+    if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
+        raise CorruptObject(
+            f"object {name} is not a snapshot file or was cut off: it holds {size} bytes, "
+            f"{8 + length if length >= 0 else 'at least 8'} were expected for its header"
+        )
+    return length
+
+
+def read_header(store: ObjectStore, key: str, *, size: int | None = None) -> Header:
+    """Header of a stored snapshot, without reading its tensors. `size`: what the catalog says the object holds.
+
+    Raises ObjectMissing, or CorruptObject with the object's name and sizes.
+    """
+    info, prefix = store.peek(key, _FIRST_READ)
+    if size is not None and info.size != size:
+        raise CorruptObject(f"object {key} in {store.url} holds {info.size} bytes, {size} were written")
+    needed = 8 + header_length(prefix, info.size, key)
+    if needed > len(prefix):
+        prefix += store.read_range(key, len(prefix), needed - len(prefix))
+    return parse_header(prefix, info.size, key)
+
+
+def _entry(name: str, fields: Mapping[str, Any]) -> TensorEntry:
+    if fields["dtype"] not in ITEM_BYTES:
+        raise ValueError(f"tensor {name} has dtype {fields['dtype']!r}, allowed: {', '.join(ITEM_BYTES)}")
+    shape, (start, end) = tuple(fields["shape"]), fields["data_offsets"]
+    if not all(isinstance(n, int) and n >= 0 for n in (*shape, start, end)):
+        raise ValueError(f"tensor {name} has shape {shape} at {start} to {end}")
+    return TensorEntry(name, fields["dtype"], shape, start, end)

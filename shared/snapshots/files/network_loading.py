@@ -1,0 +1,81 @@
+"""From a snapshot file to the network it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.edm2.networks.denoiser import Denoiser
+from phema.shared.snapshots.errors import CorruptObject
+from phema.shared.snapshots.files.header import SnapshotMetadata, parse_header
+from phema.shared.snapshots.files.snapshot_file import load_tensors, read_path
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A denoiser in evaluation mode, float32 on the CPU, and what its file says of it."""
+
+    denoiser: Denoiser
+    metadata: SnapshotMetadata
+
+
+def load_denoiser(source: Path | str | bytes) -> Denoiser:
+    """The network in a snapshot file, by path or content; see `load_model`."""
+    return load_model(source).denoiser
+
+
+def load_model(source: Path | str | bytes) -> LoadedModel:
+    """The network in a snapshot file, by path or content, with the file's metadata. Nothing is unpickled.
+
+    Raises CorruptObject when the file is truncated, was not written by phema, or does not hold exactly the network
+    that its metadata describes; OSError when it cannot be opened.
+    """
+    name = "in memory" if isinstance(source, bytes) else str(source)
+    metadata = _metadata(source, name)
+    try:
+        config = NetworkConfig.model_validate(metadata.config.get("network"))
+    except ValidationError as error:
+        raise CorruptObject(
+            f"object {name} describes no network phema can build: {_first(error)}; weights of another training loop "
+            "are for that loop's module, read them with safetensors.torch.load_file"
+        ) from error
+    # Initial weights are drawn and thrown away: that must not move the caller's random numbers.
+    with torch.random.fork_rng(devices=[]):
+        denoiser = build_denoiser(config)
+    # They give up their memory first; then the file's tensors become the parameters instead of being copied into them.
+    denoiser.to_empty(device="meta")
+    tensors = load_tensors(source)
+    _check_fit(denoiser, tensors, name)
+    for key, wanted in denoiser.state_dict().items():
+        # Those of a file are a view of it and would change with it.
+        tensors[key] = tensors[key].to(wanted.dtype, copy=not isinstance(source, bytes))
+    denoiser.load_state_dict(tensors, strict=True, assign=True)
+    return LoadedModel(denoiser.eval(), metadata)
+
+
+def _metadata(source: Path | str | bytes, name: str) -> SnapshotMetadata:
+    header = parse_header(source, len(source), name) if isinstance(source, bytes) else read_path(Path(source))
+    if header.metadata is None:
+        raise CorruptObject(f"object {name} is a safetensors file without phema's metadata; it names no network")
+    return header.metadata
+
+
+def _check_fit(denoiser: Denoiser, tensors: dict[str, torch.Tensor], name: str) -> None:
+    wanted = {key: tuple(tensor.shape) for key, tensor in denoiser.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    for key in sorted(wanted.keys() | found.keys()):
+        if wanted.get(key) != found.get(key):
+            raise CorruptObject(
+                f"object {name} does not hold the network its metadata describes: tensor {key} has shape "
+                f"{found.get(key, 'none')}, expected {wanted.get(key, 'none')}"
+            )
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    return f"network.{'.'.join(map(str, problem['loc']))}: {problem['msg']}".replace("network.:", "network:")

@@ -1,0 +1,212 @@
+"""Which time and profile each file of a folder has: by EDM2's published names, a pattern of the user's, or a list.
+
+A name decides nothing silently. EDM2's names are taken for what their publisher documents; any other name means what
+the user's own pattern says of it, and a list in JSON needs no names at all. Torch-free.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from phema.shared.edm2.averaging.weightings import ProfileError
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.planning.profile_weighting import weighting
+from phema.shared.snapshots.profile import Profile
+
+SUFFIXES = (".pkl", ".safetensors", ".pt", ".pth", ".ckpt")
+"""Of files that can be imported."""
+MAX_IMAGES = 2**53 - 1
+_PUBLISHED = re.compile(r"(?P<prefix>.+)-(?P<kimg>[0-9]{7})-(?P<sigma_rel>0\.[0-9]{3})\.pkl")
+_PROFILE_GROUPS = {
+    "sigma_rel": (float, "power"),
+    "gamma": (float, "power"),
+    "half_life_images": (int, "exponential"),
+    "window_images": (int, "uniform"),
+}
+"""Groups of a pattern that name a profile: what their text is read as, and the profile's kind."""
+_TIME_GROUPS = ("num_images", "kimg")
+_LISTED_KINDS = ("power", "exponential", "uniform", "raw", "sampled")
+
+
+@dataclass(frozen=True)
+class ForeignSnapshot:
+    """One file, the images that training had seen, and how its weights average the history."""
+
+    path: Path
+    num_images: int
+    profile: Profile
+
+
+def published_files(folder: Path) -> list[ForeignSnapshot]:
+    """`PREFIX-KIMG-SIGMA_REL.pkl`, all of one prefix: the documented names of EDM2's snapshots.
+
+    `sigma_rel` is the three-decimal value of the name, exactly; the time is the multiple of 1,024 images that has that
+    number of thousands. Other kinds of files are passed over. Raises ForeignFileRefused for a pickle of another name.
+    """
+    found, prefixes = [], {}
+    for path in _files(folder, (".pkl",)):
+        match = _PUBLISHED.fullmatch(path.name)
+        if match is None:
+            raise ForeignFileRefused(
+                str(path),
+                "its name is not PREFIX-KIMG-SIGMA_REL.pkl as EDM2 publishes them; give --pattern or --mapping",
+            )
+        prefixes[match["prefix"]] = path
+        profile = _profile({"kind": "power", "sigma_rel": float(match["sigma_rel"])}, str(path))
+        found.append(ForeignSnapshot(path, _images_of(int(match["kimg"]), str(path)), profile))
+    if len(prefixes) > 1:
+        first, second = sorted(prefixes)[:2]
+        raise ForeignFileRefused(
+            str(folder), f"it holds snapshots of two runs, {first!r} and {second!r}; one is allowed"
+        )
+    return _ordered(found, folder, "files named PREFIX-KIMG-SIGMA_REL.pkl; give --pattern or --mapping for others")
+
+
+def matching_files(folder: Path, pattern: str) -> list[ForeignSnapshot]:
+    """Files whose whole name matches a regular expression with named groups.
+
+    `num_images`, or `kimg` as EDM2 counts, is the time. `sigma_rel`, `gamma`, `half_life_images` or `window_images` is
+    the profile; without any of them the weights are those of the time itself (`raw`). Other files are passed over.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ForeignFileRefused(f"pattern {pattern!r}", f"it is no regular expression ({error})") from error
+    groups = set(compiled.groupindex)
+    times = [group for group in _TIME_GROUPS if group in groups]
+    profiles = [group for group in _PROFILE_GROUPS if group in groups]
+    if len(times) != 1 or len(profiles) > 1 or len(groups) > len(times) + len(profiles):
+        raise ForeignFileRefused(
+            f"pattern {pattern!r}",
+            f"it needs one group (?P<…>…) named {' or '.join(_TIME_GROUPS)}, and at most one of "
+            f"{', '.join(_PROFILE_GROUPS)}",
+        )
+    found = []
+    for path in _files(folder, SUFFIXES):
+        match = compiled.fullmatch(path.name)
+        if match is not None:
+            time = _number(int, match, times[0], path)
+            num_images = time if times == ["num_images"] else _images_of(time, str(path))
+            fields: dict[str, Any] = {"kind": "raw"}
+            for group in profiles:
+                read, kind = _PROFILE_GROUPS[group]
+                fields = {"kind": kind, group: _number(read, match, group, path)}
+            found.append(ForeignSnapshot(path, _checked(num_images, str(path)), _profile(fields, str(path))))
+    return _ordered(found, folder, f"files that the pattern {pattern!r} matches")
+
+
+class _Listed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    file: str = Field(min_length=1)
+    num_images: int = Field(ge=1, le=MAX_IMAGES, strict=True)
+    profile: Profile
+
+
+def listed_files(folder: Path, mapping: Path) -> list[ForeignSnapshot]:
+    """Files of a JSON list `[{"file": …, "num_images": …, "profile": {"kind": "power", "sigma_rel": 0.05}}, …]`.
+
+    File names are relative to the folder. Raises ForeignFileRefused naming the entry that is wrong, and OSError.
+    """
+    try:
+        listed = TypeAdapter(list[_Listed]).validate_json(mapping.read_bytes())
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        raise ForeignFileRefused(str(mapping), f"its entry {place or '(all of it)'}: {message}") from error
+    found = []
+    for index, entry in enumerate(listed):
+        path = folder / entry.file
+        if path.suffix not in SUFFIXES or not path.is_file():
+            kinds = ", ".join(SUFFIXES)
+            raise ForeignFileRefused(str(mapping), f"its entry [{index}].file, {entry.file!r}, is no file of {kinds}")
+        if entry.profile.kind not in _LISTED_KINDS:
+            raise ForeignFileRefused(
+                str(mapping),
+                f"its entry [{index}].profile is of kind {entry.profile.kind!r}; allowed: {', '.join(_LISTED_KINDS)}",
+            )
+        found.append(ForeignSnapshot(path, entry.num_images, entry.profile))
+    return _ordered(found, mapping, "entries")
+
+
+def as_listed(snapshots: Iterable[ForeignSnapshot], folder: Path) -> str:
+    """The list in JSON that `listed_files` reads as these snapshots."""
+    entries = [
+        {
+            "file": str(_named(snapshot.path, folder)),
+            "num_images": snapshot.num_images,
+            "profile": snapshot.profile.model_dump(mode="json"),
+        }
+        for snapshot in snapshots
+    ]
+    return json.dumps(entries, indent=1)
+
+
+def _named(path: Path, folder: Path) -> Path:
+    """As a list may name it: below the folder, or in full."""
+    return path.relative_to(folder) if path.is_relative_to(folder) else path.absolute()
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if not folder.is_dir():
+        raise ForeignFileRefused(str(folder), "it is no folder")
+    return sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
+
+
+def _images_of(kimg: int, name: str) -> int:
+    """The smallest multiple of 1,024 of which `kimg` is the number of thousands."""
+    num_images = -(-1000 * kimg // 1024) * 1024
+    if num_images // 1000 != kimg:
+        raise ForeignFileRefused(name, f"its name says {kimg} thousand images, which no multiple of 1,024 has")
+    return _checked(num_images, name)
+
+
+def _checked(num_images: int, name: str) -> int:
+    if not 1 <= num_images <= MAX_IMAGES:
+        raise ForeignFileRefused(
+            name, f"its name says {num_images} images, at which time there is no average; move it out of the folder"
+        )
+    return num_images
+
+
+def _number(read: Callable[[str], Any], match: re.Match[str], group: str, path: Path) -> Any:
+    try:
+        return read(match[group])
+    except (TypeError, ValueError) as error:
+        raise ForeignFileRefused(str(path), f"{group} in its name is {match[group]!r}, which is no number") from error
+
+
+def _profile(fields: dict[str, Any], name: str) -> Profile:
+    try:
+        return Profile.model_validate(fields)
+    except (ValidationError, ValueError) as error:
+        message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise ForeignFileRefused(name, f"its profile: {message.removeprefix('Value error, ')}") from error
+
+
+def _ordered(found: list[ForeignSnapshot], where: Path, wanted: str) -> list[ForeignSnapshot]:
+    """By time and profile, each of which may stand there once."""
+    if not found:
+        raise ForeignFileRefused(str(where), f"it has no {wanted}")
+    by_key: dict[tuple[int, str], ForeignSnapshot] = {}
+    for snapshot in found:
+        try:
+            weighting(snapshot.profile, snapshot.num_images)
+        except ProfileError as error:
+            raise ForeignFileRefused(str(snapshot.path), f"its profile at {snapshot.num_images:,}: {error}") from error
+        key = (snapshot.num_images, snapshot.profile.key)
+        if key in by_key:
+            raise ForeignFileRefused(
+                str(snapshot.path),
+                f"it has time {snapshot.num_images:,} and profile {snapshot.profile.label} like {by_key[key].path}",
+            )
+        by_key[key] = snapshot
+    return [by_key[key] for key in sorted(by_key)]

@@ -1,0 +1,116 @@
+"""The constructor's arguments in a published pickle, as phema's configuration of the same network. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from phema.shared.edm2.networks.config import NetworkConfig
+from phema.shared.snapshots.foreign.errors import ForeignFileRefused
+from phema.shared.snapshots.foreign.pickle_vocabulary import Module, StoredTensor
+
+_POSITIONS = ("img_resolution", "img_channels", "label_dim", "use_fp16", "sigma_data", "logvar_channels")
+"""Arguments of `Precond` by position."""
+_IGNORED = {"use_fp16"}
+"""In which precision activations are computed is the user's choice when sampling."""
+_LARGEST = {
+    "img_resolution": 2**14,
+    "img_channels": 2**10,
+    "label_dim": 2**24,
+    "model_channels": 2**14,
+    "channel_mult": 2**8,
+    "num_blocks": 2**5,
+    "attn_resolutions": 2**14,
+    "channels_per_head": 2**14,
+    "logvar_channels": 2**14,
+}
+"""Beyond these nobody's network goes; they keep a hostile file from asking for the plan of a huge one."""
+_MAX_ENTRIES = 16
+
+
+def network_config(precond: Module, tensors: Mapping[str, StoredTensor], name: str) -> NetworkConfig:
+    """The configuration that the arguments of `Precond` describe; `name` is what errors call the file.
+
+    Raises ForeignFileRefused for an argument that is unknown, or that phema's networks cannot have.
+    """
+    arguments = _arguments(precond, name)
+    expressible = arguments.keys() & (NetworkConfig.model_fields.keys() - {"config"})
+    unknown = arguments.keys() - expressible - _IGNORED - _fixed(()).keys()
+    if unknown:
+        raise ForeignFileRefused(name, f"its constructor argument {min(unknown)[:50]!r} is unknown to phema")
+    fields = {key: _numbers(key, arguments[key], name) for key in arguments if key in expressible}
+    if "model_channels" not in fields:
+        fields["model_channels"] = _stem_width(fields, tensors, name)
+    try:
+        config = NetworkConfig.model_validate({"config": "G", **fields})
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = "".join(f"{part}: " for part in problem["loc"][:1])
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        raise ForeignFileRefused(name, f"phema has no network like its: {field}{message}") from error
+    for key, allowed in _fixed(config.channel_mult).items():
+        if key in arguments and _plain(arguments[key]) not in allowed:
+            wanted = " or ".join(map(repr, allowed))
+            raise ForeignFileRefused(
+                name, f"its constructor argument {key} is {_short(arguments[key])}; phema's networks have {wanted}"
+            )
+    return config
+
+
+def _fixed(channel_mult: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
+    """Arguments of which phema's networks have one value: the first multiple for noise features, the largest for the
+    embedding, the box filter."""
+    return {
+        "channel_mult_noise": (None, *channel_mult[:1]),
+        "channel_mult_emb": (None, max(channel_mult, default=None)),
+        "resample_filter": ((1, 1),),
+    }
+
+
+def _arguments(precond: Module, name: str) -> dict[str, Any]:
+    positional, named = precond.state.get("_init_args", ()), precond.state.get("_init_kwargs", {})
+    if type(positional) not in (tuple, list) or type(named) is not dict or len(positional) > len(_POSITIONS):
+        raise ForeignFileRefused(name, "its constructor arguments (_init_args, _init_kwargs) are no list and dict")
+    arguments = dict(zip(_POSITIONS, positional, strict=False))
+    if arguments.keys() & named.keys() or not all(type(key) is str for key in named):
+        raise ForeignFileRefused(name, "its constructor arguments give one twice, or one without a name")
+    return {**arguments, **named}
+
+
+def _numbers(key: str, value: Any, name: str) -> Any:
+    value = _plain(value)
+    entries = value if type(value) is tuple else (value,)
+    if len(entries) > _MAX_ENTRIES or not all(type(entry) in (int, float) for entry in entries):
+        raise ForeignFileRefused(name, f"its constructor argument {key} is {_short(value)}; numbers are expected")
+    largest = _LARGEST.get(key, 2**16)
+    if any(entry > largest for entry in entries):
+        raise ForeignFileRefused(name, f"its constructor argument {key} is {_short(value)}; at most {largest} is known")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if type(value) is list else value
+
+
+def _short(value: Any) -> str:
+    """For errors; a hostile file's containers may hold themselves any number of times."""
+    if type(value) in (tuple, list) and len(value) <= _MAX_ENTRIES:
+        return f"({', '.join(_short_entry(entry) for entry in value)})"
+    return _short_entry(value)
+
+
+def _short_entry(value: Any) -> str:
+    plain = type(value) in (int, float, str, bool, type(None))
+    return repr(value)[:50] if plain else f"a {type(value).__name__}"
+
+
+def _stem_width(fields: Mapping[str, Any], tensors: Mapping[str, StoredTensor], name: str) -> int:
+    """model_channels, absent where it is the constructor's default, from the first convolution."""
+    resolution, multiples = fields.get("img_resolution"), fields.get("channel_mult", (1,))
+    stem = tensors.get(f"unet.enc.{resolution}x{resolution}_conv.weight")
+    first = multiples[0] if type(multiples) is tuple and multiples else 0
+    if stem is None or not stem.shape or type(first) is not int or first < 1 or stem.shape[0] % first:
+        raise ForeignFileRefused(name, "it does not say model_channels, and has no first convolution that would")
+    return stem.shape[0] // first

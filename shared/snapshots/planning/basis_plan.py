@@ -1,0 +1,128 @@
+"""Which few combinations of a run's snapshots stand for all of them: known before a byte is read. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from phema.shared.edm2.averaging.basis import Basis, find_basis, metric_of
+from phema.shared.edm2.averaging.movement import Movement
+from phema.shared.edm2.averaging.posthoc import AwareProblem
+from phema.shared.edm2.averaging.weightings import PowerProfile
+from phema.shared.snapshots.files.header import StoredDtype
+from phema.shared.snapshots.planning.advice import Facts, facts
+from phema.shared.snapshots.planning.calibration import Calibration, calibrate
+from phema.shared.snapshots.planning.profile_weighting import weighting
+from phema.shared.snapshots.planning.reconstruction_times import PlanError, choose_time
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
+
+_FAMILY = 48
+"""Profiles, evenly spaced in the logarithm of sigma_rel, that stand for all of a range."""
+
+
+class BasisPlan(BaseModel):
+    """A basis and everything that is needed to make profiles from it and to know their errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    num_images: int
+    sigma_rel_min: float
+    sigma_rel_max: float
+    tolerance: float
+    error: float
+    """Largest expected error, relative to the weights, that the basis adds to a profile of the range."""
+    snapshots: tuple[StoredSnapshot, ...]
+    """They may be deleted; what the basis promises does not depend on them any more."""
+    vectors: tuple[tuple[float, ...], ...]
+    """Of each vector its coefficients, in the order of `snapshots`."""
+    variance: float
+    exponent: float
+    rms: float
+    rounding: dict[StoredDtype, float]
+    calibrated: bool
+    update_images: int | None = None
+
+    @property
+    def bytes_to_read(self) -> int:
+        return sum(s.size for s in self.snapshots)
+
+    def stored(self) -> list[StoredSnapshot]:
+        return list(self.snapshots)
+
+    def calibration(self) -> Calibration:
+        movement = Movement(self.variance, self.exponent, float(self.num_images))
+        return Calibration(movement, self.rms, self.rounding, self.calibrated, self.update_images)
+
+    def facts(self) -> Facts:
+        """For advice."""
+        return replace(facts(self.stored()), reach=(self.sigma_rel_min, self.sigma_rel_max))
+
+    def basis(self) -> Basis:
+        return Basis(np.array(self.vectors), _metric(self.stored(), self.calibration()), self.error)
+
+
+@dataclass(frozen=True)
+class StoredBasis:
+    """A finished basis of a run."""
+
+    id: str
+    plan: BasisPlan
+    vectors: tuple[StoredSnapshot, ...]
+    """Float32, profiles of kind `basis`, in the order of `plan.vectors`."""
+
+    @property
+    def num_images(self) -> int:
+        return self.plan.num_images
+
+
+def plan_basis(
+    stored: Sequence[StoredSnapshot],
+    *,
+    num_images: int | None = None,
+    sigma_rel_min: float,
+    sigma_rel_max: float,
+    tolerance: float,
+    probes: Mapping[str, bytes] | None = None,
+    update_images: int | None = None,
+) -> BasisPlan:
+    """The smallest basis that adds at most `tolerance` to the relative error of any power profile of the range.
+
+    Raises NoSnapshots and NoSnapshotAtTime, and PlanError for an impossible range or tolerance.
+    """
+    if not tolerance > 0:
+        raise PlanError(f"tolerance {tolerance:g} must be above 0")
+    if not 0 < sigma_rel_min < sigma_rel_max:
+        raise PlanError(f"sigma_rel_min {sigma_rel_min:g} must be above 0 and below sigma_rel_max {sigma_rel_max:g}")
+    time = choose_time((s.num_images for s in stored), num_images)
+    inputs = sorted((s for s in stored if s.num_images <= time), key=lambda s: s.order)
+    known = calibrate(inputs, probes or {}, update_images=update_images)
+    try:
+        family = [PowerProfile(time, float(s)) for s in np.geomspace(sigma_rel_min, sigma_rel_max, _FAMILY)]
+    except ValueError as error:
+        raise PlanError(f"sigma_rel_max {sigma_rel_max:g} is impossible: {error}") from error
+    profiles = [weighting(s.profile, s.num_images) for s in inputs]
+    coefficients = AwareProblem(profiles, family, movement=known.movement, noise=known.noise(inputs)).solve()
+    found = find_basis(coefficients, _metric(inputs, known), tolerance)
+    return BasisPlan(
+        num_images=time,
+        sigma_rel_min=sigma_rel_min,
+        sigma_rel_max=sigma_rel_max,
+        tolerance=tolerance,
+        error=found.error,
+        snapshots=tuple(inputs),
+        vectors=tuple(tuple(map(float, row)) for row in found.vectors),
+        variance=known.movement.variance,
+        exponent=known.movement.exponent,
+        rms=known.rms,
+        rounding=dict(known.rounding),
+        calibrated=known.calibrated,
+        update_images=update_images,
+    )
+
+
+def _metric(inputs: Sequence[StoredSnapshot], known: Calibration) -> np.ndarray:
+    profiles = [weighting(s.profile, s.num_images) for s in inputs]
+    return metric_of(profiles, movement=known.movement, noise=known.noise(inputs), rms=known.rms)

@@ -1,0 +1,104 @@
+"""What a run's own snapshots say of its weights: how large they are, how much they move, how they were rounded.
+
+Torch-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from phema.shared.edm2.averaging.movement import USUAL_EXPONENT, USUAL_VARIANCE, Movement, fit_movement
+from phema.shared.edm2.averaging.weightings import FloatArray, Profile, RawProfile
+from phema.shared.snapshots.files import weight_probe as probe
+from phema.shared.snapshots.files.header import StoredDtype
+from phema.shared.snapshots.planning.profile_weighting import weighting
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
+
+_MANTISSA_BITS: dict[StoredDtype, int] = {"float32": 23, "float16": 10, "bfloat16": 7}
+_SMALLEST_EXPONENT: dict[StoredDtype, int] = {"float32": -126, "float16": -14, "bfloat16": -126}
+_USUAL_ROUNDING: dict[StoredDtype, float] = {"float32": 2.5e-8, "float16": 2.1e-4, "bfloat16": 1.7e-3}
+"""Relative to the weights' root mean square, for normally distributed ones."""
+_DENSE, _THINNED = 48, 16
+"""Snapshots that calibrate: so many of the latest times, and of all times before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What is known of a run's weights up to some time."""
+
+    movement: Movement
+    rms: float
+    """Root mean square of the weights."""
+    rounding: Mapping[StoredDtype, float]
+    """Standard deviation of the rounding by each dtype, in units of a weight."""
+    calibrated: bool
+    """Whether the run told; otherwise these are usual figures, relative to weights of root mean square 1."""
+    update_images: int | None = None
+    """Images between two updates of the averages."""
+
+    def at(self, num_images: int) -> Calibration:
+        """The same for another time."""
+        return replace(self, movement=self.movement.until(float(num_images)))
+
+    def noise(self, snapshots: Sequence[StoredSnapshot]) -> FloatArray:
+        """[snapshots] standard deviation of each one's rounding, in units of a weight."""
+        return np.array([self.rounding[s.dtype] for s in snapshots])
+
+    def tracking(self, targets: Sequence[Profile]) -> FloatArray:
+        """[targets] rounding that any average collects when it is kept in float32, as the wanted one would have been.
+
+        Every update rounds anew and is forgotten with the average itself, after about 1 / density(end) images.
+        """
+        if self.update_images is None:
+            return np.zeros(len(targets))
+        memory = np.array([0.0 if isinstance(t, RawProfile) else _memory(t) for t in targets])
+        collected: FloatArray = _USUAL_ROUNDING["float32"] * self.rms * np.sqrt(memory / (2 * self.update_images))
+        return collected
+
+
+def calibrate(
+    snapshots: Sequence[StoredSnapshot], probes: Mapping[str, bytes], *, update_images: int | None = None
+) -> Calibration:
+    """What the snapshots' probes (by snapshot id) tell, and usual figures for what they do not. `snapshots` are in
+    order of time; probes that are not finite, of a run that diverged, tell nothing."""
+    end = float(snapshots[-1].num_images)
+    sampled = {s.id: probe.values(probes[s.id]).astype(np.float64) for s in snapshots if probes.get(s.id)}
+    probed = [s for s in snapshots if s.id in sampled and np.isfinite(sampled[s.id]).all()]
+    if not probed:
+        return Calibration(Movement(USUAL_VARIANCE, USUAL_EXPONENT, end), 1.0, _USUAL_ROUNDING, False, update_images)
+    latest = sampled[probed[-1].id]
+    rms = float(np.sqrt(np.mean(latest**2))) or 1.0
+    by_dtype = {dtype: rounding(latest, dtype) for dtype in _USUAL_ROUNDING}
+    chosen = [s for s in _telling(probed) if len(sampled[s.id]) == len(latest)]
+    movement = fit_movement(
+        [weighting(s.profile, s.num_images) for s in chosen],
+        np.stack([sampled[s.id] for s in chosen]),
+        np.array([by_dtype[s.dtype] for s in chosen]),
+    )
+    found = movement or Movement(USUAL_VARIANCE * rms**2, USUAL_EXPONENT, end)
+    return Calibration(found.until(end), rms, by_dtype, movement is not None, update_images)
+
+
+def rounding(values: FloatArray, dtype: StoredDtype) -> float:
+    """Standard deviation of the rounding of such weights: their units in the last place over the square root of 12."""
+    magnitude = np.abs(values)
+    exponent = np.floor(np.log2(np.where(magnitude > 0, magnitude, 1.0)))
+    exponent = np.where(magnitude > 0, np.maximum(exponent, _SMALLEST_EXPONENT[dtype]), _SMALLEST_EXPONENT[dtype])
+    return float(np.sqrt(np.mean(4.0 ** (exponent - _MANTISSA_BITS[dtype])) / 12))
+
+
+def _telling(snapshots: Sequence[StoredSnapshot]) -> list[StoredSnapshot]:
+    """All of the latest times, which show the finest movement, and some of those before."""
+    times = sorted({s.num_images for s in snapshots})
+    early = times[:-_DENSE]
+    kept = {*times[-_DENSE:], *early[:: -(-len(early) // _THINNED) or 1]}
+    return [s for s in snapshots if s.num_images in kept]
+
+
+def _memory(profile: Profile) -> float:
+    """Images after which an average has forgotten what it held; all of them for one that does not weigh the latest."""
+    latest = float(profile.density(profile.num_images))
+    return min(1 / latest, profile.num_images) if latest > 0 else profile.num_images

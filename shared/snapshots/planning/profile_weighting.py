@@ -1,0 +1,28 @@
+"""From a profile's name to its mathematics. Torch-free."""
+
+from __future__ import annotations
+
+from phema.shared.edm2.averaging import weightings as profiles
+from phema.shared.snapshots.profile import Profile
+
+
+def weighting(profile: Profile, num_images: int) -> profiles.Profile:
+    """The weighting of history that `profile` is at a time. Raises profiles.ProfileError when there is none."""
+    match profile.kind:
+        case "power":
+            assert profile.sigma_rel is not None, "checked by Profile"
+            return profiles.PowerProfile(num_images, profile.sigma_rel)
+        case "exponential":
+            assert profile.half_life_images is not None, "checked by Profile"
+            return profiles.ExponentialProfile(num_images, profile.half_life_images, profile.rampup_ratio)
+        case "uniform":
+            assert profile.window_images is not None, "checked by Profile"
+            return profiles.UniformProfile(num_images, profile.window_images)
+        case "raw":
+            return profiles.RawProfile(num_images)
+        case "sampled":
+            assert profile.times is not None, "checked by Profile"
+            assert profile.weights is not None, "checked by Profile"
+            return profiles.SampledProfile(num_images, profile.times, profile.weights)
+        case _:
+            raise profiles.ProfileError(f"a profile of kind {profile.kind!r} is no single weighting of history")

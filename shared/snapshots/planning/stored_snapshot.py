@@ -1,0 +1,34 @@
+"""One stored set of weights, as the catalog knows it and plans use it. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from phema.shared.snapshots.files.header import StoredDtype
+from phema.shared.snapshots.profile import Profile
+
+
+@dataclass(frozen=True)
+class StoredSnapshot:
+    """A snapshot, or a vector of a basis."""
+
+    id: str
+    num_images: int
+    profile: Profile
+    key: str
+    size: int
+    sha256: str
+    dtype: StoredDtype = "float32"
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Self:
+        """From an entry of a plan in the catalog, whose profile is JSON."""
+        return cls(**{**entry, "profile": Profile.model_validate(entry["profile"])})
+
+    @property
+    def order(self) -> tuple[int, float, str]:
+        """In time, then by width; averages without one come last."""
+        width = self.profile.sigma_rel
+        return self.num_images, 1.0 if width is None else width, self.id
