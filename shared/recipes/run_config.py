@@ -19,7 +19,6 @@ MAX_IMAGES = 2**53 - 1
 
 Images = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 SigmaRel = Annotated[float, Field(gt=0, lt=SIGMA_REL_LIMIT)]
-Metric = Literal["frechet", "held_out_loss"]
 
 
 class DatasetConfig(FrozenModel):
@@ -122,44 +121,3 @@ class RunConfig(FrozenModel):
     def config_hash(self) -> str:
         """SHA-256 of the canonical JSON: equal for equal configurations, whatever the order of their keys."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
-
-
-class EvaluationRecipe(FrozenModel):
-    """How one set of weights is sampled and scored. Noise level and step fields are those of the Heun sampler."""
-
-    num_samples: Annotated[int, Field(ge=1, le=100_000)] = 1024
-    num_steps: Annotated[int, Field(ge=2, le=1000)] = 32
-    sigma_min: Annotated[float, Field(gt=0)] = 0.002
-    sigma_max: Annotated[float, Field(gt=0)] = 80.0
-    rho: Annotated[float, Field(gt=0)] = 7.0
-    guidance: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Guidance weight w; 1 is no guidance and needs no guide."""
-    guide_id: str | None = None
-    """Reconstruction whose weights guide the sampler."""
-    guidance_interval: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] | None = None
-    """Guide only at steps whose middle noise level is above the first and at most the second; None guides at all."""
-    churn: Annotated[float, Field(ge=0)] = 0.0
-    """S_churn of EDM's stochastic sampler: noise added anew over all steps; 0 samples deterministically."""
-    churn_min: Annotated[float, Field(ge=0)] = 0.0
-    churn_max: Annotated[float, Field(gt=0)] | None = None
-    """Noise levels between which noise is added; None is no upper bound."""
-    churn_noise: Annotated[float, Field(gt=0)] = 1.0
-    """S_noise: strength of the noise added."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of the first picture; picture i uses seed + i."""
-    metrics: tuple[Metric, ...] = ("frechet", "held_out_loss")
-    grid: Annotated[int, Field(ge=1, le=32)] = 10
-    """Rows and columns of the picture that is kept."""
-
-    @model_validator(mode="after")
-    def _guide_fits_guidance(self) -> Self:
-        if self.guidance != 1 and self.guide_id is None:
-            raise ValueError(f"guidance {self.guidance:g} needs guide_id; only guidance 1 samples without a guide")
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min {self.sigma_min:g} must be below sigma_max {self.sigma_max:g}")
-        if self.guidance_interval is not None and self.guidance_interval[0] >= self.guidance_interval[1]:
-            low, high = self.guidance_interval
-            raise ValueError(f"guidance_interval [{low:g}, {high:g}] must rise from its first to its second entry")
-        if self.churn_max is not None and self.churn_min >= self.churn_max:
-            raise ValueError(f"churn_min {self.churn_min:g} must be below churn_max {self.churn_max:g}")
-        return self

@@ -92,12 +92,12 @@ def stats(
         raise InvalidArgument(f"DEST is needed: statistics cannot lie beside {source}")
     with _plainly(), view.bar("measuring") as bar:
         from phema.shared.datasets.stored_pictures import dataset_of
-        from phema.shared.metrics.reference_statistics import beside, measure, save
+        from phema.shared.metrics.reference_statistics import measure, save, statistics_path
 
         dataset = dataset_of(_files(source), source, held_out)
         counted = _counted(bar)
         found = measure(dataset, device=_torch_device(device), progress=lambda done: counted(done, len(dataset.train)))
-        path = destination or beside(source)
+        path = destination or statistics_path(source)
         save(found, path)
     document = {
         "path": str(path),

@@ -45,7 +45,7 @@ class Weighting:
         return total
 
     def tail(self, t: npt.ArrayLike) -> FloatArray:
-        """Weight of all times after `t` (images), in the shape of `t`. 1 - tail(0) is the weight of the initial weights."""
+        """Weight of all times after `t` (images). At t = 0, what is missing from 1 lies on the initial weights."""
         times = np.asarray(t, dtype=np.float64)
         total = np.zeros_like(times)
         for mass, density in self.components:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from phema.shared.datasets import open_dataset
-from phema.shared.metrics.frechet import Moments, frechet_distance
+from phema.shared.metrics.moments import Moments, frechet_distance
 from phema.shared.metrics.random_features import NUM_FEATURES, RandomConvFeatures
 from phema.shared.recipes.run_config import DatasetConfig
 
