@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Need = Literal["samples", "reference", "held_out"]
-"""`samples`: generated pictures. `reference`: moments of the training pictures. `held_out`: pictures that were kept from
-training; without them, with `dataset.held_out` 0, a run cannot have the metric."""
+"""`samples`: generated pictures. `reference`: moments of the training pictures. `held_out`: pictures kept
+from training; a run with `dataset.held_out` 0 has none and cannot have the metric."""
 
 
 @dataclass(frozen=True)
