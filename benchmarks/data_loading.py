@@ -44,7 +44,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()
-    stored.KEPT_BYTES = 0
+    stored.IN_MEMORY_BYTES = 0
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for kind, write, channels in (("64x64 PNG", _png, 3), ("64x64 latents", _latents, 4)):

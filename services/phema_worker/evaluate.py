@@ -130,7 +130,7 @@ def evaluate(
             figures |= _computed(name, inputs)
         watch.message = "sampling"
         pictures = torch.cat([*_grid(sampler)])
-        if dataset.facts.encoding == "latents" and config.dataset.vae is not None:
+        if dataset.info.encoding == "latents" and config.dataset.vae is not None:
             pictures = decode(pictures, config.dataset.vae, sampler.device)
         for name in with_samples:
             figures |= _computed(name, inputs)

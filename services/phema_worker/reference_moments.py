@@ -19,7 +19,7 @@ def reference_moments(dataset: Dataset, path: str | None, watch: Watch, device: 
     Statistics that `phema dataset stats` wrote next to the dataset are used if they describe the same pictures.
     Otherwise the features are computed on `device`. Raises DatasetError, and Cancelled between two batches.
     """
-    key = (dataset.facts.fingerprint, len(dataset.train))
+    key = (dataset.info.fingerprint, len(dataset.train))
     if key not in _cache:
         watch.message = "reading training pictures"
         statistics = load_matching(dataset, path) or measure(

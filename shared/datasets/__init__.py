@@ -4,7 +4,7 @@
 `EpochSampler` the order in which a run sees them.
 """
 
-from phema.shared.datasets.dataset_checks import DATASETS, DatasetChoice, DatasetFacts, check_choice, check_dataset
+from phema.shared.datasets.dataset_checks import DATASETS, DatasetChoice, DatasetInfo, check_choice, check_dataset
 from phema.shared.datasets.epoch_sampler import EpochSampler
 from phema.shared.datasets.errors import DatasetError, HubUnreachable
 from phema.shared.datasets.files.remote_files import OpenRemote
@@ -17,7 +17,7 @@ __all__ = [
     "Dataset",
     "DatasetChoice",
     "DatasetError",
-    "DatasetFacts",
+    "DatasetInfo",
     "EpochSampler",
     "HubUnreachable",
     "InMemory",

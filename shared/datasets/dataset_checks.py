@@ -27,7 +27,7 @@ class DatasetChoice(Protocol):
 
 
 @dataclass(frozen=True)
-class DatasetFacts:
+class DatasetInfo:
     """Size and shape of a dataset; `num_pictures` counts those for training and those held out.
 
     `resolution` and `channels` are the network's: of latents, those of a mean. `num_classes` is 0 without labels.
@@ -72,10 +72,10 @@ class DatasetFacts:
             )
 
 
-DIGITS = DatasetFacts(
+DIGITS = DatasetInfo(
     "digits", num_pictures=1797, resolution=8, channels=1, num_classes=10, fingerprint="scikit-learn digits"
 )
-DATASETS = {facts.name: facts for facts in (DIGITS,)}
+DATASETS = {info.name: info for info in (DIGITS,)}
 """Those that are built in; all others are the user's own."""
 
 

@@ -43,7 +43,7 @@ class Unreadable(ValueError):
 
 
 @dataclass(frozen=True)
-class Form:
+class PictureFormat:
     """What all pictures of a dataset have in common; `channels` and `resolution` as the network sees them."""
 
     encoding: Encoding
@@ -65,40 +65,40 @@ class Form:
         return f"{self.resolution}x{self.resolution} {kind}"
 
 
-def form_of(data: bytes, *, is_array: bool) -> Form:
+def detect_format(data: bytes, *, is_array: bool) -> PictureFormat:
     """What a dataset with this picture consists of. Raises Unreadable."""
     if is_array:
         shape, dtype = _array_header(data)[:2]
-        form = _array_form(shape, dtype)
+        format = _array_format(shape, dtype)
     else:
         with _opened(data) as image:
-            form = _picture_form(image)
-    if form.resolution > MAX_RESOLUTION:
-        raise Unreadable(f"it has {form.resolution} pixels a side; at most {MAX_RESOLUTION} are allowed")
-    return form
+            format = _picture_format(image)
+    if format.resolution > MAX_RESOLUTION:
+        raise Unreadable(f"it has {format.resolution} pixels a side; at most {MAX_RESOLUTION} are allowed")
+    return format
 
 
-def decode(data: bytes, form: Form, *, is_array: bool) -> NDArray[np.uint8] | NDArray[np.float32]:
+def decode(data: bytes, format: PictureFormat, *, is_array: bool) -> NDArray[np.uint8] | NDArray[np.float32]:
     """A picture as uint8 [C, H, W], a latent as float32 [8, h, w]: four means, four standard deviations.
 
-    Raises Unreadable, also when it is not of `form`; nothing of another size is decoded.
+    Raises Unreadable, also when it is not of `format`; nothing of another size is decoded.
     """
     if is_array:
         shape, dtype, start = _array_header(data)
-        _same(_array_form(shape, dtype), form)
+        _check_format(_array_format(shape, dtype), format)
         array = np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
-        if form.encoding == "latents":
+        if format.encoding == "latents":
             _check_latent(array)
         return array
     with _opened(data) as image:
-        _same(_picture_form(image), form)
+        _check_format(_picture_format(image), format)
         try:
             pixels = np.asarray(
-                image if image.mode in ("L", "RGB") else image.convert("L" if form.channels == 1 else "RGB")
+                image if image.mode in ("L", "RGB") else image.convert("L" if format.channels == 1 else "RGB")
             )
         except _BROKEN_PICTURE as error:
             raise Unreadable(_sentence(error)) from error
-    return pixels[None] if form.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return pixels[None] if format.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def pixels_to_network(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -153,7 +153,7 @@ def _opened(data: bytes) -> Image.Image:
         raise Unreadable(_sentence(error)) from error
 
 
-def _picture_form(image: Image.Image) -> Form:
+def _picture_format(image: Image.Image) -> PictureFormat:
     transparent = " with transparency" if "transparency" in image.info else ""
     if image.mode not in _CHANNELS or transparent:
         raise Unreadable(
@@ -164,15 +164,15 @@ def _picture_form(image: Image.Image) -> Form:
         raise Unreadable(
             f"it is {image.width} x {image.height}, not square; `phema dataset convert` crops pictures to squares"
         )
-    return Form("pictures", _CHANNELS[image.mode], image.width)
+    return PictureFormat("pictures", _CHANNELS[image.mode], image.width)
 
 
-def _array_form(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Form:
+def _array_format(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> PictureFormat:
     if len(shape) == 3 and shape[1] == shape[2] > 0:
         if dtype == np.float32 and shape[0] == 2 * LATENT_CHANNELS:
-            return Form("latents", LATENT_CHANNELS, shape[1])
+            return PictureFormat("latents", LATENT_CHANNELS, shape[1])
         if dtype == np.uint8 and shape[0] in (1, 3):
-            return Form("pictures", shape[0], shape[1])
+            return PictureFormat("pictures", shape[0], shape[1])
     raise Unreadable(
         f"it holds {dtype} {list(shape)}; latents are float32 [8, h, h] (means, then standard deviations), "
         "pictures uint8 [1 or 3, h, h]"
@@ -206,7 +206,7 @@ def _check_latent(array: NDArray[np.generic]) -> None:
         raise Unreadable("its last four channels are standard deviations and must not be negative")
 
 
-def _same(found: Form, wanted: Form) -> None:
+def _check_format(found: PictureFormat, wanted: PictureFormat) -> None:
     if found != wanted:
         raise Unreadable(f"it is {found}, while the dataset's first picture is {wanted}; all must be alike")
 

@@ -11,7 +11,7 @@ from phema.shared.datasets.files.files import Files, FolderFiles, LocalBlob
 from phema.shared.datasets.files.remote_files import OpenRemote, RemoteBlob, RemoteFiles
 from phema.shared.datasets.files.zip_files import ZipFiles
 from phema.shared.datasets.pictures import Dataset
-from phema.shared.datasets.stored_pictures import dataset_of
+from phema.shared.datasets.stored_pictures import dataset_from_files
 
 S3 = "s3://"
 
@@ -25,8 +25,8 @@ def open_dataset(choice: DatasetChoice, *, remote: OpenRemote | None = None) -> 
     check_choice(choice)
     if choice.path is None:
         return load_digits(held_out=choice.held_out)
-    dataset = dataset_of(open_files(choice.path, remote=remote), choice.name, choice.held_out)
-    dataset.facts.check_vae(choice.vae)
+    dataset = dataset_from_files(open_files(choice.path, remote=remote), choice.name, choice.held_out)
+    dataset.info.check_vae(choice.vae)
     return dataset
 
 

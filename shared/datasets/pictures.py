@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from phema.shared.datasets.dataset_checks import DatasetFacts
+from phema.shared.datasets.dataset_checks import DatasetInfo
 from phema.shared.edm2.networks.config import NetworkConfig
 
 Images = NDArray[np.float32]
@@ -52,7 +52,7 @@ class InMemory:
 class Dataset:
     """`train` is what a run learns from; `held_out` shares no picture with it."""
 
-    facts: DatasetFacts
+    info: DatasetInfo
     train: Pictures
     held_out: Pictures
     verify: Callable[[], None] = lambda: None
@@ -60,20 +60,20 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        return self.facts.name
+        return self.info.name
 
     @property
     def resolution(self) -> int:
-        return self.facts.resolution
+        return self.info.resolution
 
     @property
     def channels(self) -> int:
-        return self.facts.channels
+        return self.info.channels
 
     @property
     def num_classes(self) -> int:
-        return self.facts.num_classes
+        return self.info.num_classes
 
     def check(self, network: NetworkConfig) -> None:
         """Raises DatasetError when `network` cannot take these pictures; `check_dataset` knows without reading them."""
-        self.facts.check_network(network)
+        self.info.check_network(network)

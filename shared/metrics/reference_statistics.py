@@ -33,7 +33,7 @@ class Statistics:
 
     def describes(self, dataset: Dataset) -> bool:
         """Whether `measure` would compute the same for `dataset`."""
-        wanted = (FEATURE_SPACE, dataset.facts.fingerprint, len(dataset.held_out), len(dataset.train))
+        wanted = (FEATURE_SPACE, dataset.info.fingerprint, len(dataset.held_out), len(dataset.train))
         return (self.feature_space, self.fingerprint, self.held_out, self.moments.count) == wanted
 
 
@@ -55,7 +55,7 @@ def measure(
         images, _ = dataset.train.batch(np.arange(start, min(start + _BATCH, len(dataset.train))))
         moments.add(features(torch.from_numpy(images).to(device)).cpu().numpy())
     progress(len(dataset.train))
-    return Statistics(FEATURE_SPACE, moments, dataset.facts.fingerprint, len(dataset.held_out))
+    return Statistics(FEATURE_SPACE, moments, dataset.info.fingerprint, len(dataset.held_out))
 
 
 def save(statistics: Statistics, path: Path) -> None:

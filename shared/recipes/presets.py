@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.edm2.networks.costs import Costs, costs
 from phema.shared.recipes.run_config import RunConfig
-from phema.shared.recipes.training_configurations import DIGITS, IMAGENET, Fields, merge, switched
+from phema.shared.recipes.training_configurations import DIGITS, IMAGENET, Fields, merge, switch_configuration
 from phema.shared.recipes.validation_errors import InvalidConfig, closest, invalid
 
 __all__ = ["PRESETS", "InvalidConfig", "Preset", "Score", "UnknownPreset", "network_preset", "resolve"]
@@ -196,7 +196,7 @@ def _img512() -> Iterator[Preset]:
         yield from _conditional_or_not(preset)
     for letter, fid in _LETTERS.items():
         g = _imagenet(64, data, "imagenet-512-latents", _IMG512["s"])
-        yield Preset(f"edm2-img512-{letter.lower()}", data, switched(g, IMAGENET, letter), IMAGENET, fid)
+        yield Preset(f"edm2-img512-{letter.lower()}", data, switch_configuration(g, IMAGENET, letter), IMAGENET, fid)
 
 
 def _img64() -> Iterator[Preset]:
@@ -233,7 +233,7 @@ def _digits() -> Iterator[Preset]:
     fields: Fields = merge(DIGITS["G"], own)
     yield Preset("digits-tiny", data, fields, DIGITS, cost=cost)
     for letter in _LETTERS:
-        yield Preset(f"digits-{letter.lower()}", data, switched(fields, DIGITS, letter), DIGITS, cost=cost)
+        yield Preset(f"digits-{letter.lower()}", data, switch_configuration(fields, DIGITS, letter), DIGITS, cost=cost)
 
 
 PRESETS: dict[str, Preset] = {preset.name: preset for family in (_digits, _img512, _img64) for preset in family()}
@@ -253,7 +253,7 @@ def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> RunConfi
     Raises UnknownPreset, or InvalidConfig naming each wrong field.
     """
     chosen, over = _preset(preset), overrides or {}
-    fields = switched(chosen.fields, chosen.recipes, _letter(over))
+    fields = switch_configuration(chosen.fields, chosen.recipes, _letter(over))
     try:
         return RunConfig.model_validate({**merge(fields, over), "preset": preset})
     except ValidationError as error:

@@ -20,7 +20,7 @@ def merge(base: Fields, over: Fields) -> dict[str, Any]:
     return merged
 
 
-def _story(**changes: Fields) -> dict[str, Fields]:
+def _cumulative(**changes: Fields) -> dict[str, Fields]:
     """Letter to all fields that any letter changes, from letter to what it changes."""
     recipes: dict[str, Fields] = {}
     so_far: Fields = {}
@@ -48,7 +48,7 @@ _IMPROVED_BASELINE: Fields = {
     "ema_rampup_ratio": None,
 }
 
-IMAGENET = _story(
+IMAGENET = _cumulative(
     A=merge(
         _EDM,
         {
@@ -70,7 +70,7 @@ IMAGENET = _story(
 )
 """Of 192 channels on ImageNet-512 latents. C and F change the network alone."""
 
-DIGITS = _story(
+DIGITS = _cumulative(
     A=merge(
         _EDM,
         {"network": {"attn_resolutions": [8, 4]}, "learning_rate": 1e-3, "ema_half_life_images": 1_792},
@@ -85,7 +85,7 @@ DIGITS = _story(
 """The same for 1,200 steps of 64 on the digits: a traditional EMA of the same share of the run, rates that suit it."""
 
 
-def switched(fields: Fields, recipes: Mapping[str, Fields], letter: str) -> Fields:
+def switch_configuration(fields: Fields, recipes: Mapping[str, Fields], letter: str) -> Fields:
     """`fields`, made for one letter, for another: what the two letters' recipes differ in is the other's.
 
     All else, such as a preset's own duration or noise levels, stays.

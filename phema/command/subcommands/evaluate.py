@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from click import Choice
 
 from phema.client.client import Client
 from phema.client.response_models import Evaluation, Reconstruction
@@ -27,6 +27,12 @@ from phema.errors import InvalidArgument
 from phema.shared.metrics.registry import METRICS, ranking_figure
 from phema.terminal.live_progress import download, follow_evaluations, follow_reconstructions
 from phema.terminal.screen import Screen, figure, when
+
+if TYPE_CHECKING:
+    Metric = str
+else:
+    # The choices follow the registry.
+    Metric = StrEnum("Metric", {name: name for name in METRICS})
 
 
 def evaluate(
@@ -80,12 +86,8 @@ def evaluate(
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the first picture.")] = None,
     metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metric",
-            click_type=Choice(list(METRICS)),
-            help="Figure to compute; repeatable, default all that the run can give.",
-        ),
+        list[Metric] | None,
+        typer.Option("--metric", help="Figure to compute; repeatable, default all that the run can give."),
     ] = None,
     grid: Annotated[int | None, typer.Option("--grid", min=1, help="Rows and columns of the picture kept.")] = None,
     output: Annotated[

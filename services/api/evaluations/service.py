@@ -17,7 +17,7 @@ from phema.services.api.runs.service import finite
 from phema.shared import catalog
 from phema.shared.catalog import JobKind, JobState, Transaction, content_key
 from phema.shared.datasets import DatasetError, check_dataset
-from phema.shared.edm2.sampling.guide_compatibility import misfit
+from phema.shared.edm2.sampling.guide_compatibility import guide_mismatch
 from phema.shared.metrics.registry import available_metrics
 from phema.shared.recipes.evaluation_recipe import EvaluationRecipe, MetricName
 from phema.shared.recipes.run_config import RunConfig
@@ -59,10 +59,10 @@ def _finished(tx: Transaction, field: str, reconstruction_id: str) -> catalog.Re
 
 
 def _check_guide(tx: Transaction, subject: catalog.Reconstruction, guide: catalog.Reconstruction) -> None:
-    """What `misfit` knows from the two runs' configurations. Raises Invalid."""
+    """Check the networks of the two runs with `guide_mismatch`. Raises Invalid."""
     ours = _config(tx, "reconstruction_id", subject).network
     theirs = _config(tx, "guide_id", guide).network
-    if (wrong := misfit(ours, theirs)) is not None:
+    if (wrong := guide_mismatch(ours, theirs)) is not None:
         raise Invalid.of(
             "guide_id",
             f"guide_id {guide.id} has {wrong.field} {wrong.given}; to guide {subject.id} it must be {wrong.allowed}",

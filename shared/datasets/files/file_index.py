@@ -21,12 +21,12 @@ ARRAYS = (".npy",)
 _REFUSED = (".avif", ".bmp", ".gif", ".npz", ".ppm", ".tif", ".tiff", ".webp")
 """Pictures of other kinds: to pass over them in silence would halve somebody's dataset."""
 MAX_LABEL = 2**20
-HASHED = 16
+HASHED_FILES = 16
 """Files whose bytes are part of the fingerprint where nothing else tells their content."""
 
 
 @dataclass(frozen=True)
-class Index:
+class PictureIndex:
     """The pictures among some files, in the order of their names."""
 
     files: Files
@@ -65,7 +65,7 @@ class Index:
             digest = hashlib.sha256(b"phema dataset 1\n")
         else:
             digest = hashlib.sha256(b"phema dataset 2\n")
-            for picture in self.spread(HASHED):
+            for picture in self.spread(HASHED_FILES):
                 digest.update(hashlib.sha256(self.files.read(int(self.positions[picture]))).digest())
         for position, label in zip(self.positions.tolist(), self.labels.tolist(), strict=True):
             shown = label if self.num_classes else "-"
@@ -73,7 +73,7 @@ class Index:
         return digest.hexdigest()
 
 
-def index(files: Files) -> Index:
+def index_pictures(files: Files) -> PictureIndex:
     """Pictures and labels: those of dataset.json at the top, else folders as classes, else none.
 
     Raises DatasetError when there are no pictures, PNG/JPEG and NPY are mixed, or labels are missing or not valid.
@@ -88,9 +88,11 @@ def index(files: Files) -> Index:
         picture, latents = names[arrays.index(False)], names[arrays.index(True)]
         raise DatasetError(f"dataset {files.where} mixes pictures ({picture}) and arrays ({latents}); use one kind")
     if LABELS_FILE in files.names:
-        listed = _listed(files, names)
+        listed = _labels_from_json(files, names)
         return (
-            _unlabelled(files, positions) if listed is None else Index(files, positions, listed, int(listed.max()) + 1)
+            _unlabelled(files, positions)
+            if listed is None
+            else PictureIndex(files, positions, listed, int(listed.max()) + 1)
         )
     misplaced = next((name for name in files.names if name.endswith(f"/{LABELS_FILE}")), None)
     if misplaced is not None:
@@ -102,7 +104,7 @@ def index(files: Files) -> Index:
     classes = sorted(set(folders), key=lambda name: (int(name) if numbered else 0, name))
     label_of = {name: label for label, name in enumerate(classes)}
     labels = np.array([label_of[folder] for folder in folders], np.int64)
-    return Index(files, positions, labels, len(classes), tuple(classes))
+    return PictureIndex(files, positions, labels, len(classes), tuple(classes))
 
 
 def labels_document(names: Sequence[str], labels: Sequence[int] | None) -> bytes:
@@ -118,8 +120,8 @@ def _is_picture(files: Files, name: str) -> bool:
     return lower.endswith(PICTURES + ARRAYS)
 
 
-def _unlabelled(files: Files, positions: NDArray[np.int64]) -> Index:
-    return Index(files, positions, np.zeros(len(positions), np.int64), 0)
+def _unlabelled(files: Files, positions: NDArray[np.int64]) -> PictureIndex:
+    return PictureIndex(files, positions, np.zeros(len(positions), np.int64), 0)
 
 
 def _class_folders(files: Files, names: Sequence[str]) -> list[str] | None:
@@ -138,7 +140,7 @@ def _class_folders(files: Files, names: Sequence[str]) -> list[str] | None:
     return [path[0] for path in parts]
 
 
-def _listed(files: Files, names: Sequence[str]) -> NDArray[np.int64] | None:
+def _labels_from_json(files: Files, names: Sequence[str]) -> NDArray[np.int64] | None:
     """Labels as dataset.json gives them, in the order of `names`; None when it says that there are none."""
     where = f"{LABELS_FILE} in dataset {files.where}"
     position = files.names.index(LABELS_FILE)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from phema.shared.datasets.decoding import MAX_RESOLUTION, Unreadable, open_picture
 from phema.shared.datasets.errors import DatasetError
-from phema.shared.datasets.files.file_index import LABELS_FILE, index, labels_document
+from phema.shared.datasets.files.file_index import LABELS_FILE, index_pictures, labels_document
 from phema.shared.datasets.files.files import Files, unreadable
 from phema.shared.datasets.preparation.dataset_writer import new_dataset
 
@@ -67,7 +67,7 @@ def convert(
     """
     if not 1 <= resolution <= MAX_RESOLUTION:
         raise DatasetError(f"resolution is {resolution}; it must be from 1 to {MAX_RESOLUTION}")
-    found = index(source)
+    found = index_pictures(source)
     if found.is_arrays:
         raise DatasetError(f"dataset {source.where} holds arrays; only PNG and JPEG pictures are converted")
 

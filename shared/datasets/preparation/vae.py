@@ -20,7 +20,7 @@ from phema.shared.datasets.files.file_index import LABELS_FILE, labels_document
 from phema.shared.datasets.files.files import Files
 from phema.shared.datasets.preparation.conversion import Progress, numbered
 from phema.shared.datasets.preparation.dataset_writer import new_dataset
-from phema.shared.datasets.stored_pictures import Shelf
+from phema.shared.datasets.stored_pictures import PictureReader
 
 BATCH = 8
 """Pictures that pass the VAE at once: 512x512 ones take some 10 GB on a GPU."""
@@ -84,33 +84,33 @@ def encode(
 
     Returns the number of files and their shape (8, h, w). Raises DatasetError.
     """
-    shelf = Shelf(source)
-    form = shelf.form
-    if form.encoding != "pictures" or form.channels != 3:
-        raise DatasetError(f"dataset {source.where} holds {form}; a VAE encodes RGB pictures")
-    if form.resolution % vae.factor:
+    reader = PictureReader(source)
+    format = reader.format
+    if format.encoding != "pictures" or format.channels != 3:
+        raise DatasetError(f"dataset {source.where} holds {format}; a VAE encodes RGB pictures")
+    if format.resolution % vae.factor:
         raise DatasetError(
-            f"dataset {source.where} has {form.resolution} pixels a side; "
+            f"dataset {source.where} has {format.resolution} pixels a side; "
             f"VAE {vae.source} needs a multiple of {vae.factor}"
         )
-    shape = (2 * LATENT_CHANNELS, form.resolution // vae.factor, form.resolution // vae.factor)
+    shape = (2 * LATENT_CHANNELS, format.resolution // vae.factor, format.resolution // vae.factor)
     with new_dataset(destination) as write:
-        progress(0, len(shelf))
-        for done, latents in enumerate(_latents(shelf, vae)):
+        progress(0, len(reader))
+        for done, latents in enumerate(_latents(reader, vae)):
             if latents.shape != shape or not np.isfinite(latents).all():
-                raise DatasetError(f"VAE {vae.source} gives no finite {list(shape)} for {shelf.index.name(done)}")
+                raise DatasetError(f"VAE {vae.source} gives no finite {list(shape)} for {reader.index.name(done)}")
             file = io.BytesIO()
             np.save(file, latents)
             write(numbered(done, "npy"), file.getvalue())
-            progress(done + 1, len(shelf))
-        names = [numbered(picture, "npy") for picture in range(len(shelf))]
-        write(LABELS_FILE, labels_document(names, shelf.index.labels.tolist() if shelf.index.num_classes else None))
-    return len(shelf), shape
+            progress(done + 1, len(reader))
+        names = [numbered(picture, "npy") for picture in range(len(reader))]
+        write(LABELS_FILE, labels_document(names, reader.index.labels.tolist() if reader.index.num_classes else None))
+    return len(reader), shape
 
 
-def _latents(shelf: Shelf, vae: Vae) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(shelf), BATCH):
-        yield from vae.encode(np.stack(list(shelf.each(range(start, min(start + BATCH, len(shelf)))))))
+def _latents(reader: PictureReader, vae: Vae) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(reader), BATCH):
+        yield from vae.encode(np.stack(list(reader.read_all(range(start, min(start + BATCH, len(reader)))))))
 
 
 def _loaded(source: str) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from phema.shared.edm2.networks.config import NetworkConfig
-from phema.shared.edm2.sampling.guide_compatibility import misfit
+from phema.shared.edm2.sampling.guide_compatibility import guide_mismatch
 from phema.shared.edm2.sampling.heun import Denoise, SamplerError
 
 Interval = tuple[float, float]
@@ -47,7 +47,7 @@ def guided_steps(sigmas: Sequence[float] | Tensor, interval: Interval | None = N
 
 def check_guide(main: NetworkConfig, guide: NetworkConfig) -> None:
     """Raises SamplerError when a network of `guide`'s shape cannot guide one of `main`'s."""
-    if (wrong := misfit(main, guide)) is not None:
+    if (wrong := guide_mismatch(main, guide)) is not None:
         raise SamplerError(
             f"the guide has {wrong.field} {wrong.given}; to guide this network it must be {wrong.allowed}"
         )

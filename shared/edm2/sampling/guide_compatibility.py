@@ -8,7 +8,7 @@ from phema.shared.edm2.networks.config import NetworkConfig
 
 
 @dataclass(frozen=True)
-class Misfit:
+class GuideMismatch:
     """The field that keeps one network from guiding another, its value in the guide, and what it should be."""
 
     field: str
@@ -16,7 +16,7 @@ class Misfit:
     allowed: str
 
 
-def misfit(main: NetworkConfig, guide: NetworkConfig) -> Misfit | None:
+def guide_mismatch(main: NetworkConfig, guide: NetworkConfig) -> GuideMismatch | None:
     """None when `guide` can guide `main`: pictures of one shape, the same classes unless the guide knows none.
 
     Configuration, width and depth may differ.
@@ -24,7 +24,7 @@ def misfit(main: NetworkConfig, guide: NetworkConfig) -> Misfit | None:
     for field in ("img_resolution", "img_channels"):
         wanted, given = getattr(main, field), getattr(guide, field)
         if given != wanted:
-            return Misfit(field, given, str(wanted))
+            return GuideMismatch(field, given, str(wanted))
     if guide.label_dim not in (0, main.label_dim):
-        return Misfit("label_dim", guide.label_dim, f"{main.label_dim} or 0" if main.label_dim else "0")
+        return GuideMismatch("label_dim", guide.label_dim, f"{main.label_dim} or 0" if main.label_dim else "0")
     return None

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from phema.shared.edm2.networks.configurations.a import (
+from phema.shared.edm2.networks.configurations.architecture import Architecture, Conditioning
+from phema.shared.edm2.networks.configurations.config_a import (
     ClassTable,
     GroupNorm,
     PositionalFeatures,
@@ -23,13 +24,12 @@ from phema.shared.edm2.networks.configurations.a import (
     unscaled,
     zero_layer,
 )
-from phema.shared.edm2.networks.configurations.c import FourierFeatures, GroupScale, scale, uniform_layer
-from phema.shared.edm2.networks.configurations.f import DecoderBlock, EncoderBlock
-from phema.shared.edm2.networks.configurations.parts import Conditioning, Parts
+from phema.shared.edm2.networks.configurations.config_c import FourierFeatures, GroupScale, scale, uniform_layer
+from phema.shared.edm2.networks.configurations.config_f import DecoderBlock, EncoderBlock
 from phema.shared.edm2.networks.layers import MPConv, cosine_attention
 
 # EDM's U-Net ("ADM"), as it trained on latents before the paper.
-A = Parts(
+A = Architecture(
     constant_channels=0,
     layer=biased_layer,
     closing_layer=zero_layer,

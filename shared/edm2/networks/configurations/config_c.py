@@ -1,4 +1,4 @@
-"""What configuration C puts in place of A's parts (Karras et al. 2024, Appendix B.3, Figure 18)."""
+"""What configuration C puts in place of A's architecture (Karras et al. 2024, Appendix B.3, Figure 18)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from phema.shared.edm2.networks.configurations.a import Layer
+from phema.shared.edm2.networks.configurations.config_a import Layer
 from phema.shared.edm2.networks.layers import MPFourier, normalize
 from phema.shared.edm2.networks.topology import norm_groups
 

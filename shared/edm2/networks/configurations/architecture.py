@@ -21,7 +21,7 @@ class MakeLayer(Protocol):
 class MakeBlock(Protocol):
     """A block takes [N, C, H, W] and the embedding [N, E]."""
 
-    def __call__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, parts: Parts) -> nn.Module: ...
+    def __call__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, arch: Architecture) -> nn.Module: ...
 
 
 class Conditioning(NamedTuple):
@@ -32,7 +32,7 @@ class Conditioning(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Parts:
+class Architecture:
     """One configuration's choices. Callables named after a module make it from its number of channels."""
 
     constant_channels: int
@@ -59,7 +59,7 @@ class Parts:
     clips: bool
     """Whether a block's output is cut at the network's `clip_act`."""
 
-    before_output: Callable[[int, Parts], nn.Module]
+    before_output: Callable[[int, Architecture], nn.Module]
     """What the network's last convolution sees its input through."""
     uncertainty_features: Callable[[int], nn.Module] | None
     """Features that the uncertainty head's linear layer sees; None is no such head."""

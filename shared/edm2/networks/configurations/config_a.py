@@ -1,4 +1,4 @@
-"""The parts of configuration A: EDM's variant of the ADM network (Karras et al. 2024, Appendix B.1, Figure 16).
+"""The architecture of configuration A: EDM's variant of the ADM network (Karras et al. 2024, Appendix B.1, Figure 16).
 
 Shape legend: N pictures, C channels, H x W pixels.
 """
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phema.shared.edm2.networks.config import NetworkConfig
-from phema.shared.edm2.networks.configurations.parts import Parts
+from phema.shared.edm2.networks.configurations.architecture import Architecture
 from phema.shared.edm2.networks.layers import resample
 from phema.shared.edm2.networks.topology import BlockPlan, Topology, norm_groups
 
@@ -104,48 +104,48 @@ def softmax_attention(qkv: Tensor, heads: int) -> Tensor:
     return y.transpose(2, 3).reshape(n, triple // 3, h, w).to(qkv.dtype)
 
 
-def norm_and_silu(channels: int, parts: Parts) -> nn.Module:
-    return nn.Sequential(parts.norm(channels), nn.SiLU())
+def norm_and_silu(channels: int, arch: Architecture) -> nn.Module:
+    return nn.Sequential(arch.norm(channels), nn.SiLU())
 
 
-class Attending(nn.Module):
+class AttentionBlock(nn.Module):
     """What the blocks of A to F share: the attention that follows the residual sum."""
 
-    def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, parts: Parts) -> None:
+    def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, arch: Architecture) -> None:
         super().__init__()
-        self.parts = parts
+        self.arch = arch
         self.num_heads = topology.heads(plan)
         self.clip_act = config.clip_act
         if self.num_heads:
             width = plan.out_channels
-            self.attn_norm = parts.attention_norm(width)
-            self.attn_qkv = parts.layer(width, 3 * width, 1)
-            self.attn_proj = parts.closing_layer(width, width, 1)
+            self.attn_norm = arch.attention_norm(width)
+            self.attn_qkv = arch.layer(width, 3 * width, 1)
+            self.attn_proj = arch.closing_layer(width, width, 1)
 
     def _finish(self, x: Tensor) -> Tensor:
         if self.num_heads:
-            x = x + self.attn_proj(self.parts.attend(self.attn_qkv(self.attn_norm(x)), self.num_heads))
-        return x.clamp(-self.clip_act, self.clip_act) if self.parts.clips else x
+            x = x + self.attn_proj(self.arch.attend(self.attn_qkv(self.attn_norm(x)), self.num_heads))
+        return x.clamp(-self.clip_act, self.clip_act) if self.arch.clips else x
 
 
-class ResidualBlock(Attending):
+class ResidualBlock(AttentionBlock):
     """Configurations A to E, encoder and decoder alike: normalise, activate, resample, convolve; twice."""
 
-    def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, parts: Parts) -> None:
-        super().__init__(plan, topology, config, parts)
+    def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, arch: Architecture) -> None:
+        super().__init__(plan, topology, config, arch)
         self.resampling = plan.resampling
         self.dropout = config.dropout
         width = plan.out_channels
-        self.norm_res0 = parts.norm(plan.in_channels)
-        self.conv_res0 = parts.layer(plan.in_channels, width, 3)
-        self.emb_linear = parts.layer(topology.embedding_channels, parts.conditioning.numbers * width, 0)
-        self.norm_res1 = parts.norm(width)
-        self.conv_res1 = parts.closing_layer(width, width, 3)
-        self.conv_skip = parts.layer(plan.in_channels, width, 1) if plan.in_channels != width else None
+        self.norm_res0 = arch.norm(plan.in_channels)
+        self.conv_res0 = arch.layer(plan.in_channels, width, 3)
+        self.emb_linear = arch.layer(topology.embedding_channels, arch.conditioning.numbers * width, 0)
+        self.norm_res1 = arch.norm(width)
+        self.conv_res1 = arch.closing_layer(width, width, 3)
+        self.conv_skip = arch.layer(plan.in_channels, width, 1) if plan.in_channels != width else None
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         y = self.conv_res0(resample(F.silu(self.norm_res0(x)), self.resampling))
-        y = F.silu(self.parts.conditioning.apply(self.norm_res1(y), self.emb_linear(emb)))
+        y = F.silu(self.arch.conditioning.apply(self.norm_res1(y), self.emb_linear(emb)))
         y = self.conv_res1(F.dropout(y, self.dropout, self.training))
         x = resample(x, self.resampling)
         if self.conv_skip is not None:
