@@ -1,7 +1,7 @@
-"""Pictures in, batches out. Torch-free but for `statistics` and `vae`, which nothing here imports.
+"""Pictures and latents in, batches out. Free of torch except for `preparation.vae`, which nothing here imports.
 
-`check_dataset` says whether a network fits a dataset without reading it, `open_dataset` gives the pictures,
-`EpochSampler` the order in which a run sees them.
+Start with `open_dataset`, which returns the pictures. `check_dataset` checks that a network fits a dataset without
+reading it, and `EpochSampler` is the order in which a run sees the pictures.
 """
 
 from phema.shared.datasets.dataset_checks import DATASETS, DatasetChoice, DatasetInfo, check_choice, check_dataset

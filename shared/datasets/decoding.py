@@ -1,4 +1,4 @@
-"""From the bytes of one picture or latent to its array, checked before anything large is allocated."""
+"""Decode one picture or latent from bytes to an array. Sizes are checked before anything large is allocated."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from PIL import Image, UnidentifiedImageError
 Encoding = Literal["pictures", "latents"]
 LATENT_CHANNELS = 4
 MAX_RESOLUTION = 4096
-"""Of pictures to learn from."""
+"""Pixels per side of a picture in a dataset."""
 MAX_PIXELS = 2**27
-"""Of pictures to convert: 134 megapixels, 400 MB unpacked."""
+"""Pixels of a picture to convert: 134 megapixels, 400 MB decoded."""
 
 _LATENT_SHIFT = np.array([5.81, 3.25, 0.12, -2.15], np.float32)[:, None, None]
 _LATENT_SCALE = (np.float32(0.5) / np.array([4.17, 4.62, 3.71, 3.28], np.float32))[:, None, None]
 
 _CHANNELS = {"1": 1, "L": 1, "RGB": 3, "P": 3, "CMYK": 3, "YCbCr": 3}
-"""Pillow's modes that lose nothing, or as little as JPEG does, as grey or RGB."""
+"""Pillow modes that convert to grey or RGB without loss, or with no more loss than JPEG has; and their channels."""
 _BROKEN_PICTURE = (
     OSError,
     SyntaxError,
@@ -35,16 +35,16 @@ _BROKEN_PICTURE = (
     struct.error,
     zlib.error,
 )
-"""What Pillow's decoders raise on bytes that are no picture."""
+"""Exceptions that Pillow's decoders raise on bytes that are not a picture."""
 
 
 class Unreadable(ValueError):
-    """The bytes are not what they should be; the message continues '… cannot be read: '."""
+    """The bytes are not a valid picture or latent. The message completes the sentence "… cannot be read: "."""
 
 
 @dataclass(frozen=True)
 class PictureFormat:
-    """What all pictures of a dataset have in common; `channels` and `resolution` as the network sees them."""
+    """Format that all pictures of a dataset share. `channels` and `resolution` are those of the network's input."""
 
     encoding: Encoding
     channels: int
@@ -52,7 +52,7 @@ class PictureFormat:
 
     @property
     def stored_shape(self) -> tuple[int, int, int]:
-        """Of the array that `decode` gives: latents are a mean and a standard deviation per channel."""
+        """Shape of the array that `decode` returns. Latents have a mean and a standard deviation per channel."""
         planes = 2 if self.encoding == "latents" else 1
         return (planes * self.channels, self.resolution, self.resolution)
 
@@ -66,7 +66,7 @@ class PictureFormat:
 
 
 def detect_format(data: bytes, *, is_array: bool) -> PictureFormat:
-    """What a dataset with this picture consists of. Raises Unreadable."""
+    """Format of this picture, which all pictures of its dataset must have. Raises Unreadable."""
     if is_array:
         shape, dtype = _array_header(data)[:2]
         format = _array_format(shape, dtype)
@@ -79,9 +79,9 @@ def detect_format(data: bytes, *, is_array: bool) -> PictureFormat:
 
 
 def decode(data: bytes, format: PictureFormat, *, is_array: bool) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """A picture as uint8 [C, H, W], a latent as float32 [8, h, w]: four means, four standard deviations.
+    """A picture as uint8 [C, H, W], or a latent as float32 [8, h, w]: four means, then four standard deviations.
 
-    Raises Unreadable, also when it is not of `format`; nothing of another size is decoded.
+    Raises Unreadable for broken bytes or another format, before anything of another size is decoded.
     """
     if is_array:
         shape, dtype, start = _array_header(data)
@@ -110,7 +110,7 @@ def pixels_to_network(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def latent_to_network(stored: NDArray[np.float32], seed: int | None) -> NDArray[np.float32]:
-    """mean + std * eps, where eps follows from `seed`, or the mean for None; `normalized`. [8, h, w] -> [4, h, w]."""
+    """[8, h, w] -> [4, h, w]: mean + std * eps, `normalized`, with eps drawn from `seed`; the mean if it is None."""
     mean, std = stored[:LATENT_CHANNELS], stored[LATENT_CHANNELS:]
     if seed is None:
         return normalized(mean)
@@ -120,7 +120,7 @@ def latent_to_network(stored: NDArray[np.float32], seed: int | None) -> NDArray[
 
 
 def normalized(latents: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Latents [..., 4, h, w] of the VAE as the network sees them: mean 0, standard deviation 0.5 over ImageNet."""
+    """Latents [..., 4, h, w] of the VAE, scaled for the network to mean 0 and standard deviation 0.5 over ImageNet."""
     return (latents - _LATENT_SHIFT) * _LATENT_SCALE
 
 
@@ -130,7 +130,7 @@ def denormalized(latents: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def open_picture(data: bytes) -> Image.Image:
-    """Any picture up to MAX_PIXELS, decoded, as RGB or grey. Raises Unreadable."""
+    """Decode any picture of up to MAX_PIXELS to RGB or grey. Raises Unreadable."""
     with _opened(data) as image:
         if image.width * image.height > MAX_PIXELS:
             raise Unreadable(f"it has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are allowed")
@@ -180,7 +180,7 @@ def _array_format(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Pictur
 
 
 def _array_header(data: bytes) -> tuple[tuple[int, ...], np.dtype[np.generic], int]:
-    """(shape, dtype, where the values begin) of an NPY file whose length is right. Nothing is unpickled."""
+    """Shape, dtype and offset of the values of an NPY file of the right length. Nothing is unpickled."""
     try:
         file = io.BytesIO(data)
         version = np.lib.format.read_magic(file)

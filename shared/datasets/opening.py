@@ -1,4 +1,4 @@
-"""From where a dataset lies to its pictures."""
+"""Open a dataset from its name and path."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ S3 = "s3://"
 
 
 def open_dataset(choice: DatasetChoice, *, remote: OpenRemote | None = None) -> Dataset:
-    """The chosen dataset, split into training and held-out pictures; `remote` opens s3:// URLs.
+    """The chosen dataset, split into training and held-out pictures. `remote` opens s3:// URLs.
 
-    Lists the files and reads the first picture, and up to 16 for the fingerprint where they are in no zip; the others
-    are read by `batch`. Raises DatasetError, and what `remote` raises.
+    Lists the files and reads the first picture; outside a zip also up to 16 pictures for the fingerprint. The other
+    pictures are read by `batch`. Raises DatasetError, and what `remote` raises.
     """
     check_choice(choice)
     if choice.path is None:
@@ -31,7 +31,7 @@ def open_dataset(choice: DatasetChoice, *, remote: OpenRemote | None = None) -> 
 
 
 def open_files(path: str, *, remote: OpenRemote | None = None) -> Files:
-    """The files in a folder, in a zip, or in either behind s3://. Raises DatasetError."""
+    """The files in a folder or zip file, on this machine or behind s3://. Raises DatasetError."""
     if path.startswith(S3):
         if remote is None:
             raise DatasetError(f"dataset {path} lies behind S3, and this process was not told how to reach it")

@@ -1,4 +1,4 @@
-"""Pictures that stay where they are until a batch asks for them."""
+"""Datasets of pictures or latents in files, which are read and decoded when a batch needs them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from phema.shared.datasets.pictures import Dataset, Images, Integers
 T = TypeVar("T")
 
 IN_MEMORY_BYTES = 2**28
-"""A dataset whose decoded pictures take less stays in memory as it is read."""
+"""A dataset whose decoded pictures take at most this many bytes stays in memory once read."""
 VERIFIED_PICTURES = 256
-"""Pictures that are decoded before a run starts, spread over the dataset."""
+"""Number of pictures, evenly spread over the dataset, that are decoded before a run starts."""
 _SPLIT_SEED = 0
 
 
 class PictureReader:
-    """All pictures of a folder or zip, decoded one by one. Thread-safe."""
+    """Reads and decodes the pictures of a folder or zip file by number. Thread-safe."""
 
     def __init__(self, files: Files) -> None:
         """Lists the files, finds the labels and reads the first picture. Raises DatasetError."""
@@ -52,7 +52,7 @@ class PictureReader:
         return len(self.index)
 
     def read(self, picture: int) -> NDArray[Any]:
-        """Of RGB and grey uint8 [C, H, W], of latents float32 [8, h, w]. Raises DatasetError."""
+        """One picture as uint8 [C, H, W], or one latent as float32 [8, h, w]. Raises DatasetError."""
         if self._in_memory is not None and picture in self._in_memory:
             return self._in_memory[picture]
         array: NDArray[Any] = self._checked(picture, lambda data: decode(data, self.format, is_array=self.is_array))
@@ -61,16 +61,16 @@ class PictureReader:
         return array
 
     def read_all(self, pictures: Sequence[int]) -> Iterable[NDArray[Any]]:
-        """`stored` of each, in order; read at the same time where reading waits for a network."""
+        """`read` each of them, in order; concurrently if the files are behind a network."""
         return map(self.read, pictures) if self._pool is None else self._pool.map(self.read, pictures)
 
     def pictures_per_class(self) -> list[int]:
-        """By label; empty without labels."""
+        """Number of pictures by label; empty without labels."""
         counts: list[int] = np.bincount(self.index.labels, minlength=self.index.num_classes).tolist()
         return counts if self.index.num_classes else []
 
     def verify(self, most: int = VERIFIED_PICTURES) -> None:
-        """Decode up to `most` pictures, spread evenly. Raises DatasetError on the first that is broken."""
+        """Decode up to `most` pictures, evenly spread. Raises DatasetError at the first broken one."""
         for _ in self.read_all(self.index.spread(most)):
             pass
 
@@ -83,7 +83,7 @@ class PictureReader:
 
 
 class StoredPictures:
-    """Some pictures of a reader, by number."""
+    """A subset of the pictures of a reader, as `Pictures`."""
 
     def __init__(self, reader: PictureReader, chosen: Integers) -> None:
         self._reader, self._chosen = reader, chosen
@@ -109,7 +109,7 @@ class StoredPictures:
 def dataset_from_files(files: Files, name: str, held_out: int) -> Dataset:
     """The pictures among `files` as a dataset. Raises DatasetError.
 
-    The last `held_out` of one fixed shuffle are kept from training, as with the digits.
+    The last `held_out` of one fixed shuffle are kept from training, as for the digits.
     """
     reader = PictureReader(files)
     info = DatasetInfo(

@@ -1,4 +1,4 @@
-"""Networks by configuration letter: the one place that knows which modules a letter stands for."""
+"""Build the network of a configuration letter."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from phema.shared.edm2.networks.unet import UNet
 
 
 def build_denoiser(config: NetworkConfig, *, precision: Precision = "float32") -> Denoiser:
-    """A freshly initialised denoiser, its parameters float32, drawn from torch's global generator.
+    """A newly initialised denoiser with float32 parameters, drawn from torch's global generator.
 
-    `precision` is that of the activations; below float32 it is meant for GPUs.
+    `precision` is that of the activations; use less than float32 on GPUs only.
     """
     return _BUILDERS[config.config](config, precision)
 

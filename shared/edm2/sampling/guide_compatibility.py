@@ -1,4 +1,4 @@
-"""Which network may guide which, known from their configurations alone. Torch-free, so that the API can ask."""
+"""Whether one network can guide another, from their configurations. Torch-free, so that the API can check it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from phema.shared.edm2.networks.config import NetworkConfig
 
 @dataclass(frozen=True)
 class GuideMismatch:
-    """The field that keeps one network from guiding another, its value in the guide, and what it should be."""
+    """A field whose value keeps a network from guiding another, its value in the guide, and the allowed values."""
 
     field: str
     given: int
@@ -17,9 +17,10 @@ class GuideMismatch:
 
 
 def guide_mismatch(main: NetworkConfig, guide: NetworkConfig) -> GuideMismatch | None:
-    """None when `guide` can guide `main`: pictures of one shape, the same classes unless the guide knows none.
+    """None if `guide` can guide `main`, else the first mismatch.
 
-    Configuration, width and depth may differ.
+    Pictures must have the same shape, and classes must be the same unless the guide is unconditional. Configuration
+    letter, width and depth may differ.
     """
     for field in ("img_resolution", "img_channels"):
         wanted, given = getattr(main, field), getattr(guide, field)

@@ -1,6 +1,6 @@
-"""The architecture of configuration A: EDM's variant of the ADM network (Karras et al. 2024, Appendix B.1, Figure 16).
+"""Layers and blocks of configuration A, EDM's variant of ADM (Karras et al. 2024, Appendix B.1, Figure 16).
 
-Shape legend: N pictures, C channels, H x W pixels.
+Shapes: N pictures, C channels, H x W pixels.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from phema.shared.edm2.networks.topology import BlockPlan, Topology, norm_groups
 
 
 class Layer(nn.Module):
-    """Convolution, or linear layer when `kernel` is 0: weights, and biases where wanted, U(+-1 / sqrt(fan-in)).
+    """Convolution, or linear layer if `kernel` is 0, initialised with U(+-1 / sqrt(fan-in)).
 
-    Parameters stay in their own precision and act in the input's.
+    Parameters keep their precision; the layer computes in the dtype of its input.
     """
 
     bias: nn.Parameter | None
@@ -52,7 +52,7 @@ def zero_layer(in_channels: int, out_channels: int, kernel: int) -> Layer:
 
 
 class ClassTable(Layer):
-    """One row of standard normal numbers per class, without bias; its input is one-hot."""
+    """Class embedding: one row of standard normal numbers per class, for one-hot input. No bias."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         super().__init__(in_channels, out_channels, kernel, bias=False)
@@ -73,7 +73,10 @@ class GroupNorm(nn.Module):
 
 
 class PositionalFeatures(nn.Module):
-    """[cos, sin] of a scalar times 10000^(-i / half), i = 0 ... half - 1: [N] to [N, num_channels], an even number."""
+    """[N] to [N, num_channels]: cos, then sin, of the input times 10000^(-i / half), i = 0 ... half - 1.
+
+    `num_channels` = 2 half is even.
+    """
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
@@ -90,13 +93,13 @@ def unscaled(label_dim: int) -> float:
 
 
 def scale_and_shift(y: Tensor, numbers: Tensor) -> Tensor:
-    """y (1 + scale) + shift, channel by channel: [N, C, H, W] and [N, 2C]."""
+    """y (1 + scale) + shift per channel, for y [N, C, H, W] and numbers [N, 2C]."""
     scale, shift = numbers[:, :, None, None].to(y.dtype).chunk(2, dim=1)
     return torch.addcmul(shift, y, 1 + scale)
 
 
 def softmax_attention(qkv: Tensor, heads: int) -> Tensor:
-    """Scaled dot-product attention, in float32 whatever the network's precision."""
+    """Scaled dot-product attention, computed in float32 or better."""
     n, triple, h, w = qkv.shape
     wide = qkv.to(torch.promote_types(qkv.dtype, torch.float32))
     q, k, v = wide.reshape(n, heads, triple // 3 // heads, 3, h * w).permute(3, 0, 1, 4, 2).unbind(0)
@@ -109,7 +112,7 @@ def norm_and_silu(channels: int, arch: Architecture) -> nn.Module:
 
 
 class AttentionBlock(nn.Module):
-    """What the blocks of A to F share: the attention that follows the residual sum."""
+    """Base of the blocks of A to F: the attention after the residual sum."""
 
     def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, arch: Architecture) -> None:
         super().__init__()
@@ -129,7 +132,7 @@ class AttentionBlock(nn.Module):
 
 
 class ResidualBlock(AttentionBlock):
-    """Configurations A to E, encoder and decoder alike: normalise, activate, resample, convolve; twice."""
+    """Encoder and decoder block of configurations A to E: twice normalise, activate, (resample,) convolve."""
 
     def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, arch: Architecture) -> None:
         super().__init__(plan, topology, config, arch)

@@ -1,6 +1,6 @@
-"""What configuration F puts in place of the residual blocks of A to E (Karras et al. 2024, Appendix B.6, Figure 21).
+"""Residual blocks of configuration F (Karras et al. 2024, Appendix B.6, Figure 21).
 
-The order of things is G's already; G balances the sums and gives every function unit magnitude.
+The order of operations is the same as in G, which adds balanced sums and magnitude-preserving functions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from phema.shared.edm2.networks.topology import BlockPlan, Topology
 
 
 class Block(AttentionBlock):
-    """Resampling on the main path; a residual branch without norms."""
+    """Base of both blocks: resampling on the main path, and a residual branch without norms."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class EncoderBlock(Block):
 
 
 class DecoderBlock(Block):
-    """Resample; then the residual branch beside a main path that narrows after it. No norm."""
+    """Resample; then the residual branch. The main path is narrowed after the branch. No norm."""
 
     def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, arch: Architecture) -> None:
         super().__init__(plan, topology, config, arch, branch_channels=plan.in_channels)

@@ -1,4 +1,4 @@
-"""The U-Net around the architecture of a configuration A to F."""
+"""The U-Net of configurations A to F, built from an `Architecture`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from phema.shared.edm2.networks.topology import plan_unet
 class ConfigurableUNet(nn.Module):
     """F(c_in x; c_noise, class): [N, C, H, W] in and out, in the dtype of the input; the embedding in full precision.
 
-    `c_noise` is [N], or [1] when all pictures share one noise level; `class_labels` one-hot [N, label_dim], all-zero
-    rows meaning "no label". State names are those of configuration G where the layer is the same.
+    `c_noise` is [N], or [1] for one noise level of all pictures. `class_labels` is one-hot [N, label_dim]; all-zero
+    rows mean "no label". Names in the state_dict are those of configuration G where the layer is the same.
     """
 
     def __init__(self, config: NetworkConfig, arch: Architecture) -> None:
