@@ -17,7 +17,7 @@ else:
 
 
 class EvaluationRecipe(FrozenModel):
-    """How one set of weights is sampled and scored. Noise level and step fields are those of the Heun sampler."""
+    """How one set of weights is sampled and scored. Fields of steps and noise levels are those of the Heun sampler."""
 
     num_samples: Annotated[int, Field(ge=1, le=100_000)] = 1024
     num_steps: Annotated[int, Field(ge=2, le=1000)] = 32
@@ -25,23 +25,23 @@ class EvaluationRecipe(FrozenModel):
     sigma_max: Annotated[float, Field(gt=0)] = 80.0
     rho: Annotated[float, Field(gt=0)] = 7.0
     guidance: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Guidance weight w; 1 is no guidance and needs no guide."""
+    """Guidance weight w; 1 means no guidance."""
     guide_id: str | None = None
-    """Reconstruction whose weights guide the sampler."""
+    """Id of the reconstruction whose weights guide the sampler."""
     guidance_interval: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] | None = None
-    """Guide only at steps whose middle noise level is above the first and at most the second; None guides at all."""
+    """Guide only steps whose middle noise level is above the first and at most the second; None guides all steps."""
     churn: Annotated[float, Field(ge=0)] = 0.0
-    """S_churn of EDM's stochastic sampler: noise added anew over all steps; 0 samples deterministically."""
+    """S_churn of EDM's stochastic sampler: amount of noise added over all steps; 0 for none."""
     churn_min: Annotated[float, Field(ge=0)] = 0.0
     churn_max: Annotated[float, Field(gt=0)] | None = None
-    """Noise levels between which noise is added; None is no upper bound."""
+    """Noise is added at levels from `churn_min` to `churn_max`; None for no upper bound."""
     churn_noise: Annotated[float, Field(gt=0)] = 1.0
-    """S_noise: strength of the noise added."""
+    """S_noise: factor of the standard deviation of the added noise."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the first picture; picture i uses seed + i."""
     metrics: tuple[MetricName, ...] = tuple(METRICS)
     grid: Annotated[int, Field(ge=1, le=32)] = 10
-    """Rows and columns of the picture that is kept."""
+    """Rows and columns of the grid of pictures that is stored."""
 
     @model_validator(mode="after")
     def _guide_fits_guidance(self) -> Self:

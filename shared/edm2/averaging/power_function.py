@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 SIGMA_REL_LIMIT = 12**-0.5
-"""Supremum of sigma_rel over gamma > 0, reached by the flat average of all history (about 0.2887)."""
+"""Supremum of sigma_rel over gamma > 0 (about 0.2887): the width of the flat average of all history, gamma = 0."""
 
 
 class PowerFunctionError(ValueError):
