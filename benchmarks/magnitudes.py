@@ -68,9 +68,10 @@ def like_s(options: argparse.Namespace) -> RunConfig:
 def rows(
     name: str, config: RunConfig, device: torch.device, rounds: int, *, images_per_step: int
 ) -> list[dict[str, object]]:
-    """Shares of the time of a training of which each step sees `images_per_step` images.
+    """Shares of the time of a training with `images_per_step` images per step.
 
-    A worker's part of it is timed at `config.batch_size` pictures; measuring costs as many steps whatever their number.
+    A worker's part of a step is timed with `config.batch_size` pictures. Measuring magnitudes is assumed to take as many
+    such parts for any number of pictures.
     """
     network, count = config.network, config.batch_size
     state, group = TrainingState(config, device), Group(device=device)
