@@ -70,8 +70,8 @@ def rows(
 ) -> list[dict[str, object]]:
     """Shares of the time of a training with `images_per_step` images per step.
 
-    A worker's part of a step is timed with `config.batch_size` pictures. Measuring magnitudes is assumed to take as many
-    such parts for any number of pictures.
+    A worker's part of a step is timed with `config.batch_size` pictures. It is assumed that measuring
+    magnitudes takes as many such parts for any number of pictures.
     """
     network, count = config.network, config.batch_size
     state, group = TrainingState(config, device), Group(device=device)

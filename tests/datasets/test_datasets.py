@@ -1,4 +1,4 @@
-"""The digits: real pictures, a fixed split, and clear words when a network does not fit."""
+"""The digits: real pictures, a fixed split, and clear errors if a network does not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datasets from files: every picture as it is, every mistake in one sentence."""
+"""Datasets from files: exact pictures, and one sentence for every mistake."""
 
 from __future__ import annotations
 

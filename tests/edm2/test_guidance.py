@@ -1,4 +1,4 @@
-"""Guidance against theory: where it applies, what it costs, where it leads."""
+"""Guidance against theory: guided steps, number of evaluations, result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must stay light does: planning a reconstruction needs NumPy alone."""
+"""Modules that must not import torch: planning a reconstruction needs NumPy only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Solves that expect the error of the weights, on random walks, where everything that is expected is known."""
+"""Fits of least expected weight error, on simulated random walks, whose parameters are known."""
 
 from __future__ import annotations
 

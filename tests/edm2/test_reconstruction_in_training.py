@@ -1,4 +1,4 @@
-"""The promise of the whole project: averages never stored, rebuilt from stored ones, are the averages."""
+"""End to end: averages reconstructed from stored ones equal the averages tracked in the same training."""
 
 from __future__ import annotations
 

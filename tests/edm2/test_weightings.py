@@ -1,4 +1,4 @@
-"""Every kind of profile: density, tail and inner products against integrals, and against averages that were kept."""
+"""Every kind of weighting: density, tail and inner products against integrals and against tracked averages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature space: the same everywhere, and sensitive to what makes a picture worse."""
+"""The feature space: equal on every machine, and sensitive to damage of pictures."""
 
 from __future__ import annotations
 

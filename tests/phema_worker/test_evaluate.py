@@ -1,4 +1,4 @@
-"""Figures in one process: what they mean, that they repeat, and that work stops when told."""
+"""Evaluations in one process: known values, repeatability, progress and cancellation."""
 
 from __future__ import annotations
 

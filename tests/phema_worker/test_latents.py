@@ -1,4 +1,4 @@
-"""Evaluations of networks that draw latents: the picture that is kept shows what the VAE makes of them."""
+"""Evaluations of networks that draw latents: the stored picture shows the decoded latents."""
 
 from __future__ import annotations
 
