@@ -1,13 +1,13 @@
-"""How long training steps wait for their data: zips of 64x64 PNG and of 64x64 latents, with and without reading ahead.
+"""Measure how long training steps wait for data: zips of 64x64 PNG and of 64x64 latents, with and without prefetching.
 
-What is waited for is what the training loop waits for: `Batches.at` (pictures read from the zip and decoded, labels,
-noise), 64 pictures at a time, which is one worker's share of 2,048 on 32 GPUs. The step is a pause of the time that
-EDM2-XS, the fastest network of the paper, takes for them on an A100 (8,265 images/s on 32 of them), because a GPU
-leaves the CPU free meanwhile. Nothing decoded is kept in memory, as with a large dataset; the page cache is warm.
+The wait is that of `Batches.at`, as in the training loop: pictures read from the zip and decoded, labels, noise. A
+batch has 64 pictures, one worker's share of 2,048 on 32 GPUs. The step is a pause of the time that EDM2-XS, the fastest
+network of the paper, takes for a batch on an A100 (8,265 images/s on 32 of them), because a GPU leaves the CPU free.
+Decoded pictures are not kept in memory, as with a large dataset. The page cache is warm.
 
     python -m benchmarks.data_loading [--json]
 
-Exit status 1 when steps wait for more than 2 % of their time with reading ahead.
+Exits with status 1 if steps wait for more than 2 % of the time with prefetching.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()
-    stored.KEPT_BYTES = 0
+    stored.IN_MEMORY_BYTES = 0
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for kind, write, channels in (("64x64 PNG", _png, 3), ("64x64 latents", _latents, 4)):
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def measure(path: Path, channels: int, ahead: int) -> dict[str, Any]:
-    """Images/s that one thread reads, and the share of the loop's time in which it waits for data."""
+    """Images/s that one thread reads, and the share of its time for which the loop waits for data."""
     config = _config(path, channels)
     read = Batches(open_dataset(config.dataset), config, Group()).at
     read(0)
@@ -68,7 +68,7 @@ def measure(path: Path, channels: int, ahead: int) -> dict[str, Any]:
         read(step * BATCH)
     speed = 4 * BATCH / (time.perf_counter() - began)
     with Prefetcher(read, BATCH, ahead, READERS, end=STEPS * BATCH) as batches:
-        batches.at(0)  # nobody could have read the first one ahead
+        batches.at(0)  # the first batch cannot be prefetched
         before, began = batches.waited_seconds, time.perf_counter()
         for step in range(1, STEPS):
             time.sleep(STEP_SECONDS)
@@ -93,7 +93,7 @@ def _config(path: Path, channels: int) -> RunConfig:
 
 
 def _png(number: int) -> tuple[str, bytes]:
-    """Smooth colours under noise: about as many bytes as a 64x64 photograph has."""
+    """Smooth colours with noise, which take about as many bytes as a 64x64 photograph."""
     random = np.random.RandomState(number)
     small = Image.fromarray(random.randint(0, 256, (8, 8, 3), np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
     pixels = np.asarray(small, np.int64) + random.randint(-8, 9, (64, 64, 3))

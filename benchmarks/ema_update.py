@@ -1,11 +1,11 @@
-"""What tracking power-function averages costs a training step.
+"""Measure the share of a training step that tracking power-function averages takes.
 
-The S preset's network at reduced width trains on random data; each step's averaging is timed apart from the rest of
-the same step, so that a busy machine slows both alike. The bound is 5 % for two averages.
+The network of the S preset, at reduced width, trains on random data. Averaging is timed separately from the rest of the
+same step, so that a busy machine slows down both. The bound is 5 % for two averages.
 
     python -m benchmarks.ema_update [--json]
 
-Exit status 1 when the bound is missed.
+Exits with status 1 if the bound is missed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WARM_UP = 2
 
 @dataclass
 class Trainer:
-    """The parts of one training step that every run has."""
+    """The parts of a training step that all runs have."""
 
     denoiser: Denoiser
     optimizer: torch.optim.Optimizer
@@ -53,13 +53,13 @@ class Trainer:
 
 
 def reduced(width: int) -> NetworkConfig:
-    """The S preset, `width` channels instead of 192; heads shrink with it."""
+    """The S preset with `width` channels instead of 192 and attention heads scaled in proportion."""
     fields = network_preset("edm2-img512-s").model_dump()
     return NetworkConfig.model_validate({**fields, "model_channels": width, "channels_per_head": min(64, width)})
 
 
 def measure(trainer: Trainer, module: nn.Module, sigma_rels: list[float], steps: int) -> tuple[float, float]:
-    """Median seconds of a step without averaging, and median share that averaging adds to its step."""
+    """Median seconds of a step without averaging, and median share of that time that averaging adds."""
     ema = PowerFunctionEMA(module, sigma_rels)
     batch = len(trainer.images)
     plain: list[float] = []

@@ -1,14 +1,16 @@
-"""What a training pays for measuring magnitudes, and for drawing every picture's noise from a seed of its own.
+"""Measure the time for measuring magnitudes and for drawing the noise of each picture from its own seed.
 
-Both are timed in turns with steps of the same training, so that a busy machine slows all alike, and told as shares of
-its time: magnitudes once per `magnitudes_every` images, on one worker while the others wait; noise in every step,
-though in a training other threads draw it ahead of the step. The bound is 2 % for each.
+Both alternate with steps of the same training, so that a busy machine slows down all of them. Magnitudes are measured
+once per `magnitudes_every` images, on one worker while the others wait. Noise is drawn in every step; in a real run,
+other threads draw it ahead of the step. Both are shares of the
+time of training; the bound is 2 % each.
 
-digits-tiny is as it is trained. S's shape stands for the paper's training: 32 workers of 64 pictures each.
+digits-tiny is measured as it is trained. The shape of S represents the paper's training: 32 workers with 64 pictures
+each.
 
     python -m benchmarks.magnitudes [--json]
 
-Exit status 1 when the bound is missed.
+Exits with status 1 if the bound is missed.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ LIMIT = 0.02
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=32, help="model channels of S's shape, S has 192 (%(default)s)")
-    parser.add_argument("--batch", type=int, default=4, help="pictures of S's shape at once (%(default)s)")
+    parser.add_argument("--width", type=int, default=32, help="model channels of the S shape; S has 192 (%(default)s)")
+    parser.add_argument("--batch", type=int, default=4, help="pictures per step of the S shape (%(default)s)")
     parser.add_argument("--rounds", type=int, default=8, help="timed rounds (%(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
@@ -66,9 +68,10 @@ def like_s(options: argparse.Namespace) -> RunConfig:
 def rows(
     name: str, config: RunConfig, device: torch.device, rounds: int, *, images_per_step: int
 ) -> list[dict[str, object]]:
-    """Shares of the time of a training of which each step sees `images_per_step` images.
+    """Shares of the time of a training with `images_per_step` images per step.
 
-    A worker's part of it is timed at `config.batch_size` pictures; measuring costs as many steps whatever their number.
+    A worker's part of a step is timed with `config.batch_size` pictures. It is assumed that measuring
+    magnitudes takes as many such parts for any number of pictures.
     """
     network, count = config.network, config.batch_size
     state, group = TrainingState(config, device), Group(device=device)

@@ -1,4 +1,4 @@
-"""What a device can do at most, by its data sheet, and how near a program comes to it."""
+"""Peak performance of devices from their data sheets, and the share of it that a program reaches."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import torch
 
-# Dense TFLOPS in (float16 and bfloat16, float32 without TF32), by a piece of the device's name.
+# Dense TFLOPS in (float16 and bfloat16, float32 without TF32), by part of the device's name.
 _SHEETS = {"H200": (989.0, 67.0), "H100": (989.0, 67.0), "A100": (312.0, 19.5), "V100": (125.0, 15.7)}
 
 
 def peak_tflops(device: torch.device, precision: str) -> float:
-    """Peak of the device in `precision`; infinity for CPUs and for GPUs not listed here."""
+    """Peak TFLOPS of the device in `precision`; infinity for CPUs and for GPUs not listed here."""
     if device.type != "cuda":
         return math.inf
     name = torch.cuda.get_device_name(device)
@@ -24,7 +24,7 @@ def peak_tflops(device: torch.device, precision: str) -> float:
 
 
 class Timed(Protocol):
-    """A program's rounds; `precision` is that of its arithmetic."""
+    """Timed rounds of a program that computes in `precision`."""
 
     name: str
     precision: str
@@ -32,7 +32,7 @@ class Timed(Protocol):
 
 
 def compared(variants: Sequence[Timed], *, images: int, gflops: float, device: torch.device) -> list[dict[str, Any]]:
-    """A row for each variant's fastest round of `images`, over the first one's; `gflops` (MACs) are per image."""
+    """One row per variant: its fastest round of `images`, over that of the first. `gflops` (MACs) are per image."""
     plain = min(variants[0].seconds)
     rows = []
     for variant in variants:

@@ -1,9 +1,9 @@
-"""Configuration G written the plain way: what the optimisations of `phema.shared.edm2` are measured against.
+"""Configuration G without optimisations: the baseline for the optimisations of `phema.shared.edm2`.
 
-Every layer normalises its weights in every forward pass (in training it first forces them to unit magnitude, in
-place), attention is two einsums around a softmax, blends and concatenations are written as in the paper's equations,
-and all of it runs eagerly. State names are those of `phema.shared.edm2`, so that weights load from one into the
-other; a test holds the outputs equal.
+Every layer normalises its weights in every forward pass (in training it first forces them to unit magnitude, in place).
+Attention is two einsums and a softmax, and blends and concatenations follow the paper's equations. Everything runs
+eagerly. Names in the state_dict are those of `phema.shared.edm2`, so that weights can be exchanged. A test checks that
+the outputs are equal.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class PlainUNet(nn.Module):
 
 
 def plain_denoiser(config: NetworkConfig, precision: str = "float32") -> Denoiser:
-    """The whole denoiser; only the network differs from `phema.shared.edm2.networks.building.build_denoiser`'s."""
+    """The denoiser of `phema.shared.edm2.networks.building.build_denoiser`, with the plain network."""
     return Denoiser(
         config,
         unet=PlainUNet(config),

@@ -1,12 +1,12 @@
-"""Errors of reconstructions, predicted and measured, on the demo's training run.
+"""Compare predicted and measured errors of reconstructions on the demo's training run.
 
     python -m benchmarks.posthoc_errors [--json] [--stored 0.05,0.10] [--picture docs/pictures/posthoc_errors.png]
 
-Trains digits-tiny for 128 x 640 images with averages of many widths tracked directly beside the stored ones.
-Two times are looked at: 76,800 images with the demo's 24 snapshot pairs, 81,920 images with 128 pairs, each stored in
-float32, float16 and bfloat16. `plain` is the paper's least-squares fit of the profile (`regularize: false`),
-`plain/sum` the same coefficients divided by their sum, `aware` what phema does otherwise. Errors are relative L2
-distances of all weights from the average that was tracked.
+Trains digits-tiny for 128 x 640 images and tracks averages of many widths directly, in addition to the stored ones.
+Errors are measured at two times: at 76,800 images with the demo's 24 snapshot pairs, and at 81,920 images with 128
+pairs, each stored in float32, float16 and bfloat16. `plain` is the paper's least-squares fit of the profile
+(`regularize: false`), `plain/sum` the same coefficients divided by their sum, and `aware` is the default of phema.
+Errors are relative L2 distances of all weights from the tracked average.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def train(config: RunConfig) -> tuple[dict[tuple[int, float], torch.Tensor], dict[tuple[int, float], np.ndarray]]:
-    """Flat weights of the stored averages by time and width, and of the wanted ones at the times of CASES."""
+    """Flattened weights of the stored averages by time and width, and of the wanted averages at the times of CASES."""
     state = TrainingState(config, torch.device("cpu"))
     kept, wanted = PowerFunctionEMA(state.denoiser, config.ema_sigma_rels), PowerFunctionEMA(state.denoiser, WANTED)
     batches = Batches(open_dataset(config.dataset), config, Group())
@@ -169,7 +169,7 @@ def _distance(made: np.ndarray, truth: np.ndarray) -> float:
 
 
 def draw(rows: Sequence[Row]) -> bytes:
-    """Measured errors as lines, predicted ones as marks; a row of panels per case, a column per dtype."""
+    """Draw measured errors as lines and predicted errors as marks; one row of panels per case, one column per dtype."""
     colours = {"plain": LIGHT.orange, "aware": LIGHT.blue}
     names = {"plain": "paper's least squares", "aware": "phema"}
     with page(LIGHT, (9.6, 5.6), len(CASES), len(DTYPES), sharex=True) as (figure, panels):

@@ -1,20 +1,20 @@
-"""Reconstruction in one pass against reading alone, against more profiles, against a basis, against a plain loop.
+"""Time reconstruction in one pass against reading only, more profiles, a basis, and a plain loop.
 
     python -m benchmarks.reconstruct [--json] [--stores local,s3] [--parameters 12500000] [--pairs 32] [--rounds 3] ...
 
-Every row is the best of its rounds, the rows taken in turn, everything included (headers, sums, SHA-256, durable
-outputs); ratios are between rows of one store. The network has shapes like EDM2-XS's, of which the default is a tenth:
-time grows with the number of parameters. Before each row of the local store the snapshots are dropped from the page
-cache, as they are when a run is much larger than memory. `s3` is a real server on this machine, which shares its cores,
-with an eighth of the parameters.
+Every row is the best of its rounds; rows alternate. Times include everything (headers, sums, SHA-256, durable outputs).
+Ratios are between rows of one store. The network has shapes like EDM2-XS and, by default, a tenth of its parameters;
+time grows with the number of parameters. Before each row of the local store, the snapshots are dropped from the page
+cache, as if the run were much larger than memory. `s3` is a real server on this machine, which shares its cores, with
+an eighth of the parameters.
 
-- `read`: the same bytes, by the store's own reader with as many reads in flight.
-- `1`, `31`, `31 fp16`: so many profiles; 31 in float32 write as many bytes as 32 pairs in float16 are read.
-- `basis 1`: one profile from 10 float32 vectors; `4x pairs 1`: one from four times the pairs, as from a whole run.
-- `naive 31`: one snapshot after the other is loaded with safetensors and added to every profile tensor by tensor.
+- `read`: read the same bytes with the store's own reader and the same number of concurrent reads. - `1`, `31`, `31
+fp16`: that many profiles. 31 float32 outputs have as many bytes as 32 float16 pairs. - `basis 1`: one profile from 10
+float32 vectors. `4x pairs 1`: one profile from four times the pairs, as in a whole run. - `naive 31`: load one snapshot
+after the other with safetensors and add it to every profile, tensor by tensor.
 
-Memory: growth of a fresh process's resident set over the bound; with --xxl also for 1.5 G parameters (sparse files,
-outputs counted and thrown away).
+Memory is the growth of a new process's resident set, divided by the bound; with --xxl also for 1.5 G parameters (sparse
+files; outputs are counted and discarded).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ XS_PARAMETERS = 124_700_000
 
 @dataclass(frozen=True)
 class Target:
-    """`row` over `base`, the smaller the better unless `at_least`."""
+    """Bound of the ratio `row` / `base`: an upper bound unless `at_least`."""
 
     name: str
     row: str
@@ -91,14 +91,14 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--stores", default="local,s3", help="of local, s3 (ministack)")
-    parser.add_argument("--folder", help="where the local store lies; default the temporary folder")
+    parser.add_argument("--stores", default="local,s3", help="comma-separated list of local and s3 (ministack)")
+    parser.add_argument("--folder", help="folder of the local store; default the temporary folder")
     parser.add_argument("--parameters", type=int, default=XS_PARAMETERS // 10)
-    parser.add_argument("--pairs", type=int, default=32, help="snapshots of two profiles")
-    parser.add_argument("--memory-mib", type=int, default=1024, help="bound while time is measured")
-    parser.add_argument("--memory-probe-mib", type=int, default=64, help="bound while memory is measured")
+    parser.add_argument("--pairs", type=int, default=32, help="number of snapshot times, with two profiles each")
+    parser.add_argument("--memory-mib", type=int, default=1024, help="memory bound while time is measured")
+    parser.add_argument("--memory-probe-mib", type=int, default=64, help="memory bound while memory is measured")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--xxl", action="store_true", help="also the memory of 1.5 G parameters")
+    parser.add_argument("--xxl", action="store_true", help="also measure the memory of 1.5 G parameters")
     return parser.parse_args()
 
 
@@ -138,7 +138,7 @@ def timed(
         actions["4x pairs 1"] = lambda: combine(store, more, 1, bound)
         actions["naive 31"] = lambda: naive(folder, store, stored, PROFILES, "float32")
         inputs |= {"4x pairs 1": more, "naive 31": stored}
-    combine(store, stored[:2], 1, bound)  # loads libraries
+    combine(store, stored[:2], 1, bound)  # load libraries
     seconds: dict[str, float] = {}
     for _ in range(options.rounds):
         for name, action in actions.items():

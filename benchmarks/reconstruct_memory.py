@@ -1,4 +1,4 @@
-"""Memory of a reconstruction: growth of a fresh process's resident set over the bound that it was given."""
+"""Measure the memory of a reconstruction: growth of a new process's resident set, divided by its bound."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Memory:
 def measured(
     name: str, url: str, s3: S3Options | None, stored: Sequence[StoredSnapshot], bound: int, *, keep: bool = True
 ) -> Memory:
-    """Memory of one reconstruction of 8 profiles, by a process of its own; without `keep` outputs are only counted."""
+    """Memory of one reconstruction of 8 profiles in its own process. Without `keep`, outputs are only counted."""
     task = {
         "url": url,
         "s3": s3 and asdict(s3),
@@ -62,7 +62,7 @@ def measured(
 
 
 def xxl(folder: Path, bound: int) -> Memory:
-    """Snapshots of EDM2-XXL's size: files with a valid header and no blocks behind it, which read as zeros."""
+    """Snapshots of the size of EDM2-XXL: sparse files with a valid header, which read as zeros."""
     store = LocalStore(folder / "xxl")
     stored = []
     tensors = arrange(((name, "F16" if name != "embedding.freqs" else "F32", shape)
@@ -81,7 +81,7 @@ def xxl(folder: Path, bound: int) -> Memory:
 
 
 class CountingStore(LocalStore):
-    """Hashes and counts what is written, and keeps nothing."""
+    """Hashes and counts the written bytes and discards them."""
 
     @contextmanager
     def writer(self, key: str) -> Iterator[Any]:  # type: ignore[override]
@@ -102,9 +102,9 @@ class _Counter:
 
 
 def probe(task: dict[str, Any]) -> int:
-    """Largest growth of this process's resident set during one reconstruction, libraries and connections excluded.
+    """Largest growth of this process's resident set during one reconstruction, without libraries and connections.
 
-    They are brought in by a reconstruction of a few tiny snapshots in a folder and by one request to the store.
+    A reconstruction of a few tiny snapshots in a folder and one request to the store load these first.
     """
     with tempfile.TemporaryDirectory() as folder:
         tiny = open_store((Path(folder) / "store").as_uri())

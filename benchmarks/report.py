@@ -1,4 +1,4 @@
-"""What every benchmark says of itself: hardware, versions, command; one table or one JSON document."""
+"""Output of all benchmarks: hardware, versions and command, then one table or one JSON document."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 
 def machine(device: str = "cpu") -> dict[str, str]:
-    """Hardware, versions and the command that ran."""
+    """Hardware, versions and the command of this run."""
     place = f"{_cpu()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} torch threads"
     if device == "cuda":
         place = f"{torch.cuda.get_device_name()}, {place}"
@@ -23,7 +23,7 @@ def machine(device: str = "cpu") -> dict[str, str]:
 
 
 def show(facts: Mapping[str, str], rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Print `rows` (all with the same keys) under the machine's facts."""
+    """Print `rows` (all with the same keys) below the `facts` about the machine."""
     if as_json:
         print(json.dumps({**facts, "rows": list(rows)}))
         return

@@ -1,9 +1,9 @@
-"""Images per second of the sampler, and what each optimisation is worth.
+"""Images per second of the sampler, and the effect of each optimisation.
 
-The sampler is the product's own (`phema.shared.edm2.sampling.sampler`). It is timed beside a plain one: the same Heun
-steps over `benchmarks.plain`, which normalises every weight in every evaluation and attends by einsum, eagerly; and
-with each optimisation switched off in turn. Rounds of all variants alternate; ratios come from the fastest round of
-each.
+The sampler is the product's own (`phema.shared.edm2.sampling.sampler`). It is compared with a plain one (the same Heun
+steps over `benchmarks.plain`, which normalises every weight in every evaluation and uses einsum attention, eagerly) and
+with itself with one optimisation switched off at a time. Rounds of all variants alternate. Ratios are between the
+fastest rounds.
 
     python -m benchmarks.sample [--preset digits-tiny] [--images 64] [--steps 8] [--json]
 """

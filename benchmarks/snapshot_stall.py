@@ -1,12 +1,12 @@
-"""How long writing a snapshot keeps the training loop waiting, over the time that copying its weights takes.
+"""Measure the time for which a snapshot stalls the training loop, relative to copying its weights.
 
-Per round, in turn: a plain copy of the run's averages, and `Archive.keep` at a snapshot time, as the loop calls it.
-Encoding, hashing, upload and the row follow in the background; each round waits for them, so that rounds do not
-disturb one another. The bound is 1: nothing but the copy, within the noise of the measurement (10 %).
+A round times a plain copy of the run's averages, then `Archive.keep` at a snapshot time, as the loop calls it.
+Encoding, hashing, upload and the row follow in the background. Each round waits for them, so that rounds do not affect
+each other. The bound is 1, the time of the copy, within the noise of the measurement (10 %).
 
     python -m benchmarks.snapshot_stall [--json]
 
-Exit status 1 when the bound is missed.
+Exits with status 1 if the bound is missed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Figures:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--channels", type=int, default=64, help="width of the network; 64 is XXS")
+    parser.add_argument("--channels", type=int, default=64, help="model channels of the network; XXS has 64")
     parser.add_argument("--rounds", type=int, default=12)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The optimisations of `phema.shared.edm2`, each with a way to switch it off for a measurement."""
+"""Switch off single optimisations of `phema.shared.edm2` for measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of synthetic snapshots for the benchmarks of reconstruction, and what the pass is compared with."""
+"""Synthetic snapshots for the benchmarks of reconstruction, and the baselines: reading only and a plain loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGEST = (384, 384, 3, 3)
 
 
 def shapes(parameters: int) -> dict[str, tuple[int, ...]]:
-    """Convolutions of the largest shape, what is left of `parameters` in one vector, a gain each and a buffer."""
+    """Name to shape: convolutions of the largest shape, one vector of the remaining parameters, gains, a buffer."""
     size = torch.Size(LARGEST).numel()
     count = parameters // (size + 1)
     found: dict[str, tuple[int, ...]] = {f"block{i:03d}.conv.weight": LARGEST for i in range(count)}
@@ -35,7 +35,7 @@ def shapes(parameters: int) -> dict[str, tuple[int, ...]]:
 def fill(
     store: ObjectStore, snapshots: int, parameters: int, dtype: StoredDtype, *, folder: str = "snapshots"
 ) -> list[StoredSnapshot]:
-    """A run's snapshots: weights of unit size that drift, two profiles at each time."""
+    """Write the snapshots of a run: drifting weights of unit size, two profiles at each time."""
     generator = torch.Generator().manual_seed(0)
     code = TORCH_DTYPES[DTYPE_CODES[dtype]]
     drawn = {name: torch.randn(shape, generator=generator) for name, shape in shapes(parameters).items()}
@@ -53,7 +53,7 @@ def fill(
 
 
 def _moved(value: Tensor, index: int) -> Tensor:
-    """Other numbers for each snapshot at the price of a copy."""
+    """Different numbers for each snapshot, as cheap as a copy."""
     return value if value.dim() != 4 else value.roll(index, 0)
 
 
@@ -72,7 +72,7 @@ def metadata(num_images: int, sigma_rel: float, dtype: StoredDtype, **fields: An
 
 
 def outputs(stored: Sequence[StoredSnapshot], count: int, dtype: StoredDtype) -> list[OutputSpec]:
-    """`count` outputs with coefficients of the size that short profiles have; their values do not matter here."""
+    """`count` outputs with coefficients as large as those of short profiles; their exact values do not matter."""
     coefficients = torch.randn(count, len(stored), generator=torch.Generator().manual_seed(1)).tolist()
     described = metadata(stored[-1].num_images, 0.13, dtype, kind="reconstruction", lineage={})
     return [OutputSpec(f"out/{k}.safetensors", row, described, dtype) for k, row in enumerate(coefficients)]
@@ -85,7 +85,7 @@ def combine(
 
 
 def naive(folder: Path, store: ObjectStore, stored: Sequence[StoredSnapshot], count: int, dtype: StoredDtype) -> None:
-    """Load one snapshot after the other and add it, tensor by tensor, to every profile; then save the profiles."""
+    """Load one snapshot after the other, add it to every profile tensor by tensor, then save the profiles."""
     rows = [spec.coefficients for spec in outputs(stored, count, dtype)]
     sums: list[dict[str, Tensor]] = [{} for _ in rows]
     for index, snapshot in enumerate(stored):
@@ -108,7 +108,7 @@ def naive(folder: Path, store: ObjectStore, stored: Sequence[StoredSnapshot], co
 
 
 def discard(store: ObjectStore, stored: Sequence[StoredSnapshot]) -> None:
-    """Read every snapshot in the store's best block size with its best number of reads in flight."""
+    """Read every snapshot with the store's best block size and number of concurrent reads."""
 
     def read(mine: Sequence[StoredSnapshot]) -> None:
         buffer = memoryview(bytearray(store.read_bytes))
@@ -123,7 +123,7 @@ def discard(store: ObjectStore, stored: Sequence[StoredSnapshot]) -> None:
 
 
 def forget_pages(store: ObjectStore, stored: Sequence[StoredSnapshot]) -> None:
-    """Drop the snapshots' pages from the operating system's cache, where they are files."""
+    """Drop the snapshots from the operating system's page cache, if they are local files."""
     for snapshot in stored:
         path = store.local_path(snapshot.key)
         if path is None:

@@ -1,9 +1,9 @@
-"""Images per second of a whole training step, and what each optimisation is worth.
+"""Images per second of a whole training step, and the effect of each optimisation.
 
-The step is the trainer's own (`phema.services.trainer.training.step`): loss, gradients, Adam, averages. It is timed
-beside a plain one (`benchmarks.plain`: weights normalised and forced in every forward pass, einsum attention, eager,
-one tensor at a time in optimizer and averages) and with each optimisation switched off in turn; rounds of all
-variants alternate, so that a busy machine slows all alike. Ratios come from the fastest round of each.
+The step is the trainer's own (`phema.services.trainer.training.step`): loss, gradients, Adam, averages. It is compared
+with a plain one (`benchmarks.plain`: weights normalised and forced in every forward pass, einsum attention, eager, one
+tensor at a time in optimizer and averages) and with itself with one optimisation switched off at a time. Rounds of all
+variants alternate, so that a busy machine slows down all of them. Ratios are between the fastest rounds.
 
     python -m benchmarks.train_step [--preset digits-tiny] [--batch 64] [--compile] [--json]
 """
@@ -46,7 +46,7 @@ class Variant:
 
 
 class PlainStep:
-    """The same mathematics, written as one would first write it."""
+    """The same computation without optimisations."""
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         self.config = config
@@ -85,7 +85,7 @@ def main() -> None:
     clock = dict.fromkeys(("total_images", "snapshot_every", "checkpoint_every", "status_every"), options.batch)
     config = resolve(options.preset, fields | clock)
     variants = variants_of(config, device, compiled=options.compile)
-    for variant in variants:  # kernels are chosen and compiled
+    for variant in variants:  # warm-up: choose and compile kernels
         timed(variant, device)
         timed(variant, device)
         variant.seconds.clear()
@@ -99,7 +99,7 @@ def main() -> None:
 
 def variants_of(config: RunConfig, device: torch.device, *, compiled: bool) -> list[Variant]:
     batch = drawn(config).to(device)
-    # Kernels for channels last are taken when either weights or pictures lie so.
+    # Kernels for channels last are used if the weights or the pictures have that format.
     rows = replace(batch, images=batch.images.contiguous(), noise=batch.noise.contiguous())
     one, nothing = Group(), NOTHING[""]
 
@@ -126,7 +126,7 @@ def variants_of(config: RunConfig, device: torch.device, *, compiled: bool) -> l
 
 
 def drawn(config: RunConfig) -> Batch:
-    """A batch of random data: the arithmetic does not ask what it shows."""
+    """A batch of random data."""
     torch.manual_seed(0)
     network, n = config.network, config.batch_size
     images = 0.5 * torch.randn(n, network.img_channels, network.img_resolution, network.img_resolution)

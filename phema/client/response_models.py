@@ -198,7 +198,7 @@ class Evaluation(Record):
     state: str
     recipe: dict[str, Any] = {}
     figures: dict[str, float | None] | None = None
-    """`frechet` and `held_out_loss`, as far as the recipe asked for them; None until the job is done."""
+    """Name and value of each figure of the recipe's metrics; None until the job is done."""
     job_id: str | None = None
     error: str | None = None
     created_at: datetime | None = None

@@ -20,7 +20,7 @@ from phema.client.response_models import Run
 from phema.errors import InvalidArgument, ServiceError, ServiceUnreachable
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
 from phema.shared.edm2.averaging.named_tensors import is_sharded, whole
-from phema.shared.edm2.averaging.weightings import ProfileError
+from phema.shared.edm2.averaging.weightings import WeightingError
 from phema.shared.settings import Settings
 from phema.shared.snapshots.errors import CorruptObject, StoreUnreachable
 from phema.shared.snapshots.files.header import SnapshotMetadata, StoredDtype
@@ -317,7 +317,7 @@ def _check_weighting(profile: Profile, num_images: int) -> None:
     """Registered, an impossible average would block every plan. Raises InvalidArgument."""
     try:
         weighting(profile, num_images)
-    except ProfileError as error:
+    except WeightingError as error:
         raise InvalidArgument(f"profile cannot be one of {num_images} images: {error}") from error
 
 

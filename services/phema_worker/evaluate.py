@@ -1,4 +1,4 @@
-"""Figures and pictures of one set of weights under one sampling recipe."""
+"""Compute the figures and pictures of one set of weights under one evaluation recipe."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ from torch import Tensor
 
 from phema.services.phema_worker.reference_moments import reference_moments
 from phema.services.phema_worker.task_progress import Watch
-from phema.shared.datasets import Dataset, DatasetError, OpenRemote, Pictures, open_dataset
+from phema.shared.datasets import Dataset, OpenRemote, open_dataset
 from phema.shared.datasets.preparation.vae import decode
 from phema.shared.edm2.networks.denoiser import Denoiser
 from phema.shared.edm2.sampling.guidance import guided_steps
 from phema.shared.edm2.sampling.heun import sigma_steps
 from phema.shared.edm2.sampling.sampler import Labels, sample_batches
-from phema.shared.metrics.frechet import Moments, frechet_distance
-from phema.shared.metrics.held_out_loss import NUM_LEVELS, held_out_loss
-from phema.shared.metrics.random_features import NUM_FEATURES, RandomConvFeatures
+from phema.shared.metrics import scoring
+from phema.shared.metrics.registry import METRICS
+from phema.shared.metrics.scoring import ScoringInputs
 from phema.shared.pictures.grid_png import grid_png
-from phema.shared.recipes.run_config import EvaluationRecipe, RunConfig
+from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
+from phema.shared.recipes.run_config import RunConfig
 
 _BATCH_ACTIVATIONS = 2**24
-"""Activations of the widest map that a batch may hold: 21 pictures for EDM2-S, 256 for small networks."""
+"""Most activations that a batch may have in the network's widest map: 21 pictures of EDM2-S, 256 of small networks."""
 _LARGEST_BATCH = 256
 
 
 class NotFinite(ValueError):
-    """The network's output holds values that no figure can be made of."""
+    """The network's output, or a figure computed from it, is not finite."""
 
 
 @dataclass(frozen=True)
 class Scores:
     figures: dict[str, float]
-    """One entry per metric asked for."""
+    """Figure name to value, for all metrics of the recipe."""
     png: bytes
-    """A grid of samples; with classes, one class per row."""
+    """Grid of samples; for a network with classes, row r shows class r."""
     num_sampled: int
 
 
 @dataclass(frozen=True)
 class _Sampler:
-    """The recipe bound to its networks."""
+    """Draws pictures from a network, and its guide, as the recipe says."""
 
     denoiser: Denoiser
     guide: Denoiser | None
@@ -53,7 +54,7 @@ class _Sampler:
     watch: Watch
 
     def draw(self, seeds: Sequence[int], class_labels: Labels) -> Iterator[Tensor]:
-        """Pictures in batches, float32 [n, C, H, W] on the CPU; picture i depends on seeds[i] and its class alone.
+        """Draw pictures in batches, float32 [n, C, H, W] on the CPU. Picture i depends on seeds[i] and its class only.
 
         Raises NotFinite.
         """
@@ -74,7 +75,12 @@ class _Sampler:
         )
         for pictures in batches:
             self.watch.advance(len(pictures) * self.evaluations)
-            yield _finite("a sampled picture", pictures)
+            if not torch.isfinite(pictures).all():
+                raise NotFinite(
+                    "a sampled picture holds values that are not finite; these weights cannot be evaluated by this "
+                    "recipe"
+                )
+            yield pictures
 
     @property
     def device(self) -> torch.device:
@@ -82,7 +88,7 @@ class _Sampler:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations per picture: two per Heun step, one for the last, and as many of the guide where it guides."""
+        """Evaluations per picture: two per Heun step and one for the last step, twice as many at guided steps."""
         recipe = self.recipe
         per_step = [2] * (recipe.num_steps - 1) + [1]
         if self.guide is None or recipe.guidance == 1:
@@ -104,31 +110,36 @@ def evaluate(
     watch: Watch,
     remote: OpenRemote | None = None,
 ) -> Scores:
-    """Score a network trained by `config`. Equal arguments give equal figures on one machine.
+    """Score a network that `config` trained. Equal arguments give equal figures on one machine.
 
     `remote` opens datasets behind S3. Raises NotFinite, SamplerError (the guide does not fit), DatasetError,
-    HubUnreachable (of the VAE), and Cancelled at the next evaluation of the network.
+    FrechetError, HubUnreachable (of the VAE), and Cancelled at the next evaluation of the network.
     """
     sampler = _Sampler(denoiser, guide, recipe, batch_size(denoiser), watch)
     dataset = open_dataset(config.dataset, remote=remote)
     dataset.check(denoiser.config)
+    inputs = _inputs(sampler, config, dataset)
+    names = list(dict.fromkeys(recipe.metrics))
+    with_samples = [name for name in names if "samples" in METRICS[name].needs]
+    without_samples = [name for name in names if name not in with_samples]
     figures: dict[str, float] = {}
     with _stoppable(denoiser, watch):
-        watch.expect(_work(sampler, dataset))
-        if "held_out_loss" in recipe.metrics:
-            watch.message = "denoising held-out pictures"
-            figures["held_out_loss"] = _held_out(sampler, config, dataset.held_out)
+        work = sum(scoring.work(name, inputs) for name in names)
+        watch.expect(recipe.grid**2 * sampler.evaluations + work)
+        for name in without_samples:
+            figures |= _computed(name, inputs)
         watch.message = "sampling"
         pictures = torch.cat([*_grid(sampler)])
-        if dataset.facts.encoding == "latents" and config.dataset.vae is not None:
+        if dataset.info.encoding == "latents" and config.dataset.vae is not None:
             pictures = decode(pictures, config.dataset.vae, sampler.device)
-        if "frechet" in recipe.metrics:
-            figures["frechet"] = _frechet(sampler, dataset, config.dataset.path)
-    return Scores(figures, grid_png(pictures.numpy(), recipe.grid), _num_sampled(recipe))
+        for name in with_samples:
+            figures |= _computed(name, inputs)
+    num_sampled = recipe.grid**2 + recipe.num_samples * len(with_samples)
+    return Scores(figures, grid_png(pictures.numpy(), recipe.grid), num_sampled)
 
 
 def batch_size(denoiser: Denoiser) -> int:
-    """Pictures per batch on a GPU and of held-out ones, so that memory depends on neither recipe nor network."""
+    """Pictures per batch, so that the memory that a batch takes depends on neither recipe nor network."""
     network = denoiser.config
     widest = max(resolution * resolution * channels for resolution, channels in network.levels)
     return max(1, min(_LARGEST_BATCH, _BATCH_ACTIVATIONS // widest))
@@ -136,7 +147,7 @@ def batch_size(denoiser: Denoiser) -> int:
 
 @contextmanager
 def _stoppable(denoiser: Denoiser, watch: Watch) -> Iterator[None]:
-    """Every evaluation of the network is a chance to stop."""
+    """Let every evaluation of the network check whether the task was cancelled."""
     handle = denoiser.register_forward_pre_hook(lambda *_: watch.check())
     try:
         yield
@@ -144,53 +155,40 @@ def _stoppable(denoiser: Denoiser, watch: Watch) -> Iterator[None]:
         handle.remove()
 
 
-def _work(sampler: _Sampler, dataset: Dataset) -> int:
-    """Evaluations of network and guide, in pictures."""
-    held_out = len(dataset.held_out) * NUM_LEVELS if "held_out_loss" in sampler.recipe.metrics else 0
-    return _num_sampled(sampler.recipe) * sampler.evaluations + held_out
+def _inputs(sampler: _Sampler, config: RunConfig, dataset: Dataset) -> ScoringInputs:
+    recipe, watch = sampler.recipe, sampler.watch
 
+    def announce(message: str) -> None:
+        watch.message = message
 
-def _num_sampled(recipe: EvaluationRecipe) -> int:
-    return recipe.grid**2 + (recipe.num_samples if "frechet" in recipe.metrics else 0)
-
-
-def _held_out(sampler: _Sampler, config: RunConfig, pictures: Pictures) -> float:
-    if not len(pictures):
-        raise DatasetError(
-            "dataset.held_out of the run is 0, so no pictures were kept for held_out_loss; leave it out of metrics"
-        )
-    loss = held_out_loss(
-        sampler.denoiser,
-        pictures,
+    return ScoringInputs(
+        denoiser=sampler.denoiser,
+        dataset=dataset,
         p_mean=config.p_mean,
         p_std=config.p_std,
         batch_size=sampler.batch_size,
-        advance=sampler.watch.advance,
+        num_samples=recipe.num_samples,
+        evaluations_per_sample=sampler.evaluations,
+        samples=lambda: sampler.draw(_seeds(recipe, recipe.num_samples), "random"),
+        reference=lambda: reference_moments(dataset, config.dataset.path, watch, sampler.device),
+        advance=watch.advance,
+        announce=announce,
     )
-    return _finite("the held-out loss", torch.tensor(loss, dtype=torch.float64)).item()
+
+
+def _computed(name: str, inputs: ScoringInputs) -> dict[str, float]:
+    """Figures of one metric. Raises NotFinite."""
+    figures = scoring.compute(name, inputs)
+    if not all(map(math.isfinite, figures.values())):
+        raise NotFinite(f"metric {name} is not finite; these weights cannot be evaluated by this recipe")
+    return figures
 
 
 def _grid(sampler: _Sampler) -> Iterator[Tensor]:
-    """The pictures that are kept: row r shows class r, starting again when there are more rows than classes."""
+    """Draw the pictures of the grid. Row r shows class r modulo the number of classes."""
     side, classes = sampler.recipe.grid, sampler.denoiser.config.label_dim
     labels = [i // side % classes for i in range(side * side)] if classes else None
     return sampler.draw(_seeds(sampler.recipe, side * side), labels)
-
-
-def _frechet(sampler: _Sampler, dataset: Dataset, path: str | None) -> float:
-    """Fréchet distance between samples with classes drawn uniformly and all training pictures."""
-    network, device = sampler.denoiser.config, sampler.device
-    features = RandomConvFeatures(network.img_channels, network.img_resolution, device)
-    drawn = Moments(NUM_FEATURES)
-    for pictures in sampler.draw(_seeds(sampler.recipe, sampler.recipe.num_samples), "random"):
-        drawn.add(features(pictures.to(device)).cpu().numpy())
-    return frechet_distance(drawn, reference_moments(dataset, path, sampler.watch, device))
-
-
-def _finite(what: str, values: Tensor) -> Tensor:
-    if not torch.isfinite(values).all():
-        raise NotFinite(f"{what} holds values that are not finite; these weights cannot be evaluated by this recipe")
-    return values
 
 
 def _seeds(recipe: EvaluationRecipe, count: int) -> range:

@@ -1,4 +1,4 @@
-"""What samples are compared with: the moments of a dataset's training pictures."""
+"""Moments of a dataset's training pictures, cached in the process that evaluates."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import torch
 
 from phema.services.phema_worker.task_progress import Watch
 from phema.shared.datasets import Dataset
-from phema.shared.metrics.frechet import Moments
-from phema.shared.metrics.reference_statistics import measure, stored
+from phema.shared.metrics.moments import Moments
+from phema.shared.metrics.reference_statistics import load_matching, measure
 
-_KEPT = 8
-_known: dict[tuple[str, int], Moments] = {}
+_MAX_CACHED = 8
+_cache: dict[tuple[str, int], Moments] = {}
 
 
 def reference_moments(dataset: Dataset, path: str | None, watch: Watch, device: torch.device | str = "cpu") -> Moments:
-    """Moments of the features of all training pictures of the dataset at `path`; measured once per process.
+    """Moments of the features of all training pictures of the dataset at `path`; computed once per process.
 
-    `device` is where the features are computed. Moments that `phema dataset stats` left beside the dataset are taken
-    when they are of the same pictures. Raises DatasetError, and Cancelled between two batches.
+    Statistics that `phema dataset stats` wrote next to the dataset are used if they describe the same pictures.
+    Otherwise the features are computed on `device`. Raises DatasetError, and Cancelled between two batches.
     """
-    key = (dataset.facts.fingerprint, len(dataset.train))
-    if key not in _known:
+    key = (dataset.info.fingerprint, len(dataset.train))
+    if key not in _cache:
         watch.message = "reading training pictures"
-        statistics = stored(dataset, path) or measure(dataset, device=device, progress=lambda done: watch.check())
-        while len(_known) >= _KEPT:
-            del _known[next(iter(_known))]
-        _known[key] = statistics.moments
-    return _known[key]
+        statistics = load_matching(dataset, path) or measure(
+            dataset, device=device, progress=lambda done: watch.check()
+        )
+        while len(_cache) >= _MAX_CACHED:
+            del _cache[next(iter(_cache))]
+        _cache[key] = statistics.moments
+    return _cache[key]

@@ -31,8 +31,9 @@ from phema.services.phema_worker.tasks import (
 from phema.shared.datasets import DatasetError, HubUnreachable
 from phema.shared.edm2.device import prepare_device
 from phema.shared.edm2.sampling.heun import SamplerError
-from phema.shared.metrics.frechet import FrechetError
-from phema.shared.recipes.run_config import EvaluationRecipe, RunConfig
+from phema.shared.metrics.moments import FrechetError
+from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
+from phema.shared.recipes.run_config import RunConfig
 from phema.shared.settings import Settings
 from phema.shared.snapshots.combining.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
 from phema.shared.snapshots.errors import CorruptObject, ObjectMissing, SnapshotError

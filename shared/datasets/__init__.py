@@ -1,10 +1,10 @@
-"""Pictures in, batches out. Torch-free but for `statistics` and `vae`, which nothing here imports.
+"""Pictures and latents in, batches out. Free of torch except for `preparation.vae`, which nothing here imports.
 
-`check_dataset` says whether a network fits a dataset without reading it, `open_dataset` gives the pictures,
-`EpochSampler` the order in which a run sees them.
+Start with `open_dataset`, which returns the pictures. `check_dataset` checks that a network fits a dataset without
+reading it, and `EpochSampler` is the order in which a run sees the pictures.
 """
 
-from phema.shared.datasets.dataset_checks import DATASETS, DatasetChoice, DatasetFacts, check_choice, check_dataset
+from phema.shared.datasets.dataset_checks import DATASETS, DatasetChoice, DatasetInfo, check_choice, check_dataset
 from phema.shared.datasets.epoch_sampler import EpochSampler
 from phema.shared.datasets.errors import DatasetError, HubUnreachable
 from phema.shared.datasets.files.remote_files import OpenRemote
@@ -17,7 +17,7 @@ __all__ = [
     "Dataset",
     "DatasetChoice",
     "DatasetError",
-    "DatasetFacts",
+    "DatasetInfo",
     "EpochSampler",
     "HubUnreachable",
     "InMemory",

@@ -1,4 +1,4 @@
-"""What is known of a dataset without reading it, so that a mistake is named before any work starts."""
+"""Checks of a dataset that need no reading, so that mistakes are reported before any work starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phema.shared.edm2.networks.config import NetworkConfig
 
 
 class DatasetChoice(Protocol):
-    """What must be said of a dataset to use it; `phema.shared.recipes.DatasetConfig` is one."""
+    """The fields that choose a dataset. `phema.shared.recipes.run_config.DatasetConfig` implements it."""
 
     @property
     def name(self) -> str: ...
@@ -27,10 +27,11 @@ class DatasetChoice(Protocol):
 
 
 @dataclass(frozen=True)
-class DatasetFacts:
-    """Size and shape of a dataset; `num_pictures` counts those for training and those held out.
+class DatasetInfo:
+    """Size and shape of a dataset. `num_pictures` counts the pictures for training and those held out.
 
-    `resolution` and `channels` are the network's: of latents, those of a mean. `num_classes` is 0 without labels.
+    `resolution` and `channels` are those of the network's input: of latents, those of the mean. `num_classes` is 0
+    without labels.
     """
 
     name: str
@@ -40,22 +41,22 @@ class DatasetFacts:
     num_classes: int
     encoding: Literal["pictures", "latents"] = "pictures"
     fingerprint: str = ""
-    """Equal for equal datasets: a run that is resumed on another would go on with other pictures."""
+    """Equal for equal datasets. A resumed run compares it, so that it cannot go on with other pictures."""
 
     def check_held_out(self, held_out: int) -> None:
-        """Raises DatasetError when nothing would remain to train on."""
+        """Raises DatasetError if no picture would remain to train on."""
         if held_out >= self.num_pictures:
             raise DatasetError(
                 f"dataset.held_out is {held_out}, but {self.name} has {self.num_pictures} pictures; hold out fewer"
             )
 
     def check_vae(self, vae: str | None) -> None:
-        """Raises DatasetError when there is nothing to decode."""
+        """Raises DatasetError if a VAE is given but the dataset has no latents to decode."""
         if vae is not None and self.encoding != "latents":
             raise DatasetError(f"dataset.vae is {vae}, but {self.name} holds pictures, not latents; leave it out")
 
     def check_network(self, network: NetworkConfig) -> None:
-        """Raises DatasetError when `network` cannot take these pictures; an unconditional network ignores labels."""
+        """Raises DatasetError if `network` cannot take these pictures. An unconditional network ignores labels."""
         needs = (
             ("img_resolution", network.img_resolution, self.resolution),
             ("img_channels", network.img_channels, self.channels),
@@ -72,15 +73,15 @@ class DatasetFacts:
             )
 
 
-DIGITS = DatasetFacts(
+DIGITS = DatasetInfo(
     "digits", num_pictures=1797, resolution=8, channels=1, num_classes=10, fingerprint="scikit-learn digits"
 )
-DATASETS = {facts.name: facts for facts in (DIGITS,)}
-"""Those that are built in; all others are the user's own."""
+DATASETS = {info.name: info for info in (DIGITS,)}
+"""The built-in datasets, by name. All others are the user's own."""
 
 
 def check_choice(choice: DatasetChoice) -> None:
-    """Raises DatasetError unless the choice names a built-in dataset or where another lies. Reads nothing."""
+    """Raises DatasetError unless the choice names a built-in dataset or a valid path. Reads nothing."""
     if choice.name in DATASETS:
         if choice.path is not None:
             raise DatasetError(
@@ -104,7 +105,10 @@ def check_choice(choice: DatasetChoice) -> None:
 
 
 def check_dataset(choice: DatasetChoice, network: NetworkConfig) -> None:
-    """Raises DatasetError when `network` cannot be trained on the chosen dataset, as far as that is known unread."""
+    """Raises DatasetError if `network` cannot be trained on the chosen dataset. Reads nothing.
+
+    Of a user's own dataset only the choice is checked, as its size and shape are not known yet.
+    """
     check_choice(choice)
     if choice.name in DATASETS:
         DATASETS[choice.name].check_network(network)

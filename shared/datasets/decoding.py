@@ -1,4 +1,4 @@
-"""From the bytes of one picture or latent to its array, checked before anything large is allocated."""
+"""Decode one picture or latent from bytes to an array. Sizes are checked before anything large is allocated."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from PIL import Image, UnidentifiedImageError
 Encoding = Literal["pictures", "latents"]
 LATENT_CHANNELS = 4
 MAX_RESOLUTION = 4096
-"""Of pictures to learn from."""
+"""Pixels per side of a picture in a dataset."""
 MAX_PIXELS = 2**27
-"""Of pictures to convert: 134 megapixels, 400 MB unpacked."""
+"""Pixels of a picture to convert: 134 megapixels, 400 MB decoded."""
 
 _LATENT_SHIFT = np.array([5.81, 3.25, 0.12, -2.15], np.float32)[:, None, None]
 _LATENT_SCALE = (np.float32(0.5) / np.array([4.17, 4.62, 3.71, 3.28], np.float32))[:, None, None]
 
 _CHANNELS = {"1": 1, "L": 1, "RGB": 3, "P": 3, "CMYK": 3, "YCbCr": 3}
-"""Pillow's modes that lose nothing, or as little as JPEG does, as grey or RGB."""
+"""Pillow modes that convert to grey or RGB without loss, or with no more loss than JPEG has; and their channels."""
 _BROKEN_PICTURE = (
     OSError,
     SyntaxError,
@@ -35,16 +35,16 @@ _BROKEN_PICTURE = (
     struct.error,
     zlib.error,
 )
-"""What Pillow's decoders raise on bytes that are no picture."""
+"""Exceptions that Pillow's decoders raise on bytes that are not a picture."""
 
 
 class Unreadable(ValueError):
-    """The bytes are not what they should be; the message continues '… cannot be read: '."""
+    """The bytes are not a valid picture or latent. The message completes the sentence "… cannot be read: "."""
 
 
 @dataclass(frozen=True)
-class Form:
-    """What all pictures of a dataset have in common; `channels` and `resolution` as the network sees them."""
+class PictureFormat:
+    """Format that all pictures of a dataset share. `channels` and `resolution` are those of the network's input."""
 
     encoding: Encoding
     channels: int
@@ -52,7 +52,7 @@ class Form:
 
     @property
     def stored_shape(self) -> tuple[int, int, int]:
-        """Of the array that `decode` gives: latents are a mean and a standard deviation per channel."""
+        """Shape of the array that `decode` returns. Latents have a mean and a standard deviation per channel."""
         planes = 2 if self.encoding == "latents" else 1
         return (planes * self.channels, self.resolution, self.resolution)
 
@@ -65,40 +65,40 @@ class Form:
         return f"{self.resolution}x{self.resolution} {kind}"
 
 
-def form_of(data: bytes, *, is_array: bool) -> Form:
-    """What a dataset with this picture consists of. Raises Unreadable."""
+def detect_format(data: bytes, *, is_array: bool) -> PictureFormat:
+    """Format of this picture, which all pictures of its dataset must have. Raises Unreadable."""
     if is_array:
         shape, dtype = _array_header(data)[:2]
-        form = _array_form(shape, dtype)
+        format = _array_format(shape, dtype)
     else:
         with _opened(data) as image:
-            form = _picture_form(image)
-    if form.resolution > MAX_RESOLUTION:
-        raise Unreadable(f"it has {form.resolution} pixels a side; at most {MAX_RESOLUTION} are allowed")
-    return form
+            format = _picture_format(image)
+    if format.resolution > MAX_RESOLUTION:
+        raise Unreadable(f"it has {format.resolution} pixels a side; at most {MAX_RESOLUTION} are allowed")
+    return format
 
 
-def decode(data: bytes, form: Form, *, is_array: bool) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """A picture as uint8 [C, H, W], a latent as float32 [8, h, w]: four means, four standard deviations.
+def decode(data: bytes, format: PictureFormat, *, is_array: bool) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """A picture as uint8 [C, H, W], or a latent as float32 [8, h, w]: four means, then four standard deviations.
 
-    Raises Unreadable, also when it is not of `form`; nothing of another size is decoded.
+    Raises Unreadable for broken bytes or another format, before anything of another size is decoded.
     """
     if is_array:
         shape, dtype, start = _array_header(data)
-        _same(_array_form(shape, dtype), form)
+        _check_format(_array_format(shape, dtype), format)
         array = np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
-        if form.encoding == "latents":
+        if format.encoding == "latents":
             _check_latent(array)
         return array
     with _opened(data) as image:
-        _same(_picture_form(image), form)
+        _check_format(_picture_format(image), format)
         try:
             pixels = np.asarray(
-                image if image.mode in ("L", "RGB") else image.convert("L" if form.channels == 1 else "RGB")
+                image if image.mode in ("L", "RGB") else image.convert("L" if format.channels == 1 else "RGB")
             )
         except _BROKEN_PICTURE as error:
             raise Unreadable(_sentence(error)) from error
-    return pixels[None] if form.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return pixels[None] if format.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def pixels_to_network(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -110,7 +110,7 @@ def pixels_to_network(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def latent_to_network(stored: NDArray[np.float32], seed: int | None) -> NDArray[np.float32]:
-    """mean + std * eps, where eps follows from `seed`, or the mean for None; `normalized`. [8, h, w] -> [4, h, w]."""
+    """[8, h, w] -> [4, h, w]: mean + std * eps, `normalized`, with eps drawn from `seed`; the mean if it is None."""
     mean, std = stored[:LATENT_CHANNELS], stored[LATENT_CHANNELS:]
     if seed is None:
         return normalized(mean)
@@ -120,7 +120,7 @@ def latent_to_network(stored: NDArray[np.float32], seed: int | None) -> NDArray[
 
 
 def normalized(latents: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Latents [..., 4, h, w] of the VAE as the network sees them: mean 0, standard deviation 0.5 over ImageNet."""
+    """Latents [..., 4, h, w] of the VAE, scaled for the network to mean 0 and standard deviation 0.5 over ImageNet."""
     return (latents - _LATENT_SHIFT) * _LATENT_SCALE
 
 
@@ -130,7 +130,7 @@ def denormalized(latents: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def open_picture(data: bytes) -> Image.Image:
-    """Any picture up to MAX_PIXELS, decoded, as RGB or grey. Raises Unreadable."""
+    """Decode any picture of up to MAX_PIXELS to RGB or grey. Raises Unreadable."""
     with _opened(data) as image:
         if image.width * image.height > MAX_PIXELS:
             raise Unreadable(f"it has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are allowed")
@@ -153,7 +153,7 @@ def _opened(data: bytes) -> Image.Image:
         raise Unreadable(_sentence(error)) from error
 
 
-def _picture_form(image: Image.Image) -> Form:
+def _picture_format(image: Image.Image) -> PictureFormat:
     transparent = " with transparency" if "transparency" in image.info else ""
     if image.mode not in _CHANNELS or transparent:
         raise Unreadable(
@@ -164,15 +164,15 @@ def _picture_form(image: Image.Image) -> Form:
         raise Unreadable(
             f"it is {image.width} x {image.height}, not square; `phema dataset convert` crops pictures to squares"
         )
-    return Form("pictures", _CHANNELS[image.mode], image.width)
+    return PictureFormat("pictures", _CHANNELS[image.mode], image.width)
 
 
-def _array_form(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Form:
+def _array_format(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> PictureFormat:
     if len(shape) == 3 and shape[1] == shape[2] > 0:
         if dtype == np.float32 and shape[0] == 2 * LATENT_CHANNELS:
-            return Form("latents", LATENT_CHANNELS, shape[1])
+            return PictureFormat("latents", LATENT_CHANNELS, shape[1])
         if dtype == np.uint8 and shape[0] in (1, 3):
-            return Form("pictures", shape[0], shape[1])
+            return PictureFormat("pictures", shape[0], shape[1])
     raise Unreadable(
         f"it holds {dtype} {list(shape)}; latents are float32 [8, h, h] (means, then standard deviations), "
         "pictures uint8 [1 or 3, h, h]"
@@ -180,7 +180,7 @@ def _array_form(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Form:
 
 
 def _array_header(data: bytes) -> tuple[tuple[int, ...], np.dtype[np.generic], int]:
-    """(shape, dtype, where the values begin) of an NPY file whose length is right. Nothing is unpickled."""
+    """Shape, dtype and offset of the values of an NPY file of the right length. Nothing is unpickled."""
     try:
         file = io.BytesIO(data)
         version = np.lib.format.read_magic(file)
@@ -206,7 +206,7 @@ def _check_latent(array: NDArray[np.generic]) -> None:
         raise Unreadable("its last four channels are standard deviations and must not be negative")
 
 
-def _same(found: Form, wanted: Form) -> None:
+def _check_format(found: PictureFormat, wanted: PictureFormat) -> None:
     if found != wanted:
         raise Unreadable(f"it is {found}, while the dataset's first picture is {wanted}; all must be alike")
 

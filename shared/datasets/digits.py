@@ -1,4 +1,4 @@
-"""The UCI pictures of handwritten digits that ship with scikit-learn: real data without a download."""
+"""The built-in dataset: the UCI pictures of handwritten digits that ship with scikit-learn."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _SPLIT_SEED = 0
 
 
 def load_digits(*, held_out: int) -> Dataset:
-    """1,797 grey 8x8 pictures of ten classes, 0..16 mapped to [-1, 1].
+    """1,797 grey 8x8 pictures of ten classes; values 0..16 are mapped to [-1, 1].
 
-    The last `held_out` of one fixed shuffle are kept from training: the file is ordered by writer, so its tail
-    alone would hold back a few hands only. Raises DatasetError when nothing remains to train on.
+    The last `held_out` of one fixed shuffle are kept from training. The file is ordered by writer, so without the
+    shuffle they would come from a few writers. Raises DatasetError if no picture remains to train on.
     """
-    from sklearn.datasets import load_digits as load_bunch  # seconds to import: only those who read pictures pay
+    from sklearn.datasets import load_digits as load_bunch  # takes seconds to import
 
     DIGITS.check_held_out(held_out)
     bunch = load_bunch()

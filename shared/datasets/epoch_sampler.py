@@ -1,4 +1,4 @@
-"""The endless order in which a run sees its pictures, as a pure function of the run's clock."""
+"""The order in which a run sees its pictures, as a pure function of the images seen."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from phema.shared.datasets.errors import DatasetError
 
 
 class EpochSampler:
-    """Every picture once per epoch, each epoch in a permutation of its own drawn from (seed, epoch).
+    """Every picture once per epoch, in a permutation drawn from (seed, epoch).
 
-    Nothing is remembered between calls, so a run resumes at any image. The pictures of one rank are those at
-    positions num_images + rank, + world_size, …: ranks never share one, and together they are what a single
-    worker would have seen. Thread-safe.
+    There is no state between calls, so a run resumes at any image. A rank takes the positions num_images + rank,
+    num_images + rank + world_size, …: ranks never share a picture, and together they see what a single worker would.
+    Thread-safe. Raises DatasetError for no pictures or a rank that is not below `world_size`.
     """
 
     def __init__(self, num_pictures: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -48,7 +48,7 @@ class EpochSampler:
                 # RandomState's stream is frozen by NumPy's policy; Generator's is not.
                 random = np.random.RandomState(int.from_bytes(digest[:4], "little"))
                 order = random.permutation(self._num_pictures).astype(np.int64)
-                # The one before stays: threads that read ahead are on both sides of an epoch's end.
+                # Keep the previous epoch too: threads that read ahead may be on both sides of its end.
                 self._orders = {known: old for known, old in self._orders.items() if known == epoch - 1}
                 self._orders[epoch] = order
             return self._orders[epoch]

@@ -1,11 +1,11 @@
-"""What can be wrong with a dataset or the way it is asked for."""
+"""Errors of datasets."""
 
 from __future__ import annotations
 
 
 class DatasetError(ValueError):
-    """The dataset does not exist, or does not fit what is asked of it; the message is one sentence."""
+    """The dataset does not exist, is broken, or does not fit the request. The message is one sentence."""
 
 
 class HubUnreachable(ConnectionError):
-    """A VAE's hub does not answer and no copy of the VAE is here: worth another try; the message is one sentence."""
+    """The hub of a VAE does not answer and there is no local copy. A retry may help. The message is one sentence."""

@@ -1,4 +1,4 @@
-"""From where a dataset lies to its pictures."""
+"""Open a dataset from its name and path."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from phema.shared.datasets.files.files import Files, FolderFiles, LocalBlob
 from phema.shared.datasets.files.remote_files import OpenRemote, RemoteBlob, RemoteFiles
 from phema.shared.datasets.files.zip_files import ZipFiles
 from phema.shared.datasets.pictures import Dataset
-from phema.shared.datasets.stored_pictures import dataset_of
+from phema.shared.datasets.stored_pictures import dataset_from_files
 
 S3 = "s3://"
 
 
 def open_dataset(choice: DatasetChoice, *, remote: OpenRemote | None = None) -> Dataset:
-    """The chosen dataset, split into training and held-out pictures; `remote` opens s3:// URLs.
+    """The chosen dataset, split into training and held-out pictures. `remote` opens s3:// URLs.
 
-    Lists the files and reads the first picture, and up to 16 for the fingerprint where they are in no zip; the others
-    are read by `batch`. Raises DatasetError, and what `remote` raises.
+    Lists the files and reads the first picture; outside a zip also up to 16 pictures for the fingerprint. The other
+    pictures are read by `batch`. Raises DatasetError, and what `remote` raises.
     """
     check_choice(choice)
     if choice.path is None:
         return load_digits(held_out=choice.held_out)
-    dataset = dataset_of(open_files(choice.path, remote=remote), choice.name, choice.held_out)
-    dataset.facts.check_vae(choice.vae)
+    dataset = dataset_from_files(open_files(choice.path, remote=remote), choice.name, choice.held_out)
+    dataset.info.check_vae(choice.vae)
     return dataset
 
 
 def open_files(path: str, *, remote: OpenRemote | None = None) -> Files:
-    """The files in a folder, in a zip, or in either behind s3://. Raises DatasetError."""
+    """The files in a folder or zip file, on this machine or behind s3://. Raises DatasetError."""
     if path.startswith(S3):
         if remote is None:
             raise DatasetError(f"dataset {path} lies behind S3, and this process was not told how to reach it")

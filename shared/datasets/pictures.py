@@ -1,4 +1,4 @@
-"""Pictures to learn from, and the two disjoint sets of them that a run uses."""
+"""The interface of pictures, and a dataset of two disjoint sets of them: for training and held out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from phema.shared.datasets.dataset_checks import DatasetFacts
+from phema.shared.datasets.dataset_checks import DatasetInfo
 from phema.shared.edm2.networks.config import NetworkConfig
 
 Images = NDArray[np.float32]
@@ -17,19 +17,19 @@ Integers = NDArray[np.int64]
 
 
 class Pictures(Protocol):
-    """Numbered pictures, read when they are asked for. Thread-safe."""
+    """Numbered pictures that are read on demand. Thread-safe."""
 
     @property
     def labels(self) -> Integers:
-        """int64 [N], each below the dataset's number of classes; zeros where there are none."""
+        """int64 [N], each below the dataset's number of classes; zeros for a dataset without labels."""
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Integers, seeds: Integers | None = None) -> tuple[Images, Integers]:
         """The pictures at `indices` [n]: float32 [n, C, H, W], RGB and grey in [-1, 1], and their labels int64 [n].
 
-        Of latents, picture i is a fresh sample mean + std * eps, decided by seeds[i]; their means without `seeds`.
-        Other pictures ignore `seeds`. Raises DatasetError when a picture cannot be read.
+        Of latents, picture i is the sample mean + std * eps drawn from seeds[i], or the mean without `seeds`. Other
+        pictures ignore `seeds`. Raises DatasetError if a picture cannot be read.
         """
 
 
@@ -50,30 +50,30 @@ class InMemory:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`train` is what a run learns from; `held_out` shares no picture with it."""
+    """`train` is what a run trains on; `held_out` has no picture in common with it."""
 
-    facts: DatasetFacts
+    info: DatasetInfo
     train: Pictures
     held_out: Pictures
     verify: Callable[[], None] = lambda: None
-    """Decodes a sample of the pictures before a run starts. Raises DatasetError on one that is broken."""
+    """Decodes a sample of the pictures before a run starts. Raises DatasetError if one is broken."""
 
     @property
     def name(self) -> str:
-        return self.facts.name
+        return self.info.name
 
     @property
     def resolution(self) -> int:
-        return self.facts.resolution
+        return self.info.resolution
 
     @property
     def channels(self) -> int:
-        return self.facts.channels
+        return self.info.channels
 
     @property
     def num_classes(self) -> int:
-        return self.facts.num_classes
+        return self.info.num_classes
 
     def check(self, network: NetworkConfig) -> None:
-        """Raises DatasetError when `network` cannot take these pictures; `check_dataset` knows without reading them."""
-        self.facts.check_network(network)
+        """Raises DatasetError if `network` cannot take these pictures."""
+        self.info.check_network(network)

@@ -1,4 +1,4 @@
-"""Reading ahead of the clock, so that a training step never waits for its pictures."""
+"""Read batches ahead in background threads, so that training steps need not wait for them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ T = TypeVar("T")
 
 
 class Prefetcher(Generic[T]):
-    """`read(num_images)` computed in background threads for the next times of the clock.
+    """Computes `read(num_images)` in background threads for the next values of `num_images`.
 
-    `read` must be a pure function of `num_images` and thread-safe: then `at(n)` is `read(n)` whatever was read ahead,
-    in which order it is asked and however many threads there are. At most `ahead` results wait, so memory is bounded
-    by `ahead` + 1 of them. What `read` raises is raised by `at`, in the caller's thread. With `ahead` 0 nothing runs
-    in the background.
+    `read` must be thread-safe and a pure function of `num_images`. Then `at(n)` equals `read(n)`, whatever was read
+    ahead, in any order of calls and with any number of threads. At most `ahead` results wait, so memory holds at most
+    `ahead` + 1 of them. `at` raises what `read` raised. With `ahead` 0 nothing runs in the background.
     """
 
     def __init__(
         self, read: Callable[[int], T], step: int, ahead: int, workers: int = 1, *, end: int | None = None
     ) -> None:
-        """Times follow each other by `step` images; nothing at or after `end` is read ahead.
+        """Successive times differ by `step` images; nothing at or after `end` is read ahead.
 
-        Raises DatasetError for a step or a number of workers below 1, or `ahead` below 0.
+        Raises DatasetError if `step` or `workers` is below 1 or `ahead` below 0.
         """
         for name, value, least in (("step", step, 1), ("ahead", ahead, 0), ("workers", workers, 1)):
             if value < least:
@@ -38,12 +37,12 @@ class Prefetcher(Generic[T]):
         self._pending: dict[int, Future[T]] = {}
         self._stopped = threading.Event()
         self.waited_seconds = 0.0
-        """Time that callers of `at` have stood still."""
+        """Total time in seconds for which calls of `at` have waited."""
 
     def at(self, num_images: int) -> T:
-        """`read(num_images)`; times before it are forgotten, the next ones are begun.
+        """`read(num_images)`. Drops results for earlier times and starts reading the next ones.
 
-        Raises what `read` raises; RuntimeError after `close`.
+        Raises what `read` raises, and RuntimeError after `close`.
         """
         if self._stopped.is_set():
             raise RuntimeError("the prefetcher is closed")
@@ -52,7 +51,7 @@ class Prefetcher(Generic[T]):
             if self._pool is None:
                 return self._read(num_images)
             times = range(num_images, num_images + (self._ahead + 1) * self._step, self._step)
-            for gone in self._pending.keys() - set(times):  # the clock has passed or jumped
+            for gone in self._pending.keys() - set(times):  # passed, or skipped by a jump
                 self._pending.pop(gone).cancel()
             for time_ahead in times:
                 past_end = self._end is not None and time_ahead >= self._end
@@ -63,7 +62,7 @@ class Prefetcher(Generic[T]):
             self.waited_seconds += time.perf_counter() - began
 
     def close(self) -> None:
-        """Stop reading ahead, forget what was read, and wait for the reads under way. May be called again."""
+        """Stop reading ahead, drop all results, and wait for reads in progress. May be called twice."""
         self._stopped.set()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Pictures that stay where they are until a batch asks for them."""
+"""Datasets of pictures or latents in files, which are read and decoded when a batch needs them."""
 
 from __future__ import annotations
 
@@ -9,32 +9,39 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from phema.shared.datasets.dataset_checks import DatasetFacts
-from phema.shared.datasets.decoding import Form, Unreadable, decode, form_of, latent_to_network, pixels_to_network
-from phema.shared.datasets.files.file_index import Index, index
+from phema.shared.datasets.dataset_checks import DatasetInfo
+from phema.shared.datasets.decoding import (
+    PictureFormat,
+    Unreadable,
+    decode,
+    detect_format,
+    latent_to_network,
+    pixels_to_network,
+)
+from phema.shared.datasets.files.file_index import PictureIndex, index_pictures
 from phema.shared.datasets.files.files import Files, unreadable
 from phema.shared.datasets.pictures import Dataset, Images, Integers
 
 T = TypeVar("T")
 
-KEPT_BYTES = 2**28
-"""A dataset whose decoded pictures take less stays in memory as it is read."""
-PROBES = 256
-"""Pictures that are decoded before a run starts, spread over the dataset."""
+IN_MEMORY_BYTES = 2**28
+"""A dataset whose decoded pictures take at most this many bytes stays in memory once read."""
+VERIFIED_PICTURES = 256
+"""Number of pictures, evenly spread over the dataset, that are decoded before a run starts."""
 _SPLIT_SEED = 0
 
 
-class Shelf:
-    """All pictures of a folder or zip, decoded one by one. Thread-safe."""
+class PictureReader:
+    """Reads and decodes the pictures of a folder or zip file by number. Thread-safe."""
 
     def __init__(self, files: Files) -> None:
         """Lists the files, finds the labels and reads the first picture. Raises DatasetError."""
-        self.index: Index = index(files)
+        self.index: PictureIndex = index_pictures(files)
         self.files = files
         self.is_array = self.index.is_arrays
-        self.form: Form = self._checked(0, lambda data: form_of(data, is_array=self.is_array))
-        keep = self.form.stored_bytes * len(self.index) <= KEPT_BYTES
-        self._kept: dict[int, NDArray[Any]] | None = {} if keep else None
+        self.format: PictureFormat = self._checked(0, lambda data: detect_format(data, is_array=self.is_array))
+        keep = self.format.stored_bytes * len(self.index) <= IN_MEMORY_BYTES
+        self._in_memory: dict[int, NDArray[Any]] | None = {} if keep else None
         self._pool = (
             ThreadPoolExecutor(files.reads_in_flight, thread_name_prefix="pictures")
             if files.reads_in_flight > 1
@@ -44,27 +51,27 @@ class Shelf:
     def __len__(self) -> int:
         return len(self.index)
 
-    def stored(self, picture: int) -> NDArray[Any]:
-        """Of RGB and grey uint8 [C, H, W], of latents float32 [8, h, w]. Raises DatasetError."""
-        if self._kept is not None and picture in self._kept:
-            return self._kept[picture]
-        array: NDArray[Any] = self._checked(picture, lambda data: decode(data, self.form, is_array=self.is_array))
-        if self._kept is not None:
-            self._kept[picture] = array
+    def read(self, picture: int) -> NDArray[Any]:
+        """One picture as uint8 [C, H, W], or one latent as float32 [8, h, w]. Raises DatasetError."""
+        if self._in_memory is not None and picture in self._in_memory:
+            return self._in_memory[picture]
+        array: NDArray[Any] = self._checked(picture, lambda data: decode(data, self.format, is_array=self.is_array))
+        if self._in_memory is not None:
+            self._in_memory[picture] = array
         return array
 
-    def each(self, pictures: Sequence[int]) -> Iterable[NDArray[Any]]:
-        """`stored` of each, in order; read at the same time where reading waits for a network."""
-        return map(self.stored, pictures) if self._pool is None else self._pool.map(self.stored, pictures)
+    def read_all(self, pictures: Sequence[int]) -> Iterable[NDArray[Any]]:
+        """`read` each of them, in order; concurrently if the files are behind a network."""
+        return map(self.read, pictures) if self._pool is None else self._pool.map(self.read, pictures)
 
     def pictures_per_class(self) -> list[int]:
-        """By label; empty without labels."""
+        """Number of pictures by label; empty without labels."""
         counts: list[int] = np.bincount(self.index.labels, minlength=self.index.num_classes).tolist()
         return counts if self.index.num_classes else []
 
-    def verify(self, most: int = PROBES) -> None:
-        """Decode up to `most` pictures, spread evenly. Raises DatasetError on the first that is broken."""
-        for _ in self.each(self.index.spread(most)):
+    def verify(self, most: int = VERIFIED_PICTURES) -> None:
+        """Decode up to `most` pictures, evenly spread. Raises DatasetError at the first broken one."""
+        for _ in self.read_all(self.index.spread(most)):
             pass
 
     def _checked(self, picture: int, read: Callable[[bytes], T]) -> T:
@@ -76,19 +83,19 @@ class Shelf:
 
 
 class StoredPictures:
-    """Some pictures of a shelf, by number."""
+    """A subset of the pictures of a reader, as `Pictures`."""
 
-    def __init__(self, shelf: Shelf, chosen: Integers) -> None:
-        self._shelf, self._chosen = shelf, chosen
-        self.labels: Integers = shelf.index.labels[chosen]
+    def __init__(self, reader: PictureReader, chosen: Integers) -> None:
+        self._reader, self._chosen = reader, chosen
+        self.labels: Integers = reader.index.labels[chosen]
 
     def __len__(self) -> int:
         return len(self._chosen)
 
     def batch(self, indices: Integers, seeds: Integers | None = None) -> tuple[Images, Integers]:
-        form, arrays = self._shelf.form, self._shelf.each(self._chosen[indices].tolist())
-        shape = (len(indices), form.channels, form.resolution, form.resolution)
-        if form.encoding == "pictures":
+        format, arrays = self._reader.format, self._reader.read_all(self._chosen[indices].tolist())
+        shape = (len(indices), format.channels, format.resolution, format.resolution)
+        if format.encoding == "pictures":
             pixels = np.empty(shape, np.uint8)
             for i, array in enumerate(arrays):
                 pixels[i] = array
@@ -99,23 +106,23 @@ class StoredPictures:
         return images, self.labels[indices]
 
 
-def dataset_of(files: Files, name: str, held_out: int) -> Dataset:
+def dataset_from_files(files: Files, name: str, held_out: int) -> Dataset:
     """The pictures among `files` as a dataset. Raises DatasetError.
 
-    The last `held_out` of one fixed shuffle are kept from training, as with the digits.
+    The last `held_out` of one fixed shuffle are kept from training, as for the digits.
     """
-    shelf = Shelf(files)
-    facts = DatasetFacts(
+    reader = PictureReader(files)
+    info = DatasetInfo(
         name,
-        num_pictures=len(shelf),
-        resolution=shelf.form.resolution,
-        channels=shelf.form.channels,
-        num_classes=shelf.index.num_classes,
-        encoding=shelf.form.encoding,
-        fingerprint=shelf.index.fingerprint,
+        num_pictures=len(reader),
+        resolution=reader.format.resolution,
+        channels=reader.format.channels,
+        num_classes=reader.index.num_classes,
+        encoding=reader.format.encoding,
+        fingerprint=reader.index.fingerprint,
     )
-    facts.check_held_out(held_out)
+    info.check_held_out(held_out)
     # RandomState's stream is frozen by NumPy's policy; Generator's is not.
-    order = np.random.RandomState(_SPLIT_SEED).permutation(len(shelf)).astype(np.int64)
-    split = len(shelf) - held_out
-    return Dataset(facts, StoredPictures(shelf, order[:split]), StoredPictures(shelf, order[split:]), shelf.verify)
+    order = np.random.RandomState(_SPLIT_SEED).permutation(len(reader)).astype(np.int64)
+    split = len(reader) - held_out
+    return Dataset(info, StoredPictures(reader, order[:split]), StoredPictures(reader, order[split:]), reader.verify)

@@ -1,4 +1,4 @@
-"""How networks compute on a device: memory format, and what CUDA may take liberties with."""
+"""Settings of a device for computing networks: memory format and CUDA's arithmetic."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 
 
 def prepare_device(device: torch.device) -> None:
-    """Arithmetic as the paper has it: TF32 off, and sums of half-precision products in float32.
+    """Set the paper's arithmetic: TF32 off, and sums of half-precision products in float32.
 
-    For the process, and of consequence on CUDA only. cuDNN picks the fastest algorithm for each shape, so that runs
-    on GPUs do not repeat bit for bit.
+    Applies to the whole process and changes nothing without CUDA. cuDNN picks the fastest algorithm for each shape, so
+    runs on GPUs do not repeat bit for bit.
     """
     if device.type != "cuda":
         return
@@ -21,5 +21,5 @@ def prepare_device(device: torch.device) -> None:
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Channels last on CUDA, where tensor cores want it: weights, gradients, averages and pictures all have it."""
+    """Format of weights, gradients, averages and pictures: channels last on CUDA, for tensor cores; else contiguous."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format

@@ -1,103 +1,21 @@
-"""Frechet distance between Gaussians fitted to two sets of features (Heusel et al. 2017). NumPy in float64."""
+"""Fréchet distance between drawn and training pictures in the features of fixed random convolutions."""
 
 from __future__ import annotations
 
-from typing import Self
-
-import numpy as np
-import numpy.typing as npt
-
-FloatArray = npt.NDArray[np.float64]
+from phema.shared.metrics.moments import Moments, frechet_distance
+from phema.shared.metrics.random_features import NUM_FEATURES, RandomConvFeatures
+from phema.shared.metrics.scoring import ScoringInputs
 
 
-class FrechetError(ValueError):
-    """Features do not have the shape, number or values that moments need."""
+def work(inputs: ScoringInputs) -> int:
+    return inputs.num_samples * inputs.evaluations_per_sample
 
 
-class Moments:
-    """Mean and covariance of feature rows added in any number of parts.
-
-    Scatter is kept about the running mean (Chan et al. 1979), so that a large mean costs no digits.
-    """
-
-    def __init__(self, num_features: int) -> None:
-        self.num_features = num_features
-        self.count = 0
-        self._mean = np.zeros(num_features)
-        self._scatter = np.zeros([num_features, num_features])
-
-    @classmethod
-    def of(cls, count: int, mean: npt.ArrayLike, cov: npt.ArrayLike) -> Self:
-        """Moments that were kept: `mean` [n] and `cov` [n, n], normalised by count - 1, of `count` >= 2 rows.
-
-        Raises FrechetError for other shapes, counts or values that are not finite.
-        """
-        kept_mean, kept_cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
-        if kept_mean.ndim != 1 or kept_cov.shape != (len(kept_mean), len(kept_mean)) or count < 2:
-            raise FrechetError(f"no moments: mean {kept_mean.shape}, covariance {kept_cov.shape}, {count} rows")
-        if not (np.isfinite(kept_mean).all() and np.isfinite(kept_cov).all()):
-            raise FrechetError("moments contain values that are not finite")
-        moments = cls(len(kept_mean))
-        moments.count, moments._mean, moments._scatter = count, kept_mean, kept_cov * (count - 1)
-        return moments
-
-    def add(self, features: npt.ArrayLike) -> Self:
-        """Take in rows [N, num_features]. Raises FrechetError for another shape or values that are not finite."""
-        rows = np.asarray(features, dtype=np.float64)
-        if rows.ndim != 2 or rows.shape[1] != self.num_features:
-            raise FrechetError(f"features have shape {rows.shape}; these moments take (N, {self.num_features})")
-        if not np.isfinite(rows).all():
-            raise FrechetError("features contain values that are not finite")
-        if len(rows):
-            mean = rows.mean(axis=0)
-            centred = rows - mean
-            self._combine(len(rows), mean, centred.T @ centred)
-        return self
-
-    def merge(self, other: Moments) -> Self:
-        """Take in what `other` has seen."""
-        if other.num_features != self.num_features:
-            raise FrechetError(f"cannot merge moments of {other.num_features} features into {self.num_features}")
-        if other.count:
-            self._combine(other.count, other._mean, other._scatter)
-        return self
-
-    @property
-    def mean(self) -> FloatArray:
-        """[num_features]."""
-        self._need(1)
-        return self._mean.copy()
-
-    @property
-    def cov(self) -> FloatArray:
-        """[num_features, num_features], normalised by count - 1."""
-        self._need(2)
-        return self._scatter / (self.count - 1)
-
-    def _combine(self, count: int, mean: FloatArray, scatter: FloatArray) -> None:
-        total = self.count + count
-        delta = mean - self._mean
-        self._scatter = self._scatter + scatter + np.outer(delta, delta) * (self.count * count / total)
-        self._mean = self._mean + delta * (count / total)
-        self.count = total
-
-    def _need(self, count: int) -> None:
-        if self.count < count:
-            raise FrechetError(f"{self.count} feature rows were added; at least {count} are needed")
-
-
-def frechet_distance(a: Moments, b: Moments) -> float:
-    """|mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^(1/2)), never below 0.
-
-    The trace of the root is taken from the eigenvalues of cov_a^(1/2) cov_b cov_a^(1/2), which are real and
-    non-negative also where a covariance is singular.
-    """
-    if a.num_features != b.num_features:
-        raise FrechetError(f"cannot compare moments of {a.num_features} and {b.num_features} features")
-    cov_a, cov_b = a.cov, b.cov
-    values, vectors = np.linalg.eigh(cov_a)
-    root_a = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    product = root_a @ cov_b @ root_a
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh((product + product.T) / 2), 0.0)).sum()
-    distance = np.sum((a.mean - b.mean) ** 2) + np.trace(cov_a) + np.trace(cov_b) - 2 * cross
-    return max(0.0, float(distance))
+def compute(inputs: ScoringInputs) -> dict[str, float]:
+    """Raises FrechetError for fewer than two samples or training pictures, or features that are not finite."""
+    network, device = inputs.denoiser.config, inputs.device
+    features = RandomConvFeatures(network.img_channels, network.img_resolution, device)
+    drawn = Moments(NUM_FEATURES)
+    for pictures in inputs.samples():
+        drawn.add(features(pictures.to(device)).cpu().numpy())
+    return {"frechet": frechet_distance(drawn, inputs.reference())}

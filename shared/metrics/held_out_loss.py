@@ -1,4 +1,4 @@
-"""Denoising loss on pictures kept from training: a figure that needs no sampling."""
+"""Denoising loss on pictures that were kept from training. It needs no sampling."""
 
 from __future__ import annotations
 
@@ -11,13 +11,36 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from phema.shared.datasets import Pictures
+from phema.shared.datasets import DatasetError, Pictures
 from phema.shared.edm2.networks.denoiser import Denoiser
 from phema.shared.edm2.networks.layers import frozen_weights
 from phema.shared.edm2.training.loss import loss_weight
+from phema.shared.metrics.scoring import ScoringInputs
 
 NUM_LEVELS = 8
 _SEED = 297
+
+
+def work(inputs: ScoringInputs) -> int:
+    return len(inputs.dataset.held_out) * NUM_LEVELS
+
+
+def compute(inputs: ScoringInputs) -> dict[str, float]:
+    """Raises DatasetError if the run kept no pictures from training, or they cannot be read."""
+    inputs.announce("denoising held-out pictures")
+    if not len(inputs.dataset.held_out):
+        raise DatasetError(
+            "dataset.held_out of the run is 0, so no pictures were kept for held_out_loss; leave it out of metrics"
+        )
+    loss = held_out_loss(
+        inputs.denoiser,
+        inputs.dataset.held_out,
+        p_mean=inputs.p_mean,
+        p_std=inputs.p_std,
+        batch_size=inputs.batch_size,
+        advance=inputs.advance,
+    )
+    return {"held_out_loss": loss}
 
 
 def sigma_grid(p_mean: float, p_std: float, levels: int = NUM_LEVELS) -> tuple[float, ...]:
@@ -38,10 +61,10 @@ def held_out_loss(
 ) -> float:
     """Mean of λ(σ) · (D(y + n; σ) - y)² over pictures, pixels and the noise levels of `sigma_grid`.
 
-    `pictures` are read once, `batch_size` at a time; the network sees their classes if it knows any. λ is the weight
-    of EDM's loss (1 for a network that outputs nothing), not the learned one, and the noise is the same for every
-    network and batch size: figures of one run compare, whatever the EMA length. `advance` is told the number of
-    evaluations, in pictures, after each batch and may raise to stop. Raises DatasetError.
+    `pictures` are read once, `batch_size` at a time; a network with classes is given theirs. λ is the weight of EDM's
+    loss, with which a network that outputs 0 has a loss of 1, and not the learned weight. The noise is the same for
+    every network and batch size, so that figures of one run can be compared across EMA lengths. After each batch
+    `advance` gets the number of evaluations, in pictures; it may raise to stop. Raises DatasetError.
     """
     network, device = denoiser.config, next(denoiser.parameters()).device
     sigmas = sigma_grid(p_mean, p_std)
@@ -66,7 +89,9 @@ def held_out_loss(
 
 
 def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Standard normal. Each picture takes a multiple of 16 numbers, because torch draws them by 16: so the noise does
-    not depend on how the pictures are divided into batches."""
+    """Standard normal noise that does not depend on how the pictures are divided into batches.
+
+    torch draws numbers in groups of 16, so each picture takes a multiple of 16 numbers.
+    """
     count, size = shape[0], shape[1:].numel()
     return torch.randn(count, -(-size // 16) * 16, generator=generator)[:, :size].reshape(shape)

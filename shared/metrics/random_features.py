@@ -1,4 +1,4 @@
-"""A feature space for Fréchet distances that needs no download: fixed random convolutions."""
+"""Features for Fréchet distances that need no download: fixed random convolutions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 FEATURE_SPACE = "random-conv-64"
-"""Name under which distances are reported; it changes whenever a feature would change."""
+"""Name of the feature space in stored statistics. It must change whenever a feature would change."""
 
 NUM_FEATURES = 64
 _CHANNELS = 64
@@ -19,12 +19,12 @@ _SEED = 20231205
 class RandomConvFeatures:
     """Pictures [N, C, H, W] in [-1, 1] -> features [N, 64], the same on every machine.
 
-    Stages of 3x3 convolution, rectification and 2x2 averaging bring the pictures to a 4x4 map of 64 channels, which
-    a last random projection turns into 64 features: they see strokes and where the strokes are. All weights come from
-    NumPy's `RandomState`, whose stream is frozen for ever, and are scaled to keep the magnitude of their input.
+    Stages of 3x3 convolution, ReLU and 2x2 average pooling reduce the pictures to a 4x4 map of 64 channels. A random
+    projection turns the map into 64 features, which depend on strokes and their positions. All weights come from
+    NumPy's `RandomState`, whose stream never changes, and are scaled to keep the magnitude of their input.
 
     Distances in this space order the networks of one run. They are not comparable with FID or any other published
-    figure, nor between numbers of samples: the estimate is biased upwards by about 1/num_samples.
+    figure, nor between different numbers of samples: the estimate has an upward bias of about 1/num_samples.
     """
 
     def __init__(self, channels: int, resolution: int, device: torch.device | str = "cpu") -> None:
@@ -43,7 +43,7 @@ class RandomConvFeatures:
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> Tensor:
-        """float32 [N, C, H, W] -> float32 [N, 64]. Values outside [-1, 1] are clipped, as a picture file would."""
+        """float32 [N, C, H, W] -> float32 [N, 64]. Values outside [-1, 1] are clipped, as in a picture file."""
         x = pictures.clamp(-1, 1)
         for i, stage in enumerate(self._stages):
             if i:

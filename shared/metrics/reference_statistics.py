@@ -1,4 +1,4 @@
-"""Reference statistics: moments of training pictures in a feature space, computed once and kept in a file."""
+"""Reference statistics: moments of the training pictures in a feature space, computed once and stored in a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from phema.shared.datasets.errors import DatasetError
 from phema.shared.datasets.pictures import Dataset
 from phema.shared.datasets.preparation.dataset_writer import write_file
-from phema.shared.metrics.frechet import FrechetError, Moments
+from phema.shared.metrics.moments import FrechetError, Moments
 from phema.shared.metrics.random_features import FEATURE_SPACE, NUM_FEATURES, RandomConvFeatures
 
 _FORMAT = 1
@@ -23,17 +23,17 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Statistics:
-    """`moments` in float64 of the features of the training pictures of the dataset with that fingerprint."""
+    """Moments, in float64, of the features of the training pictures of the dataset with this fingerprint."""
 
     feature_space: str
     moments: Moments
     fingerprint: str
     held_out: int
-    """Pictures that were kept out of the moments, as `dataset.held_out` of a run keeps them from training."""
+    """Number of pictures that are left out of the moments, like `dataset.held_out` of a run."""
 
-    def of(self, dataset: Dataset) -> bool:
-        """Whether they are what `measure` would find for `dataset`."""
-        wanted = (FEATURE_SPACE, dataset.facts.fingerprint, len(dataset.held_out), len(dataset.train))
+    def describes(self, dataset: Dataset) -> bool:
+        """Whether `measure` would compute the same for `dataset`."""
+        wanted = (FEATURE_SPACE, dataset.info.fingerprint, len(dataset.held_out), len(dataset.train))
         return (self.feature_space, self.fingerprint, self.held_out, self.moments.count) == wanted
 
 
@@ -43,9 +43,10 @@ def measure(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Statistics:
-    """Statistics of all training pictures, read in batches; latents by their means.
+    """Statistics of all training pictures, read in batches. Of latents, the means are used.
 
-    `progress` is told the number of pictures done and may raise to stop. Raises DatasetError.
+    `progress` gets the number of pictures done before each batch and at the end; it may raise to stop. Raises
+    DatasetError.
     """
     features = RandomConvFeatures(dataset.channels, dataset.resolution, device)
     moments = Moments(NUM_FEATURES)
@@ -54,11 +55,11 @@ def measure(
         images, _ = dataset.train.batch(np.arange(start, min(start + _BATCH, len(dataset.train))))
         moments.add(features(torch.from_numpy(images).to(device)).cpu().numpy())
     progress(len(dataset.train))
-    return Statistics(FEATURE_SPACE, moments, dataset.facts.fingerprint, len(dataset.held_out))
+    return Statistics(FEATURE_SPACE, moments, dataset.info.fingerprint, len(dataset.held_out))
 
 
 def save(statistics: Statistics, path: Path) -> None:
-    """Write an NPZ file, whole or not at all. Raises DatasetError."""
+    """Write an NPZ file atomically. Raises DatasetError."""
     file = io.BytesIO()
     np.savez(
         file,
@@ -74,7 +75,7 @@ def save(statistics: Statistics, path: Path) -> None:
 
 
 def load(path: Path) -> Statistics:
-    """What `save` wrote. Raises DatasetError for anything else; nothing is unpickled."""
+    """Read a file that `save` wrote. Raises DatasetError for any other content; nothing is unpickled."""
     try:
         with np.load(path, allow_pickle=False) as found:
             if int(found["format"]) != _FORMAT:
@@ -91,17 +92,17 @@ def load(path: Path) -> Statistics:
         raise DatasetError(f"statistics {path} cannot be read: {error}") from error
 
 
-def beside(path: str) -> Path:
-    """Where the statistics of the folder or zip at `path` are looked for."""
-    return Path(path.rstrip("/") + ".stats.npz")
+def statistics_path(dataset_path: str) -> Path:
+    """Where workers look for the statistics of the folder or zip file at `dataset_path`."""
+    return Path(dataset_path.rstrip("/") + ".stats.npz")
 
 
-def stored(dataset: Dataset, path: str | None) -> Statistics | None:
-    """The statistics beside the dataset at `path`, when there are any and they are of its training pictures.
+def load_matching(dataset: Dataset, dataset_path: str | None) -> Statistics | None:
+    """The statistics stored next to the dataset, or None if there are none or they describe other pictures.
 
-    Raises DatasetError when the file there cannot be read.
+    Raises DatasetError if the file cannot be read.
     """
-    if path is None or "://" in path or not beside(path).exists():
+    if dataset_path is None or "://" in dataset_path or not statistics_path(dataset_path).exists():
         return None
-    found = load(beside(path))
-    return found if found.of(dataset) else None
+    found = load(statistics_path(dataset_path))
+    return found if found.describes(dataset) else None

@@ -1,4 +1,4 @@
-"""The recipes by name, and how a user's overrides become one complete configuration. Torch-free."""
+"""Presets by name, and how a user's overrides turn one into a complete configuration. Torch-free."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.edm2.networks.costs import Costs, costs
 from phema.shared.recipes.run_config import RunConfig
-from phema.shared.recipes.training_configurations import DIGITS, IMAGENET, Fields, merge, switched
+from phema.shared.recipes.training_configurations import DIGITS, IMAGENET, Fields, merge, switch_configuration
 from phema.shared.recipes.validation_errors import InvalidConfig, closest, invalid
 
 __all__ = ["PRESETS", "InvalidConfig", "Preset", "Score", "UnknownPreset", "network_preset", "resolve"]
@@ -20,11 +20,11 @@ MEBI = 2**20
 
 
 class UnknownPreset(ValueError):
-    """The name is none of `PRESETS`."""
+    """The name is not one of `PRESETS`."""
 
 
 class Score(NamedTuple):
-    """A published Frechet distance, unguided, and the EMA length at which it was reached."""
+    """A published Fréchet distance without guidance, and the EMA length at which it was reached."""
 
     value: float
     sigma_rel: float
@@ -32,9 +32,9 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Preset:
-    """A complete recipe: the data it is made for, its fields, and what the paper says came of it.
+    """A complete configuration with its data and the published results.
 
-    `recipes` are the seven letters' own hyperparameters on this data, for when another letter is asked for.
+    `recipes` holds the hyperparameters of all seven letters on this data, for runs that override `network.config`.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Preset:
     fid: Score | None = None
     fd_dinov2: Score | None = None
     cost: str = ""
-    """What training took, where somebody measured it."""
+    """Measured time of training, in parentheses; empty if unknown."""
 
     @property
     def config(self) -> RunConfig:
@@ -68,7 +68,7 @@ class Preset:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Size, cost of training and published distances, under the names that the API and the command use."""
+        """Size, cost of training and published distances, named as in the API and the command."""
         size = self.costs
         fid, fd_dinov2 = (score or (None, None) for score in (self.fid, self.fd_dinov2))
         return {
@@ -84,7 +84,7 @@ class Preset:
 
     @property
     def description(self) -> str:
-        """Summary, size, expected cost of training, and expected Frechet distances."""
+        """Summary, size, expected cost of training, and expected Fréchet distances."""
         size, images = self.costs, self.config.total_images
         return " ".join(
             [
@@ -98,12 +98,12 @@ class Preset:
 
 
 def _rounded(value: float) -> float:
-    """To the digits an estimate has."""
+    """Rounded to five significant digits."""
     return float(f"{value:.5g}")
 
 
 def _flops(zettaflops: float) -> str:
-    """In the largest unit that leaves a number above 1/10, down to teraflops."""
+    """Text with the largest unit, down to teraflops, in which the value is at least 0.1."""
     value, units = zettaflops, ["zettaflops", "exaflops", "petaflops", "teraflops"]
     while value < 0.1 and len(units) > 1:
         value, units = 1000 * value, units[1:]
@@ -156,10 +156,7 @@ _LETTERS = {
 
 
 def _imagenet(resolution: int, data: str, dataset: str, row: _Row, **fields: Any) -> dict[str, Any]:
-    """Configuration G at the width of `row`, in parts of the batch that fit one GPU.
-
-    Half precision is for GPUs, so that is where it must run.
-    """
+    """Configuration G at the width of `row`, with a batch per worker that fits one GPU, in half precision on GPUs."""
     network = {
         "img_resolution": resolution,
         "img_channels": 4 if "latents" in data else 3,
@@ -196,7 +193,7 @@ def _img512() -> Iterator[Preset]:
         yield from _conditional_or_not(preset)
     for letter, fid in _LETTERS.items():
         g = _imagenet(64, data, "imagenet-512-latents", _IMG512["s"])
-        yield Preset(f"edm2-img512-{letter.lower()}", data, switched(g, IMAGENET, letter), IMAGENET, fid)
+        yield Preset(f"edm2-img512-{letter.lower()}", data, switch_configuration(g, IMAGENET, letter), IMAGENET, fid)
 
 
 def _img64() -> Iterator[Preset]:
@@ -208,7 +205,7 @@ def _img64() -> Iterator[Preset]:
 
 
 def _digits() -> Iterator[Preset]:
-    """Small enough to learn on two CPU cores in two minutes what a digit looks like: 1,200 steps of 64."""
+    """Presets that train on two CPU cores in about two minutes: 1,200 steps of 64 pictures."""
     data, cost = "the 8 x 8 digits", " (about two minutes on two CPU cores)"
     network = {
         "img_resolution": 8,
@@ -233,7 +230,7 @@ def _digits() -> Iterator[Preset]:
     fields: Fields = merge(DIGITS["G"], own)
     yield Preset("digits-tiny", data, fields, DIGITS, cost=cost)
     for letter in _LETTERS:
-        yield Preset(f"digits-{letter.lower()}", data, switched(fields, DIGITS, letter), DIGITS, cost=cost)
+        yield Preset(f"digits-{letter.lower()}", data, switch_configuration(fields, DIGITS, letter), DIGITS, cost=cost)
 
 
 PRESETS: dict[str, Preset] = {preset.name: preset for family in (_digits, _img512, _img64) for preset in family()}
@@ -245,15 +242,15 @@ def network_preset(name: str) -> NetworkConfig:
 
 
 def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
-    """A preset with `overrides` (nested mappings) merged over it, checked and complete.
+    """A complete, validated configuration: the preset with `overrides` (nested mappings) merged over it.
 
-    Overriding `network.config` brings that letter's own hyperparameters along: every field in which the two letters'
-    recipes differ takes the new letter's value, unless it is overridden too.
+    Overriding `network.config` also switches to that letter's hyperparameters: every field in which the recipes of the
+    two letters differ takes the new letter's value, unless it is overridden too.
 
-    Raises UnknownPreset, or InvalidConfig naming each wrong field.
+    Raises UnknownPreset, or InvalidConfig that names each wrong field.
     """
     chosen, over = _preset(preset), overrides or {}
-    fields = switched(chosen.fields, chosen.recipes, _letter(over))
+    fields = switch_configuration(chosen.fields, chosen.recipes, _letter(over))
     try:
         return RunConfig.model_validate({**merge(fields, over), "preset": preset})
     except ValidationError as error:
@@ -261,7 +258,7 @@ def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> RunConfi
 
 
 def _letter(overrides: Mapping[str, Any]) -> str:
-    """The configuration asked for; "" where none is, or what is given makes no sense, which is for pydantic to say."""
+    """The letter in `network.config`; "" if there is none or it is no text, which pydantic reports."""
     network = overrides.get("network")
     letter = network.get("config") if isinstance(network, Mapping) else None
     return letter if isinstance(letter, str) else ""

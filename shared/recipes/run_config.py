@@ -1,4 +1,4 @@
-"""A run's frozen, complete configuration. Torch-free, so that the API can validate it."""
+"""The complete, frozen configuration of a run. Torch-free, so that the API can validate it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ SIGMA_REL_LIMIT = 12**-0.5
 """Supremum of sigma_rel over power functions with gamma > 0 (about 0.2887)."""
 
 MAX_IMAGES = 2**53 - 1
-"""Largest count that JSON, floats and both databases carry exactly."""
+"""Largest count that JSON, floats and both databases represent exactly."""
 
 Images = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 SigmaRel = Annotated[float, Field(gt=0, lt=SIGMA_REL_LIMIT)]
-Metric = Literal["frechet", "held_out_loss"]
 
 
 class DatasetConfig(FrozenModel):
     name: Annotated[str, Field(min_length=1, max_length=100)] = "digits"
     """`digits`: the 1,797 UCI pictures of 8x8 handwritten digits that ship with scikit-learn. Any other name is the
-    user's own for the pictures or latents at `path`."""
+    user's name for the pictures or latents at `path`."""
     path: Annotated[str, Field(min_length=1)] | None = None
-    """Folder, zip file, or s3:// URL of either; None for the built-in digits."""
+    """Folder or zip file, or s3:// URL of either; None for the built-in digits."""
     held_out: Annotated[int, Field(ge=0)] = 297
-    """Pictures kept from training, for the held-out denoising loss; 0 trains on all."""
+    """Number of pictures kept from training, for the held-out denoising loss; 0 trains on all pictures."""
     vae: Annotated[str, Field(min_length=1)] | None = None
-    """For latents: folder or hub id of the AutoencoderKL that decodes them into pictures."""
+    """For latents: folder or hub id of the AutoencoderKL that decodes them to pictures."""
 
 
 class RunConfig(FrozenModel):
-    """Everything that decides a run's weights. The clock of every `*_images` and `*_every` field is images seen."""
+    """Everything that determines a run's weights. All `*_images` and `*_every` fields count images seen."""
 
     preset: str
     network: NetworkConfig
@@ -43,7 +42,7 @@ class RunConfig(FrozenModel):
     total_images: Images
     batch_size: Images = 2048
     max_batch_per_worker: Images | None = None
-    """Largest part of the batch a worker puts on its device at once; the rest follows by gradient accumulation."""
+    """Largest number of images that a worker processes at once; larger batches use gradient accumulation."""
     num_workers: Annotated[int, Field(ge=1)] = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -52,7 +51,7 @@ class RunConfig(FrozenModel):
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     """alpha_ref of the schedule alpha_ref / sqrt(max(t / t_ref, 1))."""
     lr_decay_iterations: Annotated[float, Field(gt=0)] | None = 70000.0
-    """t_ref, in iterations of `batch_size` images; None keeps the rate constant (configurations A-D)."""
+    """t_ref, in iterations of `batch_size` images; None for a constant rate (configurations A-D)."""
     lr_rampup_images: Annotated[int, Field(ge=0, le=MAX_IMAGES)] = 10_000_000
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
@@ -60,19 +59,19 @@ class RunConfig(FrozenModel):
     loss_scaling: Annotated[float, Field(gt=0)] = 1.0
     ema_sigma_rels: Annotated[tuple[SigmaRel, ...], Field(min_length=1)] = (0.05, 0.10)
     ema_half_life_images: Images | None = None
-    """Half-life of a traditional exponential EMA kept besides (configuration A); None keeps none."""
+    """Half-life of an additional, traditional exponential EMA (configuration A); None for no such EMA."""
     ema_rampup_ratio: Annotated[float, Field(gt=0, lt=math.log(2))] | None = None
-    """Holds the traditional EMA's half-life below this share of the images seen; None for no ramp-up."""
+    """Limits the half-life of the traditional EMA to this share of the images seen; None for no limit."""
     snapshot_every: Images = 2**23
     snapshot_dtype: Literal["float16", "float32"] = "float16"
     checkpoint_every: Images = 2**27
     status_every: Images = 2**17
     magnitudes_every: Images = 2**17
-    """Magnitudes are measured at the first status at or after each multiple of it."""
+    """Magnitudes are measured at the first status at or after each multiple of this number."""
     noise_level_bins: Annotated[int, Field(ge=0, le=64)] = 0
-    """Bins of the loss by noise level, equally likely under the training distribution; 0 keeps no such history."""
+    """Number of bins of the loss by noise level, equally likely in training; 0 for no such history."""
     compile: bool = False
-    """Compile the network with torch.compile: minutes at the start, faster steps on GPUs."""
+    """Compile the network with torch.compile: takes minutes at the start and makes steps on GPUs faster."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @field_validator("ema_sigma_rels")
@@ -110,7 +109,7 @@ class RunConfig(FrozenModel):
 
     @property
     def microbatch(self) -> int:
-        """Images a worker processes at once: the largest divisor of its share within `max_batch_per_worker`."""
+        """Images that a worker processes at once: the largest divisor of its share up to `max_batch_per_worker`."""
         share = self.batch_size // self.num_workers
         limit = min(self.max_batch_per_worker or share, share)
         return max(d for d in range(1, limit + 1) if share % d == 0)
@@ -120,46 +119,5 @@ class RunConfig(FrozenModel):
 
     @property
     def config_hash(self) -> str:
-        """SHA-256 of the canonical JSON: equal for equal configurations, whatever the order of their keys."""
+        """SHA-256 of the canonical JSON: equal for equal configurations."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
-
-
-class EvaluationRecipe(FrozenModel):
-    """How one set of weights is sampled and scored. Noise level and step fields are those of the Heun sampler."""
-
-    num_samples: Annotated[int, Field(ge=1, le=100_000)] = 1024
-    num_steps: Annotated[int, Field(ge=2, le=1000)] = 32
-    sigma_min: Annotated[float, Field(gt=0)] = 0.002
-    sigma_max: Annotated[float, Field(gt=0)] = 80.0
-    rho: Annotated[float, Field(gt=0)] = 7.0
-    guidance: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Guidance weight w; 1 is no guidance and needs no guide."""
-    guide_id: str | None = None
-    """Reconstruction whose weights guide the sampler."""
-    guidance_interval: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] | None = None
-    """Guide only at steps whose middle noise level is above the first and at most the second; None guides at all."""
-    churn: Annotated[float, Field(ge=0)] = 0.0
-    """S_churn of EDM's stochastic sampler: noise added anew over all steps; 0 samples deterministically."""
-    churn_min: Annotated[float, Field(ge=0)] = 0.0
-    churn_max: Annotated[float, Field(gt=0)] | None = None
-    """Noise levels between which noise is added; None is no upper bound."""
-    churn_noise: Annotated[float, Field(gt=0)] = 1.0
-    """S_noise: strength of the noise added."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of the first picture; picture i uses seed + i."""
-    metrics: tuple[Metric, ...] = ("frechet", "held_out_loss")
-    grid: Annotated[int, Field(ge=1, le=32)] = 10
-    """Rows and columns of the picture that is kept."""
-
-    @model_validator(mode="after")
-    def _guide_fits_guidance(self) -> Self:
-        if self.guidance != 1 and self.guide_id is None:
-            raise ValueError(f"guidance {self.guidance:g} needs guide_id; only guidance 1 samples without a guide")
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min {self.sigma_min:g} must be below sigma_max {self.sigma_max:g}")
-        if self.guidance_interval is not None and self.guidance_interval[0] >= self.guidance_interval[1]:
-            low, high = self.guidance_interval
-            raise ValueError(f"guidance_interval [{low:g}, {high:g}] must rise from its first to its second entry")
-        if self.churn_max is not None and self.churn_min >= self.churn_max:
-            raise ValueError(f"churn_min {self.churn_min:g} must be below churn_max {self.churn_max:g}")
-        return self

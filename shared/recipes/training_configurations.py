@@ -1,5 +1,6 @@
-"""How configurations A to G are trained, each as what it changes from the one before (Karras et al. 2024, Figures
-16-22). What a letter changes in the network stands in `phema.shared.edm2.networks.configurations`. Torch-free.
+"""Hyperparameters of configurations A to G, each defined by its changes to the previous one. Torch-free.
+
+Source: Karras et al. 2024, Figures 16-22. Changes to the network are in `phema.shared.edm2.networks.configurations`.
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 Fields = Mapping[str, Any]
-"""Fields of `RunConfig`, nested as it is."""
+"""Fields of `RunConfig`, nested in the same way."""
 
 
 def merge(base: Fields, over: Fields) -> dict[str, Any]:
-    """`base` with the fields of `over` in place of its own."""
+    """`base` with the fields of `over` replacing its own, recursively."""
     merged = dict(base)
     for key, value in over.items():
         nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -20,8 +21,8 @@ def merge(base: Fields, over: Fields) -> dict[str, Any]:
     return merged
 
 
-def _story(**changes: Fields) -> dict[str, Fields]:
-    """Letter to all fields that any letter changes, from letter to what it changes."""
+def _cumulative(**changes: Fields) -> dict[str, Fields]:
+    """From the changes of each letter, the values at each letter of all fields that have changed so far."""
     recipes: dict[str, Fields] = {}
     so_far: Fields = {}
     for letter, change in changes.items():
@@ -30,7 +31,7 @@ def _story(**changes: Fields) -> dict[str, Fields]:
     return recipes
 
 
-# What A and B say whatever the data.
+# Fields of A and B that are the same for all data.
 _EDM: Fields = {
     "network": {"dropout": 0.1},
     "lr_decay_iterations": None,
@@ -48,7 +49,7 @@ _IMPROVED_BASELINE: Fields = {
     "ema_rampup_ratio": None,
 }
 
-IMAGENET = _story(
+IMAGENET = _cumulative(
     A=merge(
         _EDM,
         {
@@ -68,9 +69,9 @@ IMAGENET = _story(
     F={},
     G={"network": {"dropout": 0.0}},
 )
-"""Of 192 channels on ImageNet-512 latents. C and F change the network alone."""
+"""For 192 channels on ImageNet-512 latents. C and F change the network only."""
 
-DIGITS = _story(
+DIGITS = _cumulative(
     A=merge(
         _EDM,
         {"network": {"attn_resolutions": [8, 4]}, "learning_rate": 1e-3, "ema_half_life_images": 1_792},
@@ -82,13 +83,13 @@ DIGITS = _story(
     F={},
     G={"network": {"dropout": 0.0}},
 )
-"""The same for 1,200 steps of 64 on the digits: a traditional EMA of the same share of the run, rates that suit it."""
+"""The same, scaled to 1,200 steps of 64 pictures on the digits."""
 
 
-def switched(fields: Fields, recipes: Mapping[str, Fields], letter: str) -> Fields:
-    """`fields`, made for one letter, for another: what the two letters' recipes differ in is the other's.
+def switch_configuration(fields: Fields, recipes: Mapping[str, Fields], letter: str) -> Fields:
+    """`fields` for another letter: every field in which the recipes of the two letters differ takes the new value.
 
-    All else, such as a preset's own duration or noise levels, stays.
+    Other fields, such as a preset's duration or noise levels, stay. An unknown letter changes nothing.
     """
     own = fields["network"]["config"]
     if letter not in recipes or letter == own:

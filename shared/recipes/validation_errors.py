@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, field by field, in sentences."""
+"""Validation errors of a configuration: one sentence per wrong field."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from phema.shared.recipes.run_config import RunConfig
 
 
 class InvalidConfig(ValueError):
-    """One or more fields are wrong. `problems` holds (field path, sentence) pairs."""
+    """One or more fields are not valid. `problems` holds (field path, sentence) pairs."""
 
     def __init__(self, problems: list[tuple[str, str]]) -> None:
         self.problems = problems
@@ -20,12 +20,12 @@ class InvalidConfig(ValueError):
 
 
 def invalid(error: ValidationError) -> InvalidConfig:
-    """What pydantic found wrong with the fields of a RunConfig."""
+    """Convert pydantic's errors of a RunConfig."""
     return InvalidConfig([(".".join(map(str, e["loc"])), _sentence(e)) for e in error.errors(include_url=False)])
 
 
 def closest(name: str, allowed: Sequence[str]) -> str:
-    """ "did you mean 'x'? ", or nothing when no allowed name is near."""
+    """ "did you mean 'x'? ", or an empty text if no allowed name is similar."""
     close = difflib.get_close_matches(name, allowed, n=1)
     return f"did you mean {close[0]!r}? " if close else ""
 
@@ -41,7 +41,7 @@ def _sentence(error: Any) -> str:
 
 
 def _fields(path: Sequence[Any]) -> list[str]:
-    """Names of the fields at a place inside RunConfig; the preset is chosen beside it."""
+    """Names of the fields of RunConfig, or of the model at `path` in it, except `preset`."""
     model: Any = RunConfig
     for name in path:
         model = model.model_fields[name].annotation

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from phema.shared.catalog import JobKind
+from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
 from phema.shared.recipes.presets import resolve
-from phema.shared.recipes.run_config import EvaluationRecipe
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only

@@ -9,7 +9,7 @@ import pytest
 
 from phema.shared.catalog import JobKind
 from phema.shared.edm2.averaging.posthoc import profile_errors, solve
-from phema.shared.edm2.averaging.weightings import PowerProfile
+from phema.shared.edm2.averaging.weightings import PowerWeighting
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only
@@ -43,8 +43,8 @@ def test_a_plan_is_answered_without_any_work(api: Api) -> None:
     assert plan["bytes_to_read"] == 8 * 64
     assert (plan["seconds"], plan["calibrated"], plan["basis_id"]) == (None, False, None)
     assert {s["id"] for s in plan["snapshots"]} <= {s["id"] for s in api.all("/v1/runs/digits/snapshots")}
-    profiles = [PowerProfile(*s) for s in stored]
-    targets = [PowerProfile(12_800, 0.07), PowerProfile(12_800, 0.15)]
+    profiles = [PowerWeighting(*s) for s in stored]
+    targets = [PowerWeighting(12_800, 0.07), PowerWeighting(12_800, 0.15)]
     expected = solve(profiles, targets)
     missed = profile_errors(profiles, targets, expected.coefficients)
     for output, row in zip(plan["outputs"], range(2), strict=True):

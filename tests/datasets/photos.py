@@ -1,4 +1,4 @@
-"""Real pictures, from photographs that ship with scikit-image, and datasets made of them by other means than ours."""
+"""Real pictures from scikit-image, and datasets of them that are written without phema's own code."""
 
 from __future__ import annotations
 

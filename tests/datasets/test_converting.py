@@ -1,4 +1,4 @@
-"""ADM's crop against sums done by hand, and what a conversion leaves behind."""
+"""ADM's crop against values computed by hand, and the files that a conversion writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The digits: real pictures, a fixed split, and clear words when a network does not fit."""
+"""The digits: real pictures, a fixed split, and clear errors if a network does not fit."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def test_a_network_that_fits_passes_with_or_without_classes() -> None:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_what_is_known_without_reading_is_true(name: str) -> None:
-    facts = DATASETS[name]
+    info = DATASETS[name]
     dataset = open_dataset(DatasetConfig(name=name, held_out=10))
-    shape = (facts.channels, facts.resolution, facts.resolution)
-    assert dataset.train.images.shape == (facts.num_pictures - 10, *shape)
+    shape = (info.channels, info.resolution, info.resolution)
+    assert dataset.train.images.shape == (info.num_pictures - 10, *shape)
     assert dataset.held_out.images.shape == (10, *shape)
     labels = np.concatenate([dataset.train.labels, dataset.held_out.labels])
-    assert set(labels) == set(range(facts.num_classes))
+    assert set(labels) == set(range(info.num_classes))
 
 
 def test_checking_reads_no_pictures() -> None:

@@ -1,4 +1,4 @@
-"""Datasets from files: every picture as it is, every mistake in one sentence."""
+"""Datasets from files: exact pictures, and one sentence for every mistake."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_held_out_pictures_are_not_trained_on(tmp_path: Path) -> None:
 
 
 def test_batches_are_the_same_from_many_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_pictures, "KEPT_BYTES", 0)  # nothing is remembered: each batch reads the file
+    monkeypatch.setattr(stored_pictures, "IN_MEMORY_BYTES", 0)  # nothing is remembered: each batch reads the file
     pictures = opened(write_zip(tmp_path / "x.zip", photo_files(32, SIZE)[0], zipfile.ZIP_DEFLATED)).train
     wanted, _ = pictures.batch(np.arange(32))
     wrong: list[int] = []
@@ -169,9 +169,9 @@ def test_the_fingerprint_follows_the_data(tmp_path: Path) -> None:
     }
     found = {}
     for i, (kind, variant) in enumerate(variants.items()):
-        found[kind] = opened(write_zip(tmp_path / f"{i}.zip", variant)).facts.fingerprint
+        found[kind] = opened(write_zip(tmp_path / f"{i}.zip", variant)).info.fingerprint
     assert len(set(found.values())) == 4
-    assert found["same"] == opened(write_zip(tmp_path / "again.zip", files, zipfile.ZIP_DEFLATED)).facts.fingerprint
+    assert found["same"] == opened(write_zip(tmp_path / "again.zip", files, zipfile.ZIP_DEFLATED)).info.fingerprint
 
 
 @pytest.mark.parametrize("write", [write_folder, lambda folder, files: write_zip(folder.with_suffix(".zip"), files)])
@@ -183,10 +183,10 @@ def test_the_fingerprint_sees_bytes_where_names_and_sizes_are_equal(
     latents = {f"{i:02}.npy": npy(LATENT) for i in range(count)}
     last = max(latents)
     changed = {**latents, last: latents[last][:-1] + b"\0"}
-    found = [opened(write(tmp_path / str(i), files)).facts.fingerprint for i, files in enumerate((latents, changed))]
+    found = [opened(write(tmp_path / str(i), files)).info.fingerprint for i, files in enumerate((latents, changed))]
     assert {len(data) for data in changed.values()} == {len(latents[last])}
     assert found[0] != found[1]
-    assert found[0] == opened(write(tmp_path / "again", latents)).facts.fingerprint
+    assert found[0] == opened(write(tmp_path / "again", latents)).info.fingerprint
 
 
 TILE = encoded(tiles(1, SIZE)[0])

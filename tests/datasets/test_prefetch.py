@@ -1,4 +1,4 @@
-"""Reading ahead changes when pictures are read, never which."""
+"""Prefetching changes when pictures are read, but not which pictures."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_what_lies_behind_s3_is_what_lies_here(
         np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(remote.held_out.batch(np.arange(4))[0], here.held_out.batch(np.arange(4))[0])
     if kind == "zip":
-        assert remote.facts == here.facts
+        assert remote.info == here.info
 
 
 class Counted:

@@ -64,7 +64,7 @@ def test_encoding_is_what_diffusers_gives(vae_folder: Path, tmp_path: Path) -> N
         np.testing.assert_allclose(stored[:4], posterior.mean[0].numpy(), atol=1e-5)
         np.testing.assert_allclose(stored[4:], posterior.std[0].numpy(), rtol=1e-4)
     latents = opened(tmp_path / "latents.zip")
-    assert (latents.facts.encoding, latents.channels, latents.resolution, latents.num_classes) == ("latents", 4, 8, 4)
+    assert (latents.info.encoding, latents.channels, latents.resolution, latents.num_classes) == ("latents", 4, 8, 4)
     assert np.bincount(latents.train.labels).tolist() == [3, 3, 2, 2]
 
 

@@ -1,4 +1,4 @@
-"""Configurations A to F: each block and function written out again, and what they do at initialisation."""
+"""Configurations A to F: every block and function against a second implementation, and magnitudes at initialisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters to the last digit, from the configuration alone and from the modules themselves; flops as published."""
+"""Exact numbers of parameters, from the configuration and from the modules; flops as published."""
 
 from __future__ import annotations
 

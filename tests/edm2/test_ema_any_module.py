@@ -1,4 +1,4 @@
-"""`PowerFunctionEMA` of modules that are not EDM2's, updated whenever the training loop likes."""
+"""`PowerFunctionEMA` of other modules than EDM2's, with updates at any interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`PowerFunctionEMA` under DistributedDataParallel and FSDP2: two processes on the CPU, gloo between them."""
+"""`PowerFunctionEMA` under DistributedDataParallel and FSDP2: two processes on the CPU with gloo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guidance against theory: where it applies, what it costs, where it leads."""
+"""Guidance against theory: guided steps, number of evaluations, result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.edm2.networks.denoiser import Denoiser
 from phema.shared.edm2.sampling.guidance import guided, guided_steps
-from phema.shared.edm2.sampling.guide_compatibility import Misfit, misfit
+from phema.shared.edm2.sampling.guide_compatibility import GuideMismatch, guide_mismatch
 from phema.shared.edm2.sampling.heun import Denoise, SamplerError, heun, sigma_steps
 from phema.shared.edm2.sampling.sampler import sample
 
@@ -157,8 +157,8 @@ def test_who_may_guide_whom(tiny_config: NetworkConfig) -> None:
     def other(**fields: object) -> NetworkConfig:
         return NetworkConfig.model_validate({**tiny_config.model_dump(), **fields})
 
-    assert misfit(tiny_config, other(label_dim=0, model_channels=32, num_blocks=2)) is None
-    assert misfit(tiny_config, other(label_dim=7)) == Misfit("label_dim", 7, "3 or 0")
-    assert misfit(other(label_dim=0), tiny_config) == Misfit("label_dim", 3, "0")
-    assert misfit(tiny_config, other(img_resolution=16)) == Misfit("img_resolution", 16, "8")
-    assert misfit(tiny_config, other(img_channels=1)) == Misfit("img_channels", 1, "2")
+    assert guide_mismatch(tiny_config, other(label_dim=0, model_channels=32, num_blocks=2)) is None
+    assert guide_mismatch(tiny_config, other(label_dim=7)) == GuideMismatch("label_dim", 7, "3 or 0")
+    assert guide_mismatch(other(label_dim=0), tiny_config) == GuideMismatch("label_dim", 3, "0")
+    assert guide_mismatch(tiny_config, other(img_resolution=16)) == GuideMismatch("img_resolution", 16, "8")
+    assert guide_mismatch(tiny_config, other(img_channels=1)) == GuideMismatch("img_channels", 1, "2")

@@ -1,4 +1,4 @@
-"""The network against the same one written the plain way, which the benchmarks measure it by."""
+"""The network against the plain implementation that the benchmarks compare it with."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def test_picture_written_out(make_tiny: Callable[..., Denoiser]) -> None:
     torch.testing.assert_close(draw(denoiser, [11]), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_churn_depends_on_the_seed_alone_whoever_chose_the_class(make_tiny: Callable[..., Denoiser]) -> None:
+def test_churn_depends_on_the_seed_and_not_on_how_the_class_was_chosen(make_tiny: Callable[..., Denoiser]) -> None:
     denoiser = make_tiny()
     pictures = draw(denoiser, range(6), churn=2.0)
     assert not torch.allclose(pictures, draw(denoiser, range(6)))

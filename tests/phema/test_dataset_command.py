@@ -118,16 +118,18 @@ def test_workers_take_the_statistics_beside_a_dataset(
     dataset = open_dataset(DatasetConfig(name="x", path=str(path), held_out=2))
     measured = reference.reference_moments(dataset, str(path), Watch())
     for held_out, taken in ((0, False), (2, True)):
-        monkeypatch.setattr(reference, "_known", {})
+        monkeypatch.setattr(reference, "_cache", {})
         document(phema("dataset", "stats", path, "--held-out", held_out, "--json"))
-        stored = statistics.load(statistics.beside(str(path)))
+        stored = statistics.load(statistics.statistics_path(str(path)))
         stored.moments._mean += 1.0
-        statistics.save(stored, statistics.beside(str(path)))
+        statistics.save(stored, statistics.statistics_path(str(path)))
         found = reference.reference_moments(dataset, str(path), Watch())
         np.testing.assert_allclose(found.mean, measured.mean + taken, rtol=1e-12)
         np.testing.assert_allclose(found.cov, measured.cov if not taken else stored.moments.cov, rtol=1e-12)
     write_zip(path, {name: data for name, data in files.items() if name != "dataset.json"})
-    assert statistics.stored(open_dataset(DatasetConfig(name="x", path=str(path), held_out=2)), str(path)) is None
+    assert (
+        statistics.load_matching(open_dataset(DatasetConfig(name="x", path=str(path), held_out=2)), str(path)) is None
+    )
 
 
 def test_broken_statistics_are_named(tmp_path: Path) -> None:

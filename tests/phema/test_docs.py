@@ -16,7 +16,7 @@ import phema
 from phema import errors
 from phema.command.main import app
 from phema.errors import PhemaError
-from phema.shared.recipes.run_config import EvaluationRecipe
+from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
 
 DOCS = Path(__file__).parents[2] / "docs"
 CLI = (DOCS / "cli.md").read_text()

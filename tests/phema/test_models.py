@@ -13,7 +13,8 @@ from PIL import Image
 
 import phema
 from phema.errors import InvalidArgument
-from phema.shared.edm2.averaging.posthoc import PowerProfile, solve
+from phema.shared.edm2.averaging.posthoc import solve
+from phema.shared.edm2.averaging.weightings import PowerWeighting
 from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.edm2.networks.denoiser import Denoiser
 from phema.shared.recipes.presets import resolve
@@ -24,11 +25,11 @@ from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
 
 CONFIG = resolve("digits-tiny")
-WANTED = PowerProfile(128, 0.07)
-STORED = [PowerProfile(t, s) for t in (64, 128) for s in (0.05, 0.10)]
+WANTED = PowerWeighting(128, 0.07)
+STORED = [PowerWeighting(t, s) for t in (64, 128) for s in (0.05, 0.10)]
 
 
-def metadata(profile: PowerProfile, **fields: object) -> SnapshotMetadata:
+def metadata(profile: PowerWeighting, **fields: object) -> SnapshotMetadata:
     return SnapshotMetadata(
         run_id="run-1",
         num_images=profile.num_images,

@@ -20,8 +20,9 @@ from phema.local_service.processes import spawn
 from phema.shared.catalog import Catalog, Evaluation, Job, JobKind, JobState, Reconstruction, Run, content_key
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
 from phema.shared.edm2.networks.building import build_denoiser
+from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
 from phema.shared.recipes.presets import resolve
-from phema.shared.recipes.run_config import EvaluationRecipe, RunConfig
+from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots.files.snapshot_file import SnapshotMetadata, encode
 from phema.shared.snapshots.files.weight_probe import probe_of
 from phema.shared.snapshots.planning.planner import plan

@@ -14,7 +14,8 @@ import torch
 from phema.services.phema_worker.evaluate import Scores, evaluate
 from phema.services.phema_worker.task_progress import Watch
 from phema.shared.catalog import JobState
-from phema.shared.recipes.run_config import EvaluationRecipe, RunConfig
+from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
+from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots.files.network_loading import load_model
 from tests.phema_worker.conftest import Servers
 from tests.phema_worker.lab import Lab, until

@@ -1,4 +1,4 @@
-"""Figures in one process: what they mean, that they repeat, and that work stops when told."""
+"""Evaluations in one process: known values, repeatability, progress and cancellation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.edm2.networks.denoiser import Denoiser
 from phema.shared.edm2.sampling.heun import SamplerError
 from phema.shared.metrics.held_out_loss import NUM_LEVELS, _noise, held_out_loss, sigma_grid
+from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
 from phema.shared.recipes.presets import PRESETS, network_preset
-from phema.shared.recipes.run_config import EvaluationRecipe
 from tests.phema_worker.lab import tiny_config
 
 CONFIG = tiny_config()

@@ -1,4 +1,4 @@
-"""Evaluations of networks that draw latents: the picture that is kept shows what the VAE makes of them."""
+"""Evaluations of networks that draw latents: the stored picture shows the decoded latents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from phema.services.phema_worker.evaluate import evaluate
 from phema.services.phema_worker.task_progress import Watch
 from phema.shared.datasets import DatasetError
 from phema.shared.edm2.networks.building import build_denoiser
-from phema.shared.recipes.run_config import EvaluationRecipe, RunConfig
+from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
+from phema.shared.recipes.run_config import RunConfig
 from tests.datasets.photos import npy, write_zip
 from tests.trainer.support import tiny_config
 

@@ -15,7 +15,7 @@ from phema.services.api.bases import service as bases
 from phema.services.api.bases.schemas import BasisCreate
 from phema.services.api.reconstructions.stored_inputs import held
 from phema.shared.catalog import JobKind, JobState
-from phema.shared.recipes.run_config import EvaluationRecipe
+from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
 from phema.shared.snapshots.errors import ObjectMissing
 from phema.shared.snapshots.files.network_loading import load_model
 from phema.shared.snapshots.files.snapshot_file import load_tensors

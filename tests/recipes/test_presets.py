@@ -1,4 +1,4 @@
-"""Presets, their letters, and what becomes of overrides."""
+"""Presets, configuration letters and overrides."""
 
 from __future__ import annotations
 

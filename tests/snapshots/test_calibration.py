@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from phema.shared.edm2.averaging.movement import Movement
-from phema.shared.edm2.averaging.weightings import PowerProfile, RawProfile, SampledProfile
+from phema.shared.edm2.averaging.random_walk import RandomWalk
+from phema.shared.edm2.averaging.weightings import PowerWeighting, RawWeighting, SampledWeighting
 from phema.shared.snapshots import ObjectStore
 from phema.shared.snapshots.files.header import StoredDtype, read_header
 from phema.shared.snapshots.files.snapshot_file import encode
@@ -76,16 +76,16 @@ def test_without_probes_usual_figures_are_taken() -> None:
 def test_averages_in_float32_collect_rounding() -> None:
     stored = [StoredSnapshot("s", 6400, Profile.power(0.1), "k", 1, "")]
     known = calibrate(stored, {}, update_images=64)
-    short, long, raw = known.tracking([PowerProfile(6400, 0.05), PowerProfile(6400, 0.25), RawProfile(6400)])
+    short, long, raw = known.tracking([PowerWeighting(6400, 0.05), PowerWeighting(6400, 0.25), RawWeighting(6400)])
     assert 0 == raw < short < long
-    assert short == pytest.approx(2.5e-8 * np.sqrt(100 / (2 * (PowerProfile(6400, 0.05).gamma + 1))))
-    assert calibrate(stored, {}).tracking([PowerProfile(6400, 0.05)]) == 0
-    assert known.tracking([SampledProfile(6400, (3200.0, 6400.0), (1.0, 0.0))]) > long
+    assert short == pytest.approx(2.5e-8 * np.sqrt(100 / (2 * (PowerWeighting(6400, 0.05).gamma + 1))))
+    assert calibrate(stored, {}).tracking([PowerWeighting(6400, 0.05)]) == 0
+    assert known.tracking([SampledWeighting(6400, (3200.0, 6400.0), (1.0, 0.0))]) > long
 
 
 def test_late_snapshots_without_probes_count_as_moving_too() -> None:
     """A rate that was learnt from early times goes on to the end."""
-    early = Movement(0.04, 0.5, 100.0)
+    early = RandomWalk(0.04, 0.5, 100.0)
     late = early.until(400.0)
     at = np.array([10.0, 90.0])
     for movement in (early, late):

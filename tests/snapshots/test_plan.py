@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from phema.shared.edm2.averaging.posthoc import PowerProfile
+from phema.shared.edm2.averaging.weightings import PowerWeighting
 from phema.shared.snapshots.planning.planner import plan
 from phema.shared.snapshots.planning.reconstruction_times import NoSnapshotAtTime, NoSnapshots, PlanError
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
@@ -56,10 +56,10 @@ def test_the_coefficients_make_the_wanted_profile() -> None:
     planned = plan(stored(64), wanted=widths([0.13]))
     times = np.linspace(0, planned.num_images, 20_001)[1:]
     made = sum(
-        c * PowerProfile(s.num_images, s.profile.sigma_rel or 0).density(times)
+        c * PowerWeighting(s.num_images, s.profile.sigma_rel or 0).density(times)
         for c, s in zip(planned.outputs[0].coefficients, planned.snapshots, strict=True)
     )
-    wanted = PowerProfile(planned.num_images, 0.13).density(times)
+    wanted = PowerWeighting(planned.num_images, 0.13).density(times)
     error = math.sqrt(((made - wanted) ** 2).mean() / (wanted**2).mean())
     assert math.isclose(error, planned.outputs[0].errors.profile_error, rel_tol=0.05)
 

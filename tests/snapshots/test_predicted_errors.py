@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from phema.shared.edm2.averaging.posthoc import PowerProfile, profile_errors
+from phema.shared.edm2.averaging.posthoc import profile_errors
+from phema.shared.edm2.averaging.weightings import PowerWeighting
 from phema.shared.snapshots.files.header import DTYPE_CODES, StoredDtype
 from phema.shared.snapshots.files.weight_probe import PROBE_WEIGHTS, as_float32
 from phema.shared.snapshots.planning.basis_plan import StoredBasis, plan_basis
@@ -153,5 +154,5 @@ def test_a_coarse_basis_is_for_those_who_allow_it(trained_digits: TrainedDigits)
     [output] = allowed.outputs
     combined = np.array(output.coefficients) @ np.array(coarse.vectors)
     profiles = [weighting(s.profile, s.num_images) for s in coarse.snapshots]
-    [missed] = profile_errors(profiles, [PowerProfile(END, 0.25)], combined[None, :])
+    [missed] = profile_errors(profiles, [PowerWeighting(END, 0.25)], combined[None, :])
     assert output.errors.profile_error == pytest.approx(missed)

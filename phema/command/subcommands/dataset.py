@@ -91,13 +91,13 @@ def stats(
     if destination is None and "://" in source:
         raise InvalidArgument(f"DEST is needed: statistics cannot lie beside {source}")
     with _plainly(), view.bar("measuring") as bar:
-        from phema.shared.datasets.stored_pictures import dataset_of
-        from phema.shared.metrics.reference_statistics import beside, measure, save
+        from phema.shared.datasets.stored_pictures import dataset_from_files
+        from phema.shared.metrics.reference_statistics import measure, save, statistics_path
 
-        dataset = dataset_of(_files(source), source, held_out)
+        dataset = dataset_from_files(_files(source), source, held_out)
         counted = _counted(bar)
         found = measure(dataset, device=_torch_device(device), progress=lambda done: counted(done, len(dataset.train)))
-        path = destination or beside(source)
+        path = destination or statistics_path(source)
         save(found, path)
     document = {
         "path": str(path),
@@ -117,31 +117,31 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Show what a dataset holds."""
-    from phema.shared.datasets.stored_pictures import Shelf
+    from phema.shared.datasets.stored_pictures import PictureReader
 
     view = screen(as_json)
     with _plainly():
-        shelf = Shelf(_files(source))
+        reader = PictureReader(_files(source))
         if verify:
             with view.bar("reading") as bar:
-                for done, _ in enumerate(shelf.each(range(len(shelf))), start=1):
-                    bar.update(done, len(shelf))
-        index, form = shelf.index, shelf.form
-        counts = shelf.pictures_per_class()
+                for done, _ in enumerate(reader.read_all(range(len(reader))), start=1):
+                    bar.update(done, len(reader))
+        index, form = reader.index, reader.format
+        counts = reader.pictures_per_class()
         document: dict[str, Any] = {
             "path": source,
-            "num_pictures": len(shelf),
+            "num_pictures": len(reader),
             "resolution": form.resolution,
             "channels": form.channels,
             "encoding": form.encoding,
             "num_classes": index.num_classes,
             "classes": list(index.classes),
             "pictures_per_class": counts,
-            "bytes": sum(shelf.files.size(int(position)) for position in index.positions),
+            "bytes": sum(reader.files.size(int(position)) for position in index.positions),
             "fingerprint": index.fingerprint,
         }
     rows = [
-        ("pictures", f"{len(shelf):,} ({size(document['bytes'])})"),
+        ("pictures", f"{len(reader):,} ({size(document['bytes'])})"),
         ("form", str(form)),
         ("classes", _classes(counts, index.classes)),
         ("fingerprint", index.fingerprint),

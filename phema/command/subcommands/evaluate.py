@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,13 +24,15 @@ from phema.command.options import (
     wanted_sigma_rels,
 )
 from phema.errors import InvalidArgument
+from phema.shared.metrics.registry import METRICS, ranking_figure
 from phema.terminal.live_progress import download, follow_evaluations, follow_reconstructions
 from phema.terminal.screen import Screen, figure, when
 
-
-class Metric(StrEnum):
-    frechet = "frechet"
-    held_out_loss = "held_out_loss"
+if TYPE_CHECKING:
+    Metric = str
+else:
+    # The choices follow the registry.
+    Metric = StrEnum("Metric", {name: name for name in METRICS})
 
 
 def evaluate(
@@ -146,21 +148,23 @@ def evaluations(
 
 
 def show_evaluations(view: Screen, evaluations: list[Evaluation], files: dict[str, str]) -> None:
-    """A table of figures over profiles, the smallest Fréchet distance marked."""
+    """A table of figures over profiles, the best of comparable evaluations marked."""
     best = best_of(evaluations)
     guided = any(_guidance(evaluation.recipe) for evaluation in evaluations)
-    columns = ["PROFILE", "IMAGES", "STATE", "FRECHET", "HELD_OUT_LOSS", "", "SAMPLES"]
+    names = sorted({name for evaluation in evaluations for name in evaluation.figures or {}})
+    headings = [name.upper() for name in names]
+    columns = ["PROFILE", "IMAGES", "STATE", *headings, "", "SAMPLES"]
     columns += [*(["GUIDANCE"] if guided else []), "CREATED", "ID"]
     rows = []
     for evaluation in evaluations:
         figures = evaluation.figures or {}
         row = [evaluation.label, f"{evaluation.num_images:,}", evaluation.state]
-        row += [figure(figures.get("frechet")), figure(figures.get("held_out_loss"))]
+        row += [figure(figures.get(name)) for name in names]
         row += ["best" if evaluation.id in best else "", str(evaluation.recipe.get("num_samples", ""))]
         row += [_guidance(evaluation.recipe)] if guided else []
         row += [when(evaluation.created_at), evaluation.id]
         rows.append([*row, files[evaluation.id]] if files else row)
-    right = ("IMAGES", "FRECHET", "HELD_OUT_LOSS", "SAMPLES")
+    right = ("IMAGES", *headings, "SAMPLES")
     view.table([*columns, "FILE"] if files else columns, rows, right=right)
 
 
@@ -173,12 +177,14 @@ def _guidance(recipe: dict[str, Any]) -> str:
 
 
 def best_of(evaluations: Sequence[Evaluation]) -> set[str]:
-    """Ids of the smallest Fréchet distance in each group that can be compared: one run under one recipe."""
+    """Ids of the best evaluation in each group that can be compared: one run under one recipe."""
     groups: dict[str, list[tuple[float, str]]] = {}
     for item in evaluations:
-        distance = (item.figures or {}).get("frechet")
-        if distance is not None:
-            groups.setdefault(item.run_id + json.dumps(item.recipe, sort_keys=True), []).append((distance, item.id))
+        found = {name: value for name, value in (item.figures or {}).items() if value is not None}
+        ranking = ranking_figure(found)
+        if ranking is not None:
+            score = found[ranking.name] if ranking.better == "lower" else -found[ranking.name]
+            groups.setdefault(item.run_id + json.dumps(item.recipe, sort_keys=True), []).append((score, item.id))
     return {min(group)[1] for group in groups.values() if len(group) > 1}
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from phema.services.api.http.schema_base import Answer, BodyId, Timestamp
 from phema.shared.catalog import JobState
-from phema.shared.recipes.run_config import EvaluationRecipe, Metric
+from phema.shared.recipes.evaluation_recipe import EvaluationRecipe, MetricName
 
 
 class EvaluationCreate(EvaluationRecipe):
@@ -21,7 +21,7 @@ class EvaluationCreate(EvaluationRecipe):
         description="A finished reconstruction that guides the sampler: of any run and time whose pictures and classes "
         "fit.",
     )
-    metrics: tuple[Metric, ...] | None = Field(  # type: ignore[assignment]
+    metrics: tuple[MetricName, ...] | None = Field(  # type: ignore[assignment]
         default=None,
         description="What to compute; by default all that the run can give: `held_out_loss` needs pictures that were "
         "kept from training.",
@@ -39,7 +39,7 @@ class EvaluationCreate(EvaluationRecipe):
                     )
         return self
 
-    def recipe(self, metrics: Sequence[Metric]) -> EvaluationRecipe:
+    def recipe(self, metrics: Sequence[MetricName]) -> EvaluationRecipe:
         """The recipe that is asked for, with its metrics named."""
         return EvaluationRecipe.model_validate(self.model_dump(exclude={"reconstruction_id"}) | {"metrics": metrics})
 
@@ -57,7 +57,7 @@ class Evaluation(Answer):
     state: JobState
     recipe: EvaluationRecipe
     figures: dict[str, float | None] | None = Field(
-        description="`frechet` and `held_out_loss`, as far as the recipe asked for them; null until the job is done."
+        description="Name and value of each figure of the recipe's metrics; null until the job is done."
     )
     job_id: str | None
     error: str | None

@@ -17,8 +17,10 @@ from phema.services.api.runs.service import finite
 from phema.shared import catalog
 from phema.shared.catalog import JobKind, JobState, Transaction, content_key
 from phema.shared.datasets import DatasetError, check_dataset
-from phema.shared.edm2.sampling.guide_compatibility import misfit
-from phema.shared.recipes.run_config import EvaluationRecipe, Metric, RunConfig
+from phema.shared.edm2.sampling.guide_compatibility import guide_mismatch
+from phema.shared.metrics.registry import available_metrics
+from phema.shared.recipes.evaluation_recipe import EvaluationRecipe, MetricName
+from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.store import ObjectStore, digest
 
@@ -57,10 +59,10 @@ def _finished(tx: Transaction, field: str, reconstruction_id: str) -> catalog.Re
 
 
 def _check_guide(tx: Transaction, subject: catalog.Reconstruction, guide: catalog.Reconstruction) -> None:
-    """What `misfit` knows from the two runs' configurations. Raises Invalid."""
+    """Check the networks of the two runs with `guide_mismatch`. Raises Invalid."""
     ours = _config(tx, "reconstruction_id", subject).network
     theirs = _config(tx, "guide_id", guide).network
-    if (wrong := misfit(ours, theirs)) is not None:
+    if (wrong := guide_mismatch(ours, theirs)) is not None:
         raise Invalid.of(
             "guide_id",
             f"guide_id {guide.id} has {wrong.field} {wrong.given}; to guide {subject.id} it must be {wrong.allowed}",
@@ -80,16 +82,19 @@ def _check_dataset(tx: Transaction, subject: catalog.Reconstruction) -> None:
         ) from error
 
 
-def _metrics(tx: Transaction, subject: catalog.Reconstruction, asked: Sequence[Metric] | None) -> Sequence[Metric]:
+def _metrics(
+    tx: Transaction, subject: catalog.Reconstruction, asked: Sequence[MetricName] | None
+) -> Sequence[MetricName]:
     """Those asked for, else all that the run can give. Raises Invalid."""
-    kept_pictures = _config(tx, "reconstruction_id", subject).dataset.held_out > 0
+    held_out = _config(tx, "reconstruction_id", subject).dataset.held_out
+    allowed = available_metrics(held_out=held_out)
     if asked is None:
-        return ("frechet", "held_out_loss") if kept_pictures else ("frechet",)
-    if "held_out_loss" in asked and not kept_pictures:
+        return allowed
+    if impossible := [name for name in asked if name not in allowed]:
         raise Invalid.of(
             "metrics",
-            f"metrics names held_out_loss, but the run of {subject.id} has dataset.held_out 0: it kept no pictures for "
-            "that, only frechet is allowed",
+            f"metrics names {impossible[0]}, but the run of {subject.id} has dataset.held_out {held_out}: it kept no "
+            f"pictures for that, only {', '.join(allowed)} is allowed",
         )
     return asked
 

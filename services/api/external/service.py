@@ -13,7 +13,7 @@ from phema.services.api.snapshots.schemas import Snapshot
 from phema.services.api.snapshots.service import to_snapshot
 from phema.shared import catalog
 from phema.shared.catalog import JobState, Transaction
-from phema.shared.edm2.averaging.weightings import ProfileError
+from phema.shared.edm2.averaging.weightings import WeightingError
 from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
 from phema.shared.snapshots.files.header import Header, read_header
 from phema.shared.snapshots.files.tensor_compatibility import Kind, difference, kinds
@@ -84,7 +84,7 @@ def check_object(
     """
     try:
         weighting(body.profile, body.num_images)
-    except ProfileError as error:
+    except WeightingError as error:
         raise Invalid.of("profile", f"profile cannot be one of {body.num_images} images: {error}") from error
     wanted = snapshot_key(run.id, num_images=body.num_images, label=body.profile.label, sha256=body.sha256)
     if body.key != wanted:

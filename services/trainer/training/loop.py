@@ -52,8 +52,8 @@ def train(
         dataset = open_dataset(config.dataset, remote=remote)
         dataset.check(config.network)
         prepare_device(group.device)
-        check_same_dataset(dataset.facts.fingerprint, config.dataset, group)
-        state = TrainingState(config, group.device, dataset=dataset.facts.fingerprint)
+        check_same_dataset(dataset.info.fingerprint, config.dataset, group)
+        state = TrainingState(config, group.device, dataset=dataset.info.fingerprint)
         resume(state, attempt, catalog=catalog, store=store, group=group)
         read = Batches(dataset, config, group).at
         status.start(state.num_images)

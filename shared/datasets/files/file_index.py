@@ -1,4 +1,4 @@
-"""Which files of a folder or zip are pictures, and their labels."""
+"""Find the pictures among the files of a dataset, and their labels."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ LABELS_FILE = "dataset.json"
 PICTURES = (".png", ".jpg", ".jpeg")
 ARRAYS = (".npy",)
 _REFUSED = (".avif", ".bmp", ".gif", ".npz", ".ppm", ".tif", ".tiff", ".webp")
-"""Pictures of other kinds: to pass over them in silence would halve somebody's dataset."""
+"""Other picture formats. They are an error: ignoring them silently could drop part of a dataset."""
 MAX_LABEL = 2**20
-HASHED = 16
-"""Files whose bytes are part of the fingerprint where nothing else tells their content."""
+HASHED_FILES = 16
+"""Number of files whose bytes enter the fingerprint if the files have no checksums."""
 
 
 @dataclass(frozen=True)
-class Index:
-    """The pictures among some files, in the order of their names."""
+class PictureIndex:
+    """The pictures among the files of a dataset, in the order of their names."""
 
     files: Files
     positions: NDArray[np.int64]
-    """Their positions among the files, [N]."""
+    """[N] positions of the pictures in `files.names`."""
     labels: NDArray[np.int64]
-    """[N]; zeros where there are none."""
+    """[N]; zeros for a dataset without labels."""
     num_classes: int
     """1 + the largest label; 0 for a dataset without labels."""
     classes: tuple[str, ...] = ()
-    """Names of the class folders by label, where labels come from them."""
+    """Names of the class folders by label, if labels come from folders."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -50,22 +50,22 @@ class Index:
         return self.name(0).lower().endswith(ARRAYS)
 
     def spread(self, most: int) -> list[int]:
-        """Up to `most` pictures, evenly spread, the first and the last among them."""
+        """Up to `most` pictures, evenly spread from the first to the last."""
         chosen = np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(np.int64)
         return [int(picture) for picture in np.unique(chosen)]
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over name, size, CRC where a zip records one, and label of every picture.
+        """SHA-256 (hex) over name, size, CRC (if in a zip) and label of every picture.
 
-        Without CRCs, over the bytes of up to 16 of them, too: latents are all of one size. Reads those; raises
+        Outside a zip also over the bytes of up to 16 pictures, which are read: latents all have one size. Raises
         DatasetError.
         """
         if self.files.stamps_content:
             digest = hashlib.sha256(b"phema dataset 1\n")
         else:
             digest = hashlib.sha256(b"phema dataset 2\n")
-            for picture in self.spread(HASHED):
+            for picture in self.spread(HASHED_FILES):
                 digest.update(hashlib.sha256(self.files.read(int(self.positions[picture]))).digest())
         for position, label in zip(self.positions.tolist(), self.labels.tolist(), strict=True):
             shown = label if self.num_classes else "-"
@@ -73,10 +73,10 @@ class Index:
         return digest.hexdigest()
 
 
-def index(files: Files) -> Index:
-    """Pictures and labels: those of dataset.json at the top, else folders as classes, else none.
+def index_pictures(files: Files) -> PictureIndex:
+    """Pictures and their labels: from dataset.json at the top, else from class folders, else none.
 
-    Raises DatasetError when there are no pictures, PNG/JPEG and NPY are mixed, or labels are missing or not valid.
+    Raises DatasetError if there are no pictures, PNG/JPEG and NPY are mixed, or labels are missing or not valid.
     """
     positions = np.array([i for i, name in enumerate(files.names) if _is_picture(files, name)], np.int64)
     if not len(positions):
@@ -88,9 +88,11 @@ def index(files: Files) -> Index:
         picture, latents = names[arrays.index(False)], names[arrays.index(True)]
         raise DatasetError(f"dataset {files.where} mixes pictures ({picture}) and arrays ({latents}); use one kind")
     if LABELS_FILE in files.names:
-        listed = _listed(files, names)
+        listed = _labels_from_json(files, names)
         return (
-            _unlabelled(files, positions) if listed is None else Index(files, positions, listed, int(listed.max()) + 1)
+            _unlabelled(files, positions)
+            if listed is None
+            else PictureIndex(files, positions, listed, int(listed.max()) + 1)
         )
     misplaced = next((name for name in files.names if name.endswith(f"/{LABELS_FILE}")), None)
     if misplaced is not None:
@@ -102,7 +104,7 @@ def index(files: Files) -> Index:
     classes = sorted(set(folders), key=lambda name: (int(name) if numbered else 0, name))
     label_of = {name: label for label, name in enumerate(classes)}
     labels = np.array([label_of[folder] for folder in folders], np.int64)
-    return Index(files, positions, labels, len(classes), tuple(classes))
+    return PictureIndex(files, positions, labels, len(classes), tuple(classes))
 
 
 def labels_document(names: Sequence[str], labels: Sequence[int] | None) -> bytes:
@@ -118,12 +120,12 @@ def _is_picture(files: Files, name: str) -> bool:
     return lower.endswith(PICTURES + ARRAYS)
 
 
-def _unlabelled(files: Files, positions: NDArray[np.int64]) -> Index:
-    return Index(files, positions, np.zeros(len(positions), np.int64), 0)
+def _unlabelled(files: Files, positions: NDArray[np.int64]) -> PictureIndex:
+    return PictureIndex(files, positions, np.zeros(len(positions), np.int64), 0)
 
 
 def _class_folders(files: Files, names: Sequence[str]) -> list[str] | None:
-    """The folder of each picture below what all share, or None when all lie in one place without folders."""
+    """Class folder of each picture, below a single folder around all; None if no picture lies in a class folder."""
     parts = [name.split("/") for name in names]
     top = {path[0] for path in parts}
     if len(top) == 1 and all(len(path) > 2 for path in parts):  # a zip of one folder that holds the class folders
@@ -138,8 +140,8 @@ def _class_folders(files: Files, names: Sequence[str]) -> list[str] | None:
     return [path[0] for path in parts]
 
 
-def _listed(files: Files, names: Sequence[str]) -> NDArray[np.int64] | None:
-    """Labels as dataset.json gives them, in the order of `names`; None when it says that there are none."""
+def _labels_from_json(files: Files, names: Sequence[str]) -> NDArray[np.int64] | None:
+    """Labels from dataset.json, in the order of `names`; None if it says that there are none."""
     where = f"{LABELS_FILE} in dataset {files.where}"
     position = files.names.index(LABELS_FILE)
     try:

@@ -1,4 +1,4 @@
-"""Many small files by number, whether they lie in a folder, in a zip or behind S3."""
+"""The interface to the many small files of a dataset, and its implementation for a folder."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from typing import Protocol
 from phema.shared.datasets.errors import DatasetError
 
 MAX_FILE_BYTES = 2**28
-"""No file of a dataset is larger, stored or unpacked: a picture that says so is a mistake or an attack."""
+"""Largest file of a dataset in bytes, compressed or not. A larger one is a mistake or an attack."""
 
 
 class Files(Protocol):
-    """Named files, read whole by their position in `names`. Thread-safe."""
+    """Named files, each read as a whole by its position in `names`. Thread-safe."""
 
     where: str
-    """Path or URL, for sentences."""
+    """Path or URL, for error messages."""
     names: Sequence[str]
-    """Relative paths with / between their parts, sorted."""
+    """Relative paths with / as separator, sorted."""
     reads_in_flight: int
-    """Reads at once beyond which it gets no faster; 1 where a read does not wait."""
+    """Number of concurrent reads that is worth using; 1 for a local disk."""
     stamps_content: bool
-    """Whether files of equal size and other bytes have other stamps."""
+    """Whether `stamp` differs for files of equal size with different bytes."""
 
     def size(self, position: int) -> int:
-        """Bytes of the file, as `read` returns them."""
+        """Length in bytes of what `read` returns."""
 
     def stamp(self, position: int) -> str:
-        """What can be known of the content without reading it: equal files have equal stamps."""
+        """What is known of the content without reading it. Equal files have equal stamps."""
 
     def read(self, position: int) -> bytes:
         """The file. Raises DatasetError."""
 
 
 class Blob(Protocol):
-    """One large file, read in parts. Thread-safe."""
+    """One large file that is read in parts. Thread-safe."""
 
     where: str
     size: int
     reads_in_flight: int
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """`length` bytes. Raises DatasetError when it ends before them."""
+        """`length` bytes from `offset`. Raises DatasetError if the file ends before that."""
 
 
 class FolderFiles:
-    """All regular files below a folder; links are followed, hidden files and folders are passed over."""
+    """All regular files below a folder. Links are followed; hidden files and folders are ignored."""
 
     reads_in_flight = 1
     stamps_content = False
@@ -100,13 +100,13 @@ class LocalBlob:
 
 
 def check_size(files: Files, position: int) -> None:
-    """Raises DatasetError for a file that is too large to be a picture."""
+    """Raises DatasetError for a file larger than MAX_FILE_BYTES."""
     if files.size(position) > MAX_FILE_BYTES:
         raise unreadable(files, position, f"it has {files.size(position)} bytes; at most {MAX_FILE_BYTES} are allowed")
 
 
 def unreadable(files: Files, position: int, why: str) -> DatasetError:
-    """The sentence on a file that cannot be used."""
+    """The error for a file that cannot be used."""
     return DatasetError(f"{files.names[position]} in dataset {files.where} cannot be read: {why}")
 
 
@@ -117,7 +117,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, int]]:
         prefix, here = waiting.pop()
         try:
             about = here.stat()
-            if (about.st_dev, about.st_ino) in seen:  # a link to a folder that holds it
+            if (about.st_dev, about.st_ino) in seen:  # a link to a parent folder
                 continue
             seen.add((about.st_dev, about.st_ino))
             with os.scandir(here) as entries:

@@ -1,4 +1,4 @@
-"""Datasets behind S3: a zip is read in ranges, a prefix file by file."""
+"""Datasets behind S3: a zip file is read in ranges, a prefix file by file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class RemoteInfo(Protocol):
 
 
 class Remote(Protocol):
-    """A prefix of a bucket; the object store of `phema.shared.snapshots` is one. Thread-safe.
+    """A prefix of a bucket. The object store of `phema.shared.snapshots` implements it. Thread-safe.
 
-    Its errors are its own: an S3 server that does not answer is worth another try, a broken dataset is not.
+    Its errors are not DatasetErrors: a retry may help if an S3 server does not answer, but not if a dataset is broken.
     """
 
     url: str
@@ -34,18 +34,18 @@ class Remote(Protocol):
 
 
 OpenRemote = Callable[[str], Remote]
-"""From s3://bucket/prefix to what lies below it."""
+"""Opens s3://bucket/prefix."""
 
 
 class RemoteFiles:
-    """All objects below a prefix; hidden ones are passed over."""
+    """All objects below a prefix, except hidden ones."""
 
     stamps_content = False
 
     def __init__(self, remote: Remote) -> None:
         self.where, self.reads_in_flight = remote.url, remote.reads_in_flight
         self._remote = remote
-        found = sorted((info.key, info.size) for info in remote.list() if _counts(info.key))
+        found = sorted((info.key, info.size) for info in remote.list() if _is_visible(info.key))
         self.names: Sequence[str] = [name for name, _ in found]
         self._sizes = [size for _, size in found]
 
@@ -59,12 +59,12 @@ class RemoteFiles:
         check_size(self, position)
         try:
             return self._remote.read_range(self.names[position], 0, self._sizes[position])
-        except ValueError as error:  # a name that the store takes for no key
+        except ValueError as error:  # the store refuses the name as a key
             raise unreadable(self, position, f"{error}; a zip may hold any names") from error
 
 
 class RemoteBlob:
-    """One object, read in ranges."""
+    """One object that is read in ranges. Raises DatasetError if it does not exist."""
 
     def __init__(self, remote: Remote, key: str) -> None:
         self.where, self.reads_in_flight = f"{remote.url}/{key}", remote.reads_in_flight
@@ -78,5 +78,5 @@ class RemoteBlob:
         return self._remote.read_range(self._key, offset, length)
 
 
-def _counts(key: str) -> bool:
+def _is_visible(key: str) -> bool:
     return not key.endswith("/") and not any(part.startswith(".") for part in key.split("/"))

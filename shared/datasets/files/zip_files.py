@@ -1,4 +1,4 @@
-"""The files in a zip, read straight from where their bytes lie. Nothing is ever extracted."""
+"""The files in a zip file, read directly by offset. Nothing is extracted to disk."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from phema.shared.datasets.files.files import Blob, check_size, unreadable
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _SLACK = 64
-"""Bytes read beyond the expected start of a file: local headers may be longer than the directory says."""
+"""Extra bytes per read: a local header may be longer than the directory says."""
 
 
 class ZipFiles:
-    """Files of a zip (stored or deflated; zip64 too). Each read is one read of the blob, checked by its CRC.
+    """Files of a zip file (stored or deflated, zip64 too). Each `read` is one read of the blob and checks the CRC.
 
-    The directory is read once: seconds, and some 600 MB of memory for a moment, per million pictures.
+    The directory is read once. Per million pictures this takes seconds and about 600 MB of memory, for a moment.
     """
 
     stamps_content = True
@@ -56,7 +56,7 @@ class ZipFiles:
     def _members(self) -> list[zipfile.ZipInfo]:
         try:
             with zipfile.ZipFile(io.BufferedReader(_Window(self._blob), 2**16)) as directory:
-                members = [m for m in directory.infolist() if not m.is_dir() and not _passed_over(m.filename)]
+                members = [m for m in directory.infolist() if not m.is_dir() and not _is_ignored(m.filename)]
         except (
             zipfile.BadZipFile,
             zipfile.LargeZipFile,
@@ -77,7 +77,7 @@ class ZipFiles:
         return members
 
     def _bytes(self, position: int) -> bytes:
-        """The file as it lies in the zip."""
+        """The file's bytes as stored in the zip file, perhaps compressed."""
         offset, length = self._offsets[position], self._stored[position]
         if length > self._sizes[position] + self._sizes[position] // 1000 + 1024:  # deflate never grows by as much
             raise unreadable(self, position, f"it is stored in {length} bytes, more than it holds")
@@ -95,14 +95,14 @@ class ZipFiles:
         if self._methods[position] == zipfile.ZIP_STORED:
             return data
         try:
-            # One byte more than announced is enough to know that there are more: a bomb is never unpacked.
+            # One byte more than announced reveals that there are more, so a zip bomb is never unpacked.
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self._sizes[position] + 1)
         except zlib.error as error:
             raise unreadable(self, position, str(error)) from error
 
 
 class _Window(io.RawIOBase):
-    """A blob as the seekable file that `zipfile` reads the directory from."""
+    """Adapts a blob to the seekable file from which `zipfile` reads the directory."""
 
     def __init__(self, blob: Blob) -> None:
         self._blob, self._at = blob, 0
@@ -116,7 +116,7 @@ class _Window(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._blob.size}[whence]
         if origin + offset < 0:
-            raise OSError(errno.EINVAL, "before the beginning")  # as files do; zipfile relies on it
+            raise OSError(errno.EINVAL, "before the beginning")  # like files do; zipfile relies on it
         self._at = origin + offset
         return self._at
 
@@ -130,6 +130,6 @@ class _Window(io.RawIOBase):
         return length
 
 
-def _passed_over(name: str) -> bool:
-    """Hidden files, and what macOS adds to zips."""
+def _is_ignored(name: str) -> bool:
+    """Whether it is a hidden file, or one that macOS adds to zip files."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))

@@ -1,4 +1,4 @@
-"""Photographs of any size into a dataset of squares, as ADM prepared ImageNet (Dhariwal and Nichol 2021)."""
+"""Convert photographs of any size to a dataset of squares, as ADM prepared ImageNet (Dhariwal and Nichol 2021)."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from PIL import Image
 
 from phema.shared.datasets.decoding import MAX_RESOLUTION, Unreadable, open_picture
 from phema.shared.datasets.errors import DatasetError
-from phema.shared.datasets.files.file_index import LABELS_FILE, index, labels_document
+from phema.shared.datasets.files.file_index import LABELS_FILE, index_pictures, labels_document
 from phema.shared.datasets.files.files import Files, unreadable
 from phema.shared.datasets.preparation.dataset_writer import new_dataset
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
-"""Told (pictures done, pictures in all)."""
+"""Called with (pictures done, total)."""
 _AHEAD = 4
-"""Pictures per thread that may wait to be written."""
+"""Converted pictures per thread that may wait to be written."""
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What was written."""
+    """Size and classes of the dataset that was written."""
 
     num_pictures: int
     num_classes: int
     classes: tuple[str, ...]
-    """Names of the source's class folders by label; empty when labels came from dataset.json, or there are none."""
+    """Names of the source's class folders by label; empty if labels come from dataset.json or there are none."""
 
 
 def adm_crop(picture: Image.Image, resolution: int) -> Image.Image:
-    """`resolution` x `resolution` pixels from the middle.
+    """The centre of the picture at `resolution` x `resolution` pixels.
 
-    Halved with a box filter while the short side is at least twice the resolution, then brought to the resolution by
-    bicubic interpolation, then cropped at the centre.
+    Halves the picture with a box filter while its short side is at least twice the resolution, resizes the short side
+    to the resolution by bicubic interpolation, then crops the centre.
     """
     while min(picture.size) >= 2 * resolution:
         picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
@@ -60,14 +60,14 @@ def convert(
     threads: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Converted:
-    """Write a dataset of PNG and dataset.json, in the order of the source's names; equal sources give equal bytes.
+    """Write a dataset of PNG files and dataset.json, in the order of the source's names.
 
-    A zip when `destination` ends in .zip, else a folder. RGB, or one channel with `grey`. Works in `threads` threads
-    (default one per core; Pillow lets them run at once). Raises DatasetError.
+    Equal sources give equal bytes. Writes a zip file if `destination` ends in .zip, else a folder. Pictures are RGB, or
+    grey with `grey`. `threads` defaults to one per core. Raises DatasetError.
     """
     if not 1 <= resolution <= MAX_RESOLUTION:
         raise DatasetError(f"resolution is {resolution}; it must be from 1 to {MAX_RESOLUTION}")
-    found = index(source)
+    found = index_pictures(source)
     if found.is_arrays:
         raise DatasetError(f"dataset {source.where} holds arrays; only PNG and JPEG pictures are converted")
 
@@ -93,12 +93,12 @@ def convert(
 
 
 def numbered(picture: int, suffix: str) -> str:
-    """00012/img00012345.png: at most a thousand files in a folder."""
+    """File name such as 00012/img00012345.png: at most 1,000 files in a folder."""
     return f"{picture // 1000:05d}/img{picture:08d}.{suffix}"
 
 
 def in_threads(work: Callable[[int], T], items: Iterable[int], threads: int) -> Iterator[T]:
-    """`work` of each item, in order, with a bounded number of results that wait."""
+    """Results of `work(item)` in order of the items; the number of waiting results is bounded."""
     with ThreadPoolExecutor(threads, thread_name_prefix="convert") as pool:
         waiting: deque[Future[T]] = deque()
         try:

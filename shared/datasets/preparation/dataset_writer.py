@@ -1,4 +1,4 @@
-"""Files, zips and folders that appear under their name complete or not at all."""
+"""Write datasets and files atomically: they appear under their name complete, or not at all."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import Protocol
 from phema.shared.datasets.errors import DatasetError
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""Of all members, so that equal pictures give equal zips."""
+"""Modification time of all zip members, so that equal pictures give equal zip files."""
 
 
 class Writer(Protocol):
-    """Takes the files of a new dataset, one after the other."""
+    """Writes one file of a new dataset."""
 
     def __call__(self, name: str, data: bytes) -> None: ...
 
 
 @contextmanager
 def new_dataset(destination: Path) -> Iterator[Writer]:
-    """A zip (of stored files) when the name ends in .zip, else a folder.
+    """Write a zip file (uncompressed) if the name ends in .zip, else a folder.
 
-    It gets its name when the block ends; an exception or a kill leaves nothing under it, and an exception nothing at
-    all. Raises DatasetError when the name is taken or cannot be written.
+    The dataset gets its name when the block ends. An exception leaves nothing behind; a kill may leave a hidden partial
+    file. Raises DatasetError if the name exists or cannot be written.
     """
     if destination.exists():
         raise DatasetError(f"{destination} already exists; choose another name, or remove it first")
@@ -50,7 +50,7 @@ def new_dataset(destination: Path) -> Iterator[Writer]:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write or replace one file, whole or not at all. Raises DatasetError."""
+    """Write or replace one file atomically. Raises DatasetError."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     with _explained(path):
         try:
@@ -82,7 +82,7 @@ def _folder(path: Path) -> Iterator[Writer]:
         file.write_bytes(data)
 
     yield write
-    os.sync()  # a flush per file would take longer than writing a million small ones
+    os.sync()  # one flush per file would take longer than writing them
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Pictures to latents and back, through the AutoencoderKL of Stable Diffusion as diffusers loads it."""
+"""Encode pictures to latents and decode latents, with Stable Diffusion's AutoencoderKL from diffusers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from phema.shared.datasets.files.file_index import LABELS_FILE, labels_document
 from phema.shared.datasets.files.files import Files
 from phema.shared.datasets.preparation.conversion import Progress, numbered
 from phema.shared.datasets.preparation.dataset_writer import new_dataset
-from phema.shared.datasets.stored_pictures import Shelf
+from phema.shared.datasets.stored_pictures import PictureReader
 
 BATCH = 8
-"""Pictures that pass the VAE at once: 512x512 ones take some 10 GB on a GPU."""
+"""Pictures per batch of the VAE. 8 pictures of 512x512 take about 10 GB on a GPU."""
 
 
 class Vae:
     """An AutoencoderKL in evaluation mode and float32.
 
-    It sees pictures in [0, 1], not [-1, 1]: the constants by which latents are normalised fit that convention alone.
+    It takes pictures in [0, 1], not [-1, 1]: the constants that normalise latents fit only this convention.
     """
 
     def __init__(self, source: str, device: torch.device | str = "cpu") -> None:
@@ -43,11 +43,11 @@ class Vae:
                 f"one that makes {LATENT_CHANNELS} of 3 is needed"
             )
         self.factor = int(2 ** (len(config.block_out_channels) - 1))
-        """Pixels of a picture per pixel of its latent, along a side."""
+        """Side of a picture divided by the side of its latent, in pixels."""
 
     @torch.inference_mode()
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [N, 3, H, W] -> float32 [N, 8, h, w]: mean and standard deviation of each latent, as they are."""
+        """uint8 [N, 3, H, W] -> float32 [N, 8, h, w]: mean and standard deviation of each latent, not normalised."""
         images = torch.from_numpy(pixels).to(self._device).float() / 255
         drawn = self._model.encode(images).latent_dist
         latents: NDArray[np.float32] = torch.cat([drawn.mean, drawn.std], dim=1).cpu().numpy()
@@ -55,7 +55,7 @@ class Vae:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents as the network sees them, [N, 4, h, w] -> pictures float32 [N, 3, H, W] in [-1, 1] on the CPU.
+        """Normalised latents [N, 4, h, w] -> pictures float32 [N, 3, H, W] in [-1, 1] on the CPU.
 
         Raises DatasetError for another shape.
         """
@@ -68,12 +68,12 @@ class Vae:
 
 @lru_cache(maxsize=1)
 def opened(source: str, device: torch.device | str = "cpu") -> Vae:
-    """The VAE, kept for the next call. Raises DatasetError, HubUnreachable."""
+    """The VAE; the last one stays loaded for the next call. Raises DatasetError, HubUnreachable."""
     return Vae(source, device)
 
 
 def decode(latents: Tensor, source: str, device: torch.device | str = "cpu") -> Tensor:
-    """`Vae.decode` by the VAE in the folder, or with the hub id, `source`. Raises DatasetError, HubUnreachable."""
+    """`Vae.decode` with the VAE of a folder or hub id. Raises DatasetError, HubUnreachable."""
     return opened(source, device).decode(latents)
 
 
@@ -84,37 +84,37 @@ def encode(
 
     Returns the number of files and their shape (8, h, w). Raises DatasetError.
     """
-    shelf = Shelf(source)
-    form = shelf.form
-    if form.encoding != "pictures" or form.channels != 3:
-        raise DatasetError(f"dataset {source.where} holds {form}; a VAE encodes RGB pictures")
-    if form.resolution % vae.factor:
+    reader = PictureReader(source)
+    format = reader.format
+    if format.encoding != "pictures" or format.channels != 3:
+        raise DatasetError(f"dataset {source.where} holds {format}; a VAE encodes RGB pictures")
+    if format.resolution % vae.factor:
         raise DatasetError(
-            f"dataset {source.where} has {form.resolution} pixels a side; "
+            f"dataset {source.where} has {format.resolution} pixels a side; "
             f"VAE {vae.source} needs a multiple of {vae.factor}"
         )
-    shape = (2 * LATENT_CHANNELS, form.resolution // vae.factor, form.resolution // vae.factor)
+    shape = (2 * LATENT_CHANNELS, format.resolution // vae.factor, format.resolution // vae.factor)
     with new_dataset(destination) as write:
-        progress(0, len(shelf))
-        for done, latents in enumerate(_latents(shelf, vae)):
+        progress(0, len(reader))
+        for done, latents in enumerate(_latents(reader, vae)):
             if latents.shape != shape or not np.isfinite(latents).all():
-                raise DatasetError(f"VAE {vae.source} gives no finite {list(shape)} for {shelf.index.name(done)}")
+                raise DatasetError(f"VAE {vae.source} gives no finite {list(shape)} for {reader.index.name(done)}")
             file = io.BytesIO()
             np.save(file, latents)
             write(numbered(done, "npy"), file.getvalue())
-            progress(done + 1, len(shelf))
-        names = [numbered(picture, "npy") for picture in range(len(shelf))]
-        write(LABELS_FILE, labels_document(names, shelf.index.labels.tolist() if shelf.index.num_classes else None))
-    return len(shelf), shape
+            progress(done + 1, len(reader))
+        names = [numbered(picture, "npy") for picture in range(len(reader))]
+        write(LABELS_FILE, labels_document(names, reader.index.labels.tolist() if reader.index.num_classes else None))
+    return len(reader), shape
 
 
-def _latents(shelf: Shelf, vae: Vae) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(shelf), BATCH):
-        yield from vae.encode(np.stack(list(shelf.each(range(start, min(start + BATCH, len(shelf)))))))
+def _latents(reader: PictureReader, vae: Vae) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(reader), BATCH):
+        yield from vae.encode(np.stack(list(reader.read_all(range(start, min(start + BATCH, len(reader)))))))
 
 
 def _loaded(source: str) -> Any:
-    """The model's weights come from safetensors: nothing is unpickled."""
+    """Load the model. Its weights must be safetensors: nothing is unpickled."""
     try:
         from diffusers import AutoencoderKL
     except ImportError as error:
@@ -127,13 +127,13 @@ def _loaded(source: str) -> Any:
         return AutoencoderKL.from_pretrained(source, use_safetensors=True, low_cpu_mem_usage=False)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        if _hub_away(error):
+        if _is_hub_failure(error):
             raise HubUnreachable(f"VAE {source} is not on this machine, and its hub cannot be reached") from error
         raise DatasetError(f"VAE {source} cannot be loaded: {reason}") from error
 
 
-def _hub_away(error: BaseException | None) -> bool:
-    """Whether a connection or the hub failed. diffusers wraps that in the OSError of a file that is missing."""
+def _is_hub_failure(error: BaseException | None) -> bool:
+    """Whether a connection or the hub failed. diffusers wraps such an error in the OSError of a missing file."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     while error is not None:

@@ -1,10 +1,10 @@
-"""Power-function (Karras et al. 2024, Section 3.1) and traditional exponential (EDM, 2022) averages of a module's
-parameters, kept while it trains.
+"""Averages of a module's parameters, updated while it trains: power-function (Karras et al. 2024, Section 3.1) and
+traditional exponential (EDM, 2022).
 
-They work for any module: tied parameters are averaged once and returned under each of their names, frozen ones are
-averages of themselves, buffers and integer parameters are copied and not averaged. Names are those of the plain module
-under DistributedDataParallel, torch.compile and activation checkpointing. Of a module sharded by FSDP2 (`fully_shard`),
-each process averages its own shards.
+They work for any module. Tied parameters are averaged once and returned under each of their names. Buffers and integer
+parameters are copied, not averaged. Names are those of the plain module, also under DistributedDataParallel,
+torch.compile and activation checkpointing. Of a module sharded by FSDP2 (`fully_shard`), each process averages its own
+shards.
 """
 
 from __future__ import annotations
@@ -31,22 +31,21 @@ from phema.shared.edm2.averaging.power_function import beta, gamma_from_sigma_re
 
 
 class EmaError(ValueError):
-    """An average cannot be what was asked, or a saved state does not belong to it."""
+    """An argument is not valid, or the module or a saved state does not match the averages."""
 
 
 class PowerFunctionEMA:
     """One average per width in `sigma_rels` of every parameter of `module`, in float32 (float64 for float64 ones).
 
-    The first update replaces whatever the power-function averages hold, so initial weights never enter them. Buffers
-    are not averaged: BatchNorm's running statistics are those of the training weights, and should be measured anew for
-    averaged ones.
+    The first update replaces the content of the power-function averages, so initial weights never enter them. Buffers
+    are not averaged: BatchNorm's running statistics are those of the training weights, so measure them again for
+    averaged weights.
 
-    `half_life_images` keeps traditional exponential averages beside them, one per half-life, their half-lives held
-    below `rampup_ratio` of the images seen. Without a `rampup_ratio` these begin at the initial weights, which fade
-    with the half-life; see `TraditionalEMA`.
+    `half_life_images` adds traditional exponential averages, one per half-life; `rampup_ratio` limits their half-lives
+    to this share of the images seen. See `TraditionalEMA`.
 
-    Make it after the module is where it trains (device, `fully_shard`), before its first step. Averages follow a module
-    that moves to another device. Raises EmaError, and PowerFunctionError for a width outside 0 to 12^-0.5.
+    Create it when the module is on its device and sharded (`fully_shard`), before the first step. Averages follow a
+    module that moves to another device. Raises EmaError, and PowerFunctionError for a width outside 0 to 12^-0.5.
     """
 
     def __init__(
@@ -74,16 +73,16 @@ class PowerFunctionEMA:
         """Images seen at the last update; 0 before the first."""
 
     def __len__(self) -> int:
-        """Number of averages: the power functions, in order of `sigma_rels`, then the traditional ones."""
+        """Number of averages: first the power functions, in order of `sigma_rels`, then the traditional ones."""
         return len(self._averages) + len(self.traditional)
 
     @torch.no_grad()
     def update(self, num_images: int, delta_images: int | None = None) -> None:
-        """Take the module's weights in, `num_images` seen so far (Eq. 127). Call it after a step, each or every k-th.
+        """Update all averages with the module's weights after `num_images` images (Eq. 127).
 
-        What decays is decided by the images since the last update, which may vary: the weights now stand for all of
-        them. `delta_images` replaces that interval. Raises EmaError unless `num_images` is a whole number that grows,
-        or when the module's parameters are not those that the averages were made for.
+        Call it after every step, or every k-th. The decay depends on the images since the last update, whose number may
+        vary; `delta_images` replaces that number. Raises EmaError if `num_images` is not a whole number above the last
+        one, or if the module's parameters are not those at creation.
         """
         now = _whole_number("num_images", num_images)
         if now <= self.num_images:
@@ -97,35 +96,35 @@ class PowerFunctionEMA:
         shares += [1 - t.decay(now, elapsed) for t in self.traditional]
         weights = everything[0].weights()
         for average, share in zip(everything, shares, strict=True):
-            average.take(weights, share)
+            average.update(weights, share)
         self.num_images = now
 
     def tensors(self, index: int) -> dict[str, Tensor]:
-        """Full state of average `index`, keyed and ordered like the module's state_dict; buffers are the module's.
+        """Full state of average `index`, with the keys and order of the module's state_dict; buffers are the module's.
 
-        No copies: the averages change with the next update. Of a sharded module, whole tensors, put together
+        Tensors are not copied: they change with the next update. Of a sharded module, tensors are gathered
         collectively: every process must call it.
         """
         return dict(self.items(index))
 
     def items(self, index: int) -> Iterator[tuple[str, Tensor]]:
-        """`tensors` one by one, so that no more than one tensor of a sharded module need be whole at a time."""
+        """`tensors` one by one, so that at most one tensor of a sharded module is gathered at a time."""
         return self._at(index).items()
 
     @property
     def buffers(self) -> tuple[str, ...]:
-        """Names in `tensors` of what is copied and not averaged."""
+        """Names in `tensors` that are copied from the module, not averaged."""
         return self._at(0).buffers()
 
     @property
     def sharded(self) -> bool:
-        """Whether `tensors` and `items` are collective."""
+        """Whether the module is sharded, so that `tensors` and `items` are collective."""
         return self._at(0).sharded
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything `load_state_dict` needs for an exact resume; tensors are not copied.
+        """Everything that `load_state_dict` needs to resume exactly. Tensors are not copied.
 
-        Of a sharded module they are distributed tensors, as in its own state_dict: save both with
+        Of a sharded module they are distributed tensors, like in its own state_dict: save both with
         `torch.distributed.checkpoint`.
         """
         state: dict[str, Any] = {
@@ -139,9 +138,9 @@ class PowerFunctionEMA:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly from `state`. Raises EmaError when widths, half-lives, names or shapes differ.
+        """Continue exactly from `state`. Raises EmaError if widths, half-lives, names or shapes differ.
 
-        Of a sharded module, tensors may be distributed alike, or whole, of which each process takes its part.
+        Of a sharded module, tensors may be distributed in the same way, or whole.
         """
         if tuple(state["sigma_rels"]) != self.sigma_rels:
             raise EmaError(f"saved averages have sigma_rel {list(state['sigma_rels'])}, not {list(self.sigma_rels)}")
@@ -152,7 +151,7 @@ class PowerFunctionEMA:
             average.copy(saved)
         for kept, saved in zip(self.traditional, traditional, strict=True):
             kept.load_state_dict(saved)
-        # Absent from checkpoints of trainers before this was kept, which say themselves how much each update covers.
+        # Older checkpoints lack it; their trainers pass `delta_images` to each update.
         self.num_images = state.get("num_images", 0)
 
     def _at(self, index: int) -> _Average:
@@ -160,11 +159,11 @@ class PowerFunctionEMA:
 
 
 class TraditionalEMA:
-    """The exponential average that configuration A is known by, its half-life in images; float32 as above.
+    """The exponential average of configuration A, with a half-life in images; float32 (float64 for float64 weights).
 
-    An update decays the average by 0.5^(delta_images / half-life). With a `rampup_ratio` the half-life is at most that
-    share of the images seen, those of the update included, so that 2^(-1 / rampup_ratio) of the initial weights is left
-    after the first update: 1e-6 at EDM's 0.05. Without one the initial weights fade with the half-life.
+    An update multiplies the average by 0.5^(delta_images / half-life). With a `rampup_ratio`, the half-life is at most
+    that share of the images seen, including those of the update. The first update then leaves 2^(-1 / rampup_ratio) of
+    the initial weights: 1e-6 at EDM's 0.05. Without it, the initial weights fade with the half-life.
     """
 
     def __init__(self, module: nn.Module, half_life_images: float, rampup_ratio: float | None = None) -> None:
@@ -179,7 +178,7 @@ class TraditionalEMA:
         self.average = _Average(module)
 
     def decay(self, num_images: int, delta_images: int) -> float:
-        """Share of the average that remains after an update of `delta_images` that ended at `num_images` seen."""
+        """Share of the average that an update of `delta_images`, ending at `num_images` images seen, leaves."""
         if not 0 < delta_images <= num_images:
             raise EmaError(f"delta_images {delta_images!r} must be above 0 and at most num_images {num_images!r}")
         half_life = self.half_life_images
@@ -189,15 +188,15 @@ class TraditionalEMA:
 
     @torch.no_grad()
     def update(self, num_images: int, delta_images: int) -> None:
-        """Take the module's weights in after a step of `delta_images` that ended at `num_images` seen."""
-        self.average.take(self.average.weights(), 1 - self.decay(num_images, delta_images))
+        """Update with the module's weights after a step of `delta_images` that ended at `num_images` images seen."""
+        self.average.update(self.average.weights(), 1 - self.decay(num_images, delta_images))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Full state, keyed and ordered like the module's state_dict; buffers are the module's. No copies."""
+        """Full state, with the keys and order of the module's state_dict; buffers are the module's. No copies."""
         return dict(self.average.items())
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything `load_state_dict` needs for an exact resume; tensors are not copied."""
+        """Everything that `load_state_dict` needs to resume exactly. Tensors are not copied."""
         return {
             "half_life_images": self.half_life_images,
             "rampup_ratio": self.rampup_ratio,
@@ -206,7 +205,7 @@ class TraditionalEMA:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly from `state`. Raises EmaError when half-life, ramp-up, names or shapes differ."""
+        """Continue exactly from `state`. Raises EmaError if half-life, ramp-up, names or shapes differ."""
         for field in ("half_life_images", "rampup_ratio"):
             if state[field] != getattr(self, field):
                 raise EmaError(f"the saved average has {field} {state[field]}, not {getattr(self, field)}")
@@ -214,7 +213,7 @@ class TraditionalEMA:
 
 
 class _Average:
-    """One average of every parameter of a module: of this process's shards, if it is sharded."""
+    """One average of every parameter of a module, or of this process's shards if it is sharded."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -235,7 +234,7 @@ class _Average:
         return any(self._shardings)
 
     def weights(self) -> list[Tensor]:
-        """The module's weights in the averages' precision. Raises EmaError when they are no longer the same ones."""
+        """The module's weights in the precision of the averages. Raises EmaError if the parameters have changed."""
         found = named_weights(self._module)
         if list(found) != self._own_names:
             different = sorted(set(self._own_names) ^ set(found))
@@ -258,11 +257,11 @@ class _Average:
             raise EmaError(f"parameter {name} has shape {tuple(part.shape)}, its average has {tuple(value.shape)}")
         return part
 
-    def take(self, weights: list[Tensor], share: float) -> None:
+    def update(self, weights: list[Tensor], share: float) -> None:
         for i, (value, weight) in enumerate(zip(self._values, weights, strict=True)):
             if value.device != weight.device:
                 self._values[i] = value.to(weight.device)
-        if share == 1:  # what they hold is replaced, also where it is not finite
+        if share == 1:  # replaces values that are not finite, too
             torch._foreach_copy_(self._values, weights)
         else:
             torch._foreach_lerp_(self._values, weights, share)

@@ -1,4 +1,4 @@
-"""Parameters and buffers of any module under the plain module's names, whatever wraps it and however it is sharded."""
+"""Parameters and buffers of a module under the names of the plain module, also if it is wrapped or sharded."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _WRAPPERS = (
         "_checkpoint_wrapped_module",
     ),
 )
-"""Home and name of a wrapper's class, and the attribute under which it holds the user's module."""
+"""Module and name of each wrapper class, and the attribute that holds the wrapped module."""
 
 
 @dataclass(frozen=True)
 class Sharding:
-    """Where the shards of a tensor lie: what is needed to put local shards together again."""
+    """How a tensor is sharded: what is needed to make a distributed tensor of local shards."""
 
     mesh: Any
     placements: tuple[Any, ...]
@@ -31,7 +31,7 @@ class Sharding:
     stride: tuple[int, ...]
 
     def wrap(self, local: Tensor) -> Tensor:
-        """`local` as this process's part of a distributed tensor. No communication."""
+        """A distributed tensor with `local` as this process's part. No communication."""
         wrapped: Tensor = _dtensor().from_local(
             local, self.mesh, self.placements, run_check=False, shape=self.shape, stride=self.stride
         )
@@ -45,7 +45,7 @@ class Sharding:
 
 
 def sharding_of(tensor: Tensor) -> Sharding | None:
-    """None for an ordinary tensor, which is all here."""
+    """Sharding of a distributed tensor; None for an ordinary tensor."""
     if not is_sharded(tensor):
         return None
     spread: Any = tensor
@@ -53,33 +53,33 @@ def sharding_of(tensor: Tensor) -> Sharding | None:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    # A distributed tensor exists only where its module is loaded, which costs most programs seconds for nothing.
+    # There are distributed tensors only if their module is loaded. Importing it takes seconds, so do not do it here.
     return "torch.distributed.tensor" in sys.modules and isinstance(tensor, _dtensor())
 
 
 def local(tensor: Any) -> Tensor:
-    """This process's part of a tensor: all of an ordinary one. No communication, no copy."""
+    """This process's part of a distributed tensor, or all of an ordinary one. No communication, no copy."""
     detached: Any = tensor.detach()
     part: Tensor = detached.to_local() if is_sharded(detached) else detached
     return part
 
 
 def whole(tensor: Any) -> Tensor:
-    """All of a tensor. Collective for a distributed one: every process of its mesh must call it."""
+    """The whole tensor. Collective for a distributed tensor: every process of its mesh must call it."""
     full: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor
     return full
 
 
 def named_weights(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter that can be averaged, once, by its (first) own name. Integer ones cannot: they are copied."""
+    """Every parameter that can be averaged (no integers), once, by its first own name."""
     named = module.named_parameters()
     return {name: parameter for name, parameter in named if parameter.is_floating_point() or parameter.is_complex()}
 
 
 def named_state(module: nn.Module) -> Iterator[tuple[str, Tensor, str | None]]:
-    """Each tensor of the module's state_dict, in its order: plain name, tensor, plain name of the weight that it is.
+    """Each tensor of the module's state_dict, in its order: plain name, tensor, and plain name of its weight.
 
-    The last is None for a tensor that is no weight. Tied parameters have several names and one weight.
+    The last is None for a tensor that is not averaged. Tied parameters have several names and one weight.
     """
     first = {id(parameter): plain_name(module, name) for name, parameter in named_weights(module).items()}
     weights = {
@@ -87,15 +87,15 @@ def named_state(module: nn.Module) -> Iterator[tuple[str, Tensor, str | None]]:
         for name, parameter in module.named_parameters(remove_duplicate=False)
     }
     for name, value in module.state_dict().items():
-        # What modules keep beside tensors (`get_extra_state`) has no place in a file of tensors.
+        # Other values (`get_extra_state`) cannot be stored in a file of tensors.
         if isinstance(value, Tensor):
             plain = plain_name(module, name)
             yield plain, value, weights.get(plain)
 
 
 def plain_name(module: nn.Module, name: str) -> str:
-    """`name` without the parts that wrappers put into it: DistributedDataParallel's `module`, torch.compile's
-    `_orig_mod`, activation checkpointing's `_checkpoint_wrapped_module`."""
+    """`name` without the parts that wrappers add: `module` (DistributedDataParallel), `_orig_mod` (torch.compile) and
+    `_checkpoint_wrapped_module` (activation checkpointing)."""
     current: nn.Module | None = module
     kept = []
     for part in name.split("."):
@@ -112,14 +112,14 @@ def plain_name(module: nn.Module, name: str) -> str:
 
 
 def _inner(module: nn.Module | None) -> str | None:
-    """The attribute under which a wrapper holds the module that the user wrote; None for such a module itself."""
+    """The attribute in which a wrapper holds the wrapped module; None if `module` is no wrapper."""
     if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
         return "module"
     return next((attribute for home, name, attribute in _WRAPPERS if _is_a(module, home, name)), None)
 
 
 def _is_a(module: nn.Module | None, home: str, name: str) -> bool:
-    """Whether it is of a class that exists only where its home is loaded."""
+    """Whether it is an instance of the class `name` of the module `home`, without importing `home`."""
     return home in sys.modules and isinstance(module, getattr(sys.modules[home], name))
 
 

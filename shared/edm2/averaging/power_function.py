@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 SIGMA_REL_LIMIT = 12**-0.5
-"""Supremum of sigma_rel over gamma > 0: the flat average of all history (about 0.2887)."""
+"""Supremum of sigma_rel over gamma > 0 (about 0.2887): the width of the flat average of all history, gamma = 0."""
 
 
 class PowerFunctionError(ValueError):
@@ -41,10 +41,10 @@ def gamma_from_sigma_rel(sigma_rel: float) -> float:
 
 
 def beta(gamma: float, num_images_next: float, delta_images: float) -> float:
-    """Decay of the update average <- beta * average + (1 - beta) * weights (Eq. 127).
+    """The beta of the update average <- beta * average + (1 - beta) * weights (Eq. 127).
 
-    `num_images_next` counts the images seen after the step, `delta_images` those of the step. The first step has
-    beta 0, so that initial weights never enter an average.
+    `num_images_next` counts the images seen after the step, `delta_images` those of the step. The first step has beta
+    0, so initial weights never enter an average. Raises PowerFunctionError.
     """
     if not 0 < delta_images <= num_images_next:
         raise PowerFunctionError(
@@ -54,7 +54,7 @@ def beta(gamma: float, num_images_next: float, delta_images: float) -> float:
 
 
 def _polish(gamma: float, s: float) -> float:
-    """One Newton step on (gamma + 2)^2 (gamma + 3) / (gamma + 1) = s, which cancels the rounding of the closed form."""
+    """One Newton step on (gamma + 2)^2 (gamma + 3) / (gamma + 1) = s, against the rounding error of the closed form."""
     value = (gamma + 2) ** 2 * (gamma + 3) / (gamma + 1)
     slope = value * (2 / (gamma + 2) + 1 / (gamma + 3) - 1 / (gamma + 1))
     return gamma - (value - s) / slope

@@ -1,4 +1,4 @@
-"""Networks by configuration letter: the one place that knows which modules a letter stands for."""
+"""Build the network of a configuration letter."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from functools import partial
 
 from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.edm2.networks.configurations import CONFIGURATIONS
-from phema.shared.edm2.networks.configurations import unet as before_g
-from phema.shared.edm2.networks.configurations.parts import Parts
+from phema.shared.edm2.networks.configurations.architecture import Architecture
+from phema.shared.edm2.networks.configurations.unet import ConfigurableUNet
 from phema.shared.edm2.networks.denoiser import Denoiser, Precision
 from phema.shared.edm2.networks.layers import MPConv, MPFourier
 from phema.shared.edm2.networks.unet import UNet
 
 
 def build_denoiser(config: NetworkConfig, *, precision: Precision = "float32") -> Denoiser:
-    """A freshly initialised denoiser, its parameters float32, drawn from torch's global generator.
+    """A newly initialised denoiser with float32 parameters, drawn from torch's global generator.
 
-    `precision` is that of the activations; below float32 it is meant for GPUs.
+    `precision` is that of the activations; use less than float32 on GPUs only.
     """
     return _BUILDERS[config.config](config, precision)
 
 
-def _before_g(config: NetworkConfig, precision: Precision, *, parts: Parts) -> Denoiser:
-    unet = before_g.UNet(config, parts)
-    if parts.uncertainty_features is None:
-        return Denoiser(config, unet=unet, forces_weights=parts.forces_weights, precision=precision)
+def _configurable(config: NetworkConfig, precision: Precision, *, arch: Architecture) -> Denoiser:
+    unet = ConfigurableUNet(config, arch)
+    if arch.uncertainty_features is None:
+        return Denoiser(config, unet=unet, forces_weights=arch.forces_weights, precision=precision)
     return Denoiser(
         config,
         unet=unet,
-        logvar_fourier=parts.uncertainty_features(config.logvar_channels),
-        logvar_linear=parts.layer(config.logvar_channels, 1, 0),
-        forces_weights=parts.forces_weights,
+        logvar_fourier=arch.uncertainty_features(config.logvar_channels),
+        logvar_linear=arch.layer(config.logvar_channels, 1, 0),
+        forces_weights=arch.forces_weights,
         precision=precision,
     )
 
@@ -48,6 +48,6 @@ def _config_g(config: NetworkConfig, precision: Precision) -> Denoiser:
 
 
 _BUILDERS: dict[str, Callable[[NetworkConfig, Precision], Denoiser]] = {
-    **{letter: partial(_before_g, parts=parts) for letter, parts in CONFIGURATIONS.items()},
+    **{letter: partial(_configurable, arch=arch) for letter, arch in CONFIGURATIONS.items()},
     "G": _config_g,
 }

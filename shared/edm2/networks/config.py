@@ -1,4 +1,4 @@
-"""The network's architecture as one immutable, self-checking object. Torch-free."""
+"""The configuration of a network as one immutable, validated object. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Balance = Annotated[float, Field(gt=0, lt=1)]
 
 
 class FrozenModel(BaseModel):
-    """Immutable, unknown keys refused, so that a mistyped field is an error and never silence."""
+    """An immutable model that refuses unknown fields, so that a mistyped field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -26,7 +26,7 @@ _FIRST_LETTER = {
     "clip_act": ("D", "which does not clip its activations"),
     "logvar_channels": ("B", "which has no uncertainty head"),
 }
-"""Field: the first configuration in which it acts, and why it does not before."""
+"""Field: the first configuration that uses it, and why earlier ones do not."""
 
 
 class NetworkConfig(FrozenModel):
@@ -40,14 +40,14 @@ class NetworkConfig(FrozenModel):
     img_resolution: PositiveInt
     img_channels: PositiveInt
     label_dim: Annotated[int, Field(ge=0)] = 0
-    """Number of classes; 0 is an unconditional network."""
+    """Number of classes; 0 for an unconditional network."""
     model_channels: PositiveInt
     channel_mult: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 3, 4)
     num_blocks: PositiveInt = 3
     attn_resolutions: tuple[PositiveInt, ...] = (16, 8)
     channels_per_head: PositiveInt = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # What follows has a meaning in some configurations only, see `_FIRST_LETTER`.
+    # The following fields are used by some configurations only, see `_FIRST_LETTER`.
     label_balance: Balance = 0.5
     concat_balance: Balance = 0.5
     res_balance: Balance = 0.3
@@ -64,7 +64,7 @@ class NetworkConfig(FrozenModel):
                 f"img_resolution {self.img_resolution} cannot be halved {halvings} times as the "
                 f"{halvings + 1} entries of channel_mult ask; use a multiple of {1 << halvings}"
             )
-        coarsest = self.levels[-1][0]  # the decoder's first block attends whatever attn_resolutions says
+        coarsest = self.levels[-1][0]  # the decoder's first block always has attention
         for resolution, channels in self.levels:
             if resolution in (*self.attn_resolutions, coarsest) and channels % self.channels_per_head:
                 raise ValueError(

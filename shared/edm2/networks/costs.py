@@ -1,8 +1,8 @@
-"""What a network costs: its parameters, exactly, and the arithmetic of one evaluation, estimated. Torch-free.
+"""The cost of a network: its exact number of parameters, and an estimate of its flops. Torch-free.
 
-One multiply-accumulate is one flop, as in the paper's tables. Beside convolutions, linear layers and attention the
-estimate counts elementwise operations on activations, and from configuration D on the normalisation of the weights;
-it is within 0.7 Gflops of every published figure (Karras et al. 2024, Figures 16-22 and Table 6).
+One multiply-accumulate is one flop, as in the paper's tables. The estimate counts convolutions, linear layers,
+attention, elementwise operations on activations and, from configuration D on, the normalisation of the weights. It is
+within 0.7 Gflops of every published figure (Karras et al. 2024, Figures 16-22 and Table 6).
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ _WEIGHT_NORM = 3  # norm, division, scale
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one network and one picture."""
+    """Costs of one network."""
 
     num_parameters: int
     num_parameters_without_uncertainty: int
-    """Without the uncertainty head, which training alone needs."""
+    """Without the uncertainty head, which is used in training only."""
     gflops: float
-    """Of one evaluation of the network, in 10^9 flops."""
+    """Cost of one evaluation of the network on one picture, in 10^9 flops."""
 
     def training_zettaflops(self, total_images: int) -> float:
-        """Of a whole training run, in 10^21 flops: the backward pass counts twice the forward pass."""
+        """Cost of a whole training run, in 10^21 flops. The backward pass counts as two forward passes."""
         return 3 * self.gflops * total_images / 1e12
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A convolution or linear layer and how many places of a picture it is applied at."""
+    """A convolution or linear layer, and the number of positions of a picture at which it is applied."""
 
     outputs: int
     fan_in: int
@@ -53,7 +53,7 @@ class _Layer:
 
 
 def costs(config: NetworkConfig) -> Costs:
-    """Costs of a network, from its configuration alone."""
+    """Costs of a network with this configuration."""
     topology = plan_unet(config)
     letter = config.config
     layers = list(_layers(config, topology))

@@ -1,4 +1,4 @@
-"""The denoiser: preconditioning around any of the networks (Karras et al. 2022, Table 1; 2024, Appendix B.2)."""
+"""The denoiser: preconditioning around a network (Karras et al. 2022, Table 1; 2024, Appendix B.2)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class DenoiserError(ValueError):
 class Denoiser(nn.Module):
     """D(x; sigma, class) = c_skip x + c_out F(c_in x; c_noise, class), with the uncertainty head u(sigma).
 
-    `unet` maps (x, c_noise, class_labels) to F; `logvar_fourier` and `logvar_linear` map c_noise to u, and
-    configuration A has neither. `forces_weights` says that training calls `networks.layers.normalize_weights_` before
-    each step (configurations E to G). With a `precision` below float32 the network's activations run in it;
-    parameters, embedding, uncertainty and the combination here stay in the parameters' dtype.
+    `unet` maps (x, c_noise, class_labels) to F. `logvar_fourier` and `logvar_linear` map c_noise to u; configuration A
+    has neither. `forces_weights` tells training to call `networks.layers.normalize_weights_` before each step
+    (configurations E to G). `precision` applies to the network's activations; parameters, embedding, uncertainty and
+    the combination here use the parameters' dtype.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Denoiser(nn.Module):
         self.logvar_linear = logvar_linear
 
     def forward(self, x: Tensor, sigma: Tensor | float, class_labels: Tensor | None = None) -> Tensor:
-        """The expected clean picture [N, C, H, W] given the noisy `x`.
+        """The expected clean pictures [N, C, H, W] given the noisy `x`.
 
-        `sigma` is [N], or a scalar when all pictures share it (cheaper); `class_labels` float one-hot
-        [N, label_dim], None for "no label", ignored by an unconditional network. Raises DenoiserError.
+        `sigma` is [N], or a scalar for all pictures (faster). `class_labels` is float one-hot [N, label_dim] or None
+        for "no label"; an unconditional network ignores it. Raises DenoiserError.
         """
         self._check(x, class_labels)
         full = self._parameter_dtype()
@@ -68,7 +68,7 @@ class Denoiser(nn.Module):
         return self.logvar_linear is not None
 
     def logvar(self, sigma: Tensor) -> Tensor:
-        """u(sigma), the log of the loss expected at each noise level: [N] to [N]. Raises DenoiserError without head."""
+        """u(sigma), the logarithm of the expected loss at noise levels [N]. Raises DenoiserError without the head."""
         if self.logvar_fourier is None or self.logvar_linear is None:
             raise DenoiserError(f"configuration {self.config.config} has no uncertainty head")
         u: Tensor = self.logvar_linear(self.logvar_fourier(_c_noise(sigma.to(self._parameter_dtype()))))

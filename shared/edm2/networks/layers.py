@@ -1,7 +1,7 @@
 """Magnitude-preserving layers of configuration G (Karras et al. 2024, Appendix B.4-B.7).
 
-The expected magnitude of a tensor is the root mean square of its elements; every function here keeps it at 1 for
-uncorrelated inputs of magnitude 1. Shape legend: N pictures, C channels, H x W pixels.
+The magnitude of a tensor is the root mean square of its elements. Every function here keeps the expected magnitude at 1
+for uncorrelated inputs of magnitude 1. Shapes: N pictures, C channels, H x W pixels.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from phema.shared.edm2.networks.topology import Resampling
 EPSILON = 1e-4
 _SILU_MAGNITUDE = 0.596  # sqrt(E silu(z)^2) of standard normal z
 SILU_GAIN = 1 / _SILU_MAGNITUDE
-"""What a layer's weights are multiplied by when its input is a plain SiLU: fewer numbers than the activations."""
+"""Gain of a layer whose input is a plain SiLU. Scaling the weights is cheaper than scaling the activations."""
 
 
 def normalize(x: Tensor, dim: int | Sequence[int] | None = None, eps: float = EPSILON) -> Tensor:
-    """x / (eps + RMS of x over `dim`); `dim` None is all but the first (Eq. 30, 47). Keeps dtype and shape."""
+    """x / (eps + RMS of x over `dim`) (Eq. 30, 47). `dim` None means all but the first. Keeps dtype and shape."""
     return x * _inverse_rms(x, dim, eps).to(x.dtype)
 
 
@@ -39,14 +39,14 @@ def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 
 def mp_cat(a: Tensor, b: Tensor, t: float = 0.5) -> Tensor:
-    """Channel concatenation in which b contributes t, a 1 - t, whatever their numbers of channels (Eq. 103)."""
+    """Channel concatenation in which b contributes t and a 1 - t, for any numbers of channels (Eq. 103)."""
     c_a, c_b = a.shape[1], b.shape[1]
     scale = math.sqrt((c_a + c_b) / ((1 - t) ** 2 + t**2))
     return torch.cat([a * (scale * (1 - t) / math.sqrt(c_a)), b * (scale * t / math.sqrt(c_b))], dim=1)
 
 
 def resample(x: Tensor, mode: Resampling) -> Tensor:
-    """2 x 2 box filter: averages to half the resolution, or repeats pixels to twice."""
+    """2 x 2 box filter: average to half the resolution, or repeat pixels to twice the resolution."""
     if mode == "down":
         return F.avg_pool2d(x, 2)
     return F.interpolate(x, scale_factor=2, mode="nearest") if mode == "up" else x
@@ -66,9 +66,8 @@ def cosine_attention(qkv: Tensor, heads: int) -> Tensor:
 class MPConv(nn.Module):
     """Convolution, or linear layer when `kernel` is 0, whose weights have unit norm per output channel (Eq. 47, 66).
 
-    `weight` is the raw parameter, [out, in, kernel, kernel] or [out, in], of unit magnitude; normalisation happens on
-    use, in the parameter's own precision, and its gradient is tangent to the sphere. Input and output are computed
-    in the input's dtype.
+    `weight` is the raw parameter, [out, in, kernel, kernel] or [out, in], of unit magnitude. It is normalised on use,
+    in its own precision, so its gradient is tangent to the sphere. The layer computes in the dtype of its input.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
@@ -88,13 +87,13 @@ class MPConv(nn.Module):
             return self._normalized(dtype, gain)
         if dtype not in frozen:
             weight = self._normalized(dtype, gain).detach()
-            # Convolutions answer in the layout of their weights, and inference is fastest with channels last.
+            # The output of a convolution has the layout of its weights, and inference is fastest with channels last.
             channels_last = torch.channels_last if weight.ndim == 4 else torch.contiguous_format
             frozen[dtype] = weight.contiguous(memory_format=channels_last)
         return frozen[dtype]
 
     def _normalized(self, dtype: torch.dtype, gain: Tensor | float | None) -> Tensor:
-        # One factor per output channel carries norm, fan-in and gain: a single pass over the weights.
+        # Norm, fan-in and gain are combined to one factor per output channel: a single pass over the weights.
         scale = _inverse_rms(self.weight, None, EPSILON) / math.sqrt(self.weight[0].numel())
         return (self.weight * (scale if gain is None else scale * gain)).to(dtype)
 
@@ -102,7 +101,7 @@ class MPConv(nn.Module):
 class MPFourier(nn.Module):
     """Random Fourier features sqrt(2) cos(2 pi (f a + phi)) of a scalar (Eq. 75): [N] to [N, num_channels].
 
-    `freqs` and `phases` are frozen and already contain the factor 2 pi.
+    `freqs` and `phases` are constant and include the factor 2 pi.
     """
 
     freqs: Tensor
@@ -120,9 +119,9 @@ class MPFourier(nn.Module):
 
 @torch.no_grad()
 def normalize_weights_(module: nn.Module) -> None:
-    """Forced weight normalisation: every MPConv weight to unit magnitude per output channel, in place (Eq. 66).
+    """Forced weight normalisation: scale every MPConv weight to unit magnitude per output channel, in place (Eq. 66).
 
-    To be called once per training iteration, before the forward pass; a second call changes nothing beyond 1e-4.
+    Call it once per training iteration, before the forward pass. A second call changes weights by at most 1e-4.
     """
     for layer in module.modules():
         if isinstance(layer, MPConv):
@@ -131,7 +130,7 @@ def normalize_weights_(module: nn.Module) -> None:
 
 @contextmanager
 def frozen_weights(*modules: nn.Module) -> Iterator[None]:
-    """Normalise each weight once for all forward passes inside; weights and gains must not change meanwhile."""
+    """Normalise each weight once for all forward passes inside. Weights and gains must not change inside."""
     layers = [layer for module in modules for layer in module.modules() if isinstance(layer, MPConv)]
     before = [layer._frozen for layer in layers]
     for layer in layers:
@@ -144,9 +143,9 @@ def frozen_weights(*modules: nn.Module) -> Iterator[None]:
 
 
 def _inverse_rms(x: Tensor, dim: int | Sequence[int] | None, eps: float) -> Tensor:
-    """1 / (eps + RMS over dim), dimensions kept, accumulated in float32 or better.
+    """1 / (eps + RMS over `dim`) with dimensions kept, accumulated in float32 or better.
 
-    Multiplying by a reciprocal costs the backward pass half of what dividing would.
+    The backward pass of a multiplication by the reciprocal takes half the time of that of a division.
     """
     dims = list(range(1, x.ndim)) if dim is None else [dim] if isinstance(dim, int) else list(dim)
     norm = _norm(x, dims)
@@ -155,11 +154,13 @@ def _inverse_rms(x: Tensor, dim: int | Sequence[int] | None, eps: float) -> Tens
 
 
 def _norm(x: Tensor, dims: list[int]) -> Tensor:
-    """Euclidean norm over `dims`, by the faster of two ways: on CPUs vector_norm is 20 times slower than a sum where
-    elements are strided, as channels are, and faster where they are not, as weights are.
+    """Euclidean norm over `dims`, by the faster of two methods.
+
+    On CPUs, vector_norm is 20 times slower than a sum for strided elements (channels), and faster for contiguous ones
+    (weights).
     """
     if x.dtype in (torch.float32, torch.float64) and x.ndim - 1 not in dims:
-        # The addend is lost in any sum but zero, whose root it gives a gradient of zero instead of NaN.
+        # The addend is lost in rounding unless the sum is 0; then it makes the gradient of the root 0 instead of NaN.
         return (x.square().sum(dim=dims, keepdim=True) + 1e-30).sqrt()
     dtype = torch.promote_types(x.dtype, torch.float32)
     norm: Tensor = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Where the U-Net's blocks sit, how wide they are and which attend: shared by all configurations. Torch-free."""
+"""The blocks of the U-Net: position, width and attention, common to all configurations. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Resampling = Literal["keep", "down", "up"]
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """One residual block. `resolution` is that of its output; `in_channels` includes `skip_channels`."""
+    """One residual block. `resolution` is that of the output; `in_channels` includes `skip_channels`."""
 
     name: str
     resolution: int
@@ -21,12 +21,12 @@ class BlockPlan:
     attention: bool = False
     resampling: Resampling = "keep"
     skip_channels: int = 0
-    """Channels of the encoder output concatenated before the block; 0 where none is."""
+    """Channels of the encoder output that is concatenated before the block; 0 for none."""
 
 
 @dataclass(frozen=True)
 class Topology:
-    """The U-Net of Figures 16-22: an input convolution (`stem`), encoder and decoder blocks in execution order."""
+    """The U-Net of Figures 16-22: an input convolution (`stem`), then encoder and decoder blocks in execution order."""
 
     stem: str
     stem_channels: int
@@ -37,12 +37,12 @@ class Topology:
     head_channels: int
 
     def heads(self, block: BlockPlan) -> int:
-        """Attention heads of a block; 0 where it does not attend."""
+        """Number of attention heads of a block; 0 without attention."""
         return block.out_channels // self.head_channels if block.attention else 0
 
 
 def plan_unet(config: NetworkConfig) -> Topology:
-    """Every encoder output, the stem's included, is a skip; the decoder takes them last in, first out."""
+    """Every encoder output, including the stem's, is a skip; the decoder takes them last in, first out."""
     encoder, skips = _encoder(config)
     decoder = _decoder(config, skips)
     finest = config.img_resolution
@@ -58,7 +58,7 @@ def plan_unet(config: NetworkConfig) -> Topology:
 
 
 def norm_groups(channels: int) -> int:
-    """Groups of a group norm (configurations A to E): EDM's min(32, channels / 4), or the next number that divides."""
+    """Groups of a group norm (configurations A to E): EDM's min(32, channels / 4), or the next smaller divisor."""
     return max(groups for groups in range(1, max(1, min(32, channels // 4)) + 1) if channels % groups == 0)
 
 

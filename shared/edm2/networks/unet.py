@@ -1,6 +1,6 @@
 """The U-Net of configuration G (Karras et al. 2024, Figure 22).
 
-Shape legend: N pictures, C channels, H x W pixels. State names are those of EDM2's published networks.
+Shapes: N pictures, C channels, H x W pixels. The names in the state_dict are those of EDM2's published networks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from phema.shared.edm2.networks.topology import BlockPlan, Topology, plan_unet
 
 
 class Block(nn.Module):
-    """What encoder and decoder blocks share: the conditioned residual branch and cosine attention."""
+    """Base of encoder and decoder blocks: the conditioned residual branch and cosine attention."""
 
     conv_skip: MPConv | None
 
@@ -50,7 +50,7 @@ class Block(nn.Module):
             self.attn_proj = MPConv(width, width, kernel=1)
 
     def _branch(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Equation for equation an MP-SiLU before either convolution; its constant is in their weights."""
+        """An MP-SiLU precedes each convolution; its constant is part of the convolution's gain."""
         y = self.conv_res0(F.silu(x), gain=SILU_GAIN)
         gain_NC = self.emb_linear(emb, gain=self.emb_gain) + 1
         y = F.silu(y * gain_NC[:, :, None, None].to(y.dtype))
@@ -82,7 +82,7 @@ class EncoderBlock(Block):
 
 
 class DecoderBlock(Block):
-    """Resample; then the residual branch beside a main path that narrows after it. No normalisation."""
+    """Resample; then the residual branch. The main path is narrowed after the branch. No normalisation."""
 
     def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig) -> None:
         super().__init__(plan, topology, config, branch_channels=plan.in_channels)
@@ -98,8 +98,8 @@ class DecoderBlock(Block):
 class UNet(nn.Module):
     """F(c_in x; c_noise, class): [N, C, H, W] in and out, in the dtype of the input; the embedding in full precision.
 
-    `c_noise` is [N], or [1] when all pictures share one noise level; `class_labels` one-hot [N, label_dim], all-zero
-    rows meaning "no label". The output is zero at initialisation, for its gain is.
+    `c_noise` is [N], or [1] for one noise level of all pictures. `class_labels` is one-hot [N, label_dim]; all-zero
+    rows mean "no label". The output is zero at initialisation because its gain is zero.
     """
 
     emb_label: MPConv | None
@@ -115,7 +115,7 @@ class UNet(nn.Module):
         self.emb_fourier = MPFourier(topology.noise_channels)
         self.emb_noise = MPConv(topology.noise_channels, topology.embedding_channels, kernel=0)
         self.emb_label = MPConv(config.label_dim, topology.embedding_channels, kernel=0) if config.label_dim else None
-        # The extra input channel is constant one and stands in for biases.
+        # The extra input channel is constant 1 and replaces biases.
         self.enc = nn.ModuleDict({topology.stem: MPConv(config.img_channels + 1, topology.stem_channels, kernel=3)})
         self.enc.update({plan.name: EncoderBlock(plan, topology, config) for plan in topology.encoder})
         self.dec = nn.ModuleDict({plan.name: DecoderBlock(plan, topology, config) for plan in topology.decoder})

@@ -1,6 +1,9 @@
-"""Guidance by a second network: everywhere (Karras et al. 2024, Eq. 152) or in an interval of noise levels
-(Kynkäänniemi et al. 2024). The guide may be unconditional (classifier-free guidance) or a worse version of the main
-network (autoguidance, Karras et al. 2024b)."""
+"""Guidance by a second network, at all noise levels (Karras et al. 2024, Eq. 152) or in an interval of them
+(Kynkäänniemi et al. 2024).
+
+The guide may be unconditional (classifier-free guidance) or a worse version of the main network (autoguidance,
+Karras et al. 2024b).
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ import torch
 from torch import Tensor
 
 from phema.shared.edm2.networks.config import NetworkConfig
-from phema.shared.edm2.sampling.guide_compatibility import misfit
+from phema.shared.edm2.sampling.guide_compatibility import guide_mismatch
 from phema.shared.edm2.sampling.heun import Denoise, SamplerError
 
 Interval = tuple[float, float]
 
 
 def guided(main: Denoise, guide: Denoise, weight: float) -> Denoise:
-    """guide + weight * (main - guide): away from the guide for weights above 1, exactly `main` for 1."""
+    """guide + weight * (main - guide). Weights above 1 move away from the guide; a weight of 1 is exactly `main`."""
     if weight == 1:
         return main
 
@@ -31,10 +34,10 @@ def guided(main: Denoise, guide: Denoise, weight: float) -> Denoise:
 def guided_steps(sigmas: Sequence[float] | Tensor, interval: Interval | None = None) -> tuple[bool, ...]:
     """Which of the N steps along `sigmas` (N + 1 levels, descending, the last 0) are guided.
 
-    The weight is w(sigma) = w for low < sigma <= high, else 1, with both ends moved to the nearest level of the
-    schedule, so that it does not change within a step. In other words: a step is guided if the middle of its two
-    levels lies in the interval. Over the 32 published steps (0.28, 2.90] is steps 15 to 21, though the level of step
-    15 is 2.902. None guides every step. Raises SamplerError.
+    A step is guided if the middle of its two levels lies in the `interval` (low, high]. This equals guiding for
+    low < sigma <= high with both ends moved to the nearest level of the schedule, so that the weight does not change
+    within a step. Over the 32 published steps, (0.28, 2.90] means steps 15 to 21, although the level of step 15 is
+    2.902. None guides every step. Raises SamplerError for an interval that does not rise.
     """
     levels = [float(sigma) for sigma in sigmas]
     if interval is None:
@@ -46,8 +49,8 @@ def guided_steps(sigmas: Sequence[float] | Tensor, interval: Interval | None = N
 
 
 def check_guide(main: NetworkConfig, guide: NetworkConfig) -> None:
-    """Raises SamplerError when a network of `guide`'s shape cannot guide one of `main`'s."""
-    if (wrong := misfit(main, guide)) is not None:
+    """Raises SamplerError if a network with configuration `guide` cannot guide one with configuration `main`."""
+    if (wrong := guide_mismatch(main, guide)) is not None:
         raise SamplerError(
             f"the guide has {wrong.field} {wrong.given}; to guide this network it must be {wrong.allowed}"
         )

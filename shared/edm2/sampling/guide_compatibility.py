@@ -1,4 +1,4 @@
-"""Which network may guide which, known from their configurations alone. Torch-free, so that the API can ask."""
+"""Whether one network can guide another, from their configurations. Torch-free, so that the API can check it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from phema.shared.edm2.networks.config import NetworkConfig
 
 
 @dataclass(frozen=True)
-class Misfit:
-    """The field that keeps one network from guiding another, its value in the guide, and what it should be."""
+class GuideMismatch:
+    """A field whose value keeps a network from guiding another, its value in the guide, and the allowed values."""
 
     field: str
     given: int
     allowed: str
 
 
-def misfit(main: NetworkConfig, guide: NetworkConfig) -> Misfit | None:
-    """None when `guide` can guide `main`: pictures of one shape, the same classes unless the guide knows none.
+def guide_mismatch(main: NetworkConfig, guide: NetworkConfig) -> GuideMismatch | None:
+    """None if `guide` can guide `main`, else the first mismatch.
 
-    Configuration, width and depth may differ.
+    Pictures must have the same shape, and classes must be the same unless the guide is unconditional. Configuration
+    letter, width and depth may differ.
     """
     for field in ("img_resolution", "img_channels"):
         wanted, given = getattr(main, field), getattr(guide, field)
         if given != wanted:
-            return Misfit(field, given, str(wanted))
+            return GuideMismatch(field, given, str(wanted))
     if guide.label_dim not in (0, main.label_dim):
-        return Misfit("label_dim", guide.label_dim, f"{main.label_dim} or 0" if main.label_dim else "0")
+        return GuideMismatch("label_dim", guide.label_dim, f"{main.label_dim} or 0" if main.label_dim else "0")
     return None

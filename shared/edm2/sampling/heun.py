@@ -16,7 +16,7 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
 class SamplerError(ValueError):
-    """The request cannot be sampled."""
+    """The arguments of a sampler are not valid."""
 
 
 def sigma_steps(num_steps: int = 32, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
@@ -46,14 +46,14 @@ def heun(
     churn_noise: float = 1.0,
     randn: Callable[[], Tensor] | None = None,
 ) -> Tensor:
-    """Picture from unit `noise` [N, C, H, W] along `sigmas` (descending, the last 0), second order.
+    """Pictures [N, C, H, W] from standard normal `noise` along `sigmas` (descending, the last 0), second order.
 
-    Every step but the last is corrected, so that N steps cost 2 N - 1 evaluations. `denoise` may be a sequence of N:
-    both evaluations of step i are then those of denoise[i], the correction at the next step's noise level too.
+    All steps but the last have a correction, so n steps take 2 n - 1 evaluations. `denoise` may be a sequence of n:
+    then denoise[i] makes both evaluations of step i, including the correction at the next noise level.
 
-    With `churn` > 0 a step that starts at a level from `churn_min` to `churn_max` first adds noise, drawn by `randn` in
-    the shape of `noise`: the level rises by the factor 1 + min(churn / N, sqrt(2) - 1), and the noise added has
-    `churn_noise` times the standard deviation which that takes. Raises SamplerError.
+    With `churn` > 0, each step that starts at a level from `churn_min` to `churn_max` first adds noise from `randn`,
+    which returns the shape of `noise`. The level rises by the factor 1 + min(churn / n, sqrt(2) - 1), and the added
+    noise is scaled by `churn_noise`. Raises SamplerError.
     """
     _check_churn(churn, churn_min, churn_max, churn_noise)
     if churn > 0 and randn is None:

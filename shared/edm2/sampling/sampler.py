@@ -1,4 +1,4 @@
-"""Pictures from networks: one per seed, guided or not, in batches that leave no trace in them."""
+"""Draw pictures from a network, one per seed, with or without guidance, independent of the batches they are in."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def sample(
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """One picture per seed: float32 [len(seeds), C, H, W] on the CPU, about -1 to 1 for data scaled so.
+    """Draw one picture per seed: float32 [len(seeds), C, H, W] on the CPU, in the range of the data (-1 to 1).
 
-    Each picture has its own generator, which draws its noise, then a class, used when `class_labels` is "random", then
-    the noise of `churn`, so that a picture depends on its seed alone. Other labels: class indices or one-hot rows, one
-    per seed, or None for "no label". The network (and guide) is moved to `device`, unless None, and runs in evaluation
-    mode. `churn` and its bounds are those of `heun`.
+    Each picture has its own generator, so that it depends on its seed only. The generator draws the noise, then a class
+    (used if `class_labels` is "random"), then the noise of `churn`. Other labels: class indices or one-hot rows, one
+    per seed, or None for "no label". The network and guide are moved to `device`, unless it is None, and run in
+    evaluation mode. `churn` and its bounds are those of `heun`.
 
-    `guidance` other than 1 needs a `guide`, which gets the same labels; with `guidance_interval` (low, high] only the
-    steps of `guided_steps` are guided, and the guide is not evaluated at the others.
+    `guidance` other than 1 needs a `guide`, which gets the same labels. With `guidance_interval` (low, high], only the
+    steps of `guided_steps` are guided; the guide is not evaluated at the others.
 
-    A GPU makes `batch_size` pictures at once and may round a picture differently in another batch. A CPU's kernels
-    round differently for different batch sizes, too, so there a number fixed by the resolution is made at once, and a
-    picture is the same, bit for bit, in any company. Raises SamplerError.
+    On a GPU, `batch_size` pictures are drawn at once, and rounding may depend on the batch. On a CPU the number of
+    pictures drawn at once depends on the resolution only, because kernels round differently for other batch sizes; a
+    picture is then the same, bit for bit, whatever is drawn with it. Raises SamplerError.
     """
     batches = sample_batches(
         denoiser,
@@ -87,7 +87,7 @@ def sample_batches(
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> Iterator[Tensor]:
-    """`sample` batch by batch, for callers that report progress or stop early; takes the noise levels themselves."""
+    """Like `sample`, one batch after the other, for callers that report progress or stop early. Takes the `sigmas`."""
     _check(denoiser, guide, guidance, batch_size)
     one_hot = _one_hot(class_labels, len(seeds), denoiser.config.label_dim)
     steps = guided_steps(sigmas, guidance_interval)
@@ -100,7 +100,7 @@ def sample_batches(
         rows = [*part, *[part[-1]] * (at_once - len(part))] if target.type == "cpu" else list(part)
         generators = [torch.Generator().manual_seed(int(seeds[i])) for i in rows]
         noise = _randn(generators, denoiser).to(target)
-        # Drawn even when not used: the churn that follows is then that of the seed, whoever chose the class.
+        # Drawn even if not used, so that the churn noise that follows does not depend on `class_labels`.
         drawn = _random_one_hot(generators, denoiser.config.label_dim)
         labels = drawn if isinstance(class_labels, str) else one_hot[rows] if one_hot is not None else None
         labels = labels.to(target) if labels is not None else None
@@ -121,14 +121,16 @@ def sample_batches(
 
 
 def _cpu_batch(denoiser: Denoiser) -> int:
-    """Pictures a CPU makes at once, one from 64 x 64 on: beyond, sharing overheads gains less than 5 %, while a request
-    for few pictures pays for all."""
+    """Pictures that a CPU draws at once; 1 from 64 x 64 on.
+
+    Larger batches gain less than 5 %, and a request for a few pictures would compute a whole batch.
+    """
     return max(1, 4096 // denoiser.config.img_resolution**2)
 
 
 @contextmanager
 def _inference(networks: Sequence[Denoiser], device: torch.device) -> Iterator[None]:
-    """Evaluation mode, no gradients, each weight normalised once; modes are restored afterwards."""
+    """Evaluation mode, no gradients, each weight normalised once. Restores the modes at the end."""
     modes = [network.training for network in networks]
     for network in networks:
         network.to(device).eval()
@@ -164,7 +166,7 @@ def _random_one_hot(generators: Sequence[torch.Generator], label_dim: int) -> Te
 
 
 def _one_hot(labels: Labels, count: int, label_dim: int) -> Tensor | None:
-    """[count, label_dim] float rows, or None where there is nothing to tell the network."""
+    """[count, label_dim] float rows, or None without labels or for an unconditional network."""
     if labels is None or isinstance(labels, str) or not label_dim:
         return None
     given = torch.as_tensor(labels)

@@ -1,0 +1,1 @@
+"""What a training step needs: the loss, the learning rate, and magnitudes of weights and activations to watch."""

@@ -11,16 +11,16 @@ from phema.shared.edm2.networks.denoiser import Denoiser
 
 
 class LossOutput(NamedTuple):
-    """Per-picture figures, each [N]. The step's gradient is that of `loss.sum() * loss_scaling / batch_size`."""
+    """Values per picture, each [N]. A step follows the gradient of `loss.sum() * loss_scaling / batch_size`."""
 
     loss: Tensor
-    """lambda(sigma) / e^u * squared error + u, summed over the picture's elements; carries the gradient.
+    """lambda(sigma) / e^u * squared error + u, summed over the picture's elements; with gradient.
 
-    Without an uncertainty head (configuration A) u is 0: the plain weighted loss."""
+    Without an uncertainty head (configuration A), u is 0 and this is the plain weighted loss."""
     weighted_mse: Tensor
-    """lambda(sigma) * mean squared error, detached: 1 for a network that outputs zero, whatever the noise."""
+    """lambda(sigma) * mean squared error, detached. About 1 at every noise level for a network that outputs zero."""
     sigma: Tensor
-    """Noise level that was drawn."""
+    """Noise levels that were drawn."""
 
 
 def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
@@ -47,8 +47,8 @@ def uncertainty_loss(
 ) -> LossOutput:
     """Loss of denoising `images` [N, C, H, W] at noise levels drawn from the training distribution (Eq. 21).
 
-    `class_labels` is one-hot [N, label_dim] or None. Draws the N noise levels first, then the noise, from
-    `generator` (on the images' device; None is the global one).
+    `class_labels` is one-hot [N, label_dim] or None. Draws the N noise levels, then the noise, from `generator` (on the
+    images' device; None for the global one).
     """
     sigma = draw_sigma(len(images), p_mean=p_mean, p_std=p_std, generator=generator, like=images)
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
@@ -60,7 +60,7 @@ def denoising_loss(
 ) -> LossOutput:
     """Loss of denoising `images` + `sigma` * `noise`, for given levels [N] and standard normal noise [N, C, H, W].
 
-    Draws nothing, so that a batch in parts costs what it costs as a whole.
+    Draws nothing, so that the loss of a batch does not depend on how it is divided.
     """
     denoised = denoiser(images + noise * sigma[:, None, None, None], sigma, class_labels)
     squared_error = (denoised - images).square().flatten(1).sum(dim=1)

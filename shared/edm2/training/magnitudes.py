@@ -1,9 +1,9 @@
 """Magnitudes of weights and activations by side and resolution of the U-Net (Karras et al. 2024, Fig. 3, 15, A.6).
 
-A bucket holds the convolutions and linear layers of one side's residual blocks at one output resolution, attention
-and conditioning included; input and output convolutions and the embedding network lie in no block. The magnitude of
-a feature (output channel) is the root mean square of its elements; a bucket reports the maximum and the mean over
-all its features, under keys like "enc/8/max" and "dec/4/mean".
+A bucket holds the convolutions and linear layers of all residual blocks on one side (encoder or decoder) at one output
+resolution, including attention and conditioning. The input and output convolutions and the embedding network belong to
+no block. The magnitude of a feature (output channel) is the root mean square of its elements. A bucket reports the
+maximum and the mean over all its features, under keys such as "enc/8/max" and "dec/4/mean".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from phema.shared.edm2.networks.topology import plan_unet
 
 
 def weight_magnitudes(denoiser: Denoiser) -> dict[str, float]:
-    """Magnitudes of the raw weight tensors, each reshaped to features x fan-in."""
+    """Key to magnitude of the raw weight tensors, each reshaped to features x fan-in."""
     features: dict[str, list[Tensor]] = defaultdict(list)
     for bucket, layer in _layers(denoiser):
         weight = layer.get_parameter("weight").detach()
@@ -31,10 +31,10 @@ def weight_magnitudes(denoiser: Denoiser) -> dict[str, float]:
 
 
 class ActivationMagnitudes:
-    """Collects the outputs of every bucket's layers while it is entered (as a context manager).
+    """Context manager that measures the outputs of every bucket's layers in all forward passes inside.
 
-    A feature's mean square runs over all pictures and pixels seen. `magnitudes()` may be asked at any time after the
-    first forward pass; it waits for the device.
+    The mean square of a feature is taken over all pictures and pixels seen. `magnitudes()` synchronises with the
+    device.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
@@ -79,7 +79,7 @@ def _layers(denoiser: Denoiser) -> Iterator[tuple[str, nn.Module]]:
         for plan in plans:
             for layer in denoiser.get_submodule(f"unet.{side}.{plan.name}").modules():
                 weight = layer._parameters.get("weight")
-                if weight is not None and weight.ndim >= 2:  # scales of normalisation layers are no weights
+                if weight is not None and weight.ndim >= 2:  # not the scales of normalisation layers
                     yield f"{side}/{plan.resolution}", layer
 
 

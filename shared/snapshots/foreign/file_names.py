@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from phema.shared.edm2.averaging.weightings import ProfileError
+from phema.shared.edm2.averaging.weightings import WeightingError
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
 from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.profile import Profile
@@ -200,7 +200,7 @@ def _ordered(found: list[ForeignSnapshot], where: Path, wanted: str) -> list[For
     for snapshot in found:
         try:
             weighting(snapshot.profile, snapshot.num_images)
-        except ProfileError as error:
+        except WeightingError as error:
             raise ForeignFileRefused(str(snapshot.path), f"its profile at {snapshot.num_images:,}: {error}") from error
         key = (snapshot.num_images, snapshot.profile.key)
         if key in by_key:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from phema.shared.edm2.averaging.basis import Basis, find_basis, metric_of
-from phema.shared.edm2.averaging.movement import Movement
-from phema.shared.edm2.averaging.posthoc import AwareProblem
-from phema.shared.edm2.averaging.weightings import PowerProfile
+from phema.shared.edm2.averaging.basis import Basis, expected_products, find_basis
+from phema.shared.edm2.averaging.posthoc import WeightErrorFit
+from phema.shared.edm2.averaging.random_walk import RandomWalk
+from phema.shared.edm2.averaging.weightings import PowerWeighting
 from phema.shared.snapshots.files.header import StoredDtype
 from phema.shared.snapshots.planning.advice import Facts, facts
 from phema.shared.snapshots.planning.calibration import Calibration, calibrate
@@ -53,7 +53,7 @@ class BasisPlan(BaseModel):
         return list(self.snapshots)
 
     def calibration(self) -> Calibration:
-        movement = Movement(self.variance, self.exponent, float(self.num_images))
+        movement = RandomWalk(self.variance, self.exponent, float(self.num_images))
         return Calibration(movement, self.rms, self.rounding, self.calibrated, self.update_images)
 
     def facts(self) -> Facts:
@@ -100,11 +100,11 @@ def plan_basis(
     inputs = sorted((s for s in stored if s.num_images <= time), key=lambda s: s.order)
     known = calibrate(inputs, probes or {}, update_images=update_images)
     try:
-        family = [PowerProfile(time, float(s)) for s in np.geomspace(sigma_rel_min, sigma_rel_max, _FAMILY)]
+        family = [PowerWeighting(time, float(s)) for s in np.geomspace(sigma_rel_min, sigma_rel_max, _FAMILY)]
     except ValueError as error:
         raise PlanError(f"sigma_rel_max {sigma_rel_max:g} is impossible: {error}") from error
     profiles = [weighting(s.profile, s.num_images) for s in inputs]
-    coefficients = AwareProblem(profiles, family, movement=known.movement, noise=known.noise(inputs)).solve()
+    coefficients = WeightErrorFit(profiles, family, movement=known.movement, noise=known.noise(inputs)).solve()
     found = find_basis(coefficients, _metric(inputs, known), tolerance)
     return BasisPlan(
         num_images=time,
@@ -125,4 +125,4 @@ def plan_basis(
 
 def _metric(inputs: Sequence[StoredSnapshot], known: Calibration) -> np.ndarray:
     profiles = [weighting(s.profile, s.num_images) for s in inputs]
-    return metric_of(profiles, movement=known.movement, noise=known.noise(inputs), rms=known.rms)
+    return expected_products(profiles, movement=known.movement, noise=known.noise(inputs), rms=known.rms)

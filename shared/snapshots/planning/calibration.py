@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from phema.shared.edm2.averaging.movement import USUAL_EXPONENT, USUAL_VARIANCE, Movement, fit_movement
-from phema.shared.edm2.averaging.weightings import FloatArray, Profile, RawProfile
+from phema.shared.edm2.averaging.densities import FloatArray
+from phema.shared.edm2.averaging.random_walk import DEFAULT_EXPONENT, DEFAULT_VARIANCE, RandomWalk, fit_random_walk
+from phema.shared.edm2.averaging.weightings import RawWeighting, Weighting
 from phema.shared.snapshots.files import weight_probe as probe
 from phema.shared.snapshots.files.header import StoredDtype
 from phema.shared.snapshots.planning.profile_weighting import weighting
@@ -29,7 +30,7 @@ _DENSE, _THINNED = 48, 16
 class Calibration:
     """What is known of a run's weights up to some time."""
 
-    movement: Movement
+    movement: RandomWalk
     rms: float
     """Root mean square of the weights."""
     rounding: Mapping[StoredDtype, float]
@@ -47,14 +48,14 @@ class Calibration:
         """[snapshots] standard deviation of each one's rounding, in units of a weight."""
         return np.array([self.rounding[s.dtype] for s in snapshots])
 
-    def tracking(self, targets: Sequence[Profile]) -> FloatArray:
+    def tracking(self, targets: Sequence[Weighting]) -> FloatArray:
         """[targets] rounding that any average collects when it is kept in float32, as the wanted one would have been.
 
         Every update rounds anew and is forgotten with the average itself, after about 1 / density(end) images.
         """
         if self.update_images is None:
             return np.zeros(len(targets))
-        memory = np.array([0.0 if isinstance(t, RawProfile) else _memory(t) for t in targets])
+        memory = np.array([0.0 if isinstance(t, RawWeighting) else _memory(t) for t in targets])
         collected: FloatArray = _USUAL_ROUNDING["float32"] * self.rms * np.sqrt(memory / (2 * self.update_images))
         return collected
 
@@ -68,17 +69,19 @@ def calibrate(
     sampled = {s.id: probe.values(probes[s.id]).astype(np.float64) for s in snapshots if probes.get(s.id)}
     probed = [s for s in snapshots if s.id in sampled and np.isfinite(sampled[s.id]).all()]
     if not probed:
-        return Calibration(Movement(USUAL_VARIANCE, USUAL_EXPONENT, end), 1.0, _USUAL_ROUNDING, False, update_images)
+        return Calibration(
+            RandomWalk(DEFAULT_VARIANCE, DEFAULT_EXPONENT, end), 1.0, _USUAL_ROUNDING, False, update_images
+        )
     latest = sampled[probed[-1].id]
     rms = float(np.sqrt(np.mean(latest**2))) or 1.0
     by_dtype = {dtype: rounding(latest, dtype) for dtype in _USUAL_ROUNDING}
     chosen = [s for s in _telling(probed) if len(sampled[s.id]) == len(latest)]
-    movement = fit_movement(
+    movement = fit_random_walk(
         [weighting(s.profile, s.num_images) for s in chosen],
         np.stack([sampled[s.id] for s in chosen]),
         np.array([by_dtype[s.dtype] for s in chosen]),
     )
-    found = movement or Movement(USUAL_VARIANCE * rms**2, USUAL_EXPONENT, end)
+    found = movement or RandomWalk(DEFAULT_VARIANCE * rms**2, DEFAULT_EXPONENT, end)
     return Calibration(found.until(end), rms, by_dtype, movement is not None, update_images)
 
 
@@ -98,7 +101,7 @@ def _telling(snapshots: Sequence[StoredSnapshot]) -> list[StoredSnapshot]:
     return [s for s in snapshots if s.num_images in kept]
 
 
-def _memory(profile: Profile) -> float:
+def _memory(profile: Weighting) -> float:
     """Images after which an average has forgotten what it held; all of them for one that does not weigh the latest."""
     latest = float(profile.density(profile.num_images))
     return min(1 / latest, profile.num_images) if latest > 0 else profile.num_images

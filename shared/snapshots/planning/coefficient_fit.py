@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from phema.shared.edm2.averaging.posthoc import AwareProblem, Indices, profile_errors, solve
-from phema.shared.edm2.averaging.weightings import FloatArray, RawProfile
+from phema.shared.edm2.averaging.densities import FloatArray
+from phema.shared.edm2.averaging.posthoc import Indices, WeightErrorFit, profile_errors, solve
+from phema.shared.edm2.averaging.weightings import RawWeighting
 from phema.shared.snapshots.planning.calibration import Calibration
 from phema.shared.snapshots.planning.plan import Errors
 from phema.shared.snapshots.planning.profile_weighting import weighting
@@ -37,7 +38,7 @@ class Problem:
         self.inputs, self.targets, self.known = inputs, targets, known
         self._profiles = [weighting(s.profile, s.num_images) for s in inputs]
         self._wanted = [weighting(target, time) for target in targets]
-        self._aware = AwareProblem(self._profiles, self._wanted, movement=known.movement, noise=known.noise(inputs))
+        self._aware = WeightErrorFit(self._profiles, self._wanted, movement=known.movement, noise=known.noise(inputs))
         self._tracking = known.tracking(self._wanted)
         self._itself = [
             next((i for i, s in enumerate(inputs) if copies and s.num_images == time and s.profile == target), None)
@@ -50,7 +51,7 @@ class Problem:
 
     def nearest_profiles(self) -> FloatArray:
         """[targets, inputs] coefficients of least profile error. Raises PlanError for raw weights."""
-        if any(isinstance(p, RawProfile) for p in [*self._profiles, *self._wanted]):
+        if any(isinstance(p, RawWeighting) for p in [*self._profiles, *self._wanted]):
             raise PlanError(
                 "regularize false is impossible with raw weights, whose profile is an impulse: leave it true"
             )

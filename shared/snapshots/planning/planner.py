@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from phema.shared.edm2.averaging.densities import FloatArray
 from phema.shared.edm2.averaging.posthoc import PosthocError
-from phema.shared.edm2.averaging.weightings import FloatArray
 from phema.shared.snapshots.planning import advice
 from phema.shared.snapshots.planning.basis_plan import StoredBasis
 from phema.shared.snapshots.planning.calibration import Calibration, calibrate

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from phema.shared.edm2.averaging import weightings as profiles
+from phema.shared.edm2.averaging import weightings
 from phema.shared.snapshots.profile import Profile
 
 
-def weighting(profile: Profile, num_images: int) -> profiles.Profile:
-    """The weighting of history that `profile` is at a time. Raises profiles.ProfileError when there is none."""
+def weighting(profile: Profile, num_images: int) -> weightings.Weighting:
+    """The weighting of history that `profile` is at a time. Raises weightings.WeightingError when there is none."""
     match profile.kind:
         case "power":
             assert profile.sigma_rel is not None, "checked by Profile"
-            return profiles.PowerProfile(num_images, profile.sigma_rel)
+            return weightings.PowerWeighting(num_images, profile.sigma_rel)
         case "exponential":
             assert profile.half_life_images is not None, "checked by Profile"
-            return profiles.ExponentialProfile(num_images, profile.half_life_images, profile.rampup_ratio)
+            return weightings.ExponentialWeighting(num_images, profile.half_life_images, profile.rampup_ratio)
         case "uniform":
             assert profile.window_images is not None, "checked by Profile"
-            return profiles.UniformProfile(num_images, profile.window_images)
+            return weightings.UniformWeighting(num_images, profile.window_images)
         case "raw":
-            return profiles.RawProfile(num_images)
+            return weightings.RawWeighting(num_images)
         case "sampled":
             assert profile.times is not None, "checked by Profile"
             assert profile.weights is not None, "checked by Profile"
-            return profiles.SampledProfile(num_images, profile.times, profile.weights)
+            return weightings.SampledWeighting(num_images, profile.times, profile.weights)
         case _:
-            raise profiles.ProfileError(f"a profile of kind {profile.kind!r} is no single weighting of history")
+            raise weightings.WeightingError(f"a profile of kind {profile.kind!r} is no single weighting of history")

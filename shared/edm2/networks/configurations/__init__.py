@@ -1,7 +1,8 @@
-"""Configurations A to F, each as what it changes from the one before (Karras et al. 2024, Table 1, Figures 16-21).
+"""Configurations A to F, each defined by its changes to the previous one (Karras et al. 2024, Table 1, Figures 16-21).
 
-Configuration G has a file of its own, `phema.shared.edm2.networks.unet`: its state is a published format. What a letter
-changes in training rather than in the network stands in `phema.shared.recipes.training_configurations`.
+`architecture` lists the choices, `unet` builds a network from them, and `config_a`, `config_c` and `config_f` hold the
+layers and blocks that these letters introduce. Configuration G is `phema.shared.edm2.networks.unet`. Changes to
+training are in `phema.shared.recipes.training_configurations`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from phema.shared.edm2.networks.configurations.a import (
+from phema.shared.edm2.networks.configurations.architecture import Architecture, Conditioning
+from phema.shared.edm2.networks.configurations.config_a import (
     ClassTable,
     GroupNorm,
     PositionalFeatures,
@@ -23,13 +25,12 @@ from phema.shared.edm2.networks.configurations.a import (
     unscaled,
     zero_layer,
 )
-from phema.shared.edm2.networks.configurations.c import FourierFeatures, GroupScale, scale, uniform_layer
-from phema.shared.edm2.networks.configurations.f import DecoderBlock, EncoderBlock
-from phema.shared.edm2.networks.configurations.parts import Conditioning, Parts
+from phema.shared.edm2.networks.configurations.config_c import FourierFeatures, GroupScale, scale, uniform_layer
+from phema.shared.edm2.networks.configurations.config_f import DecoderBlock, EncoderBlock
 from phema.shared.edm2.networks.layers import MPConv, cosine_attention
 
-# EDM's U-Net ("ADM"), as it trained on latents before the paper.
-A = Parts(
+# EDM's U-Net ("ADM").
+A = Architecture(
     constant_channels=0,
     layer=biased_layer,
     closing_layer=zero_layer,
@@ -49,11 +50,11 @@ A = Parts(
     forces_weights=False,
 )
 
-# The loss learns how uncertain it is at each noise level. (No attention at 32 x 32: that is a field of the network.)
+# An uncertainty head for the loss. (B also has no attention at 32 x 32, which is a field of the network.)
 B = replace(A, uncertainty_features=FourierFeatures)
 
-# Streamlined: no biases and no shift, a constant input channel in their place; norms that only scale; cosine
-# attention; every layer initialised alike; labels of unit magnitude; random Fourier features.
+# Streamlined: a constant input channel instead of biases and shift; norms that only scale; cosine attention; the same
+# initialisation of every layer; labels of unit magnitude; random Fourier features.
 C = replace(
     B,
     constant_channels=1,
@@ -68,11 +69,11 @@ C = replace(
     attend=cosine_attention,
 )
 
-# Weights have unit norm per output channel whenever they are used. Activations are clipped from here on: C's grow
-# beyond any such limit (Fig. 15).
+# Weights are normalised per output channel on use. Activations are clipped from here on; C's grow beyond the limit
+# (Fig. 15).
 D = replace(C, layer=MPConv, closing_layer=MPConv, class_layer=MPConv, clips=True)
 
-# Raw weights are brought back to unit magnitude before each step, `networks.layers.normalize_weights_`.
+# Raw weights are scaled to unit magnitude before each step, by `networks.layers.normalize_weights_`.
 E = replace(D, forces_weights=True)
 
 # No group norms: one pixel norm per encoder block. Resampling moves to the main path; one layer in the noise

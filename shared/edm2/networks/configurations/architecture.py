@@ -1,4 +1,4 @@
-"""What a U-Net of configurations A to F is put together from."""
+"""The choices that define a U-Net of configurations A to F."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from phema.shared.edm2.networks.topology import BlockPlan, Topology
 
 
 class MakeLayer(Protocol):
-    """Convolution with a `kernel` x `kernel` window, or linear layer when `kernel` is 0."""
+    """Makes a convolution with a `kernel` x `kernel` window, or a linear layer if `kernel` is 0."""
 
     def __call__(self, in_channels: int, out_channels: int, kernel: int) -> nn.Module: ...
 
 
 class MakeBlock(Protocol):
-    """A block takes [N, C, H, W] and the embedding [N, E]."""
+    """Makes a block, which takes [N, C, H, W] and the embedding [N, E]."""
 
-    def __call__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, parts: Parts) -> nn.Module: ...
+    def __call__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, arch: Architecture) -> nn.Module: ...
 
 
 class Conditioning(NamedTuple):
-    """How the embedding acts inside a block: `apply(features, numbers)` with so many numbers per channel."""
+    """How the embedding acts in a block: `apply(features, values)` with `numbers` values per channel."""
 
     numbers: int
     apply: Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """One configuration's choices. Callables named after a module make it from its number of channels."""
+class Architecture:
+    """The choices of one configuration. Fields named after a module make it from its number of channels."""
 
     constant_channels: int
     """Channels of ones appended to the network's input."""
@@ -42,12 +42,12 @@ class Parts:
     """The last layer of a residual branch, of attention, and of the network."""
 
     noise_features: Callable[[int], nn.Module]
-    """Features of the scalar noise level, so many for each."""
+    """Makes the module that maps the scalar noise level to the given number of features."""
     noise_layers: int
-    """Linear layers between these features and the class embedding, SiLU between them."""
+    """Number of linear layers from these features to the embedding, with SiLU between them."""
     class_layer: MakeLayer
     label_scale: Callable[[int], float]
-    """Factor of the one-hot labels, by the number of classes."""
+    """Factor of the one-hot labels, given the number of classes."""
 
     encoder_block: MakeBlock
     decoder_block: MakeBlock
@@ -55,13 +55,13 @@ class Parts:
     conditioning: Conditioning
     attention_norm: Callable[[int], nn.Module]
     attend: Callable[[Tensor, int], Tensor]
-    """[N, 3C, H, W] and the number of heads to [N, C, H, W]; channels run head, channel of the head, {q, k, v}."""
+    """[N, 3C, H, W] and the number of heads to [N, C, H, W]. Channel order: head, channel of the head, {q, k, v}."""
     clips: bool
-    """Whether a block's output is cut at the network's `clip_act`."""
+    """Whether the output of a block is clipped at the network's `clip_act`."""
 
-    before_output: Callable[[int, Parts], nn.Module]
-    """What the network's last convolution sees its input through."""
+    before_output: Callable[[int, Architecture], nn.Module]
+    """Module before the last convolution of the network."""
     uncertainty_features: Callable[[int], nn.Module] | None
-    """Features that the uncertainty head's linear layer sees; None is no such head."""
+    """Features of the noise level for the uncertainty head; None for no such head."""
     forces_weights: bool
     """Whether training normalises the raw weights before each step."""

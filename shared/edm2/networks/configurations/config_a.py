@@ -1,6 +1,6 @@
-"""The parts of configuration A: EDM's variant of the ADM network (Karras et al. 2024, Appendix B.1, Figure 16).
+"""Layers and blocks of configuration A, EDM's variant of ADM (Karras et al. 2024, Appendix B.1, Figure 16).
 
-Shape legend: N pictures, C channels, H x W pixels.
+Shapes: N pictures, C channels, H x W pixels.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phema.shared.edm2.networks.config import NetworkConfig
-from phema.shared.edm2.networks.configurations.parts import Parts
+from phema.shared.edm2.networks.configurations.architecture import Architecture
 from phema.shared.edm2.networks.layers import resample
 from phema.shared.edm2.networks.topology import BlockPlan, Topology, norm_groups
 
 
 class Layer(nn.Module):
-    """Convolution, or linear layer when `kernel` is 0: weights, and biases where wanted, U(+-1 / sqrt(fan-in)).
+    """Convolution, or linear layer if `kernel` is 0, initialised with U(+-1 / sqrt(fan-in)).
 
-    Parameters stay in their own precision and act in the input's.
+    Parameters keep their precision; the layer computes in the dtype of its input.
     """
 
     bias: nn.Parameter | None
@@ -52,7 +52,7 @@ def zero_layer(in_channels: int, out_channels: int, kernel: int) -> Layer:
 
 
 class ClassTable(Layer):
-    """One row of standard normal numbers per class, without bias; its input is one-hot."""
+    """Class embedding: one row of standard normal numbers per class, for one-hot input. No bias."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         super().__init__(in_channels, out_channels, kernel, bias=False)
@@ -73,7 +73,10 @@ class GroupNorm(nn.Module):
 
 
 class PositionalFeatures(nn.Module):
-    """[cos, sin] of a scalar times 10000^(-i / half), i = 0 ... half - 1: [N] to [N, num_channels], an even number."""
+    """[N] to [N, num_channels]: cos, then sin, of the input times 10000^(-i / half), i = 0 ... half - 1.
+
+    `num_channels` = 2 half is even.
+    """
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
@@ -90,13 +93,13 @@ def unscaled(label_dim: int) -> float:
 
 
 def scale_and_shift(y: Tensor, numbers: Tensor) -> Tensor:
-    """y (1 + scale) + shift, channel by channel: [N, C, H, W] and [N, 2C]."""
+    """y (1 + scale) + shift per channel, for y [N, C, H, W] and numbers [N, 2C]."""
     scale, shift = numbers[:, :, None, None].to(y.dtype).chunk(2, dim=1)
     return torch.addcmul(shift, y, 1 + scale)
 
 
 def softmax_attention(qkv: Tensor, heads: int) -> Tensor:
-    """Scaled dot-product attention, in float32 whatever the network's precision."""
+    """Scaled dot-product attention, computed in float32 or better."""
     n, triple, h, w = qkv.shape
     wide = qkv.to(torch.promote_types(qkv.dtype, torch.float32))
     q, k, v = wide.reshape(n, heads, triple // 3 // heads, 3, h * w).permute(3, 0, 1, 4, 2).unbind(0)
@@ -104,48 +107,48 @@ def softmax_attention(qkv: Tensor, heads: int) -> Tensor:
     return y.transpose(2, 3).reshape(n, triple // 3, h, w).to(qkv.dtype)
 
 
-def norm_and_silu(channels: int, parts: Parts) -> nn.Module:
-    return nn.Sequential(parts.norm(channels), nn.SiLU())
+def norm_and_silu(channels: int, arch: Architecture) -> nn.Module:
+    return nn.Sequential(arch.norm(channels), nn.SiLU())
 
 
-class Attending(nn.Module):
-    """What the blocks of A to F share: the attention that follows the residual sum."""
+class AttentionBlock(nn.Module):
+    """Base of the blocks of A to F: the attention after the residual sum."""
 
-    def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, parts: Parts) -> None:
+    def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, arch: Architecture) -> None:
         super().__init__()
-        self.parts = parts
+        self.arch = arch
         self.num_heads = topology.heads(plan)
         self.clip_act = config.clip_act
         if self.num_heads:
             width = plan.out_channels
-            self.attn_norm = parts.attention_norm(width)
-            self.attn_qkv = parts.layer(width, 3 * width, 1)
-            self.attn_proj = parts.closing_layer(width, width, 1)
+            self.attn_norm = arch.attention_norm(width)
+            self.attn_qkv = arch.layer(width, 3 * width, 1)
+            self.attn_proj = arch.closing_layer(width, width, 1)
 
     def _finish(self, x: Tensor) -> Tensor:
         if self.num_heads:
-            x = x + self.attn_proj(self.parts.attend(self.attn_qkv(self.attn_norm(x)), self.num_heads))
-        return x.clamp(-self.clip_act, self.clip_act) if self.parts.clips else x
+            x = x + self.attn_proj(self.arch.attend(self.attn_qkv(self.attn_norm(x)), self.num_heads))
+        return x.clamp(-self.clip_act, self.clip_act) if self.arch.clips else x
 
 
-class ResidualBlock(Attending):
-    """Configurations A to E, encoder and decoder alike: normalise, activate, resample, convolve; twice."""
+class ResidualBlock(AttentionBlock):
+    """Encoder and decoder block of configurations A to E: twice normalise, activate, (resample,) convolve."""
 
-    def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, parts: Parts) -> None:
-        super().__init__(plan, topology, config, parts)
+    def __init__(self, plan: BlockPlan, topology: Topology, config: NetworkConfig, arch: Architecture) -> None:
+        super().__init__(plan, topology, config, arch)
         self.resampling = plan.resampling
         self.dropout = config.dropout
         width = plan.out_channels
-        self.norm_res0 = parts.norm(plan.in_channels)
-        self.conv_res0 = parts.layer(plan.in_channels, width, 3)
-        self.emb_linear = parts.layer(topology.embedding_channels, parts.conditioning.numbers * width, 0)
-        self.norm_res1 = parts.norm(width)
-        self.conv_res1 = parts.closing_layer(width, width, 3)
-        self.conv_skip = parts.layer(plan.in_channels, width, 1) if plan.in_channels != width else None
+        self.norm_res0 = arch.norm(plan.in_channels)
+        self.conv_res0 = arch.layer(plan.in_channels, width, 3)
+        self.emb_linear = arch.layer(topology.embedding_channels, arch.conditioning.numbers * width, 0)
+        self.norm_res1 = arch.norm(width)
+        self.conv_res1 = arch.closing_layer(width, width, 3)
+        self.conv_skip = arch.layer(plan.in_channels, width, 1) if plan.in_channels != width else None
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         y = self.conv_res0(resample(F.silu(self.norm_res0(x)), self.resampling))
-        y = F.silu(self.parts.conditioning.apply(self.norm_res1(y), self.emb_linear(emb)))
+        y = F.silu(self.arch.conditioning.apply(self.norm_res1(y), self.emb_linear(emb)))
         y = self.conv_res1(F.dropout(y, self.dropout, self.training))
         x = resample(x, self.resampling)
         if self.conv_skip is not None:

@@ -1,20 +1,20 @@
-"""Solves that expect the error of the weights, on random walks, where everything that is expected is known."""
+"""Fits of least expected weight error, on simulated random walks, whose parameters are known."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from phema.shared.edm2.averaging.basis import find_basis, metric_of
-from phema.shared.edm2.averaging.movement import Movement, fit_movement
-from phema.shared.edm2.averaging.posthoc import AwareProblem, PosthocError, profile_errors, solve
-from phema.shared.edm2.averaging.weightings import ExponentialProfile, PowerProfile, Profile, RawProfile
+from phema.shared.edm2.averaging.basis import expected_products, find_basis
+from phema.shared.edm2.averaging.posthoc import PosthocError, WeightErrorFit, profile_errors, solve
+from phema.shared.edm2.averaging.random_walk import RandomWalk, fit_random_walk
+from phema.shared.edm2.averaging.weightings import ExponentialWeighting, PowerWeighting, RawWeighting, Weighting
 
 END, STEPS = 6400, 3200
-TARGETS = [PowerProfile(END, s) for s in (0.015, 0.03, 0.07, 0.13, 0.2, 0.25)]
+TARGETS = [PowerWeighting(END, s) for s in (0.015, 0.03, 0.07, 0.13, 0.2, 0.25)]
 
 
-def walks(movement: Movement, weights: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def walks(movement: RandomWalk, weights: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Times and [times, weights] random walks from starts that are no part of the movement."""
     rng = np.random.default_rng(seed)
     edges = np.linspace(0, END, STEPS + 1)
@@ -24,7 +24,7 @@ def walks(movement: Movement, weights: int, seed: int = 0) -> tuple[np.ndarray, 
     return edges[1:], rng.standard_normal(weights) * 5 + np.cumsum(steps, axis=0)
 
 
-def averaged(profiles: list[Profile], times: np.ndarray, paths: np.ndarray) -> np.ndarray:
+def averaged(profiles: list[Weighting], times: np.ndarray, paths: np.ndarray) -> np.ndarray:
     """[profiles, weights]: each profile's mass between two times weighs the path there, what is left the start."""
     before = np.concatenate([[0.0], times[:-1]])
     mass = np.stack([p.tail(before) - p.tail(times) for p in profiles])
@@ -32,18 +32,18 @@ def averaged(profiles: list[Profile], times: np.ndarray, paths: np.ndarray) -> n
     return mass @ paths
 
 
-def snapshots(count: int = 32) -> list[Profile]:
-    return [PowerProfile(END * i // count, s) for i in range(1, count + 1) for s in (0.05, 0.10)]
+def snapshots(count: int = 32) -> list[Weighting]:
+    return [PowerWeighting(END * i // count, s) for i in range(1, count + 1) for s in (0.05, 0.10)]
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.5])
 @pytest.mark.parametrize("noise", [1e-6, 1e-3])
 def test_movement_is_found(exponent: float, noise: float) -> None:
-    true = Movement(0.04, exponent, END)
+    true = RandomWalk(0.04, exponent, END)
     profiles = snapshots()
     values = averaged(profiles, *walks(true, 2000))
     values += np.random.default_rng(1).standard_normal(values.shape) * noise
-    found = fit_movement(profiles, values, np.full(len(profiles), noise))
+    found = fit_random_walk(profiles, values, np.full(len(profiles), noise))
     assert found is not None
     assert found.exponent == pytest.approx(exponent, abs=0.26)
     assert found.variance == pytest.approx(0.04, rel=0.35)
@@ -51,13 +51,13 @@ def test_movement_is_found(exponent: float, noise: float) -> None:
 
 @pytest.mark.parametrize("noise", [1e-5, 1e-3, 1e-2])
 def test_errors_are_the_expected_ones_and_smaller_than_those_of_the_nearest_profiles(noise: float) -> None:
-    movement = Movement(0.04, 0.5, END)
+    movement = RandomWalk(0.04, 0.5, END)
     profiles = snapshots()
     times, paths = walks(movement, 1500)
     rounded = averaged(profiles, times, paths)
     rounded += np.random.default_rng(1).standard_normal(rounded.shape) * noise
     wanted = averaged(TARGETS, times, paths)
-    problem = AwareProblem(profiles, TARGETS, movement=movement, noise=np.full(len(profiles), noise))
+    problem = WeightErrorFit(profiles, TARGETS, movement=movement, noise=np.full(len(profiles), noise))
     rms = float(np.sqrt(np.mean(wanted**2)))
 
     def measured(coefficients: np.ndarray) -> np.ndarray:
@@ -73,7 +73,7 @@ def test_errors_are_the_expected_ones_and_smaller_than_those_of_the_nearest_prof
 
 def test_no_other_combination_is_expected_to_be_better() -> None:
     noise = np.full(64, 1e-3)
-    problem = AwareProblem(snapshots(), TARGETS, movement=Movement(0.04, 0.5, END), noise=noise)
+    problem = WeightErrorFit(snapshots(), TARGETS, movement=RandomWalk(0.04, 0.5, END), noise=noise)
     best = problem.solve()
 
     def total(coefficients: np.ndarray) -> np.ndarray:
@@ -88,14 +88,14 @@ def test_no_other_combination_is_expected_to_be_better() -> None:
 
 
 def test_checkpoints_traditional_averages_and_power_functions_mix() -> None:
-    movement = Movement(0.04, 0.5, END)
-    mixed: list[Profile] = []
+    movement = RandomWalk(0.04, 0.5, END)
+    mixed: list[Weighting] = []
     for i in range(1, 17):
         time = END * i // 16
-        mixed += [RawProfile(time), ExponentialProfile(time, 200), PowerProfile(time, 0.1)]
+        mixed += [RawWeighting(time), ExponentialWeighting(time, 200), PowerWeighting(time, 0.1)]
     times, paths = walks(movement, 1500)
     stored, wanted = averaged(mixed, times, paths), averaged(TARGETS, times, paths)
-    problem = AwareProblem(mixed, TARGETS, movement=movement, noise=np.full(len(mixed), 1e-6))
+    problem = WeightErrorFit(mixed, TARGETS, movement=movement, noise=np.full(len(mixed), 1e-6))
     coefficients = problem.solve()
     measured = np.sqrt(((coefficients @ stored - wanted) ** 2).mean(axis=1))
     np.testing.assert_allclose(problem.expected(coefficients, rms=1.0).movement, measured, rtol=0.2)
@@ -104,26 +104,26 @@ def test_checkpoints_traditional_averages_and_power_functions_mix() -> None:
 
 
 def test_too_little_to_tell() -> None:
-    assert fit_movement(snapshots(1), np.zeros((2, 100)), np.ones(2)) is None
+    assert fit_random_walk(snapshots(1), np.zeros((2, 100)), np.ones(2)) is None
     with pytest.raises(PosthocError, match="0 stored profiles and 6 targets"):
-        AwareProblem([], TARGETS, movement=Movement(1, 0, END), noise=np.zeros(0))
+        WeightErrorFit([], TARGETS, movement=RandomWalk(1, 0, END), noise=np.zeros(0))
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
 def test_a_basis_loses_no_more_than_it_says(tolerance: float) -> None:
-    movement, profiles = Movement(0.04, 0.5, END), snapshots(64)
+    movement, profiles = RandomWalk(0.04, 0.5, END), snapshots(64)
     noise = np.full(len(profiles), 1e-4)
-    family: list[Profile] = [PowerProfile(END, float(s)) for s in np.geomspace(0.02, 0.25, 40)]
-    between: list[Profile] = [PowerProfile(END, float(s)) for s in np.geomspace(0.0205, 0.249, 33)]
-    metric = metric_of(profiles, movement=movement, noise=noise, rms=1.0)
-    basis = find_basis(AwareProblem(profiles, family, movement=movement, noise=noise).solve(), metric, tolerance)
+    family: list[Weighting] = [PowerWeighting(END, float(s)) for s in np.geomspace(0.02, 0.25, 40)]
+    between: list[Weighting] = [PowerWeighting(END, float(s)) for s in np.geomspace(0.0205, 0.249, 33)]
+    products = expected_products(profiles, movement=movement, noise=noise, rms=1.0)
+    basis = find_basis(WeightErrorFit(profiles, family, movement=movement, noise=noise).solve(), products, tolerance)
     assert 3 <= len(basis.vectors) <= 12
     assert basis.error <= tolerance
-    np.testing.assert_allclose(basis.vectors @ metric @ basis.vectors.T, np.eye(len(basis.vectors)), atol=1e-6)
-    coefficients = AwareProblem(profiles, between, movement=movement, noise=noise).solve()
+    np.testing.assert_allclose(basis.vectors @ products @ basis.vectors.T, np.eye(len(basis.vectors)), atol=1e-6)
+    coefficients = WeightErrorFit(profiles, between, movement=movement, noise=noise).solve()
     projected = basis.project(coefficients)
     missed = coefficients - basis.combined(projected)
-    lost = np.sqrt(np.maximum(np.einsum("kn,nm,km->k", missed, metric, missed), 0.0))
+    lost = np.sqrt(np.maximum(np.einsum("kn,nm,km->k", missed, products, missed), 0.0))
     assert (lost <= 1.2 * tolerance).all()
     times, paths = walks(movement, 400)
     stored = averaged(profiles, times, paths)

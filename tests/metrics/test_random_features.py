@@ -1,4 +1,4 @@
-"""The feature space: the same everywhere, and sensitive to what makes a picture worse."""
+"""The feature space: equal on every machine, and sensitive to damage of pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from phema.shared.datasets import open_dataset
-from phema.shared.metrics.frechet import Moments, frechet_distance
+from phema.shared.metrics.moments import Moments, frechet_distance
 from phema.shared.metrics.random_features import NUM_FEATURES, RandomConvFeatures
 from phema.shared.recipes.run_config import DatasetConfig
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from phema.shared.metrics.frechet import FrechetError, Moments, frechet_distance
+from phema.shared.metrics.moments import FrechetError, Moments, frechet_distance
 
 
 def rows(mean: np.ndarray, cov: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What configuration C puts in place of A's parts (Karras et al. 2024, Appendix B.3, Figure 18)."""
+"""Layers that configuration C introduces (Karras et al. 2024, Appendix B.3, Figure 18)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from phema.shared.edm2.networks.configurations.a import Layer
+from phema.shared.edm2.networks.configurations.config_a import Layer
 from phema.shared.edm2.networks.layers import MPFourier, normalize
 from phema.shared.edm2.networks.topology import norm_groups
 
@@ -16,7 +16,7 @@ def uniform_layer(in_channels: int, out_channels: int, kernel: int) -> Layer:
 
 
 class GroupScale(nn.Module):
-    """Each group of channels divided by its root mean square over the picture; nothing learned, no mean taken off."""
+    """Divides each group of channels by its RMS over the picture. No learned parameters, no mean subtraction."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -28,12 +28,12 @@ class GroupScale(nn.Module):
 
 
 class FourierFeatures(MPFourier):
-    """Random Fourier features cos(2 pi (f a + phi)) of a scalar, before G gives them unit magnitude."""
+    """Random Fourier features cos(2 pi (f a + phi)) of a scalar, without G's factor sqrt(2)."""
 
     def forward(self, a: Tensor) -> Tensor:
         return super().forward(a) / math.sqrt(2)
 
 
 def scale(y: Tensor, numbers: Tensor) -> Tensor:
-    """y (1 + scale), channel by channel: [N, C, H, W] and [N, C]."""
+    """y (1 + scale) per channel, for y [N, C, H, W] and numbers [N, C]."""
     return y * (1 + numbers)[:, :, None, None].to(y.dtype)

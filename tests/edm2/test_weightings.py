@@ -1,4 +1,4 @@
-"""Every kind of profile: density, tail and inner products against integrals, and against averages that were kept."""
+"""Every kind of weighting: density, tail and inner products against integrals and against tracked averages."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ import numpy as np
 import pytest
 
 from phema.shared.edm2.averaging.ema import TraditionalEMA
+from phema.shared.edm2.averaging.inner_products import inner_product, inner_products
 from phema.shared.edm2.averaging.weightings import (
-    ExponentialProfile,
-    PowerProfile,
-    Profile,
-    ProfileError,
-    RawProfile,
-    SampledProfile,
-    UniformProfile,
-    inner_product,
-    inner_products,
+    ExponentialWeighting,
+    PowerWeighting,
+    RawWeighting,
+    SampledWeighting,
+    UniformWeighting,
+    Weighting,
+    WeightingError,
 )
 
 T = 2**23
-KINDS: list[Profile] = [
-    PowerProfile(T, 0.05),
-    PowerProfile(T // 3, 0.25),
-    PowerProfile(T // 2, 0.01),
-    ExponentialProfile(T, T / 50),
-    ExponentialProfile(T // 2, 3.0 * T),
-    ExponentialProfile(T, T / 40, rampup_ratio=0.05),
-    ExponentialProfile(T // 4, T, rampup_ratio=0.09),
-    UniformProfile(T, T // 10),
-    UniformProfile(T // 2, 2 * T),
-    SampledProfile(T, (T / 5, T / 2, T), (1.0, 0.0, 2.5)),
-    SampledProfile(T // 3, (T // 7, T // 3), (3.0, -1.0)),
+KINDS: list[Weighting] = [
+    PowerWeighting(T, 0.05),
+    PowerWeighting(T // 3, 0.25),
+    PowerWeighting(T // 2, 0.01),
+    ExponentialWeighting(T, T / 50),
+    ExponentialWeighting(T // 2, 3.0 * T),
+    ExponentialWeighting(T, T / 40, rampup_ratio=0.05),
+    ExponentialWeighting(T // 4, T, rampup_ratio=0.09),
+    UniformWeighting(T, T // 10),
+    UniformWeighting(T // 2, 2 * T),
+    SampledWeighting(T, (T / 5, T / 2, T), (1.0, 0.0, 2.5)),
+    SampledWeighting(T // 3, (T // 7, T // 3), (3.0, -1.0)),
 ]
 
 
@@ -62,7 +61,7 @@ def test_inner_products_are_integrals(pair: tuple[int, int], rule: tuple[np.ndar
 
 
 @pytest.mark.parametrize("profile", KINDS, ids=str)
-def test_tails_are_integrals_of_densities(profile: Profile, rule: tuple[np.ndarray, np.ndarray]) -> None:
+def test_tails_are_integrals_of_densities(profile: Weighting, rule: tuple[np.ndarray, np.ndarray]) -> None:
     t, w = rule
     for threshold in (0.0, float(T // 4), T / 5, float(T // 2), float(T)):  # where panels end
         after = float((w * profile.density(t) * (t > threshold)).sum())
@@ -70,12 +69,12 @@ def test_tails_are_integrals_of_densities(profile: Profile, rule: tuple[np.ndarr
 
 
 def test_what_is_missing_of_an_exponential_lies_on_the_initial_weights() -> None:
-    assert ExponentialProfile(100, 50).tail(0.0) == pytest.approx(1 - 0.25)
-    assert ExponentialProfile(100, 50, rampup_ratio=0.5).tail(0.0) == pytest.approx(1)
+    assert ExponentialWeighting(100, 50).tail(0.0) == pytest.approx(1 - 0.25)
+    assert ExponentialWeighting(100, 50, rampup_ratio=0.5).tail(0.0) == pytest.approx(1)
 
 
 def test_a_ramped_up_average_is_a_power_function_until_its_limit() -> None:
-    ramped = ExponentialProfile(1000, 50, rampup_ratio=0.05)
+    ramped = ExponentialWeighting(1000, 50, rampup_ratio=0.05)
     gamma = math.log(2) / 0.05 - 1
     t = np.linspace(1, 1000, 50)
     expected = (gamma + 1) / 1000 * (t / 1000) ** gamma
@@ -99,28 +98,28 @@ def test_densities_are_those_of_averages_that_were_kept(half_life: int, ramp: fl
                 module.weight.fill_(1.0)
         ema.update(step * images, images)
     kept = float(next(iter(ema.tensors().values())))
-    profile = ExponentialProfile(steps * images, half_life, ramp)
+    profile = ExponentialWeighting(steps * images, half_life, ramp)
     assert profile.tail((jump - 1) * images) == pytest.approx(kept, rel=2e-2)
 
 
 def test_raw_weights_have_a_tail_and_no_inner_products() -> None:
-    raw = RawProfile(100)
+    raw = RawWeighting(100)
     np.testing.assert_array_equal(raw.tail([0, 99, 100, 101]), [1, 1, 0, 0])
-    with pytest.raises(ProfileError, match="raw weights have an impulse"):
+    with pytest.raises(WeightingError, match="raw weights have an impulse"):
         inner_products([raw], [raw])
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ExponentialProfile(10, 0), "half_life_images 0 must be above 0"),
-        (lambda: ExponentialProfile(10, 5, 0.7), "rampup_ratio 0.7 must lie between 0 and ln 2"),
-        (lambda: UniformProfile(10, 0), "window_images 0 must be above 0"),
-        (lambda: SampledProfile(10, (5.0, 9.0), (1.0, 1.0)), "times must rise from above 0 to num_images 10"),
-        (lambda: SampledProfile(10, (5.0, 10.0), (1.0,)), "weights must be 2 numbers"),
-        (lambda: RawProfile(0), "num_images 0 must be above 0"),
+        (lambda: ExponentialWeighting(10, 0), "half_life_images 0 must be above 0"),
+        (lambda: ExponentialWeighting(10, 5, 0.7), "rampup_ratio 0.7 must lie between 0 and ln 2"),
+        (lambda: UniformWeighting(10, 0), "window_images 0 must be above 0"),
+        (lambda: SampledWeighting(10, (5.0, 9.0), (1.0, 1.0)), "times must rise from above 0 to num_images 10"),
+        (lambda: SampledWeighting(10, (5.0, 10.0), (1.0,)), "weights must be 2 numbers"),
+        (lambda: RawWeighting(0), "num_images 0 must be above 0"),
     ],
 )
 def test_impossible_profiles(make: object, message: str) -> None:
-    with pytest.raises(ProfileError, match=message):
+    with pytest.raises(WeightingError, match=message):
         make()  # type: ignore[operator]
