@@ -28,7 +28,7 @@ from phema.services.trainer.training.measurements.magnitudes import magnitudes
 from phema.services.trainer.training.picture_noise import picture_noise
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.edm2.device import prepare_device
 from phema.shared.recipes.presets import resolve
 from phema.shared.recipes.run_config import RunConfig
@@ -71,7 +71,7 @@ def rows(
     A worker's part of it is timed at `config.batch_size` pictures; measuring costs as many steps whatever their number.
     """
     network, count = config.network, config.batch_size
-    state, group = TrainingState(config, device), Group(device=device)
+    state, group = TrainingState(config, device), WorkerGroup(device=device)
     shape = (network.img_channels, network.img_resolution, network.img_resolution)
 
     def noise() -> tuple[torch.Tensor, torch.Tensor]:

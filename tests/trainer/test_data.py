@@ -10,10 +10,10 @@ from ray.train import WorkerGroupError
 
 from phema.services.trainer.control import driver
 from phema.services.trainer.control.driver import check_data, drive
-from phema.services.trainer.control.outcome import conclude, final_errors_end_the_job
-from phema.services.trainer.training.local_training import claim_locally, train_attempt, train_locally
+from phema.services.trainer.control.terminal_state import finish_job, permanent_errors_fail_the_job
+from phema.services.trainer.local_training import claim_locally, train_attempt, train_locally
 from phema.services.trainer.training.loop import train
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.datasets import DatasetError
 from phema.shared.recipes.run_config import DatasetConfig, RunConfig
@@ -43,7 +43,7 @@ def test_a_run_on_a_zip_of_photographs_resumes_bit_for_bit(
         tx.jobs.request_cancel(attempt.job_id)
     train_attempt(attempt, local_catalog, local_store)  # stops after its first step, with a checkpoint
     with local_catalog.transaction() as tx:
-        conclude(tx, attempt)
+        finish_job(tx, attempt)
         assert tx.checkpoints.beyond(attempt.run_id, 0)[-1].num_images == 8
         tx.runs.resume(attempt.run_id)
         job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
@@ -79,7 +79,7 @@ def test_a_run_on_a_zip_behind_s3_trains_as_on_the_same_zip_here(
         attempt,
         catalog=local_catalog,
         store=local_store,
-        group=Group(),
+        group=WorkerGroup(),
         meters=Meters("training"),
         remote=lambda url: open_store(url, s3=s3_options[1]),
     )
@@ -154,7 +154,7 @@ def test_a_worker_that_meets_a_broken_picture_ends_the_job(
 
     def fit(*arguments: object) -> None:
         try:
-            with final_errors_end_the_job(attempt, local_catalog):
+            with permanent_errors_fail_the_job(attempt, local_catalog):
                 raise raised
         except Exception as error:
             raise WorkerGroupError("Training failed", {0: RuntimeError(f"{type(error).__name__}: {error}")}) from None

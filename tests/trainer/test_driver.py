@@ -12,7 +12,7 @@ from ray.train import WorkerGroupError
 
 from phema.services.trainer.control.driver import CannotTrain, drive, no_room, root_cause, worker_resources
 from phema.services.trainer.control.heartbeat import EXIT_LOST
-from phema.services.trainer.training.local_training import claim_locally
+from phema.services.trainer.local_training import claim_locally
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.settings import Settings
 from tests.trainer.support import get_run, loose_attempt, tiny_config

@@ -14,8 +14,8 @@ import pytest
 from phema.local_service.processes import spawn
 from phema.local_service.ray_head import RayHead
 from phema.services.trainer.control.ray_jobs import RayJob, RayJobs
+from phema.services.trainer.local_training import train_locally
 from phema.services.trainer.training.checkpoint import encode_checkpoint
-from phema.services.trainer.training.local_training import train_locally
 from phema.shared.catalog import AttemptOutcome, Catalog, JobState, Run, submission_id
 from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots import ObjectStore, open_store

@@ -19,13 +19,13 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
-from phema.services.trainer.control.attempt import Attempt, load_attempt
+from phema.services.trainer.attempt import TrainingAttempt, load_attempt
 from phema.services.trainer.control.heartbeat import EXIT_LOST, Heartbeat
 from phema.services.trainer.control.job_environment import MissingSecret, check_secrets
-from phema.services.trainer.control.outcome import conclude, end_once
-from phema.services.trainer.control.ray_train_storage import bookkeeping
-from phema.services.trainer.training.precision import UnsupportedPrecision, check_precision
-from phema.services.trainer.training.ray_worker import run_worker
+from phema.services.trainer.control.ray_train_storage import ray_train_storage
+from phema.services.trainer.control.ray_worker import run_worker
+from phema.services.trainer.control.terminal_state import finish_job, unless_ended
+from phema.services.trainer.training.run_checks import UnsupportedPrecision, check_precision
 from phema.shared.catalog import Catalog, JobState, LeaseLost, Transaction
 from phema.shared.datasets import DatasetError, check_dataset
 from phema.shared.settings import Settings
@@ -102,12 +102,12 @@ def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int) -> int:
             _log.exception("training failed")
             state = _fail(heartbeat, attempt, f"Training failed: {root_cause(error)}", retry=True)
         else:
-            state = heartbeat.end(lambda tx: end_once(tx, attempt, lambda tx: conclude(tx, attempt)))
+            state = heartbeat.end(lambda tx: unless_ended(tx, attempt, lambda tx: finish_job(tx, attempt)))
     _log.info("the attempt ended, its job is %s", state)
     return 0
 
 
-def check_data(attempt: Attempt, settings: Settings) -> None:
+def check_data(attempt: TrainingAttempt, settings: Settings) -> None:
     """Open the run's dataset and decode a sample of it. Raises DatasetError, SnapshotError when S3 cannot be read."""
     config = attempt.config
     check_dataset(config.dataset, config.network)
@@ -116,14 +116,14 @@ def check_data(attempt: Attempt, settings: Settings) -> None:
     dataset.verify()
 
 
-def fit(attempt: Attempt, settings: Settings) -> None:
+def fit(attempt: TrainingAttempt, settings: Settings) -> None:
     """Run Ray Train to its end. Raises CannotTrain when the cluster is too small or has no room for
     `training_room_seconds`, and what the workers raised.
     """
     config = attempt.config
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=True)
     resources, use_gpu = worker_resources(attempt, settings, ray.cluster_resources())
-    notes = bookkeeping(settings)
+    notes = ray_train_storage(settings)
     name = f"{attempt.job_id}-a{attempt.fence}"
     for earlier in range(1, attempt.fence):
         notes.remove(f"{attempt.job_id}-a{earlier}")
@@ -151,7 +151,9 @@ def fit(attempt: Attempt, settings: Settings) -> None:
     notes.remove(name)
 
 
-def worker_resources(attempt: Attempt, settings: Settings, cluster: dict[str, float]) -> tuple[dict[str, float], bool]:
+def worker_resources(
+    attempt: TrainingAttempt, settings: Settings, cluster: dict[str, float]
+) -> tuple[dict[str, float], bool]:
     """(resources of one worker, whether it is a GPU). Raises CannotTrain when the whole cluster has too few and cannot
     grow to them, or the run's precision needs GPUs and there are none to take.
 
@@ -205,11 +207,11 @@ def _last_line(error: BaseException) -> str:
     return lines[-1][:500] if lines else type(error).__name__
 
 
-def _fail(heartbeat: Heartbeat, attempt: Attempt, error: str, *, retry: bool) -> JobState:
+def _fail(heartbeat: Heartbeat, attempt: TrainingAttempt, error: str, *, retry: bool) -> JobState:
     def write(tx: Transaction) -> JobState:
         return tx.jobs.fail(attempt.job_id, attempt.fence, error, retry=retry)
 
-    return heartbeat.end(lambda tx: end_once(tx, attempt, write))
+    return heartbeat.end(lambda tx: unless_ended(tx, attempt, write))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ FOLDER = "ray-train"
 
 
 @dataclass(frozen=True)
-class Bookkeeping:
+class RayTrainStorage:
     """A folder that every worker can reach: in the state folder, or beside the objects of an S3 store."""
 
     filesystem: pyarrow.fs.FileSystem
@@ -30,7 +30,7 @@ class Bookkeeping:
             self.filesystem.delete_dir(folder)
 
 
-def bookkeeping(settings: Settings) -> Bookkeeping:
+def ray_train_storage(settings: Settings) -> RayTrainStorage:
     """Workers of a cluster share no disk, so with an S3 store the notes lie there, under `ray-train/`.
 
     pyarrow leaves an empty object in place of the folder above it, the store's prefix.
@@ -39,7 +39,7 @@ def bookkeeping(settings: Settings) -> Bookkeeping:
     if store.scheme != "s3":
         folder = settings.state_dir.resolve() / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        return Bookkeeping(pyarrow.fs.LocalFileSystem(), str(folder))
+        return RayTrainStorage(pyarrow.fs.LocalFileSystem(), str(folder))
     secret = settings.s3_secret_access_key
     endpoint = urlsplit(settings.s3_endpoint_url or "")
     filesystem = pyarrow.fs.S3FileSystem(
@@ -50,4 +50,4 @@ def bookkeeping(settings: Settings) -> Bookkeeping:
         region=settings.s3_region,
     )
     prefix = store.path.strip("/")
-    return Bookkeeping(filesystem, "/".join(part for part in (store.netloc, prefix, FOLDER) if part))
+    return RayTrainStorage(filesystem, "/".join(part for part in (store.netloc, prefix, FOLDER) if part))

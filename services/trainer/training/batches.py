@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phema.services.trainer.training.picture_noise import picture_noise
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.datasets import Dataset, EpochSampler
 from phema.shared.edm2.device import memory_format
 from phema.shared.edm2.seeding import picture_seeds
@@ -59,7 +59,7 @@ class Batches:
     what a single worker would have seen, and a run resumes at any image.
     """
 
-    def __init__(self, dataset: Dataset, config: RunConfig, group: Group) -> None:
+    def __init__(self, dataset: Dataset, config: RunConfig, group: WorkerGroup) -> None:
         self._pictures = dataset.train
         self._config = config
         self._group = group

@@ -8,8 +8,8 @@ import time
 from types import TracebackType
 from typing import Self
 
-from phema.services.trainer.control.attempt import Attempt
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.attempt import TrainingAttempt
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, CatalogError, LeaseLost
 
 POLL_SECONDS = 2.0
@@ -23,7 +23,7 @@ STOP = 0
 _log = logging.getLogger(__name__)
 
 
-class Cancel:
+class Cancellation:
     """Watches for a cancel from a thread of its own, in the first worker alone.
 
     From then on the job's message says every `POLL_SECONDS` what the run still does, so that the trainer, which ends
@@ -32,7 +32,7 @@ class Cancel:
     block; one that is away is asked again.
     """
 
-    def __init__(self, attempt: Attempt, catalog: Catalog, group: Group) -> None:
+    def __init__(self, attempt: TrainingAttempt, catalog: Catalog, group: WorkerGroup) -> None:
         self._attempt, self._catalog, self._group = attempt, catalog, group
         self._requested, self._leaving = threading.Event(), threading.Event()
         self._requested_at = 0.0
@@ -60,7 +60,7 @@ class Cancel:
         if self._left > 0:
             return False
         answer = STOP if self._requested.is_set() else self._next_steps()
-        self._steps = self._left = self._group.first_says(answer)
+        self._steps = self._left = self._group.broadcast_from_first(answer)
         self._agreed_at = time.monotonic()
         if self._left == STOP:
             self._leaving.set()

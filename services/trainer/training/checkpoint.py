@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phema.services.trainer.control.attempt import Attempt
+from phema.services.trainer.attempt import TrainingAttempt
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, Checkpoint
 from phema.shared.snapshots import CorruptObject, ObjectMissing, ObjectStore
 
@@ -24,18 +24,18 @@ class CheckpointError(ValueError):
     """A checkpoint is of another run, configuration or format."""
 
 
-def copied(value: Any) -> Any:
+def copy_to_cpu(value: Any) -> Any:
     """`value` with every tensor copied to the CPU; dicts, lists and tuples are followed."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
+        return {key: copy_to_cpu(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(copied(item) for item in value)
+        return type(value)(copy_to_cpu(item) for item in value)
     return value
 
 
-def encode_checkpoint(state: dict[str, Any], attempt: Attempt) -> memoryview:
+def encode_checkpoint(state: dict[str, Any], attempt: TrainingAttempt) -> memoryview:
     """The file of `TrainingState.state_dict()`, which must be on the CPU."""
     file = io.BytesIO()
     header = {"format": FORMAT, "run_id": attempt.run_id, "config_hash": attempt.config_hash}
@@ -43,7 +43,7 @@ def encode_checkpoint(state: dict[str, Any], attempt: Attempt) -> memoryview:
     return file.getbuffer()
 
 
-def decode_checkpoint(data: bytes, attempt: Attempt) -> dict[str, Any]:
+def decode_checkpoint(data: bytes, attempt: TrainingAttempt) -> dict[str, Any]:
     """The state in a checkpoint file. Raises CheckpointError when it is not one of this run's."""
     found: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     wanted = {"format": FORMAT, "run_id": attempt.run_id, "config_hash": attempt.config_hash}
@@ -54,7 +54,9 @@ def decode_checkpoint(data: bytes, attempt: Attempt) -> dict[str, Any]:
     return state
 
 
-def resume(state: TrainingState, attempt: Attempt, *, catalog: Catalog, store: ObjectStore, group: Group) -> None:
+def resume(
+    state: TrainingState, attempt: TrainingAttempt, *, catalog: Catalog, store: ObjectStore, group: WorkerGroup
+) -> None:
     """Bring `state` to the latest whole checkpoint of the run, on every worker; nothing happens without one.
 
     A checkpoint whose object is lost or damaged is forgotten, and the one before it is taken.
@@ -75,10 +77,12 @@ def resume(state: TrainingState, attempt: Attempt, *, catalog: Catalog, store: O
     group.check_same(state.num_images, "checkpoints")
     if group.is_first:
         for checkpoint in broken:
-            forget(checkpoint, attempt, catalog=catalog, store=store)
+            delete_checkpoint(checkpoint, attempt, catalog=catalog, store=store)
 
 
-def forget(checkpoint: Checkpoint, attempt: Attempt, *, catalog: Catalog, store: ObjectStore) -> None:
+def delete_checkpoint(
+    checkpoint: Checkpoint, attempt: TrainingAttempt, *, catalog: Catalog, store: ObjectStore
+) -> None:
     """Delete a checkpoint: its row first, so that no row is ever without its object."""
     with attempt.writing(catalog) as (tx, _):
         tx.checkpoints.delete(checkpoint.id)

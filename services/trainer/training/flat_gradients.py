@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 
 CHUNK = 2**26
 """Elements looked at together: the largest networks have billions, and comparing them all at once takes as many bytes
@@ -34,7 +34,7 @@ class FlatGradients:
     def zero_(self) -> None:
         self.flat.zero_()
 
-    def reduce_(self, group: Group) -> None:
+    def reduce_(self, group: WorkerGroup) -> None:
         """Sum over the workers; each has divided its own part by the size of the whole batch."""
         group.sum_(self.flat)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 
-from phema.services.trainer.control.attempt import Attempt
-from phema.services.trainer.training.archive import Archive
+from phema.services.trainer.attempt import TrainingAttempt
 from phema.services.trainer.training.batches import Batches
-from phema.services.trainer.training.cancellation import Cancel
+from phema.services.trainer.training.cancellation import Cancellation
 from phema.services.trainer.training.checkpoint import resume
-from phema.services.trainer.training.measurements.status import Status
-from phema.services.trainer.training.precision import check_precision
+from phema.services.trainer.training.measurements.status_reporter import StatusReporter
+from phema.services.trainer.training.run_checks import check_precision
+from phema.services.trainer.training.snapshot_writer import SnapshotWriter
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group, GroupError
+from phema.services.trainer.training.worker_group import WorkerGroup, WorkerGroupMismatch
 from phema.shared.catalog import Catalog
 from phema.shared.datasets import DatasetError, OpenRemote, check_dataset, open_dataset
 from phema.shared.datasets.prefetch import Prefetcher
@@ -29,11 +29,11 @@ READERS = 2
 
 
 def train(
-    attempt: Attempt,
+    attempt: TrainingAttempt,
     *,
     catalog: Catalog,
     store: ObjectStore,
-    group: Group,
+    group: WorkerGroup,
     meters: Meters,
     remote: OpenRemote | None = None,
 ) -> None:
@@ -45,8 +45,8 @@ def train(
     """
     config = attempt.config
     with contextlib.ExitStack() as stack:
-        cancel = stack.enter_context(Cancel(attempt, catalog, group))
-        status = Status(attempt, catalog=catalog, group=group, meters=meters)
+        cancel = stack.enter_context(Cancellation(attempt, catalog, group))
+        status = StatusReporter(attempt, catalog=catalog, group=group, meters=meters)
         check_precision(config, group.device.type)
         check_dataset(config.dataset, config.network)
         dataset = open_dataset(config.dataset, remote=remote)
@@ -62,7 +62,7 @@ def train(
         )
         archive = None
         if group.is_first:
-            archive = stack.enter_context(Archive(attempt, catalog=catalog, store=store, meters=meters))
+            archive = stack.enter_context(SnapshotWriter(attempt, catalog=catalog, store=store, meters=meters))
         while state.num_images < config.total_images:
             status.watch.begin()
             batch = batches.at(state.num_images)
@@ -80,7 +80,7 @@ def train(
                 break
 
 
-def check_same_dataset(fingerprint: str, choice: DatasetConfig, group: Group) -> None:
+def check_same_dataset(fingerprint: str, choice: DatasetConfig, group: WorkerGroup) -> None:
     """Every worker calls it. Raises DatasetError on all of them unless all have opened the same dataset.
 
     A path that every machine has may hold other files on one of them; each would learn from its own.
@@ -88,7 +88,7 @@ def check_same_dataset(fingerprint: str, choice: DatasetConfig, group: Group) ->
     digest = hashlib.sha256(fingerprint.encode()).digest()
     try:
         group.check_same(int.from_bytes(digest[:6]), "datasets")
-    except GroupError as error:
+    except WorkerGroupMismatch as error:
         raise DatasetError(
             f"dataset.path {choice.path} does not hold the same files for every worker; "
             "give each machine the same files, or one path that all can reach"

@@ -11,7 +11,7 @@ from torch import Tensor
 from phema.services.trainer.training.batches import Batch
 from phema.services.trainer.training.measurements.stopwatch import Stopwatch
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.edm2.networks.layers import normalize_weights_
 from phema.shared.edm2.seeding import iteration_seed
 from phema.shared.edm2.training.learning_rate import learning_rate
@@ -50,7 +50,7 @@ def backward_boost(config: RunConfig) -> float:
 
 
 def train_step(
-    state: TrainingState, batch: Batch, config: RunConfig, group: Group, watch: Stopwatch | None = None
+    state: TrainingState, batch: Batch, config: RunConfig, group: WorkerGroup, watch: Stopwatch | None = None
 ) -> StepFigures:
     """Take `state` one batch further.
 

@@ -9,12 +9,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class GroupError(RuntimeError):
+class WorkerGroupMismatch(RuntimeError):
     """The workers do not agree on where the run stands."""
 
 
 @dataclass(frozen=True)
-class Group:
+class WorkerGroup:
     """Place of this worker among `world_size`; alone, every operation is the identity.
 
     More than one needs an initialised default process group (gloo on CPUs, nccl on GPUs).
@@ -35,7 +35,7 @@ class Group:
             dist.all_reduce(tensor)
         return tensor
 
-    def first_says(self, value: int) -> int:
+    def broadcast_from_first(self, value: int) -> int:
         """The first worker's `value`, on every worker."""
         if self.world_size == 1:
             return value
@@ -51,4 +51,6 @@ class Group:
         dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
         highest, lowest = int(extremes[0]), -int(extremes[1])
         if highest != lowest:
-            raise GroupError(f"the workers see {what} from {lowest} to {highest}; they must start from the same one")
+            raise WorkerGroupMismatch(
+                f"the workers see {what} from {lowest} to {highest}; they must start from the same one"
+            )

@@ -18,7 +18,7 @@ def noise_level_edges(bins: int, *, p_mean: float, p_std: float) -> list[float]:
     return [math.exp(levels.inv_cdf(i / bins)) for i in range(1, bins)]
 
 
-class LossByNoise:
+class LossByNoiseLevel:
     """Sums of the plain weighted loss and numbers of pictures by bin of the noise level, on `device`."""
 
     def __init__(self, bins: int, *, p_mean: float, p_std: float, device: torch.device) -> None:

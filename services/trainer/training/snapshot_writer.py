@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from phema.services.trainer.control.attempt import Attempt
-from phema.services.trainer.training.checkpoint import copied, encode_checkpoint, forget
+from phema.services.trainer.attempt import TrainingAttempt
+from phema.services.trainer.training.checkpoint import copy_to_cpu, delete_checkpoint, encode_checkpoint
 from phema.services.trainer.training.tracked_averages import profile_of, tracked_profiles
 from phema.services.trainer.training.training_state import TrainingState
 from phema.shared.catalog import Catalog, CatalogUnreachable
@@ -32,7 +32,7 @@ TRANSIENT = (StoreUnreachable, CorruptObject, CatalogUnreachable)
 _log = logging.getLogger(__name__)
 
 
-class Archive:
+class SnapshotWriter:
     """The run's first worker's way to the store and the catalog.
 
     The loop pays for copying the tensors off the device; encoding, upload and the row happen in one other thread, in
@@ -42,7 +42,7 @@ class Archive:
     for all of it; a failed upload is raised there or by the next `keep`.
     """
 
-    def __init__(self, attempt: Attempt, *, catalog: Catalog, store: ObjectStore, meters: Meters) -> None:
+    def __init__(self, attempt: TrainingAttempt, *, catalog: Catalog, store: ObjectStore, meters: Meters) -> None:
         self._attempt, self._catalog, self._store, self._meters = attempt, catalog, store, meters
         self._run = attempt.run_id
         self._checkpoint_at = -1
@@ -126,7 +126,7 @@ class Archive:
         self, state: TrainingState, profile: Profile, average: dict[str, Tensor]
     ) -> tuple[str, Produce, Register]:
         metadata = self._metadata(state, profile)
-        tensors: dict[str, Tensor] = copied(average)
+        tensors: dict[str, Tensor] = copy_to_cpu(average)
         probe = b""
 
         def produce() -> tuple[str, bytes]:
@@ -142,7 +142,7 @@ class Archive:
     def _checkpoint(self, state: TrainingState) -> tuple[str, Produce, Register]:
         attempt, num_images = self._attempt, state.num_images
         self._checkpoint_at = num_images
-        tensors: dict[str, Any] = copied(state.state_dict())
+        tensors: dict[str, Any] = copy_to_cpu(state.state_dict())
 
         def produce() -> tuple[str, memoryview]:
             data = encode_checkpoint(tensors, attempt)
@@ -195,7 +195,7 @@ class Archive:
         self._meters.add(metrics.CHECKPOINTS_UPLOADED, run_id=self._run)
         self._meters.add(metrics.CHECKPOINT_BYTES, info.size, run_id=self._run)
         for checkpoint in old:
-            forget(checkpoint, attempt, catalog=self._catalog, store=self._store)
+            delete_checkpoint(checkpoint, attempt, catalog=self._catalog, store=self._store)
 
     def _metadata(self, state: TrainingState, profile: Profile) -> SnapshotMetadata:
         return SnapshotMetadata(
@@ -215,7 +215,7 @@ class Archive:
         _log.warning("upload is tried again in %.1f s: %s", delay_s, error)
 
 
-def _description(attempt: Attempt) -> bytes:
+def _description(attempt: TrainingAttempt) -> bytes:
     """What the store says of a run itself; the same bytes from every attempt and every version of phema."""
     document = {"id": attempt.run_id, "name": attempt.name, "config": attempt.document}
     return json.dumps(document, sort_keys=True, indent=1).encode()

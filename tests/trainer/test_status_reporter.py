@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from phema.services.trainer.local_training import claim_locally, train_locally
 from phema.services.trainer.training import loop
 from phema.services.trainer.training.batches import Batch, Batches
-from phema.services.trainer.training.local_training import claim_locally, train_locally
-from phema.services.trainer.training.measurements.loss_by_noise_level import LossByNoise, noise_level_edges
+from phema.services.trainer.training.measurements.loss_by_noise_level import LossByNoiseLevel, noise_level_edges
 from phema.services.trainer.training.measurements.magnitudes import magnitudes_due
 from phema.services.trainer.training.picture_noise import picture_noise
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog
 from phema.shared.edm2.training.magnitudes import weight_magnitudes
 from phema.shared.recipes.run_config import RunConfig
@@ -36,13 +36,13 @@ def test_bins_of_the_noise_level_are_equally_likely() -> None:
     edges = noise_level_edges(4, p_mean=-0.4, p_std=1.0)
     assert edges == pytest.approx([0.34147, 0.67032, 1.31586], rel=1e-4)
     sigma, _ = picture_noise(0, np.arange(8_000), (1,), p_mean=-0.8, p_std=1.6)
-    by_noise = LossByNoise(8, p_mean=-0.8, p_std=1.6, device=CPU)
+    by_noise = LossByNoiseLevel(8, p_mean=-0.8, p_std=1.6, device=CPU)
     by_noise.add(sigma, torch.ones(8_000))
     assert by_noise.sums[1].tolist() == pytest.approx([1000.0] * 8, rel=0.12)
 
 
 def test_the_loss_by_noise_level_is_the_mean_of_each_bin() -> None:
-    by_noise = LossByNoise(3, p_mean=0.0, p_std=1.0, device=CPU)
+    by_noise = LossByNoiseLevel(3, p_mean=0.0, p_std=1.0, device=CPU)
     low, high = noise_level_edges(3, p_mean=0.0, p_std=1.0)
     assert by_noise.values() == {}
     by_noise.add(torch.tensor([1e-6, low - 1e-3, high + 1e-3]), torch.tensor([1.0, 2.0, 5.0]))
@@ -75,7 +75,7 @@ def test_a_run_that_hangs_before_its_first_step_is_seen(
     attempt = claim_locally(tiny_config(total_images=32, snapshot_every=32, checkpoint_every=16), local_catalog)
     for _ in ("new", "resumed"):
         meters = Meters("training")
-        loop.train(attempt, catalog=local_catalog, store=local_store, group=Group(), meters=meters)
+        loop.train(attempt, catalog=local_catalog, store=local_store, group=WorkerGroup(), meters=meters)
     assert seen == [(0, 32), (32, 32)]
 
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from phema.services.trainer.control.attempt import Attempt
+from phema.services.trainer.attempt import TrainingAttempt
 from phema.services.trainer.training.checkpoint import CheckpointError
-from phema.services.trainer.training.precision import UnsupportedPrecision
+from phema.services.trainer.training.run_checks import UnsupportedPrecision
 from phema.services.trainer.training.tracked_averages import profile_of, tracked_profiles
 from phema.shared.catalog import Catalog, JobState, LeaseLost, Transaction
 from phema.shared.datasets import DatasetError
 
-FINAL_ERRORS = (DatasetError, UnsupportedPrecision, CheckpointError)
+PERMANENT_ERRORS = (DatasetError, UnsupportedPrecision, CheckpointError)
 """What another try would meet again."""
 
 
 @contextmanager
-def final_errors_end_the_job(attempt: Attempt, catalog: Catalog) -> Iterator[None]:
+def permanent_errors_fail_the_job(attempt: TrainingAttempt, catalog: Catalog) -> Iterator[None]:
     """A final error from the block ends the job with its sentence, unless that has an end; it is raised on.
 
     Dying before the end is written is safe: the restarted worker meets the error again. Dying after it is, too: a
@@ -29,40 +29,40 @@ def final_errors_end_the_job(attempt: Attempt, catalog: Catalog) -> Iterator[Non
     """
     try:
         yield
-    except FINAL_ERRORS as error:
+    except PERMANENT_ERRORS as error:
         with suppress(LeaseLost), attempt.writing(catalog) as (tx, _):
             tx.jobs.fail(attempt.job_id, attempt.fence, str(error), retry=False)
         raise
 
 
-def has_ended(tx: Transaction, attempt: Attempt) -> JobState | None:
+def terminal_state_of(tx: Transaction, attempt: TrainingAttempt) -> JobState | None:
     """The terminal state that the job reached in this very attempt, if it did."""
     job = tx.jobs.get(attempt.job_id)
     return job.state if job.fence == attempt.fence and job.state.terminal else None
 
 
-def end_once(tx: Transaction, attempt: Attempt, write: Callable[[Transaction], JobState]) -> JobState:
+def unless_ended(tx: Transaction, attempt: TrainingAttempt, write: Callable[[Transaction], JobState]) -> JobState:
     """The state that `write` gives the job, or the one in which a worker has ended it. Raises LeaseLost."""
     try:
         return write(tx)
     except LeaseLost:
-        state = has_ended(tx, attempt)
+        state = terminal_state_of(tx, attempt)
         if state is None:
             raise
         return state
 
 
-def is_complete(tx: Transaction, attempt: Attempt) -> bool:
+def has_all_final_snapshots(tx: Transaction, attempt: TrainingAttempt) -> bool:
     """Whether every average of the run has its snapshot at the end of training."""
     config = attempt.config
     final = {profile_of(s) for s in tx.snapshots.list(attempt.run_id) if s.num_images == config.total_images}
     return final >= set(tracked_profiles(config))
 
 
-def conclude(tx: Transaction, attempt: Attempt) -> JobState:
+def finish_job(tx: Transaction, attempt: TrainingAttempt) -> JobState:
     """Write the terminal row after the loop has returned. Raises LeaseLost."""
     job = tx.jobs.assert_fence(attempt.job_id, attempt.fence)
-    if is_complete(tx, attempt):
+    if has_all_final_snapshots(tx, attempt):
         tx.runs.set_progress(attempt.run_id, attempt.config.total_images)
         result = {"num_images": attempt.config.total_images, "snapshots": len(tx.snapshots.list(attempt.run_id))}
         tx.jobs.succeed(attempt.job_id, attempt.fence, result)

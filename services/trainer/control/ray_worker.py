@@ -10,11 +10,11 @@ import ray.train
 import ray.train.torch
 import torch
 
+from phema.services.trainer.attempt import load_attempt
 from phema.services.trainer.control.announce import announced
-from phema.services.trainer.control.attempt import load_attempt
-from phema.services.trainer.control.outcome import final_errors_end_the_job
+from phema.services.trainer.control.terminal_state import permanent_errors_fail_the_job
 from phema.services.trainer.training.loop import train
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import LeaseLost
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, configure_logs
@@ -33,7 +33,7 @@ def run_worker(config: dict[str, Any]) -> None:
     settings = Settings()
     context = ray.train.get_context()
     configure_logs("training", level=settings.log_level, rank=context.get_world_rank(), **config)
-    group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    group = WorkerGroup(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     # The order of summation in CPU kernels follows the number of threads: it must not depend on the machine.
     torch.set_num_threads(max(1, int(settings.training_cpus_per_worker)))
     catalog, store = catalog_from(settings), store_from(settings)
@@ -50,7 +50,7 @@ def run_worker(config: dict[str, Any]) -> None:
                 stack.enter_context(announced(meters, catalog, settings.metrics_host))
             try:
                 remote = remote_from(settings)
-                with final_errors_end_the_job(attempt, catalog):
+                with permanent_errors_fail_the_job(attempt, catalog):
                     train(attempt, catalog=catalog, store=store, group=group, meters=meters, remote=remote)
             except Exception as error:
                 _log.exception("training failed")

@@ -12,7 +12,7 @@ from phema.shared.recipes.run_config import RunConfig
 
 
 @dataclass(frozen=True)
-class Attempt:
+class TrainingAttempt:
     """Attempt `fence` at job `job_id`, which trains run `run_id`."""
 
     job_id: str
@@ -44,16 +44,16 @@ class Attempt:
             yield tx, tx.jobs.assert_fence(self.job_id, self.fence)
 
 
-def attempt_at(run: Run, job: Job) -> Attempt:
+def attempt_from(run: Run, job: Job) -> TrainingAttempt:
     """The attempt that holds `job`. Raises pydantic's ValidationError when the configuration is no longer valid."""
     config = RunConfig.model_validate(run.config)
-    return Attempt(job.id, job.fence, run.id, run.name, config, run.config, run.config_hash, job.request_id)
+    return TrainingAttempt(job.id, job.fence, run.id, run.name, config, run.config, run.config_hash, job.request_id)
 
 
-def load_attempt(catalog: Catalog, job_id: str, fence: int) -> Attempt:
+def load_attempt(catalog: Catalog, job_id: str, fence: int) -> TrainingAttempt:
     """Attempt `fence` at `job_id`. Raises LeaseLost unless that is running, ValidationError as above."""
     with catalog.transaction(read_only=True) as tx:
         job = tx.jobs.get(job_id)
         if job.fence != fence or job.state is not JobState.RUNNING:
             raise LeaseLost(job_id, fence)
-        return attempt_at(tx.runs.get(job.payload["run_id"]), job)
+        return attempt_from(tx.runs.get(job.payload["run_id"]), job)

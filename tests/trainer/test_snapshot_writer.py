@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from phema.services.trainer.control.attempt import Attempt
-from phema.services.trainer.training.archive import Archive
+from phema.services.trainer.attempt import TrainingAttempt
+from phema.services.trainer.local_training import claim_locally, train_attempt
 from phema.services.trainer.training.batches import Batches
-from phema.services.trainer.training.local_training import claim_locally, train_attempt
+from phema.services.trainer.training.snapshot_writer import SnapshotWriter
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, LeaseLost
 from phema.shared.datasets import open_dataset
 from phema.shared.snapshots import ObjectInfo, ObjectStore, StoreDenied, StoreFull, StoreUnreachable
@@ -44,7 +44,7 @@ class Flaky(LocalStore):
 
 
 @pytest.fixture
-def attempt(local_catalog: Catalog) -> Attempt:
+def attempt(local_catalog: Catalog) -> TrainingAttempt:
     return claim_locally(CONFIG, local_catalog)
 
 
@@ -54,21 +54,23 @@ def steps() -> Iterator[TrainingState]:
 
     def endless() -> Iterator[TrainingState]:
         state = TrainingState(CONFIG, torch.device("cpu"))
-        batches = Batches(open_dataset(CONFIG.dataset), CONFIG, Group())
+        batches = Batches(open_dataset(CONFIG.dataset), CONFIG, WorkerGroup())
         while True:
-            train_step(state, batches.at(state.num_images), CONFIG, Group())
+            train_step(state, batches.at(state.num_images), CONFIG, WorkerGroup())
             yield state
 
     return endless()
 
 
-def archive(attempt: Attempt, catalog: Catalog, store: ObjectStore, meters: Meters | None = None) -> Archive:
-    return Archive(attempt, catalog=catalog, store=store, meters=meters or Meters("training"))
+def archive(
+    attempt: TrainingAttempt, catalog: Catalog, store: ObjectStore, meters: Meters | None = None
+) -> SnapshotWriter:
+    return SnapshotWriter(attempt, catalog=catalog, store=store, meters=meters or Meters("training"))
 
 
 @pytest.mark.parametrize("healthy", [0, 1, 2])
 def test_a_checkpoint_never_precedes_a_snapshot(
-    healthy: int, attempt: Attempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
+    healthy: int, attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
 ) -> None:
     """A store that refuses everything after `healthy` uploads: no resume would skip one of the two snapshots."""
 
@@ -91,7 +93,7 @@ def test_a_checkpoint_never_precedes_a_snapshot(
 
 
 def test_a_store_that_is_away_for_a_moment_is_asked_again(
-    attempt: Attempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
+    attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
 ) -> None:
     meters = Meters("training")
     store = Flaky(tmp_path / "store", StoreUnreachable("the store does not answer"), failures=1)
@@ -112,7 +114,7 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again(
 
 
 def test_a_wait_for_uploads_is_counted_while_it_lasts(
-    attempt: Attempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
+    attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
 ) -> None:
     """A store that takes nothing: after two times the loop stands still, and the metrics say so by the second."""
     stored = threading.Event()
@@ -144,7 +146,7 @@ def test_a_wait_for_uploads_is_counted_while_it_lasts(
 
 
 def test_rows_are_fenced(
-    attempt: Attempt, local_catalog: Catalog, local_store: ObjectStore, steps: Iterator[TrainingState]
+    attempt: TrainingAttempt, local_catalog: Catalog, local_store: ObjectStore, steps: Iterator[TrainingState]
 ) -> None:
     with local_catalog.transaction() as tx:
         tx.jobs.release(attempt.job_id, attempt.fence)
@@ -155,7 +157,7 @@ def test_rows_are_fenced(
 
 
 def test_a_registered_snapshot_is_not_written_again(
-    attempt: Attempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
+    attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
 ) -> None:
     state = next(steps)
     with archive(attempt, local_catalog, new_store(tmp_path)) as writer:
@@ -173,7 +175,7 @@ def test_what_training_reports_is_what_the_catalog_holds(local_catalog: Catalog,
     config = tiny_config()
     attempt = claim_locally(config, local_catalog)
     meters = Meters("training")
-    train(attempt, catalog=local_catalog, store=local_store, group=Group(), meters=meters)
+    train(attempt, catalog=local_catalog, store=local_store, group=WorkerGroup(), meters=meters)
     value, labels = meters.registry.get_sample_value, {"run_id": attempt.run_id}
     with local_catalog.transaction() as tx:
         last = tx.history.list(attempt.run_id).items[-1].values

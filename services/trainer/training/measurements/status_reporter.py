@@ -7,21 +7,21 @@ import time
 
 import torch
 
-from phema.services.trainer.control.attempt import Attempt
+from phema.services.trainer.attempt import TrainingAttempt
 from phema.services.trainer.training.batches import Batch
-from phema.services.trainer.training.measurements.loss_by_noise_level import LossByNoise
+from phema.services.trainer.training.measurements.loss_by_noise_level import LossByNoiseLevel
 from phema.services.trainer.training.measurements.magnitudes import magnitudes, magnitudes_due
 from phema.services.trainer.training.measurements.stopwatch import Stopwatch, peak_memory
 from phema.services.trainer.training.step import StepFigures
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, CatalogUnreachable
 from phema.shared.telemetry import Meters, metrics
 
 _log = logging.getLogger(__name__)
 
 
-class Status:
+class StatusReporter:
     """Collects the figures of all workers' steps; the first worker publishes them.
 
     It is made before anything that may hang: the metrics then say how far the run is, that of its latest checkpoint.
@@ -33,7 +33,7 @@ class Status:
     `Stopwatch`), and the `magnitudes` when they are due.
     """
 
-    def __init__(self, attempt: Attempt, *, catalog: Catalog, group: Group, meters: Meters) -> None:
+    def __init__(self, attempt: TrainingAttempt, *, catalog: Catalog, group: WorkerGroup, meters: Meters) -> None:
         self._attempt, self._catalog, self._group, self._meters = attempt, catalog, group, meters
         self._unsent: dict[int, dict[str, float]] = {}
         self._waited = 0.0
@@ -64,7 +64,7 @@ class Status:
         config = self._attempt.config
         self._by_noise = None
         if config.noise_level_bins:
-            self._by_noise = LossByNoise(
+            self._by_noise = LossByNoiseLevel(
                 config.noise_level_bins, p_mean=config.p_mean, p_std=config.p_std, device=self._group.device
             )
         self._learning_rate = 0.0

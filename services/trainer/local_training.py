@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from phema.services.trainer.control.attempt import Attempt, attempt_at, load_attempt
-from phema.services.trainer.control.outcome import conclude
+from phema.services.trainer.attempt import TrainingAttempt, attempt_from, load_attempt
+from phema.services.trainer.control.terminal_state import finish_job
 from phema.services.trainer.training.loop import train
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, Job, JobKind, Run
 from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots import ObjectStore
@@ -27,12 +27,14 @@ def train_locally(
     attempt = claim_locally(config, catalog, name=name) if job is None else load_attempt(catalog, job.id, job.fence)
     train_attempt(attempt, catalog, store)
     with catalog.transaction() as tx:
-        conclude(tx, attempt)
+        finish_job(tx, attempt)
     with catalog.transaction() as tx:
         return tx.runs.get(attempt.run_id)
 
 
-def claim_locally(config: RunConfig, catalog: Catalog, *, name: str = "local", max_attempts: int = 5) -> Attempt:
+def claim_locally(
+    config: RunConfig, catalog: Catalog, *, name: str = "local", max_attempts: int = 5
+) -> TrainingAttempt:
     """A new run and the attempt that holds it. Raises RuntimeError when other training jobs wait in this catalog."""
     with catalog.transaction() as tx:
         run = tx.runs.create(
@@ -41,15 +43,15 @@ def claim_locally(config: RunConfig, catalog: Catalog, *, name: str = "local", m
         job = tx.jobs.claim([JobKind.TRAIN], owner="local", lease_seconds=LEASE_SECONDS)
         if job is None or job.id != run.job_id:
             raise RuntimeError("another training job waits in this catalog and would be claimed first")
-    return attempt_at(run, job)
+    return attempt_from(run, job)
 
 
-def train_attempt(attempt: Attempt, catalog: Catalog, store: ObjectStore) -> None:
+def train_attempt(attempt: TrainingAttempt, catalog: Catalog, store: ObjectStore) -> None:
     """The loop alone, as a worker runs it: the job's row is left for the caller to end."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng():
         torch.set_num_threads(1)
         try:
-            train(attempt, catalog=catalog, store=store, group=Group(), meters=Meters("training"))
+            train(attempt, catalog=catalog, store=store, group=WorkerGroup(), meters=Meters("training"))
         finally:
             torch.set_num_threads(threads)
