@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.report import machine, show
 from phema.services.trainer.training.batches import Batch
-from phema.services.trainer.training.measurements.magnitudes import magnitudes
+from phema.services.trainer.training.measurements.magnitudes import measure_magnitudes
 from phema.services.trainer.training.picture_noise import picture_noise
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
@@ -81,7 +81,9 @@ def rows(
     labels = torch.eye(network.label_dim)[torch.arange(count) % network.label_dim]
     batch = Batch(0.5 * torch.randn(count, *shape), labels, sigma, drawn).to(device)
     step, measured, noised = timed_in_turns(
-        [lambda: train_step(state, batch, config, group), lambda: magnitudes(state, batch), noise], device, rounds
+        [lambda: train_step(state, batch, config, group), lambda: measure_magnitudes(state, batch), noise],
+        device,
+        rounds,
     )
     steps_between = config.magnitudes_every / images_per_step
     magnitudes_row = f"magnitudes, every {config.magnitudes_every:,} images of {images_per_step} a step"

@@ -97,9 +97,9 @@ def measure(folder: Path, channels: int, rounds: int) -> Figures:
         plain: Any = [copy_to_cpu(state.ema.tensors(index)) for index in range(len(config.ema_sigma_rels))]
         copies.append(time.perf_counter() - started)
         del plain
-        with SnapshotWriter(attempt, catalog=catalog, store=store, meters=Meters("training")) as archive:
+        with SnapshotWriter(attempt, catalog=catalog, store=store, meters=Meters("training")) as writer:
             started = time.perf_counter()
-            archive.keep(state)
+            writer.write_due(state)
             stalls.append(time.perf_counter() - started)
             started = time.perf_counter()
         backgrounds.append(time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""One attempt at a run: what to train, and the fence without which nothing may be written."""
+"""One attempt at training a run, and the fencing token that every one of its writes must carry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from phema.shared.recipes.run_config import RunConfig
 
 @dataclass(frozen=True)
 class TrainingAttempt:
-    """Attempt `fence` at job `job_id`, which trains run `run_id`."""
+    """Attempt number `fence` at job `job_id`, which trains run `run_id`."""
 
     job_id: str
     fence: int
@@ -21,15 +21,15 @@ class TrainingAttempt:
     name: str
     config: RunConfig
     document: dict[str, Any]
-    """The configuration as it was recorded when the run was created: a later version of phema may add fields."""
+    """The configuration as recorded when the run was created; a later version of phema may add fields to `config`."""
     config_hash: str
-    """Of `document`, recorded with it."""
+    """Hash of `document`, recorded with it."""
     request_id: str | None = None
-    """Request that asked for the job, where one did."""
+    """Id of the request that created the job; None if no request did."""
 
     @property
     def ids(self) -> dict[str, object]:
-        """What every log line about the attempt carries."""
+        """The log fields of every line about this attempt."""
         return {
             "run_id": self.run_id,
             "job_id": self.job_id,
@@ -38,20 +38,24 @@ class TrainingAttempt:
         }
 
     @contextmanager
-    def writing(self, catalog: Catalog) -> Iterator[tuple[Transaction, Job]]:
-        """A transaction that holds the job's row. Raises LeaseLost when this attempt no longer has the job."""
+    def fenced_transaction(self, catalog: Catalog) -> Iterator[tuple[Transaction, Job]]:
+        """A transaction that holds the job's row. Raises LeaseLost if this attempt no longer holds the job."""
         with catalog.transaction() as tx:
             yield tx, tx.jobs.assert_fence(self.job_id, self.fence)
 
 
 def attempt_from(run: Run, job: Job) -> TrainingAttempt:
-    """The attempt that holds `job`. Raises pydantic's ValidationError when the configuration is no longer valid."""
+    """The attempt that holds `job` now. Raises pydantic's ValidationError if the run's configuration is not valid."""
     config = RunConfig.model_validate(run.config)
     return TrainingAttempt(job.id, job.fence, run.id, run.name, config, run.config, run.config_hash, job.request_id)
 
 
 def load_attempt(catalog: Catalog, job_id: str, fence: int) -> TrainingAttempt:
-    """Attempt `fence` at `job_id`. Raises LeaseLost unless that is running, ValidationError as above."""
+    """Read attempt `fence` at `job_id` from the catalog.
+
+    Raises LeaseLost unless that attempt is running, and pydantic's ValidationError if the run's configuration is not
+    valid.
+    """
     with catalog.transaction(read_only=True) as tx:
         job = tx.jobs.get(job_id)
         if job.fence != fence or job.state is not JobState.RUNNING:

@@ -1,4 +1,4 @@
-"""Training in this process, without Ray: for tests, benchmarks and debugging. One worker."""
+"""Training in this process with one worker and without Ray, for tests, benchmarks and debugging."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from phema.shared.snapshots import ObjectStore
 from phema.shared.telemetry import Meters
 
 LEASE_SECONDS = 3600.0
+"""Long, because no heartbeat extends the lease."""
 
 
 def train_locally(
     config: RunConfig, catalog: Catalog, store: ObjectStore, job: Job | None = None, *, name: str = "local"
 ) -> Run:
-    """Train `config` to its end with the loop that Ray workers run, on one thread, and return the finished run.
+    """Train `config` to its end on one thread and return the finished run.
 
-    Without a claimed `job`, a run called `name` is created and claimed. The result is what a Ray worker with one CPU
-    gives, bit for bit. Torch's random numbers and number of threads are as before afterwards.
+    Without a claimed `job`, it creates and claims a run called `name`. The result equals that of one Ray worker with
+    one CPU, bit for bit. Torch's random number generators and number of threads are restored afterwards.
     """
     attempt = claim_locally(config, catalog, name=name) if job is None else load_attempt(catalog, job.id, job.fence)
     train_attempt(attempt, catalog, store)
@@ -35,19 +36,19 @@ def train_locally(
 def claim_locally(
     config: RunConfig, catalog: Catalog, *, name: str = "local", max_attempts: int = 5
 ) -> TrainingAttempt:
-    """A new run and the attempt that holds it. Raises RuntimeError when other training jobs wait in this catalog."""
+    """Create a run and claim its job. Raises RuntimeError if another training job is queued in this catalog."""
     with catalog.transaction() as tx:
         run = tx.runs.create(
             name, config.model_dump(mode="json"), config.config_hash, config.total_images, max_attempts
         )
         job = tx.jobs.claim([JobKind.TRAIN], owner="local", lease_seconds=LEASE_SECONDS)
         if job is None or job.id != run.job_id:
-            raise RuntimeError("another training job waits in this catalog and would be claimed first")
+            raise RuntimeError("another training job is queued in this catalog and would be claimed first")
     return attempt_from(run, job)
 
 
 def train_attempt(attempt: TrainingAttempt, catalog: Catalog, store: ObjectStore) -> None:
-    """The loop alone, as a worker runs it: the job's row is left for the caller to end."""
+    """Run the training loop as a worker does. The caller must write the job's terminal state."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng():
         torch.set_num_threads(1)

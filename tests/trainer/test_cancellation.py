@@ -180,10 +180,10 @@ def test_a_catalog_that_is_away_cancels_nothing_and_is_asked_again(
     catalog.close()
     folder.rename(away)
     with Cancellation(attempt, catalog, WorkerGroup()) as cancel:
-        assert not cancel.obeyed()
+        assert not cancel.stop_now()
         catalog.close()
         away.rename(folder)
-        wait_until(cancel.obeyed, "the cancel", 30)
+        wait_until(cancel.stop_now, "the cancel", 30)
     catalog.close()
 
 
@@ -193,7 +193,7 @@ def test_a_cancel_of_a_later_attempt_is_not_this_ones(local_catalog: Catalog, at
         assert tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
     request_cancel(local_catalog, attempt)
     with Cancellation(attempt, local_catalog, WorkerGroup()) as cancel:
-        assert not cancel.obeyed()
+        assert not cancel.stop_now()
 
 
 def test_several_workers_agree_at_a_bounded_pace(
@@ -208,9 +208,9 @@ def test_several_workers_agree_at_a_bounded_pace(
 
     monkeypatch.setattr(WorkerGroup, "broadcast_from_first", heard)
     with Cancellation(attempt, local_catalog, WorkerGroup(0, 2)) as first:
-        assert not any(first.obeyed() for _ in range(1000))
+        assert not any(first.stop_now() for _ in range(1000))
         assert len(said) < 40
         assert max(said) == module.MOST_STEPS
     monkeypatch.setattr(WorkerGroup, "broadcast_from_first", lambda group, value: module.STOP)
     with Cancellation(attempt, local_catalog, WorkerGroup(1, 2)) as second:
-        assert second.obeyed()
+        assert second.stop_now()

@@ -9,10 +9,11 @@ import pytest
 from ray.train import WorkerGroupError
 
 from phema.services.trainer.control import driver
-from phema.services.trainer.control.driver import check_data, drive
+from phema.services.trainer.control.driver import drive
 from phema.services.trainer.control.terminal_state import finish_job, permanent_errors_fail_the_job
 from phema.services.trainer.local_training import claim_locally, train_attempt, train_locally
 from phema.services.trainer.training.loop import train
+from phema.services.trainer.training.run_checks import verify_dataset
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.datasets import DatasetError
@@ -20,6 +21,7 @@ from phema.shared.recipes.run_config import DatasetConfig, RunConfig
 from phema.shared.settings import Settings
 from phema.shared.snapshots import ObjectStore, S3Options, open_store
 from phema.shared.telemetry import Meters
+from phema.shared.wiring import remote_from
 from tests.datasets.photos import encoded, npy, photo_files, tiles, write_folder, write_zip
 from tests.fixtures.s3 import S3Server
 from tests.trainer.support import get_run, snapshots_of, tiny_config
@@ -122,7 +124,7 @@ def test_files_are_checked_before_training(
 ) -> None:
     attempt = claim_locally(on_files(write_folder(tmp_path / "photos", files)), local_catalog)
     with pytest.raises(DatasetError, match=sentence):
-        check_data(attempt, Settings(state_dir=tmp_path))
+        verify_dataset(attempt.config, remote_from(Settings(state_dir=tmp_path)))
 
 
 def test_one_broken_picture_among_many_is_found(tmp_path: Path, local_catalog: Catalog) -> None:
@@ -130,7 +132,7 @@ def test_one_broken_picture_among_many_is_found(tmp_path: Path, local_catalog: C
     files["00000/img00000013.png"] = files["00000/img00000013.png"][:-40]
     attempt = claim_locally(on_files(write_zip(tmp_path / "photos.zip", files)), local_catalog)
     with pytest.raises(DatasetError, match=r"00000/img00000013\.png in dataset .* cannot be read"):
-        check_data(attempt, Settings(state_dir=tmp_path))
+        verify_dataset(attempt.config, remote_from(Settings(state_dir=tmp_path)))
 
 
 def test_a_job_with_a_broken_dataset_is_not_tried_again(tmp_path: Path, local_catalog: Catalog) -> None:
@@ -152,14 +154,14 @@ def test_a_worker_that_meets_a_broken_picture_ends_the_job(
     """Where the error is raised, since Ray hands it over as text and would start the workers again first."""
     attempt = claim_locally(on_files(write_zip(tmp_path / "photos.zip", photo_files(20, 16)[0])), local_catalog)
 
-    def fit(*arguments: object) -> None:
+    def train_on_ray(*arguments: object) -> None:
         try:
             with permanent_errors_fail_the_job(attempt, local_catalog):
                 raise raised
         except Exception as error:
             raise WorkerGroupError("Training failed", {0: RuntimeError(f"{type(error).__name__}: {error}")}) from None
 
-    monkeypatch.setattr(driver, "fit", fit)
+    monkeypatch.setattr(driver, "train_on_ray", train_on_ray)
     assert drive(local_catalog, Settings(state_dir=tmp_path), attempt.job_id, attempt.fence) == 0
     job = get_run(local_catalog, attempt.run_id).job
     assert job.state is state

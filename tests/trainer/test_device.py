@@ -10,12 +10,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from phema.services.trainer.attempt import TrainingAttempt
-from phema.services.trainer.control.driver import CannotTrain, worker_resources
+from phema.services.trainer.control.worker_resources import CannotTrain, worker_resources
 from phema.services.trainer.local_training import claim_locally, train_attempt, train_locally
 from phema.services.trainer.training import loop
 from phema.services.trainer.training.batches import Batches
 from phema.services.trainer.training.checkpoint import copy_to_cpu
-from phema.services.trainer.training.measurements.magnitudes import magnitudes
+from phema.services.trainer.training.measurements.magnitudes import measure_magnitudes
 from phema.services.trainer.training.run_checks import UnsupportedPrecision, check_precision
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
@@ -164,7 +164,7 @@ def test_a_compiled_run_learns_the_same_and_resumes_bit_for_bit(
     state, eager = TrainingState(compiled, CPU), TrainingState(plain, CPU)
     initial = {name: value.clone() for name, value in eager.denoiser.state_dict().items()}
     assert movement_error(trained(compiled, state, 2), trained(plain, eager, 2), initial) < 0.01
-    measured = magnitudes(state, Batches(DATASET, compiled, WorkerGroup()).at(32))
+    measured = measure_magnitudes(state, Batches(DATASET, compiled, WorkerGroup()).at(32))
     assert measured["activation/enc/8/mean"] > 0, "hooks see the network that is compiled for training"
     assert movement_error(trained(compiled, state, 2), trained(plain, eager, 2), initial) < 0.05
 
@@ -206,7 +206,7 @@ def test_a_gpu_learns_what_a_cpu_does(precision: str, compiled: bool, cuda: torc
     tolerance = {"float32": 0.05, "float16": 0.15, "bfloat16": 0.5}[precision]
     assert movement_error(found, expected, initial) < tolerance
     batch = Batches(DATASET, config, group).at(64)
-    assert all(value > 0 for value in magnitudes(state, batch).values())
+    assert all(value > 0 for value in measure_magnitudes(state, batch).values())
 
 
 @pytest.mark.gpu

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from ray.train import WorkerGroupError
 
-from phema.services.trainer.control.driver import CannotTrain, drive, no_room, root_cause, worker_resources
+from phema.services.trainer.control.driver import drive
 from phema.services.trainer.control.heartbeat import EXIT_LOST
+from phema.services.trainer.control.ray_training import root_cause
+from phema.services.trainer.control.worker_resources import CannotTrain, not_placed, worker_resources
 from phema.services.trainer.local_training import claim_locally
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.settings import Settings
@@ -120,9 +122,10 @@ def test_what_an_autoscaler_may_add_is_waited_for() -> None:
 
 
 def test_what_others_hold_is_named() -> None:
-    sentence = no_room(1, {"CPU": 1.0, "GPU": 1.0}, Settings(), {"CPU": 4.0, "GPU": 1.0}, {"CPU": 3.0, "GPU": 0.75})
+    sentence = not_placed(1, {"CPU": 1.0, "GPU": 1.0}, Settings(), {"CPU": 4.0, "GPU": 1.0}, {"CPU": 3.0, "GPU": 0.75})
     assert sentence == (
-        "num_workers 1 waited 60 s for room in vain: each worker takes 1 CPU and 1 GPU of one node, and 3 of 4 CPUs, "
+        "num_workers 1 found no room on the cluster within 60 s: "
+        "each worker takes 1 CPU and 1 GPU of one node, and 3 of 4 CPUs, "
         "0.75 of 1 GPUs are free; other trainings and the actors of phema workers (PHEMA_ACTOR_CPUS, PHEMA_ACTOR_GPUS) "
         "hold the rest"
     )

@@ -165,7 +165,8 @@ def test_a_training_that_an_actor_leaves_no_room_for_says_so(
         worker.stop()
     assert done.state is JobState.FAILED
     assert str(done.job.error).startswith(
-        "num_workers 4 waited 1.5 s for room in vain: each worker takes 1 CPU of one node, and 3 of 4 CPUs are free; "
+        "num_workers 4 found no room on the cluster within 1.5 s: "
+        "each worker takes 1 CPU of one node, and 3 of 4 CPUs are free; "
     )
 
 

@@ -62,7 +62,7 @@ def steps() -> Iterator[TrainingState]:
     return endless()
 
 
-def archive(
+def snapshot_writer(
     attempt: TrainingAttempt, catalog: Catalog, store: ObjectStore, meters: Meters | None = None
 ) -> SnapshotWriter:
     return SnapshotWriter(attempt, catalog=catalog, store=store, meters=meters or Meters("training"))
@@ -85,8 +85,8 @@ def test_a_checkpoint_never_precedes_a_snapshot(
             return super().put(key, data)
 
     state = next(steps)
-    with pytest.raises(StoreFull), archive(attempt, local_catalog, Full(tmp_path / "store")) as writer:
-        writer.keep(state)
+    with pytest.raises(StoreFull), snapshot_writer(attempt, local_catalog, Full(tmp_path / "store")) as writer:
+        writer.write_due(state)
     with local_catalog.transaction() as tx:
         assert len(tx.snapshots.list(attempt.run_id)) == healthy
         assert tx.checkpoints.latest(attempt.run_id) is None
@@ -99,10 +99,10 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again(
     store = Flaky(tmp_path / "store", StoreUnreachable("the store does not answer"), failures=1)
     labels = {"run_id": attempt.run_id}
     value = meters.registry.get_sample_value
-    with archive(attempt, local_catalog, store, meters) as writer:
+    with snapshot_writer(attempt, local_catalog, store, meters) as writer:
         for kind in ("snapshot", "checkpoint"):  # an alert asks whether any was stored
             assert value("phema_upload_seconds_count", {**labels, "kind": kind}) == 0
-        writer.keep(next(steps))
+        writer.write_due(next(steps))
     with local_catalog.transaction() as tx:
         assert len(tx.snapshots.list(attempt.run_id)) == 2
         assert tx.checkpoints.latest(attempt.run_id) is not None
@@ -130,8 +130,8 @@ def test_a_wait_for_uploads_is_counted_while_it_lasts(
         return meters.registry.get_sample_value(name, labels) or 0.0
 
     states = [copy.deepcopy(next(steps)) for _ in range(2)]
-    with archive(attempt, local_catalog, Stuck(tmp_path / "store"), meters) as writer:
-        keeping = threading.Thread(target=lambda: [writer.keep(state) for state in states])
+    with snapshot_writer(attempt, local_catalog, Stuck(tmp_path / "store"), meters) as writer:
+        keeping = threading.Thread(target=lambda: [writer.write_due(state) for state in states])
         keeping.start()
         try:
             wait_until(lambda: value("phema_snapshot_stall_seconds_total") >= 1, "a second", 60)
@@ -150,8 +150,8 @@ def test_rows_are_fenced(
 ) -> None:
     with local_catalog.transaction() as tx:
         tx.jobs.release(attempt.job_id, attempt.fence)
-    with pytest.raises(LeaseLost), archive(attempt, local_catalog, local_store) as writer:
-        writer.keep(next(steps))
+    with pytest.raises(LeaseLost), snapshot_writer(attempt, local_catalog, local_store) as writer:
+        writer.write_due(next(steps))
     with local_catalog.transaction() as tx:
         assert tx.snapshots.list(attempt.run_id) == []
 
@@ -160,11 +160,11 @@ def test_a_registered_snapshot_is_not_written_again(
     attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
 ) -> None:
     state = next(steps)
-    with archive(attempt, local_catalog, new_store(tmp_path)) as writer:
-        writer.keep(state)
+    with snapshot_writer(attempt, local_catalog, new_store(tmp_path)) as writer:
+        writer.write_due(state)
     counting = Flaky(tmp_path / "store", StoreDenied(""), failures=0)
-    with archive(attempt, local_catalog, counting) as writer:
-        writer.keep(state)
+    with snapshot_writer(attempt, local_catalog, counting) as writer:
+        writer.write_due(state)
     assert [key.split("/")[2] for key in counting.tries] == ["run.json", "checkpoints"]
 
 

@@ -44,10 +44,10 @@ def test_bins_of_the_noise_level_are_equally_likely() -> None:
 def test_the_loss_by_noise_level_is_the_mean_of_each_bin() -> None:
     by_noise = LossByNoiseLevel(3, p_mean=0.0, p_std=1.0, device=CPU)
     low, high = noise_level_edges(3, p_mean=0.0, p_std=1.0)
-    assert by_noise.values() == {}
+    assert by_noise.means() == {}
     by_noise.add(torch.tensor([1e-6, low - 1e-3, high + 1e-3]), torch.tensor([1.0, 2.0, 5.0]))
     by_noise.add(torch.tensor([1e6]), torch.tensor([7.0]))
-    assert by_noise.values() == {"loss_by_noise/0": 1.5, "loss_by_noise/2": 6.0}
+    assert by_noise.means() == {"loss_by_noise/0": 1.5, "loss_by_noise/2": 6.0}
 
 
 def test_one_bin_is_the_loss_itself(local_catalog: Catalog, local_store: ObjectStore) -> None:

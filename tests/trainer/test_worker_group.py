@@ -71,7 +71,7 @@ CHECK = """
 import sys
 import torch.distributed as dist
 from phema.services.trainer.training.worker_group import WorkerGroup
-from phema.services.trainer.training.loop import check_same_dataset
+from phema.services.trainer.training.run_checks import check_same_dataset
 from phema.shared.recipes.run_config import DatasetConfig
 
 folder, rank, *fingerprints = sys.argv[1:]

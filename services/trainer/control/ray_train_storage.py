@@ -1,4 +1,7 @@
-"""Where Ray Train keeps its own notes. phema resumes from its own checkpoints, so each attempt gets a fresh folder."""
+"""The folder where Ray Train keeps its own state.
+
+phema resumes from its own checkpoints, so each attempt gets a new folder, which is deleted afterwards.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ FOLDER = "ray-train"
 
 @dataclass(frozen=True)
 class RayTrainStorage:
-    """A folder that every worker can reach: in the state folder, or beside the objects of an S3 store."""
+    """A folder that every worker can reach: in the state folder, or in the bucket of an S3 store."""
 
     filesystem: pyarrow.fs.FileSystem
     path: str
 
     def remove(self, name: str) -> None:
-        """Delete an attempt's notes, and the folder with the last of them; none are success."""
+        """Delete an attempt's folder if it exists, and the parent folder once it is empty."""
         self._delete(f"{self.path}/{name}")
         if not self.filesystem.get_file_info(pyarrow.fs.FileSelector(self.path, allow_not_found=True)):
             self._delete(self.path)
@@ -31,9 +34,9 @@ class RayTrainStorage:
 
 
 def ray_train_storage(settings: Settings) -> RayTrainStorage:
-    """Workers of a cluster share no disk, so with an S3 store the notes lie there, under `ray-train/`.
+    """`ray-train/` in the store's bucket for an S3 store, because the machines share no disk; else in the state folder.
 
-    pyarrow leaves an empty object in place of the folder above it, the store's prefix.
+    In S3, pyarrow leaves an empty object in place of the parent folder, the store's prefix.
     """
     store = urlsplit(settings.object_store_url)
     if store.scheme != "s3":

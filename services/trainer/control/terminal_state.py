@@ -1,7 +1,7 @@
-"""How an attempt ends: decided from what is registered, whatever the workers said.
+"""How an attempt ends its job: from the rows that are registered, not from what the workers return.
 
-The driver writes the end, but for errors that no restart mends: Ray Train would start the workers again after any
-error, so the worker that meets a final one ends the job itself. The fence lets one of them do so, once.
+The driver writes the terminal state, with one exception. Ray Train would restart the workers after any error, so a
+worker that meets a permanent error ends the job itself. The fence ensures that only one of them writes.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from phema.shared.catalog import Catalog, JobState, LeaseLost, Transaction
 from phema.shared.datasets import DatasetError
 
 PERMANENT_ERRORS = (DatasetError, UnsupportedPrecision, CheckpointError)
-"""What another try would meet again."""
+"""Errors that a retry would meet again."""
 
 
 @contextmanager
 def permanent_errors_fail_the_job(attempt: TrainingAttempt, catalog: Catalog) -> Iterator[None]:
-    """A final error from the block ends the job with its sentence, unless that has an end; it is raised on.
+    """A permanent error in the block fails the job with the error's sentence, unless the job has ended; then re-raises.
 
-    Dying before the end is written is safe: the restarted worker meets the error again. Dying after it is, too: a
-    restarted worker finds that its attempt no longer runs.
+    A worker may be killed at any time. Killed before the write, the restarted worker meets the error again. Killed
+    after the write, the restarted worker finds that its attempt no longer runs.
     """
     try:
         yield
     except PERMANENT_ERRORS as error:
-        with suppress(LeaseLost), attempt.writing(catalog) as (tx, _):
+        with suppress(LeaseLost), attempt.fenced_transaction(catalog) as (tx, _):
             tx.jobs.fail(attempt.job_id, attempt.fence, str(error), retry=False)
         raise
 
 
 def terminal_state_of(tx: Transaction, attempt: TrainingAttempt) -> JobState | None:
-    """The terminal state that the job reached in this very attempt, if it did."""
+    """The terminal state that the job reached in this attempt; None if it has not ended or another attempt has it."""
     job = tx.jobs.get(attempt.job_id)
     return job.state if job.fence == attempt.fence and job.state.terminal else None
 
 
 def unless_ended(tx: Transaction, attempt: TrainingAttempt, write: Callable[[Transaction], JobState]) -> JobState:
-    """The state that `write` gives the job, or the one in which a worker has ended it. Raises LeaseLost."""
+    """The state that `write` gives the job, or the one a worker has already written. Raises LeaseLost."""
     try:
         return write(tx)
     except LeaseLost:
@@ -53,14 +53,18 @@ def unless_ended(tx: Transaction, attempt: TrainingAttempt, write: Callable[[Tra
 
 
 def has_all_final_snapshots(tx: Transaction, attempt: TrainingAttempt) -> bool:
-    """Whether every average of the run has its snapshot at the end of training."""
+    """Whether every average of the run has a registered snapshot at `total_images`."""
     config = attempt.config
     final = {profile_of(s) for s in tx.snapshots.list(attempt.run_id) if s.num_images == config.total_images}
     return final >= set(tracked_profiles(config))
 
 
 def finish_job(tx: Transaction, attempt: TrainingAttempt) -> JobState:
-    """Write the terminal row after the loop has returned. Raises LeaseLost."""
+    """Write and return the job's next state after the training loop has returned. Raises LeaseLost.
+
+    The job has succeeded if all final snapshots are registered. Otherwise it is cancelled if the user asked for that,
+    and else fails this attempt and may be retried.
+    """
     job = tx.jobs.assert_fence(attempt.job_id, attempt.fence)
     if has_all_final_snapshots(tx, attempt):
         tx.runs.set_progress(attempt.run_id, attempt.config.total_images)

@@ -1,4 +1,4 @@
-"""The workers that train one run together, as seen by one of them."""
+"""The group of workers that train one run together, as seen by one of them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 class WorkerGroupMismatch(RuntimeError):
-    """The workers do not agree on where the run stands."""
+    """The workers of a run have different values where all must have the same one."""
 
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """Place of this worker among `world_size`; alone, every operation is the identity.
+    """This worker's rank among `world_size` workers. With one worker every operation is the identity.
 
-    More than one needs an initialised default process group (gloo on CPUs, nccl on GPUs).
+    Several workers need an initialised default process group (gloo on CPUs, NCCL on GPUs).
     """
 
     rank: int = 0
@@ -26,11 +26,11 @@ class WorkerGroup:
 
     @property
     def is_first(self) -> bool:
-        """Whether this worker writes: rows, snapshots, checkpoints and metrics come from one alone."""
+        """Whether this is the worker that writes the run's rows, snapshots, checkpoints and metrics."""
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Replace `tensor` by its sum over all workers, in the same order of summation each time."""
+        """Replace `tensor` by its sum over all workers. The order of summation is the same in every call."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -39,12 +39,12 @@ class WorkerGroup:
         """The first worker's `value`, on every worker."""
         if self.world_size == 1:
             return value
-        told = torch.tensor([value], device=self.device)
-        dist.broadcast(told, src=0)
-        return int(told.item())
+        received = torch.tensor([value], device=self.device)
+        dist.broadcast(received, src=0)
+        return int(received.item())
 
     def check_same(self, value: int, what: str) -> None:
-        """Raises GroupError on every worker unless all have the same `value`."""
+        """Raises WorkerGroupMismatch on every worker unless all have the same `value`; `what` names it."""
         if self.world_size == 1:
             return
         extremes = torch.tensor([value, -value], device=self.device)
