@@ -1,4 +1,4 @@
-"""A run small enough to train many times, and how to look at what became of it."""
+"""A run small enough to train many times, and functions that read its results."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def new_store(folder: Path) -> ObjectStore:
 def snapshots_of(catalog: Catalog, store: ObjectStore, run: str) -> dict[tuple[int, float | None], str]:
     """(num_images, sigma_rel) to the SHA-256 of the tensors' bytes, for every registered snapshot of the run.
 
-    Each file is checked against its row first. The header is left out, because the run's id stands in it.
+    Each file is checked against its row first. The header is not hashed, because it contains the run's id.
     """
     with catalog.transaction(read_only=True) as tx:
         rows = tx.snapshots.list(tx.runs.get(run).id)

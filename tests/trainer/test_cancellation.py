@@ -1,4 +1,4 @@
-"""A cancel is obeyed at the next step, whenever a status is due; meanwhile the job says what it still does."""
+"""A cancelled run stops after the step in progress; until then the job's message says what the run still does."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def message(catalog: Catalog, attempt: TrainingAttempt) -> str:
 def training(
     attempt: TrainingAttempt, catalog: Catalog, store: ObjectStore, release: threading.Event
 ) -> Iterator[None]:
-    """Trains in another thread; on leaving, what the test holds back is let go and the training has ended."""
+    """Trains in another thread; leaving the block sets `release` and waits for the end of the training."""
     errors: list[BaseException] = []
 
     def train() -> None:
@@ -67,7 +67,7 @@ def training(
 
 
 def held_at(monkeypatch: pytest.MonkeyPatch, number: int, reached: threading.Event, release: threading.Event) -> None:
-    """Step `number` of the loop begins and waits."""
+    """Make step `number` of the loop set `reached` and wait for `release`."""
     original: Callable[..., Any] = loop.train_step
     steps = 0
 
@@ -82,10 +82,10 @@ def held_at(monkeypatch: pytest.MonkeyPatch, number: int, reached: threading.Eve
     monkeypatch.setattr(loop, "train_step", step)
 
 
-def test_a_cancel_is_obeyed_after_the_step_in_progress_and_says_so_until_all_is_stored(
+def test_a_cancelled_run_stops_after_its_step_and_reports_until_all_is_stored(
     attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The step and the checkpoint's upload take as long as they like: the message goes on changing."""
+    """The message keeps changing during a slow step and during a slow upload of the checkpoint."""
     uploading, stored = threading.Event(), threading.Event()
 
     class Slow(LocalStore):
@@ -101,7 +101,7 @@ def test_a_cancel_is_obeyed_after_the_step_in_progress_and_says_so_until_all_is_
 
     def says(what: str) -> str:
         found: str = wait_until(lambda: what in (word := message(local_catalog, attempt)) and word, what, 30)
-        wait_until(lambda: what in (word := message(local_catalog, attempt)) and word != found, "another word", 30)
+        wait_until(lambda: what in (word := message(local_catalog, attempt)) and word != found, "another message", 30)
         return found
 
     everything = threading.Event()
@@ -124,7 +124,7 @@ def test_a_cancel_is_obeyed_after_the_step_in_progress_and_says_so_until_all_is_
     assert message(local_catalog, attempt) == "stopped at 48 of 16000 images"
 
 
-def test_a_step_that_hangs_is_not_vouched_for(
+def test_messages_stop_when_a_step_hangs(
     attempt: TrainingAttempt, local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
@@ -141,7 +141,7 @@ def test_a_step_that_hangs_is_not_vouched_for(
     with training(attempt, local_catalog, local_store, release):
         assert reached.wait(60)
         request_cancel(local_catalog, attempt)
-        wait_until(lambda: message(local_catalog, attempt).startswith("cancelling for"), "its word", 30)
+        wait_until(lambda: message(local_catalog, attempt).startswith("cancelling for"), "a message", 30)
         last = ""
         while (word := message(local_catalog, attempt)) != last:
             last = word
@@ -151,7 +151,7 @@ def test_a_step_that_hangs_is_not_vouched_for(
     assert checkpoint_times(local_catalog, attempt.run_id) == [32]
 
 
-def test_the_drivers_heartbeat_leaves_the_word_to_the_worker(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
+def test_after_a_cancel_heartbeats_keep_the_workers_message(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
     def lease() -> float:
         with local_catalog.transaction(read_only=True) as tx:
             expires = tx.jobs.get(attempt.job_id).lease_expires_at
@@ -160,7 +160,7 @@ def test_the_drivers_heartbeat_leaves_the_word_to_the_worker(local_catalog: Cata
 
     request_cancel(local_catalog, attempt)
     with Heartbeat(attempt, local_catalog, interval_s=0.02, lease_s=180):
-        assert message(local_catalog, attempt) == "0 of 16000 images", "the trainer waits for a first word"
+        assert message(local_catalog, attempt) == "0 of 16000 images", "the trainer waits for a first message"
         with local_catalog.transaction() as tx:
             tx.jobs.report(attempt.job_id, attempt.fence, "cancelling for 1.0 s: something")
         before = lease()
@@ -168,9 +168,7 @@ def test_the_drivers_heartbeat_leaves_the_word_to_the_worker(local_catalog: Cata
         assert message(local_catalog, attempt) == "cancelling for 1.0 s: something"
 
 
-def test_a_catalog_that_is_away_cancels_nothing_and_is_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreachable_catalog_is_polled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
     folder, away = tmp_path / "state", tmp_path / "away"
     catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
@@ -187,7 +185,7 @@ def test_a_catalog_that_is_away_cancels_nothing_and_is_asked_again(
     catalog.close()
 
 
-def test_a_cancel_of_a_later_attempt_is_not_this_ones(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
+def test_a_cancel_of_a_later_attempt_is_ignored(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
     with local_catalog.transaction() as tx:
         tx.jobs.release(attempt.job_id, attempt.fence)
         assert tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
@@ -196,10 +194,10 @@ def test_a_cancel_of_a_later_attempt_is_not_this_ones(local_catalog: Catalog, at
         assert not cancel.stop_now()
 
 
-def test_several_workers_agree_at_a_bounded_pace(
+def test_several_workers_agree_rarely_and_stop_together(
     local_catalog: Catalog, attempt: TrainingAttempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 1000 quick steps few exchange anything, and a worker that knows of no cancel obeys the first one's word."""
+    """In 1000 quick steps the workers communicate fewer than 40 times; the other workers follow the first one."""
     said: list[int] = []
 
     def heard(group: WorkerGroup, value: int) -> int:

@@ -1,4 +1,4 @@
-"""Training on files: real pictures and latents, from zips, and what happens when they are not what they were."""
+"""Training on files: pictures and latents from zips, and what happens when files are broken or have changed."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_job_with_a_broken_dataset_is_not_tried_again(tmp_path: Path, local_ca
 def test_a_worker_that_meets_a_broken_picture_ends_the_job(
     tmp_path: Path, local_catalog: Catalog, monkeypatch: pytest.MonkeyPatch, raised: Exception, state: JobState
 ) -> None:
-    """Where the error is raised, since Ray hands it over as text and would start the workers again first."""
+    """The worker ends the job itself, because Ray would restart the workers and report the error only as text."""
     attempt = claim_locally(on_files(write_zip(tmp_path / "photos.zip", photo_files(20, 16)[0])), local_catalog)
 
     def train_on_ray(*arguments: object) -> None:

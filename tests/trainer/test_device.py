@@ -1,4 +1,4 @@
-"""Precision, memory format, compilation and reading ahead change how fast a run is, not what it learns."""
+"""Precision, memory format, compilation and prefetching change the speed of a run, not what it learns."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_loop_refuses_it_as_well(local_catalog: Catalog, local_store: Object
 
 
 def test_channels_last_changes_the_layout_alone() -> None:
-    """Gradients, moments and averages lie as the weights do; a checkpoint moves between the two layouts."""
+    """Gradients, moments and averages have the strides of the weights; a checkpoint loads in either layout."""
     config = tiny_config(lr_rampup_images=0, network={"attn_resolutions": [4]})
     plain, last = TrainingState(config, CPU), TrainingState(config, CPU, torch.channels_last)
     expected, found = trained(config, plain, 3), trained(config, last, 3)
@@ -112,7 +112,7 @@ def test_reading_ahead_changes_nothing(
 def test_pictures_that_cannot_be_read_end_the_run(
     local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a reader thread raises is raised by the loop, which leaves no thread behind."""
+    """The loop re-raises the error of a reader thread and leaves no thread behind."""
 
     class Broken(Batches):
         def at(self, num_images: int) -> object:  # type: ignore[override]
@@ -184,8 +184,8 @@ def cuda(tmp_path: Path) -> torch.device:
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 def test_a_gpu_learns_what_a_cpu_does(precision: str, compiled: bool, cuda: torch.device, tmp_path: Path) -> None:
-    """Four steps in every precision against float32 on the CPU: the weights' movement agrees. NCCL takes gradients
-    as they lie."""
+    """Four steps in every precision against float32 on the CPU: the weights' movement agrees. NCCL accepts the
+    gradients' memory format."""
     network = {"attn_resolutions": [4]}
     exact = tiny_config(lr_rampup_images=0, network=network)
     reference = TrainingState(exact, CPU)

@@ -1,4 +1,4 @@
-"""The sign of life extends the lease; without it the process ends."""
+"""Heartbeats extend the lease; a process that cannot send them ends."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def take_away(catalog: Catalog, attempt: TrainingAttempt) -> None:
         assert tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
 
 
-def test_the_first_heartbeat_is_sent_at_once_and_says_something(
-    local_catalog: Catalog, attempt: TrainingAttempt
-) -> None:
+def test_the_first_heartbeat_is_sent_at_once_with_a_message(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
     with Heartbeat(attempt, local_catalog, interval_s=60, lease_s=180), local_catalog.transaction() as tx:
         job = tx.jobs.get(attempt.job_id)
         assert job.message == "0 of 320 images"
@@ -58,7 +56,7 @@ def test_heartbeats_extend_the_lease_and_report_progress(local_catalog: Catalog,
         wait_until(lambda: progress() == 0.5, "half the progress")
 
 
-def test_a_lost_lease_is_told_once(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
+def test_a_lost_lease_is_reported_once(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
     told: queue.Queue[str] = queue.Queue()
     with Heartbeat(attempt, local_catalog, interval_s=0.05, lease_s=180, on_lost=told.put):
         take_away(local_catalog, attempt)
@@ -105,7 +103,7 @@ with Heartbeat(attempt, catalog, interval_s=0.05, lease_s=60):
 
 
 def test_no_heartbeat_follows_the_end(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
-    """Else it would find the lease gone and end a process that is about to leave in good order."""
+    """It would find the lease gone and kill a process that is about to end normally."""
     told: queue.Queue[str] = queue.Queue()
     with Heartbeat(attempt, local_catalog, interval_s=0.01, lease_s=60, on_lost=told.put) as heartbeat:
         with local_catalog.transaction() as tx:

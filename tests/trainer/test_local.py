@@ -1,4 +1,4 @@
-"""A whole run in this process: what it leaves behind, and that any interruption leaves the same."""
+"""A whole run in this process: what it writes, and that an interrupted run writes the same."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_a_snapshot_is_the_average_that_was_tracked(local_catalog: Catalog, loca
             assert torch.equal(value, direct.tensors(index)[name]), name
 
 
-def test_a_traditional_average_is_stored_besides(local_catalog: Catalog, local_store: ObjectStore) -> None:
-    """Configuration A's: its half-life ramped up, its snapshots complete, registered and loadable."""
+def test_a_traditional_average_is_stored_too(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    """Configuration A's EMA: its half-life ramps up; its snapshots are complete, registered and loadable."""
     config = tiny_config(total_images=64, snapshot_every=32, checkpoint_every=64, ema_half_life_images=40)
     config = config.model_copy(update={"ema_rampup_ratio": 0.5})
     run = train_locally(config, local_catalog, local_store)
@@ -160,7 +160,7 @@ def test_a_run_killed_after_any_step_ends_in_the_same_weights(
 def test_a_finished_run_is_not_trained_again(
     local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A driver that dies between the last checkpoint and its terminal row costs nothing but the resume."""
+    """If the driver dies after the last checkpoint, the next attempt trains no step again."""
     from phema.services.trainer.training import loop
 
     attempt = claim_locally(tiny_config(), local_catalog)
@@ -175,7 +175,7 @@ def test_a_finished_run_is_not_trained_again(
         assert finish_job(tx, attempt) is JobState.SUCCEEDED
 
 
-def test_old_checkpoints_go_rows_and_objects(local_catalog: Catalog, local_store: ObjectStore) -> None:
+def test_old_checkpoints_are_deleted_with_their_objects(local_catalog: Catalog, local_store: ObjectStore) -> None:
     config = tiny_config(checkpoint_every=80)
     run = train_locally(config, local_catalog, local_store)
     assert checkpoint_times(local_catalog, run.id) == [240, 320]
@@ -184,7 +184,7 @@ def test_old_checkpoints_go_rows_and_objects(local_catalog: Catalog, local_store
 
 
 @pytest.mark.parametrize("damage", ["truncated", "deleted", "all"])
-def test_a_damaged_checkpoint_is_passed_over(damage: str, local_catalog: Catalog, local_store: ObjectStore) -> None:
+def test_a_damaged_checkpoint_is_skipped(damage: str, local_catalog: Catalog, local_store: ObjectStore) -> None:
     config = tiny_config(checkpoint_every=80)
     whole = train_locally(config, local_catalog, local_store, name="whole")
     attempt = claim_locally(config, local_catalog, name="damaged")
@@ -257,10 +257,10 @@ def test_a_cancelled_run_can_be_resumed_where_it_stopped(local_catalog: Catalog,
     assert snapshots_of(local_catalog, local_store, "resumed") == snapshots_of(local_catalog, local_store, whole.id)
 
 
-def test_a_run_of_an_older_version_goes_on_with_its_recorded_configuration(
+def test_a_run_of_an_older_version_keeps_its_recorded_configuration(
     local_catalog: Catalog, local_store: ObjectStore
 ) -> None:
-    """As if `adam_eps` were a field that the version which created the run did not have."""
+    """Simulates a run whose version of phema did not have the field `adam_eps`."""
     config = tiny_config()
     document = {name: value for name, value in config.model_dump(mode="json").items() if name != "adam_eps"}
     with local_catalog.transaction() as tx:

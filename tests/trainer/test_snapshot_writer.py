@@ -1,4 +1,4 @@
-"""What the background writes: in order, fenced, and only what is not there yet."""
+"""The background thread writes in order, with the fence, and only what is not stored yet."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def attempt(local_catalog: Catalog) -> TrainingAttempt:
 
 @pytest.fixture
 def steps() -> Iterator[TrainingState]:
-    """Gives the state after each further step."""
+    """Yields the state after each step."""
 
     def endless() -> Iterator[TrainingState]:
         state = TrainingState(CONFIG, torch.device("cpu"))
@@ -72,7 +72,7 @@ def snapshot_writer(
 def test_a_checkpoint_never_precedes_a_snapshot(
     healthy: int, attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
 ) -> None:
-    """A store that refuses everything after `healthy` uploads: no resume would skip one of the two snapshots."""
+    """If the store fails after `healthy` uploads, there is no checkpoint, so no resumed run skips a snapshot."""
 
     class Full(LocalStore):
         left = healthy
@@ -92,7 +92,7 @@ def test_a_checkpoint_never_precedes_a_snapshot(
         assert tx.checkpoints.latest(attempt.run_id) is None
 
 
-def test_a_store_that_is_away_for_a_moment_is_asked_again(
+def test_uploads_are_retried_while_the_store_is_unreachable(
     attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
 ) -> None:
     meters = Meters("training")
@@ -100,7 +100,7 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again(
     labels = {"run_id": attempt.run_id}
     value = meters.registry.get_sample_value
     with snapshot_writer(attempt, local_catalog, store, meters) as writer:
-        for kind in ("snapshot", "checkpoint"):  # an alert asks whether any was stored
+        for kind in ("snapshot", "checkpoint"):  # an alert needs the series before the first upload
             assert value("phema_upload_seconds_count", {**labels, "kind": kind}) == 0
         writer.write_due(next(steps))
     with local_catalog.transaction() as tx:
@@ -116,7 +116,7 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again(
 def test_a_wait_for_uploads_is_counted_while_it_lasts(
     attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
 ) -> None:
-    """A store that takes nothing: after two times the loop stands still, and the metrics say so by the second."""
+    """If the store accepts nothing, the loop waits at the third snapshot time, and the metric grows every second."""
     stored = threading.Event()
 
     class Stuck(LocalStore):
@@ -168,7 +168,7 @@ def test_a_registered_snapshot_is_not_written_again(
     assert [key.split("/")[2] for key in counting.tries] == ["run.json", "checkpoints"]
 
 
-def test_what_training_reports_is_what_the_catalog_holds(local_catalog: Catalog, local_store: ObjectStore) -> None:
+def test_the_metrics_equal_the_history_in_the_catalog(local_catalog: Catalog, local_store: ObjectStore) -> None:
     """The metrics of a whole run, as Prometheus would scrape them at its end."""
     from phema.services.trainer.training.loop import train
 
@@ -198,8 +198,8 @@ def test_what_training_reports_is_what_the_catalog_holds(local_catalog: Catalog,
     assert value("phema_weight_magnitude", bucket) == last["weight/dec/4/mean"]
 
 
-def test_asking_for_a_status_does_not_change_what_is_trained(local_catalog: Catalog, local_store: ObjectStore) -> None:
-    """Magnitudes are computed with other weights in the network's place; they must all be put back."""
+def test_a_status_does_not_change_what_is_trained(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    """Measuring magnitudes replaces the network's weights; all of them must be restored."""
     from tests.trainer.support import snapshots_of
 
     results = []

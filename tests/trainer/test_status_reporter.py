@@ -1,4 +1,4 @@
-"""What a run says of itself besides its loss: the loss by noise level, gradients, magnitudes, waiting."""
+"""The figures of a status besides the loss: loss by noise level, gradients, magnitudes, waiting for data."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def test_one_bin_is_the_loss_itself(local_catalog: Catalog, local_store: ObjectS
         assert values["grad_norm"] > 0
 
 
-def test_a_run_that_hangs_before_its_first_step_is_seen(
+def test_the_progress_metrics_exist_before_the_first_step(
     local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an alert compares is there before workers wait for each other for the first time."""
+    """The metrics of the alert PhemaRunStalled exist before the workers first wait for each other."""
     seen: list[tuple[float | None, float | None]] = []
 
     def meet(*_: object) -> None:
@@ -108,10 +108,10 @@ def test_magnitudes_are_those_of_the_average_and_of_the_weights_in_training(
             assert value < training[f"training_weight/{place}"]
 
 
-def test_a_batch_that_is_not_finite_is_counted_and_survived(
+def test_a_batch_that_is_not_finite_is_counted_and_leaves_weights_finite(
     local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One infinite picture in the third batch: its loss and gradient are not finite, the weights stay so."""
+    """One infinite picture in the third batch: its loss and gradient are not finite, the weights stay finite."""
 
     class Poisoned(Batches):
         def at(self, num_images: int) -> Batch:

@@ -1,4 +1,4 @@
-"""Errors that no restart mends end the job from within a worker; the others are Ray Train's and the driver's."""
+"""A worker ends the job after a permanent error; Ray Train and the driver handle all other errors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.trainer.support import get_run, tiny_config
 
 
 @pytest.mark.parametrize("kind", [DatasetError, UnsupportedPrecision, CheckpointError])
-def test_a_final_error_ends_the_job_once(kind: type[Exception], local_catalog: Catalog) -> None:
-    """Though attempts are left; the other workers' errors, the driver's end and a restarted worker change nothing."""
+def test_a_permanent_error_ends_the_job_once(kind: type[Exception], local_catalog: Catalog) -> None:
+    """Although attempts are left. Errors of other workers, the driver and a restarted worker do not change that."""
     attempt = claim_locally(tiny_config(), local_catalog, max_attempts=5)
     with Heartbeat(attempt, local_catalog, interval_s=60, lease_s=180) as heartbeat:
         for sentence in ("what is wrong", "what another worker says"):
@@ -56,8 +56,8 @@ def test_a_stale_attempt_ends_nothing(local_catalog: Catalog) -> None:
     assert get_run(local_catalog, attempt.run_id).job.state is JobState.RUNNING
 
 
-def test_the_driver_of_a_job_that_a_worker_ended_leaves_at_once(local_catalog: Catalog) -> None:
-    """And with it the workers that have not failed: they may wait for ever for the one that has."""
+def test_the_driver_ends_at_once_when_a_worker_has_ended_the_job(local_catalog: Catalog) -> None:
+    """The workers that have not failed end with the driver: they may wait for ever for the failed one."""
     attempt = claim_locally(tiny_config(), local_catalog)
     ended: queue.Queue[str] = queue.Queue()
     lost: queue.Queue[str] = queue.Queue()

@@ -1,4 +1,4 @@
-"""Two workers as two processes with gloo, without Ray: they stay equal and are as deterministic as one."""
+"""Two workers as two processes with gloo, without Ray: equal to each other and as deterministic as one worker."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ dist.destroy_process_group()
 
 
 def train_in_two(attempts: list[TrainingAttempt], folder: Path) -> list[list[dict[str, object]]]:
-    """What each of the two workers ended every run with."""
+    """The final images and weights of every run, on each of the two workers."""
     jobs = [attempt.job_id for attempt in attempts]
     processes = [
         subprocess.Popen(
@@ -87,7 +87,7 @@ dist.destroy_process_group()
 """
 
 
-def test_workers_that_see_other_datasets_are_told(tmp_path: Path) -> None:
+def test_workers_with_different_datasets_fail(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", CHECK, str(tmp_path), str(rank), "one", "other"], stdout=subprocess.PIPE, text=True
