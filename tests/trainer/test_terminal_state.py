@@ -8,7 +8,7 @@ import pytest
 
 from phema.services.trainer.attempt import load_attempt
 from phema.services.trainer.control.heartbeat import Heartbeat
-from phema.services.trainer.control.terminal_state import finish_job, permanent_errors_fail_the_job, unless_ended
+from phema.services.trainer.control.terminal_state import finish_job, permanent_errors_fail_the_job, write_unless_ended
 from phema.services.trainer.local_training import claim_locally
 from phema.services.trainer.training.checkpoint import CheckpointError
 from phema.services.trainer.training.run_checks import UnsupportedPrecision
@@ -33,7 +33,7 @@ def test_a_permanent_error_ends_the_job_once(kind: type[Exception], local_catalo
             lambda tx: finish_job(tx, attempt),
             lambda tx: tx.jobs.fail(attempt.job_id, attempt.fence, "gloo", retry=True),
         ):
-            assert heartbeat.end(lambda tx, write=write: unless_ended(tx, attempt, write)) is JobState.FAILED
+            assert heartbeat.end(lambda tx, write=write: write_unless_ended(tx, attempt, write)) is JobState.FAILED
     assert get_run(local_catalog, attempt.run_id).job.error == "what is wrong"
 
 
@@ -52,7 +52,7 @@ def test_a_stale_attempt_ends_nothing(local_catalog: Catalog) -> None:
     with pytest.raises(DatasetError), permanent_errors_fail_the_job(attempt, local_catalog):
         raise DatasetError("what is wrong")
     with pytest.raises(LeaseLost), local_catalog.transaction() as tx:
-        unless_ended(tx, attempt, lambda tx: finish_job(tx, attempt))
+        write_unless_ended(tx, attempt, lambda tx: finish_job(tx, attempt))
     assert get_run(local_catalog, attempt.run_id).job.state is JobState.RUNNING
 
 

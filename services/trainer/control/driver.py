@@ -18,7 +18,7 @@ from phema.services.trainer.attempt import TrainingAttempt, load_attempt
 from phema.services.trainer.control.heartbeat import EXIT_LOST, Heartbeat
 from phema.services.trainer.control.job_environment import MissingSecret, check_secrets
 from phema.services.trainer.control.ray_training import root_cause, train_on_ray
-from phema.services.trainer.control.terminal_state import finish_job, unless_ended
+from phema.services.trainer.control.terminal_state import finish_job, write_unless_ended
 from phema.services.trainer.control.worker_resources import CannotTrain
 from phema.services.trainer.training.run_checks import verify_dataset
 from phema.shared.catalog import Catalog, JobState, LeaseLost, Transaction
@@ -87,7 +87,7 @@ def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int) -> int:
             _log.exception("training failed")
             state = _fail(heartbeat, attempt, f"Training failed: {root_cause(error)}", retry=True)
         else:
-            state = heartbeat.end(lambda tx: unless_ended(tx, attempt, lambda tx: finish_job(tx, attempt)))
+            state = heartbeat.end(lambda tx: write_unless_ended(tx, attempt, lambda tx: finish_job(tx, attempt)))
     _log.info("the attempt ended, its job is %s", state)
     return 0
 
@@ -96,7 +96,7 @@ def _fail(heartbeat: Heartbeat, attempt: TrainingAttempt, error: str, *, retry: 
     def write(tx: Transaction) -> JobState:
         return tx.jobs.fail(attempt.job_id, attempt.fence, error, retry=retry)
 
-    return heartbeat.end(lambda tx: unless_ended(tx, attempt, write))
+    return heartbeat.end(lambda tx: write_unless_ended(tx, attempt, write))
 
 
 if __name__ == "__main__":

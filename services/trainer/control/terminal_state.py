@@ -41,7 +41,7 @@ def terminal_state_of(tx: Transaction, attempt: TrainingAttempt) -> JobState | N
     return job.state if job.fence == attempt.fence and job.state.terminal else None
 
 
-def unless_ended(tx: Transaction, attempt: TrainingAttempt, write: Callable[[Transaction], JobState]) -> JobState:
+def write_unless_ended(tx: Transaction, attempt: TrainingAttempt, write: Callable[[Transaction], JobState]) -> JobState:
     """The state that `write` gives the job, or the one a worker has already written. Raises LeaseLost."""
     try:
         return write(tx)
@@ -62,8 +62,8 @@ def has_all_final_snapshots(tx: Transaction, attempt: TrainingAttempt) -> bool:
 def finish_job(tx: Transaction, attempt: TrainingAttempt) -> JobState:
     """Write and return the job's next state after the training loop has returned. Raises LeaseLost.
 
-    The job has succeeded if all final snapshots are registered. Otherwise it is cancelled if the user asked for that,
-    and else fails this attempt and may be retried.
+    If all final snapshots are registered, the job has succeeded. Otherwise a requested cancel takes effect. Without
+    such a request this attempt has failed, and the job is retried if attempts are left.
     """
     job = tx.jobs.assert_fence(attempt.job_id, attempt.fence)
     if has_all_final_snapshots(tx, attempt):
