@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks.report import machine, show
 from phema.services.trainer.training.batches import Batches
 from phema.services.trainer.training.loop import BATCHES_AHEAD, READERS
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.datasets import Prefetcher, open_dataset
 from phema.shared.datasets import stored_pictures as stored
 from phema.shared.datasets.preparation.dataset_writer import new_dataset
@@ -61,7 +61,7 @@ def main() -> int:
 def measure(path: Path, channels: int, ahead: int) -> dict[str, Any]:
     """Images/s that one thread reads, and the share of its time for which the loop waits for data."""
     config = _config(path, channels)
-    read = Batches(open_dataset(config.dataset), config, Group()).at
+    read = Batches(open_dataset(config.dataset), config, WorkerGroup()).at
     read(0)
     began = time.perf_counter()
     for step in range(4):

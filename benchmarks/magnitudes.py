@@ -26,11 +26,11 @@ import torch
 
 from benchmarks.report import machine, show
 from phema.services.trainer.training.batches import Batch
-from phema.services.trainer.training.measurements.magnitudes import magnitudes
+from phema.services.trainer.training.measurements.magnitudes import measure_magnitudes
 from phema.services.trainer.training.picture_noise import picture_noise
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.edm2.device import prepare_device
 from phema.shared.recipes.presets import resolve
 from phema.shared.recipes.run_config import RunConfig
@@ -74,7 +74,7 @@ def rows(
     magnitudes takes as many such parts for any number of pictures.
     """
     network, count = config.network, config.batch_size
-    state, group = TrainingState(config, device), Group(device=device)
+    state, group = TrainingState(config, device), WorkerGroup(device=device)
     shape = (network.img_channels, network.img_resolution, network.img_resolution)
 
     def noise() -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,7 +84,9 @@ def rows(
     labels = torch.eye(network.label_dim)[torch.arange(count) % network.label_dim]
     batch = Batch(0.5 * torch.randn(count, *shape), labels, sigma, drawn).to(device)
     step, measured, noised = timed_in_turns(
-        [lambda: train_step(state, batch, config, group), lambda: magnitudes(state, batch), noise], device, rounds
+        [lambda: train_step(state, batch, config, group), lambda: measure_magnitudes(state, batch), noise],
+        device,
+        rounds,
     )
     steps_between = config.magnitudes_every / images_per_step
     magnitudes_row = f"magnitudes, every {config.magnitudes_every:,} images of {images_per_step} a step"

@@ -26,7 +26,7 @@ from benchmarks.report import machine, show
 from phema.services.trainer.training.batches import Batches
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.datasets import open_dataset
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
 from phema.shared.pictures.curves import LIGHT, page, png
@@ -104,13 +104,13 @@ def train(config: RunConfig) -> tuple[dict[tuple[int, float], torch.Tensor], dic
     """Flattened weights of the stored averages by time and width, and of the wanted averages at the times of CASES."""
     state = TrainingState(config, torch.device("cpu"))
     kept, wanted = PowerFunctionEMA(state.denoiser, config.ema_sigma_rels), PowerFunctionEMA(state.denoiser, WANTED)
-    batches = Batches(open_dataset(config.dataset), config, Group())
+    batches = Batches(open_dataset(config.dataset), config, WorkerGroup())
     names = [name for name, _ in state.denoiser.named_parameters()]
     stored: dict[tuple[int, float], torch.Tensor] = {}
     tracked: dict[tuple[int, float], np.ndarray] = {}
     last = max(end for end, _ in CASES.values())
     while state.num_images < last:
-        train_step(state, batches.at(state.num_images), config, Group())
+        train_step(state, batches.at(state.num_images), config, WorkerGroup())
         now = state.num_images
         for ema in (kept, wanted):
             ema.update(now, config.batch_size)

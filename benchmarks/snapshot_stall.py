@@ -25,9 +25,9 @@ from typing import Any
 
 import torch
 
-from phema.services.trainer.training.archive import Archive
-from phema.services.trainer.training.checkpoint import copied
-from phema.services.trainer.training.local_training import claim_locally
+from phema.services.trainer.local_training import claim_locally
+from phema.services.trainer.training.checkpoint import copy_to_cpu
+from phema.services.trainer.training.snapshot_writer import SnapshotWriter
 from phema.services.trainer.training.training_state import TrainingState
 from phema.shared.catalog import Catalog
 from phema.shared.recipes.presets import resolve
@@ -94,12 +94,12 @@ def measure(folder: Path, channels: int, rounds: int) -> Figures:
     for _ in range(WARM_UP + rounds):
         state.num_images += 1
         started = time.perf_counter()
-        plain: Any = [copied(state.ema.tensors(index)) for index in range(len(config.ema_sigma_rels))]
+        plain: Any = [copy_to_cpu(state.ema.tensors(index)) for index in range(len(config.ema_sigma_rels))]
         copies.append(time.perf_counter() - started)
         del plain
-        with Archive(attempt, catalog=catalog, store=store, meters=Meters("training")) as archive:
+        with SnapshotWriter(attempt, catalog=catalog, store=store, meters=Meters("training")) as writer:
             started = time.perf_counter()
-            archive.keep(state)
+            writer.write_due(state)
             stalls.append(time.perf_counter() - started)
             started = time.perf_counter()
         backgrounds.append(time.perf_counter() - started)

@@ -27,7 +27,7 @@ from benchmarks.switches import IN_NETWORK, NOTHING
 from phema.services.trainer.training.batches import Batch
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.edm2.averaging.power_function import beta, gamma_from_sigma_rel
 from phema.shared.edm2.device import prepare_device
 from phema.shared.edm2.networks.costs import costs
@@ -101,7 +101,7 @@ def variants_of(config: RunConfig, device: torch.device, *, compiled: bool) -> l
     batch = drawn(config).to(device)
     # Kernels for channels last are used if the weights or the pictures have that format.
     rows = replace(batch, images=batch.images.contiguous(), noise=batch.noise.contiguous())
-    one, nothing = Group(), NOTHING[""]
+    one, nothing = WorkerGroup(), NOTHING[""]
 
     def own(seen: Batch, layout: torch.memory_format | None = None, **changed: Any) -> Callable[[], object]:
         other = config.model_copy(update=changed)

@@ -1,4 +1,7 @@
-"""The trainer service, `python -m phema.services.trainer`. After SIGTERM, running trainings go on and are adopted."""
+"""The trainer service, `python -m phema.services.trainer`.
+
+Trainings continue after the trainer ends; the next trainer takes them over.
+"""
 
 from __future__ import annotations
 

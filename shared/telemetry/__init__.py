@@ -1,7 +1,7 @@
-"""Every metric name and log field, once. Torch-free.
+"""Metrics and structured logs: every metric name and log field of phema is defined here. Imports no torch.
 
-`metrics` is the table, `Meters(source)` holds a process's values, `serve_metrics` offers them to Prometheus,
-`configure_logs`, `log_fields` and `process_log_fields` write structured lines.
+`metrics` is the table of metrics; start reading there. `Meters(source)` holds the values of one process, and
+`serve_metrics` serves them to Prometheus. `configure_logs`, `log_fields` and `process_log_fields` set up log lines.
 """
 
 from phema.shared.telemetry.logs import LOG_FIELDS, configure_logs, log_fields, process_log_fields

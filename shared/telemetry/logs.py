@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard error, with the same field names in every process."""
+"""Structured logs: one JSON object per line on standard error, with the same field names in every process."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ LOG_FIELDS: dict[str, str] = {
     "service": "api, trainer, training or worker",
     "logger": "module that wrote the line",
     "message": "what happened, as one sentence",
-    "run_id": "run the line is about",
-    "job_id": "job the line is about",
+    "run_id": "run that the line is about",
+    "job_id": "job that the line is about",
     "attempt": "attempt of the job (its fencing token)",
-    "request_id": "request that is being answered, or that asked for the job",
+    "request_id": "request that is being answered, or that created the job",
     "rank": "rank of the training worker",
-    "num_images": "images the run had seen",
-    "key": "object of the store the line is about",
-    "size": "bytes of that object",
-    "seconds": "how long it took",
-    "address": "where metrics are served",
+    "num_images": "images that the run had seen",
+    "key": "key of the object in the store",
+    "size": "size of that object in bytes",
+    "seconds": "duration of the operation",
+    "address": "address where metrics are served",
     "method": "HTTP method",
     "route": "HTTP route",
     "status": "HTTP status",
     "error": "traceback of the exception",
 }
-"""Every field a line may carry. `docs/metrics.md` lists them too."""
+"""All fields of log lines and their meaning. `docs/metrics.md` contains the same table."""
 
 _FIXED = ("at", "level", "service", "logger", "message", "error")
 _fields: ContextVar[dict[str, object] | None] = ContextVar("log_fields", default=None)
@@ -61,9 +61,9 @@ class _JsonFormatter(logging.Formatter):
 
 
 def configure_logs(service: str, *, level: str = "info", stream: IO[str] | None = None, **fields: object) -> None:
-    """Send every log line of this process to `stream` (standard error) as JSON; `fields` go into each line.
+    """Write every log line of this process to `stream` (by default standard error) as JSON, with `fields` in each line.
 
-    Call it once, first thing in a process. Raises ValueError for a field that is not in LOG_FIELDS.
+    Call it once, at the start of the process. Raises ValueError for a field that is not in LOG_FIELDS.
     """
     global _process_fields
     _process_fields = _checked(fields)
@@ -72,13 +72,13 @@ def configure_logs(service: str, *, level: str = "info", stream: IO[str] | None 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("httpx", "httpcore", "botocore", "boto3", "urllib3", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for verbose in ("httpx", "httpcore", "botocore", "boto3", "urllib3", "alembic"):
+        logging.getLogger(verbose).setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager
 def log_fields(**fields: object) -> Iterator[None]:
-    """Add `fields` to every line written by this thread or task within the block; None says nothing.
+    """Add `fields` to every line that this thread or task writes in the block; a value of None leaves the field out.
 
     Raises ValueError for a field that is not in LOG_FIELDS.
     """
@@ -91,10 +91,9 @@ def log_fields(**fields: object) -> Iterator[None]:
 
 @contextlib.contextmanager
 def process_log_fields(**fields: object) -> Iterator[None]:
-    """Add `fields` to every line written by any thread of this process within the block, for a process that works on
-    one thing at a time.
+    """Add `fields` to every line that any thread of this process writes in the block.
 
-    Raises ValueError for a field that is not in LOG_FIELDS.
+    For processes that work on one job at a time. Raises ValueError for a field that is not in LOG_FIELDS.
     """
     global _process_fields
     before = _process_fields

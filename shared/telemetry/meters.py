@@ -1,4 +1,4 @@
-"""Metrics of one process: a registry of its own, values set by metric, and an HTTP server that Prometheus scrapes."""
+"""The metric values of one process, and the HTTP server from which Prometheus scrapes them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from phema.shared.telemetry.metrics import SECONDS, Metric, Source, metrics_of
+from phema.shared.telemetry.metrics import HISTOGRAM_BUCKETS, Metric, Source, metrics_of
 from phema.shared.telemetry.metrics_address import listening_address
 
 
 class MeterError(ValueError):
-    """A value was given to a metric that this process does not serve, of another kind, or with other labels."""
+    """This process does not serve the metric, or the operation does not fit the metric's kind or labels."""
 
 
 class Meters:
-    """All metrics of one kind of process on a private registry.
+    """All metrics of one kind of process, in a registry of their own. Thread-safe.
 
-    Metrics without labels start at 0; labelled ones appear with `begin` or their first value. Thread-safe.
+    Metrics without labels start at 0. A series with labels appears with `begin` or its first value.
     """
 
     def __init__(self, source: Source) -> None:
@@ -29,13 +29,16 @@ class Meters:
 
     def _collector(self, metric: Metric) -> Counter | Gauge | Histogram:
         if metric.kind == "histogram":
-            return Histogram(metric.name, metric.help, metric.labels, registry=self.registry, buckets=SECONDS)
+            return Histogram(metric.name, metric.help, metric.labels, registry=self.registry, buckets=HISTOGRAM_BUCKETS)
         kind = Counter if metric.kind == "counter" else Gauge
         return kind(metric.name, metric.help, metric.labels, registry=self.registry)
 
     def begin(self, metric: Metric, **labels: str) -> None:
-        """Serve these labels from 0 on: a series that begins with its first event hides that event from Prometheus's
-        `increase`, and alerts on there being none. Raises MeterError."""
+        """Serve the series with these labels, starting at 0. Raises MeterError.
+
+        Prometheus's `increase` does not see the first event of a series that appears with that event. Nor can an alert
+        on missing events see a series that does not exist.
+        """
         self._child(metric, labels)
 
     def set(self, metric: Metric, value: float, **labels: str) -> None:
@@ -46,7 +49,7 @@ class Meters:
         child.set(value)
 
     def add(self, metric: Metric, amount: float = 1.0, **labels: str) -> None:
-        """Raise a counter or a gauge by `amount`. Raises MeterError."""
+        """Increase a counter or a gauge by `amount`. Raises MeterError."""
         child = self._child(metric, labels)
         if isinstance(child, Histogram):
             raise MeterError(f"{metric.name} is a histogram; use observe")
@@ -60,7 +63,7 @@ class Meters:
         child.observe(value)
 
     def clear(self, metric: Metric) -> None:
-        """Forget every labelled value of a metric, so that series which no longer exist are not served."""
+        """Remove all series of a metric with labels, so that outdated ones are not served. Raises MeterError."""
         self._collector_of(metric).clear()
 
     def _collector_of(self, metric: Metric) -> Counter | Gauge | Histogram:
@@ -76,9 +79,9 @@ class Meters:
 
 
 def serve_metrics(registry: CollectorRegistry, host: str) -> tuple[str, Callable[[], None]]:
-    """Serve `registry` on a free port of `host` (or `auto`). Returns ("host:port", a function that stops the server).
+    """Serve `registry` over HTTP on a free port. Returns ("host:port", a function that stops the server).
 
-    Raises OSError when the host is not an address of this machine.
+    `host` is an address of this machine, or `auto` for its own address. Raises OSError for any other address.
     """
     host = listening_address(host)
     server, thread = start_http_server(0, addr=host, registry=registry)

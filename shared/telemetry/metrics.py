@@ -1,7 +1,7 @@
-"""Every Prometheus metric of phema, once: name, kind, unit, labels, and which process serves it.
+"""The table of all Prometheus metrics of phema: name, kind, unit, labels, and which processes serve them.
 
-`docs/metrics.md` lists the same table. Targets found through the API's service discovery carry no label that a
-metric has, because Prometheus would rename the metric's own to `exported_…`.
+`docs/metrics.md` contains the same table. The targets of the API's service discovery must have no label that a metric
+has, because Prometheus would rename the metric's label to `exported_…`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from typing import Literal
 
 Kind = Literal["counter", "gauge", "histogram"]
 Source = Literal["api", "trainer", "training", "worker"]
-"""`trainer` is the reconciler, `training` the first worker of a training run, `worker` a phema worker."""
+"""Kinds of processes: `trainer` is the reconciler, `training` the first worker of a run, `worker` a phema worker."""
 
 SOURCES: tuple[Source, ...] = ("api", "trainer", "training", "worker")
-SECONDS = (0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 43200.0)
+HISTOGRAM_BUCKETS = (0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 43200.0)
+"""Upper bounds of every histogram's buckets, in seconds."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One time series family. Counters' names end in `_total`; `unit` is what one of the value means."""
+    """A metric. Names of counters end in `_total`; `unit` is the unit of the value, "1" if it has none."""
 
     name: str
     kind: Kind
@@ -31,7 +32,7 @@ class Metric:
 
 # Training: one series per run, served by the run's first worker.
 TRAINING_INFO = Metric(
-    "phema_training_info", "gauge", "1", ("run_id", "name"), ("training",), "Always 1; gives a run's id its name."
+    "phema_training_info", "gauge", "1", ("run_id", "name"), ("training",), "Always 1; its labels map run ids to names."
 )
 TRAINING_IMAGES = Metric(
     "phema_training_images",
@@ -39,7 +40,7 @@ TRAINING_IMAGES = Metric(
     "images",
     ("run_id",),
     ("training",),
-    "Images the run has seen, from before its first step on.",
+    "Images the run has seen; served from before its first step.",
 )
 TRAINING_TOTAL_IMAGES = Metric(
     "phema_training_total_images", "gauge", "images", ("run_id",), ("training",), "Images after which the run ends."
@@ -50,7 +51,7 @@ TRAINING_SPEED = Metric(
     "images/s",
     ("run_id",),
     ("training",),
-    "Images per second of all workers since the last status.",
+    "Images per second over all workers, since the last status.",
 )
 TRAINING_LOSS = Metric(
     "phema_training_loss",
@@ -66,7 +67,7 @@ TRAINING_DENOISING_LOSS = Metric(
     "1",
     ("run_id",),
     ("training",),
-    "Plain weighted loss per element, averaged since the last status; 1 for a network that outputs nothing.",
+    "Plain weighted loss per element, averaged since the last status; 1 for a network whose output is 0.",
 )
 TRAINING_LEARNING_RATE = Metric(
     "phema_training_learning_rate", "gauge", "1", ("run_id",), ("training",), "Learning rate of the last step."
@@ -93,7 +94,7 @@ DATA_WAIT_SHARE = Metric(
     "1",
     ("run_id",),
     ("training",),
-    "Share of the first worker's time since the last status in which a step waited for its pictures.",
+    "Share of the first worker's time since the last status that its steps waited for pictures.",
 )
 STEP_SECONDS = Metric(
     "phema_training_step_seconds",
@@ -101,7 +102,7 @@ STEP_SECONDS = Metric(
     "s",
     ("run_id", "part"),
     ("training",),
-    "Mean time of a part of a step since the last status: data, forward_backward, optimizer, ema, snapshot.",
+    "Mean time per step of one part, since the last status: data, forward_backward, optimizer, ema, snapshot.",
 )
 TRAINING_DEVICES = Metric(
     "phema_training_devices",
@@ -109,7 +110,7 @@ TRAINING_DEVICES = Metric(
     "devices",
     ("run_id", "device"),
     ("training",),
-    "Training workers of the run, each on a device of its own, by the device's type (cpu, cuda).",
+    "Training workers of the run, one device each, by the device's type (cpu, cuda).",
 )
 TRAINING_MEMORY = Metric(
     "phema_training_memory_bytes",
@@ -117,7 +118,7 @@ TRAINING_MEMORY = Metric(
     "bytes",
     ("run_id", "device"),
     ("training",),
-    "Most memory the first worker has held so far: of its GPU, or of its process where it trains on a CPU.",
+    "Peak memory of the first worker: allocated on its GPU, or resident in its process when it trains on a CPU.",
 )
 NONFINITE_GRADIENTS = Metric(
     "phema_training_nonfinite_gradients_total",
@@ -125,7 +126,7 @@ NONFINITE_GRADIENTS = Metric(
     "elements",
     ("run_id",),
     ("training",),
-    "Gradient elements that were NaN or infinite and were set to zero before Adam.",
+    "Gradient elements that were NaN or infinite; they are set to 0 before Adam.",
 )
 ACTIVATION_MAGNITUDE = Metric(
     "phema_activation_magnitude",
@@ -133,7 +134,7 @@ ACTIVATION_MAGNITUDE = Metric(
     "1",
     ("run_id", "weights", "side", "resolution", "statistic"),
     ("training",),
-    "Activation magnitude of the ema or training weights by side (enc, dec), resolution and statistic (max, mean).",
+    "Activation magnitude with the ema or training weights, by side (enc, dec), resolution and statistic (max, mean).",
 )
 WEIGHT_MAGNITUDE = Metric(
     "phema_weight_magnitude",
@@ -141,7 +142,7 @@ WEIGHT_MAGNITUDE = Metric(
     "1",
     ("run_id", "weights", "side", "resolution", "statistic"),
     ("training",),
-    "Magnitude of the ema or training weights by side (enc, dec), resolution and statistic (max, mean).",
+    "Magnitude of the ema or training weights, by side (enc, dec), resolution and statistic (max, mean).",
 )
 SNAPSHOTS_UPLOADED = Metric(
     "phema_snapshots_uploaded_total",
@@ -171,7 +172,7 @@ UPLOAD_SECONDS = Metric(
     "s",
     ("run_id", "kind"),
     ("training",),
-    "Time from taking up a snapshot or checkpoint in the background to its registered row.",
+    "Time to encode, store and register a snapshot or checkpoint in the background.",
 )
 UPLOADS_PENDING = Metric(
     "phema_uploads_pending",
@@ -179,7 +180,7 @@ UPLOADS_PENDING = Metric(
     "uploads",
     ("run_id",),
     ("training",),
-    "Snapshots and checkpoints copied off the device and not yet registered.",
+    "Snapshots and checkpoints that are copied off the device and not yet registered.",
 )
 UPLOAD_RETRIES = Metric(
     "phema_upload_retries_total",
@@ -187,7 +188,7 @@ UPLOAD_RETRIES = Metric(
     "tries",
     ("run_id", "cause"),
     ("training",),
-    "Tries repeated because the store or the catalog (cause) did not answer.",
+    "Retries of uploads because the store or the catalog (cause) did not answer.",
 )
 SNAPSHOT_STALL_SECONDS = Metric(
     "phema_snapshot_stall_seconds_total",
@@ -195,7 +196,7 @@ SNAPSHOT_STALL_SECONDS = Metric(
     "s",
     ("run_id",),
     ("training",),
-    "Time the training loop stood still to copy weights or to wait for earlier uploads.",
+    "Time the training loop spent on copying weights and on waiting for earlier uploads.",
 )
 
 # Trainer: the reconciler.
@@ -208,7 +209,7 @@ TRAINING_ATTEMPTS = Metric(
     "attempts",
     ("outcome",),
     ("trainer",),
-    "Attempts by what the trainer did with them: submitted, lost, expired, cancelled.",
+    "Attempts that the trainer submitted, found lost or expired, or cancelled (outcome).",
 )
 
 # Workers.
@@ -229,7 +230,7 @@ RECONSTRUCTION_BYTES_READ = Metric(
     "bytes",
     (),
     ("worker",),
-    "Snapshot bytes read to reconstruct and to compact.",
+    "Snapshot bytes read by reconstructions and compactions.",
 )
 RECONSTRUCTION_BYTES_WRITTEN = Metric(
     "phema_reconstruction_written_bytes_total",
@@ -245,7 +246,7 @@ RECONSTRUCTION_SECONDS = Metric(
     "s",
     (),
     ("worker",),
-    "Time actors spent reading those bytes and writing what became of them.",
+    "Time actors spent on reading those bytes and writing the results.",
 )
 BASES = Metric("phema_bases_total", "counter", "bases", (), ("worker",), "Bases written.")
 SNAPSHOTS_DELETED = Metric(
@@ -263,7 +264,7 @@ EVALUATION_SECONDS = Metric(
     "s",
     (),
     ("worker",),
-    "Time actors spent sampling and scoring those pictures.",
+    "Time actors spent on sampling and scoring those pictures.",
 )
 ACTOR_RESTARTS = Metric(
     "phema_actor_restarts_total", "counter", "restarts", (), ("worker",), "Ray actors that died and were replaced."
@@ -280,7 +281,7 @@ QUEUE_ATTEMPTS = Metric(
     "attempts",
     ("kind", "outcome"),
     ("api",),
-    "Attempts of jobs that have ended, ever, by kind and outcome (succeeded, failed, cancelled, released, expired).",
+    "All attempts that have ended, by kind and outcome (succeeded, failed, cancelled, released, expired).",
 )
 TARGETS = Metric(
     "phema_targets",
@@ -288,7 +289,7 @@ TARGETS = Metric(
     "processes",
     ("kind", "state"),
     ("api",),
-    "Processes by kind: live, or silent, which were lost in the last quarter of an hour without saying goodbye.",
+    "Processes by kind and state: live, or silent (lost in the last 15 minutes without deregistering).",
 )
 API_READY = Metric(
     "phema_api_ready",
@@ -296,7 +297,7 @@ API_READY = Metric(
     "1",
     ("part",),
     ("api",),
-    "1 when the API could use the part (catalog, store) when it last looked, else 0.",
+    "1 if the API's last check of the part (catalog, store) succeeded, else 0.",
 )
 DISK_FREE = Metric(
     "phema_disk_free_bytes",
@@ -304,7 +305,7 @@ DISK_FREE = Metric(
     "bytes",
     ("place",),
     ("api",),
-    "Bytes free to phema on the file system of the place: state (its folder), store (a local folder).",
+    "Bytes available to phema on the file system of the place: state (state folder), store (a local store).",
 )
 DISK_SIZE = Metric("phema_disk_size_bytes", "gauge", "bytes", ("place",), ("api",), "Size of that file system.")
 HTTP_REQUESTS = Metric(

@@ -1,4 +1,4 @@
-"""The address under which other machines reach this one's metrics."""
+"""The address at which other machines reach this machine's metrics."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import ipaddress
 import socket
 
 AUTO = "auto"
-_ELSEWHERE = ("192.0.2.1", 9)  # a documentation address (RFC 5737): only the route towards it is looked up
+_OUTSIDE = ("192.0.2.1", 9)  # a documentation address (RFC 5737); only the route to it is looked up, nothing is sent
 
 
 def listening_address(host: str) -> str:
-    """`host` itself, or for `auto` this machine's own address: in a container, the container's."""
+    """`host`, or this machine's own address for `auto`. In a container that is the container's address."""
     return own_address() if host == AUTO else host
 
 
 def own_address() -> str:
-    """The address of this host's name; where that is loopback, as on many laptops, the one that packets leave from."""
+    """The address of this machine's host name, or of its outgoing interface if the name resolves to loopback."""
     try:
         named = socket.gethostbyname(socket.gethostname())
     except OSError:
@@ -24,7 +24,7 @@ def own_address() -> str:
         return named
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(_ELSEWHERE)  # a datagram socket sends nothing here
+            probe.connect(_OUTSIDE)  # connecting a datagram socket sends nothing
         except OSError:
             return named
         return str(probe.getsockname()[0])

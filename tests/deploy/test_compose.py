@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from phema.services.trainer.control.driver import worker_resources
+from phema.services.trainer.control.worker_resources import worker_resources
 from phema.shared.settings import Settings
 from tests.deploy.documents import COMPOSE, GPU, ROOT, env_file, load, services
 from tests.trainer.support import loose_attempt
@@ -157,7 +157,7 @@ def test_the_gpu_file_changes_only_what_gpus_need() -> None:
 
 
 def test_trainings_can_have_every_gpu_and_a_cpu() -> None:
-    """Actors hold their share while they wait for work; a training takes whole GPUs (`trainer.control.driver`)."""
+    """Actors hold their share while they wait for work; a training takes whole GPUs (`control.worker_resources`)."""
     example = env_file(ROOT / ".env.example")
     gpu = services(GPU)["phema-worker"]["environment"]["PHEMA_ACTOR_GPUS"]
     assert gpu == f"${{PHEMA_ACTOR_GPUS:-{example['PHEMA_ACTOR_GPUS']}}}"

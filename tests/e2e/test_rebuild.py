@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from phema.administration.rebuild import rebuild
-from phema.services.trainer.training.local_training import claim_locally, train_attempt, train_locally
+from phema.services.trainer.local_training import claim_locally, train_attempt, train_locally
 from phema.services.trainer.training.tracked_averages import profile_of
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.catalog.models import Snapshot

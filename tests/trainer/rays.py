@@ -1,4 +1,4 @@
-"""A trainer process on the session's Ray cluster, and the processes it leads to, killed by their own ids."""
+"""A trainer process on the session's Ray cluster, and access to the processes that it starts there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run small enough to train many times, and how to look at what became of it."""
+"""A run small enough to train many times, and functions that read its results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from phema.services.trainer.control.attempt import Attempt
+from phema.services.trainer.attempt import TrainingAttempt
 from phema.services.trainer.training.tracked_averages import profile_of
 from phema.shared.catalog import Catalog, Run
 from phema.shared.recipes.presets import resolve
@@ -49,7 +49,7 @@ def new_store(folder: Path) -> ObjectStore:
 def snapshots_of(catalog: Catalog, store: ObjectStore, run: str) -> dict[tuple[int, float | None], str]:
     """(num_images, sigma_rel) to the SHA-256 of the tensors' bytes, for every registered snapshot of the run.
 
-    Each file is checked against its row first. The header is left out, because the run's id stands in it.
+    Each file is checked against its row first. The header is not hashed, because it contains the run's id.
     """
     with catalog.transaction(read_only=True) as tx:
         rows = tx.snapshots.list(tx.runs.get(run).id)
@@ -86,7 +86,7 @@ def checkpoint_times(catalog: Catalog, run: str) -> list[int]:
         return [c.num_images for c in tx.checkpoints.beyond(tx.runs.get(run).id, 0)]
 
 
-def loose_attempt(run_id: str = "run-1", **fields: Any) -> Attempt:
+def loose_attempt(run_id: str = "run-1", **fields: Any) -> TrainingAttempt:
     """An attempt that no catalog knows."""
     config = tiny_config(**fields)
-    return Attempt("job-1", 1, run_id, "loose", config, config.model_dump(mode="json"), config.config_hash)
+    return TrainingAttempt("job-1", 1, run_id, "loose", config, config.model_dump(mode="json"), config.config_hash)

@@ -10,10 +10,15 @@ import pytest
 import torch
 
 from phema.services.trainer.training.batches import Batches
-from phema.services.trainer.training.checkpoint import CheckpointError, copied, decode_checkpoint, encode_checkpoint
+from phema.services.trainer.training.checkpoint import (
+    CheckpointError,
+    copy_to_cpu,
+    decode_checkpoint,
+    encode_checkpoint,
+)
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.datasets import open_dataset
 from tests.trainer.support import loose_attempt
 
@@ -23,9 +28,9 @@ CONFIG = ATTEMPT.config
 
 def after(steps: int) -> TrainingState:
     state = TrainingState(CONFIG, torch.device("cpu"))
-    batches = Batches(open_dataset(CONFIG.dataset), CONFIG, Group())
+    batches = Batches(open_dataset(CONFIG.dataset), CONFIG, WorkerGroup())
     for _ in range(steps):
-        train_step(state, batches.at(state.num_images), CONFIG, Group())
+        train_step(state, batches.at(state.num_images), CONFIG, WorkerGroup())
     return state
 
 
@@ -40,7 +45,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 def test_a_checkpoint_restores_every_bit() -> None:
     state = after(3)
-    data = bytes(encode_checkpoint(copied(state.state_dict()), ATTEMPT))
+    data = bytes(encode_checkpoint(copy_to_cpu(state.state_dict()), ATTEMPT))
     restored = TrainingState(CONFIG, torch.device("cpu"))
     restored.load_state_dict(decode_checkpoint(data, ATTEMPT))
     before, now = flat(state.state_dict()), flat(restored.state_dict())
@@ -52,22 +57,22 @@ def test_a_checkpoint_restores_every_bit() -> None:
 
 def test_a_copy_does_not_change_with_the_next_step() -> None:
     state = after(1)
-    copy = copied(state.state_dict())
+    copy = copy_to_cpu(state.state_dict())
     before = {path: value.clone() for path, value in flat(copy).items() if isinstance(value, torch.Tensor)}
-    batches = Batches(open_dataset(CONFIG.dataset), CONFIG, Group())
-    train_step(state, batches.at(16), CONFIG, Group())
+    batches = Batches(open_dataset(CONFIG.dataset), CONFIG, WorkerGroup())
+    train_step(state, batches.at(16), CONFIG, WorkerGroup())
     for path, value in flat(copy).items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(value, before[path]), path
 
 
 def test_equal_states_make_equal_bytes() -> None:
-    one, other = (encode_checkpoint(copied(after(2).state_dict()), ATTEMPT) for _ in range(2))
+    one, other = (encode_checkpoint(copy_to_cpu(after(2).state_dict()), ATTEMPT) for _ in range(2))
     assert bytes(one) == bytes(other)
 
 
 def test_a_checkpoint_of_another_run_or_configuration_is_refused() -> None:
-    data = bytes(encode_checkpoint(copied(after(1).state_dict()), ATTEMPT))
+    data = bytes(encode_checkpoint(copy_to_cpu(after(1).state_dict()), ATTEMPT))
     with pytest.raises(CheckpointError, match="run_id is 'run-1', not 'run-2'"):
         decode_checkpoint(data, loose_attempt("run-2", lr_rampup_images=0))
     with pytest.raises(CheckpointError, match="config_hash is"):

@@ -1,4 +1,4 @@
-"""Training on files: real pictures and latents, from zips, and what happens when they are not what they were."""
+"""Training on files: pictures and latents from zips, and what happens when files are broken or have changed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import pytest
 from ray.train import WorkerGroupError
 
 from phema.services.trainer.control import driver
-from phema.services.trainer.control.driver import check_data, drive
-from phema.services.trainer.control.outcome import conclude, final_errors_end_the_job
-from phema.services.trainer.training.local_training import claim_locally, train_attempt, train_locally
+from phema.services.trainer.control.driver import drive
+from phema.services.trainer.control.terminal_state import finish_job, permanent_errors_fail_the_job
+from phema.services.trainer.local_training import claim_locally, train_attempt, train_locally
 from phema.services.trainer.training.loop import train
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.run_checks import verify_dataset
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.datasets import DatasetError
 from phema.shared.recipes.run_config import DatasetConfig, RunConfig
 from phema.shared.settings import Settings
 from phema.shared.snapshots import ObjectStore, S3Options, open_store
 from phema.shared.telemetry import Meters
+from phema.shared.wiring import remote_from
 from tests.datasets.photos import encoded, npy, photo_files, tiles, write_folder, write_zip
 from tests.fixtures.s3 import S3Server
 from tests.trainer.support import get_run, snapshots_of, tiny_config
@@ -43,7 +45,7 @@ def test_a_run_on_a_zip_of_photographs_resumes_bit_for_bit(
         tx.jobs.request_cancel(attempt.job_id)
     train_attempt(attempt, local_catalog, local_store)  # stops after its first step, with a checkpoint
     with local_catalog.transaction() as tx:
-        conclude(tx, attempt)
+        finish_job(tx, attempt)
         assert tx.checkpoints.beyond(attempt.run_id, 0)[-1].num_images == 8
         tx.runs.resume(attempt.run_id)
         job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
@@ -79,7 +81,7 @@ def test_a_run_on_a_zip_behind_s3_trains_as_on_the_same_zip_here(
         attempt,
         catalog=local_catalog,
         store=local_store,
-        group=Group(),
+        group=WorkerGroup(),
         meters=Meters("training"),
         remote=lambda url: open_store(url, s3=s3_options[1]),
     )
@@ -122,7 +124,7 @@ def test_files_are_checked_before_training(
 ) -> None:
     attempt = claim_locally(on_files(write_folder(tmp_path / "photos", files)), local_catalog)
     with pytest.raises(DatasetError, match=sentence):
-        check_data(attempt, Settings(state_dir=tmp_path))
+        verify_dataset(attempt.config, remote_from(Settings(state_dir=tmp_path)))
 
 
 def test_one_broken_picture_among_many_is_found(tmp_path: Path, local_catalog: Catalog) -> None:
@@ -130,7 +132,7 @@ def test_one_broken_picture_among_many_is_found(tmp_path: Path, local_catalog: C
     files["00000/img00000013.png"] = files["00000/img00000013.png"][:-40]
     attempt = claim_locally(on_files(write_zip(tmp_path / "photos.zip", files)), local_catalog)
     with pytest.raises(DatasetError, match=r"00000/img00000013\.png in dataset .* cannot be read"):
-        check_data(attempt, Settings(state_dir=tmp_path))
+        verify_dataset(attempt.config, remote_from(Settings(state_dir=tmp_path)))
 
 
 def test_a_job_with_a_broken_dataset_is_not_tried_again(tmp_path: Path, local_catalog: Catalog) -> None:
@@ -149,17 +151,17 @@ def test_a_job_with_a_broken_dataset_is_not_tried_again(tmp_path: Path, local_ca
 def test_a_worker_that_meets_a_broken_picture_ends_the_job(
     tmp_path: Path, local_catalog: Catalog, monkeypatch: pytest.MonkeyPatch, raised: Exception, state: JobState
 ) -> None:
-    """Where the error is raised, since Ray hands it over as text and would start the workers again first."""
+    """The worker ends the job itself, because Ray would restart the workers and report the error only as text."""
     attempt = claim_locally(on_files(write_zip(tmp_path / "photos.zip", photo_files(20, 16)[0])), local_catalog)
 
-    def fit(*arguments: object) -> None:
+    def train_on_ray(*arguments: object) -> None:
         try:
-            with final_errors_end_the_job(attempt, local_catalog):
+            with permanent_errors_fail_the_job(attempt, local_catalog):
                 raise raised
         except Exception as error:
             raise WorkerGroupError("Training failed", {0: RuntimeError(f"{type(error).__name__}: {error}")}) from None
 
-    monkeypatch.setattr(driver, "fit", fit)
+    monkeypatch.setattr(driver, "train_on_ray", train_on_ray)
     assert drive(local_catalog, Settings(state_dir=tmp_path), attempt.job_id, attempt.fence) == 0
     job = get_run(local_catalog, attempt.run_id).job
     assert job.state is state

@@ -1,4 +1,4 @@
-"""Precision, memory format, compilation and reading ahead change how fast a run is, not what it learns."""
+"""Precision, memory format, compilation and prefetching change the speed of a run, not what it learns."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from phema.services.trainer.control.attempt import Attempt
-from phema.services.trainer.control.driver import CannotTrain, worker_resources
+from phema.services.trainer.attempt import TrainingAttempt
+from phema.services.trainer.control.worker_resources import CannotTrain, worker_resources
+from phema.services.trainer.local_training import claim_locally, train_attempt, train_locally
 from phema.services.trainer.training import loop
 from phema.services.trainer.training.batches import Batches
-from phema.services.trainer.training.checkpoint import copied
-from phema.services.trainer.training.local_training import claim_locally, train_attempt, train_locally
-from phema.services.trainer.training.measurements.magnitudes import magnitudes
-from phema.services.trainer.training.precision import UnsupportedPrecision, check_precision
+from phema.services.trainer.training.checkpoint import copy_to_cpu
+from phema.services.trainer.training.measurements.magnitudes import measure_magnitudes
+from phema.services.trainer.training.run_checks import UnsupportedPrecision, check_precision
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog
 from phema.shared.datasets import open_dataset
 from phema.shared.edm2.device import prepare_device
@@ -32,9 +32,9 @@ CPU = torch.device("cpu")
 DATASET = open_dataset(DatasetConfig())
 
 
-def trained(config: RunConfig, state: TrainingState, steps: int, group: Group | None = None) -> dict[str, Tensor]:
+def trained(config: RunConfig, state: TrainingState, steps: int, group: WorkerGroup | None = None) -> dict[str, Tensor]:
     """The weights after `steps` more, as contiguous float32 on the CPU."""
-    group = group or Group()
+    group = group or WorkerGroup()
     batches = Batches(DATASET, config, group)
     for _ in range(steps):
         train_step(state, batches.at(state.num_images), config, group)
@@ -76,7 +76,7 @@ def test_the_loop_refuses_it_as_well(local_catalog: Catalog, local_store: Object
 
 
 def test_channels_last_changes_the_layout_alone() -> None:
-    """Gradients, moments and averages lie as the weights do; a checkpoint moves between the two layouts."""
+    """Gradients, moments and averages have the strides of the weights; a checkpoint loads in either layout."""
     config = tiny_config(lr_rampup_images=0, network={"attn_resolutions": [4]})
     plain, last = TrainingState(config, CPU), TrainingState(config, CPU, torch.channels_last)
     expected, found = trained(config, plain, 3), trained(config, last, 3)
@@ -91,7 +91,7 @@ def test_channels_last_changes_the_layout_alone() -> None:
     assert last.gradients.flat.abs().sum() > 0
 
     resumed = TrainingState(config, CPU)
-    resumed.load_state_dict(copied(last.state_dict()))
+    resumed.load_state_dict(copy_to_cpu(last.state_dict()))
     for parameter in resumed.denoiser.parameters():
         assert resumed.optimizer.state[parameter]["exp_avg"].stride() == parameter.stride()
     assert_close(trained(config, resumed, 2), trained(config, last, 2), rtol=1e-3, atol=1e-4)
@@ -112,7 +112,7 @@ def test_reading_ahead_changes_nothing(
 def test_pictures_that_cannot_be_read_end_the_run(
     local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a reader thread raises is raised by the loop, which leaves no thread behind."""
+    """The loop re-raises the error of a reader thread and leaves no thread behind."""
 
     class Broken(Batches):
         def at(self, num_images: int) -> object:  # type: ignore[override]
@@ -125,7 +125,9 @@ def test_pictures_that_cannot_be_read_end_the_run(
         train_locally(tiny_config(), local_catalog, local_store)
 
 
-def _interrupted(config: RunConfig, catalog: Catalog, store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Attempt:
+def _interrupted(
+    config: RunConfig, catalog: Catalog, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> TrainingAttempt:
     """A run that dies after 13 steps, three after its checkpoint, and is resumed to its end."""
     attempt = claim_locally(config, catalog, name="killed")
     steps, original = 0, loop.train_step
@@ -162,7 +164,7 @@ def test_a_compiled_run_learns_the_same_and_resumes_bit_for_bit(
     state, eager = TrainingState(compiled, CPU), TrainingState(plain, CPU)
     initial = {name: value.clone() for name, value in eager.denoiser.state_dict().items()}
     assert movement_error(trained(compiled, state, 2), trained(plain, eager, 2), initial) < 0.01
-    measured = magnitudes(state, Batches(DATASET, compiled, Group()).at(32))
+    measured = measure_magnitudes(state, Batches(DATASET, compiled, WorkerGroup()).at(32))
     assert measured["activation/enc/8/mean"] > 0, "hooks see the network that is compiled for training"
     assert movement_error(trained(compiled, state, 2), trained(plain, eager, 2), initial) < 0.05
 
@@ -182,8 +184,8 @@ def cuda(tmp_path: Path) -> torch.device:
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 def test_a_gpu_learns_what_a_cpu_does(precision: str, compiled: bool, cuda: torch.device, tmp_path: Path) -> None:
-    """Four steps in every precision against float32 on the CPU: the weights' movement agrees. NCCL takes gradients
-    as they lie."""
+    """Four steps in every precision against float32 on the CPU: the weights' movement agrees. NCCL accepts the
+    gradients' memory format."""
     network = {"attn_resolutions": [4]}
     exact = tiny_config(lr_rampup_images=0, network=network)
     reference = TrainingState(exact, CPU)
@@ -193,7 +195,7 @@ def test_a_gpu_learns_what_a_cpu_does(precision: str, compiled: bool, cuda: torc
     dist.init_process_group("nccl", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
     try:
         state = TrainingState(config, cuda)
-        group = Group(0, 1, cuda)
+        group = WorkerGroup(0, 1, cuda)
         found = trained(config, state, 4, group)
         gradients = state.gradients.flat.clone()
         dist.all_reduce(state.gradients.flat)
@@ -204,15 +206,15 @@ def test_a_gpu_learns_what_a_cpu_does(precision: str, compiled: bool, cuda: torc
     tolerance = {"float32": 0.05, "float16": 0.15, "bfloat16": 0.5}[precision]
     assert movement_error(found, expected, initial) < tolerance
     batch = Batches(DATASET, config, group).at(64)
-    assert all(value > 0 for value in magnitudes(state, batch).values())
+    assert all(value > 0 for value in measure_magnitudes(state, batch).values())
 
 
 @pytest.mark.gpu
 def test_a_gpu_run_resumes_on_a_cpu(cuda: torch.device) -> None:
     config = tiny_config(lr_rampup_images=0)
     state = TrainingState(config, cuda)
-    trained(config, state, 2, Group(0, 1, cuda))
+    trained(config, state, 2, WorkerGroup(0, 1, cuda))
     resumed = TrainingState(config, CPU)
-    resumed.load_state_dict(copied(state.state_dict()))
-    found, expected = trained(config, resumed, 2), trained(config, state, 2, Group(0, 1, cuda))
+    resumed.load_state_dict(copy_to_cpu(state.state_dict()))
+    found, expected = trained(config, resumed, 2), trained(config, state, 2, WorkerGroup(0, 1, cuda))
     assert_close(found, expected, rtol=1e-2, atol=1e-2)

@@ -1,4 +1,4 @@
-"""The driver where Ray is not needed: what it refuses, and what it asks of the cluster."""
+"""The driver without Ray: the errors it reports, and the resources it requests from the cluster."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from ray.train import WorkerGroupError
 
-from phema.services.trainer.control.driver import CannotTrain, drive, no_room, root_cause, worker_resources
+from phema.services.trainer.control.driver import drive
 from phema.services.trainer.control.heartbeat import EXIT_LOST
-from phema.services.trainer.training.local_training import claim_locally
+from phema.services.trainer.control.ray_training import root_cause
+from phema.services.trainer.control.worker_resources import CannotTrain, not_placed, worker_resources
+from phema.services.trainer.local_training import claim_locally
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.settings import Settings
 from tests.trainer.support import get_run, loose_attempt, tiny_config
@@ -33,7 +35,7 @@ def run_driver(folder: Path, job_id: str, fence: int, *more: str) -> subprocess.
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
 
 
-def test_a_stale_attempt_ends_without_a_word_in_the_catalog(local_catalog: Catalog, tmp_path: Path) -> None:
+def test_a_stale_attempt_ends_without_writing_to_the_catalog(local_catalog: Catalog, tmp_path: Path) -> None:
     attempt = claim_locally(tiny_config(), local_catalog)
     result = run_driver(tmp_path, attempt.job_id, attempt.fence - 1)
     assert result.returncode == EXIT_LOST
@@ -110,7 +112,7 @@ def test_a_cluster_that_is_too_small_is_named(device: str, cluster: dict[str, fl
         worker_resources(loose_attempt(num_workers=2, device=device), Settings(), cluster)
 
 
-def test_what_an_autoscaler_may_add_is_waited_for() -> None:
+def test_nodes_that_an_autoscaler_may_add_count() -> None:
     settings = Settings(cluster_max_cpus=80, cluster_max_gpus=2)
     gpus = ({"CPU": 1.0, "GPU": 1.0}, True)
     assert worker_resources(loose_attempt(num_workers=2), settings, {"CPU": 1.0}) == gpus
@@ -119,10 +121,11 @@ def test_what_an_autoscaler_may_add_is_waited_for() -> None:
         worker_resources(loose_attempt(num_workers=4, device="cuda"), settings, {"CPU": 1.0})
 
 
-def test_what_others_hold_is_named() -> None:
-    sentence = no_room(1, {"CPU": 1.0, "GPU": 1.0}, Settings(), {"CPU": 4.0, "GPU": 1.0}, {"CPU": 3.0, "GPU": 0.75})
+def test_the_sentence_for_workers_that_were_not_placed() -> None:
+    sentence = not_placed(1, {"CPU": 1.0, "GPU": 1.0}, Settings(), {"CPU": 4.0, "GPU": 1.0}, {"CPU": 3.0, "GPU": 0.75})
     assert sentence == (
-        "num_workers 1 waited 60 s for room in vain: each worker takes 1 CPU and 1 GPU of one node, and 3 of 4 CPUs, "
+        "num_workers 1 found no room on the cluster within 60 s: "
+        "each worker takes 1 CPU and 1 GPU of one node, and 3 of 4 CPUs, "
         "0.75 of 1 GPUs are free; other trainings and the actors of phema workers (PHEMA_ACTOR_CPUS, PHEMA_ACTOR_GPUS) "
         "hold the rest"
     )

@@ -1,4 +1,4 @@
-"""The sign of life extends the lease; without it the process ends."""
+"""Heartbeats extend the lease; a process that cannot send them ends."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from pathlib import Path
 
 import pytest
 
-from phema.services.trainer.control.attempt import Attempt
+from phema.services.trainer.attempt import TrainingAttempt
 from phema.services.trainer.control.heartbeat import EXIT_LOST, Heartbeat
-from phema.services.trainer.control.outcome import conclude
-from phema.services.trainer.training.local_training import claim_locally
+from phema.services.trainer.control.terminal_state import finish_job
+from phema.services.trainer.local_training import claim_locally
 from phema.shared.catalog import Catalog, JobKind, JobState, LeaseLost
 from tests.trainer.support import tiny_config, wait_until
 
 
 @pytest.fixture
-def attempt(local_catalog: Catalog) -> Attempt:
+def attempt(local_catalog: Catalog) -> TrainingAttempt:
     return claim_locally(tiny_config(), local_catalog)
 
 
-def take_away(catalog: Catalog, attempt: Attempt) -> None:
+def take_away(catalog: Catalog, attempt: TrainingAttempt) -> None:
     with catalog.transaction() as tx:
         tx.jobs.release(attempt.job_id, attempt.fence)
         assert tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
 
 
-def test_the_first_heartbeat_is_sent_at_once_and_says_something(local_catalog: Catalog, attempt: Attempt) -> None:
+def test_the_first_heartbeat_is_sent_at_once_with_a_message(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
     with Heartbeat(attempt, local_catalog, interval_s=60, lease_s=180), local_catalog.transaction() as tx:
         job = tx.jobs.get(attempt.job_id)
         assert job.message == "0 of 320 images"
 
 
-def test_heartbeats_extend_the_lease_and_report_progress(local_catalog: Catalog, attempt: Attempt) -> None:
+def test_heartbeats_extend_the_lease_and_report_progress(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
     def lease() -> float:
         with local_catalog.transaction() as tx:
             expires = tx.jobs.get(attempt.job_id).lease_expires_at
@@ -56,7 +56,7 @@ def test_heartbeats_extend_the_lease_and_report_progress(local_catalog: Catalog,
         wait_until(lambda: progress() == 0.5, "half the progress")
 
 
-def test_a_lost_lease_is_told_once(local_catalog: Catalog, attempt: Attempt) -> None:
+def test_a_lost_lease_is_reported_once(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
     told: queue.Queue[str] = queue.Queue()
     with Heartbeat(attempt, local_catalog, interval_s=0.05, lease_s=180, on_lost=told.put):
         take_away(local_catalog, attempt)
@@ -79,10 +79,10 @@ def test_a_catalog_that_stays_away_for_a_lease_ends_the_attempt(tmp_path: Path) 
     catalog.close()
 
 
-def test_a_lost_lease_ends_the_process(local_catalog: Catalog, attempt: Attempt, tmp_path: Path) -> None:
+def test_a_lost_lease_ends_the_process(local_catalog: Catalog, attempt: TrainingAttempt, tmp_path: Path) -> None:
     code = f"""
 import threading
-from phema.services.trainer.control.attempt import load_attempt
+from phema.services.trainer.attempt import load_attempt
 from phema.services.trainer.control.heartbeat import Heartbeat
 from phema.shared.catalog import Catalog
 catalog = Catalog({f"sqlite:///{tmp_path / 'catalog.db'}"!r})
@@ -102,13 +102,13 @@ with Heartbeat(attempt, catalog, interval_s=0.05, lease_s=60):
         process.communicate()
 
 
-def test_no_heartbeat_follows_the_end(local_catalog: Catalog, attempt: Attempt) -> None:
-    """Else it would find the lease gone and end a process that is about to leave in good order."""
+def test_no_heartbeat_follows_the_end(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
+    """It would find the lease gone and kill a process that is about to end normally."""
     told: queue.Queue[str] = queue.Queue()
     with Heartbeat(attempt, local_catalog, interval_s=0.01, lease_s=60, on_lost=told.put) as heartbeat:
         with local_catalog.transaction() as tx:
             tx.jobs.request_cancel(attempt.job_id)
-        assert heartbeat.end(lambda tx: conclude(tx, attempt)) is JobState.CANCELLED
+        assert heartbeat.end(lambda tx: finish_job(tx, attempt)) is JobState.CANCELLED
         threading.Event().wait(0.1)
     assert told.empty()
 
@@ -125,13 +125,13 @@ def test_the_end_waits_for_a_catalog_that_is_away(tmp_path: Path) -> None:
         folder.rename(tmp_path / "away")
         back = threading.Timer(0.3, lambda: (tmp_path / "away").rename(folder))
         back.start()
-        assert heartbeat.end(lambda tx: conclude(tx, attempt)) is JobState.CANCELLED
+        assert heartbeat.end(lambda tx: finish_job(tx, attempt)) is JobState.CANCELLED
         back.join()
     catalog.close()
 
 
-def test_the_end_of_a_stale_attempt_is_refused(local_catalog: Catalog, attempt: Attempt) -> None:
+def test_the_end_of_a_stale_attempt_is_refused(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
     with Heartbeat(attempt, local_catalog, interval_s=60, lease_s=180) as heartbeat:
         take_away(local_catalog, attempt)
         with pytest.raises(LeaseLost):
-            heartbeat.end(lambda tx: conclude(tx, attempt))
+            heartbeat.end(lambda tx: finish_job(tx, attempt))

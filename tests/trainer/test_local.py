@@ -1,18 +1,18 @@
-"""A whole run in this process: what it leaves behind, and that any interruption leaves the same."""
+"""A whole run in this process: what it writes, and that an interrupted run writes the same."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from phema.services.trainer.control.attempt import load_attempt
-from phema.services.trainer.control.outcome import conclude
-from phema.services.trainer.training.archive import CHECKPOINTS_KEPT
+from phema.services.trainer.attempt import load_attempt
+from phema.services.trainer.control.terminal_state import finish_job
+from phema.services.trainer.local_training import claim_locally, train_attempt, train_locally
 from phema.services.trainer.training.batches import Batches
-from phema.services.trainer.training.local_training import claim_locally, train_attempt, train_locally
+from phema.services.trainer.training.snapshot_writer import CHECKPOINTS_KEPT
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, JobKind, JobState, LeaseLost
 from phema.shared.datasets import open_dataset
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
@@ -69,11 +69,11 @@ def test_a_snapshot_is_the_average_that_was_tracked(local_catalog: Catalog, loca
     run = train_locally(config, local_catalog, local_store)
     state = TrainingState(config, torch.device("cpu"))
     direct = PowerFunctionEMA(state.denoiser, config.ema_sigma_rels)
-    batches = Batches(open_dataset(config.dataset), config, Group())
+    batches = Batches(open_dataset(config.dataset), config, WorkerGroup())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     while state.num_images < 160:
-        train_step(state, batches.at(state.num_images), config, Group())
+        train_step(state, batches.at(state.num_images), config, WorkerGroup())
         direct.update(state.num_images, config.batch_size)
     torch.set_num_threads(threads)
     with local_catalog.transaction() as tx:
@@ -86,19 +86,19 @@ def test_a_snapshot_is_the_average_that_was_tracked(local_catalog: Catalog, loca
             assert torch.equal(value, direct.tensors(index)[name]), name
 
 
-def test_a_traditional_average_is_stored_besides(local_catalog: Catalog, local_store: ObjectStore) -> None:
-    """Configuration A's: its half-life ramped up, its snapshots complete, registered and loadable."""
+def test_a_traditional_average_is_stored_too(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    """Configuration A's EMA: its half-life ramps up; its snapshots are complete, registered and loadable."""
     config = tiny_config(total_images=64, snapshot_every=32, checkpoint_every=64, ema_half_life_images=40)
     config = config.model_copy(update={"ema_rampup_ratio": 0.5})
     run = train_locally(config, local_catalog, local_store)
     assert run.job.result == {"num_images": 64, "snapshots": 6}
     state = TrainingState(config, torch.device("cpu"))
     expected = [value.detach().clone() for value in state.denoiser.parameters()]
-    batches = Batches(open_dataset(config.dataset), config, Group())
+    batches = Batches(open_dataset(config.dataset), config, WorkerGroup())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     while state.num_images < 64:
-        train_step(state, batches.at(state.num_images), config, Group())
+        train_step(state, batches.at(state.num_images), config, WorkerGroup())
         left = 2 ** (-16 / min(40, 0.5 * state.num_images))
         for average, value in zip(expected, state.denoiser.parameters(), strict=True):
             average.mul_(left).add_(value.detach(), alpha=1 - left)
@@ -152,7 +152,7 @@ def test_a_run_killed_after_any_step_ends_in_the_same_weights(
         assert resumed_at in (0, 160)
     train_attempt(attempt, local_catalog, local_store)
     with local_catalog.transaction() as tx:
-        conclude(tx, attempt)
+        finish_job(tx, attempt)
     assert get_run(local_catalog, "killed").state is JobState.SUCCEEDED
     assert snapshots_of(local_catalog, local_store, "killed") == snapshots_of(local_catalog, local_store, whole.id)
 
@@ -160,7 +160,7 @@ def test_a_run_killed_after_any_step_ends_in_the_same_weights(
 def test_a_finished_run_is_not_trained_again(
     local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A driver that dies between the last checkpoint and its terminal row costs nothing but the resume."""
+    """If the driver dies after the last checkpoint, the next attempt trains no step again."""
     from phema.services.trainer.training import loop
 
     attempt = claim_locally(tiny_config(), local_catalog)
@@ -172,10 +172,10 @@ def test_a_finished_run_is_not_trained_again(
     monkeypatch.setattr(loop, "train_step", never)
     train_attempt(attempt, local_catalog, local_store)
     with local_catalog.transaction() as tx:
-        assert conclude(tx, attempt) is JobState.SUCCEEDED
+        assert finish_job(tx, attempt) is JobState.SUCCEEDED
 
 
-def test_old_checkpoints_go_rows_and_objects(local_catalog: Catalog, local_store: ObjectStore) -> None:
+def test_old_checkpoints_are_deleted_with_their_objects(local_catalog: Catalog, local_store: ObjectStore) -> None:
     config = tiny_config(checkpoint_every=80)
     run = train_locally(config, local_catalog, local_store)
     assert checkpoint_times(local_catalog, run.id) == [240, 320]
@@ -184,7 +184,7 @@ def test_old_checkpoints_go_rows_and_objects(local_catalog: Catalog, local_store
 
 
 @pytest.mark.parametrize("damage", ["truncated", "deleted", "all"])
-def test_a_damaged_checkpoint_is_passed_over(damage: str, local_catalog: Catalog, local_store: ObjectStore) -> None:
+def test_a_damaged_checkpoint_is_skipped(damage: str, local_catalog: Catalog, local_store: ObjectStore) -> None:
     config = tiny_config(checkpoint_every=80)
     whole = train_locally(config, local_catalog, local_store, name="whole")
     attempt = claim_locally(config, local_catalog, name="damaged")
@@ -204,7 +204,7 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, local_catalog: Catalog
     with local_catalog.transaction() as tx:
         for checkpoint in tx.checkpoints.beyond(attempt.run_id, 0):
             assert local_store.head(checkpoint.key) is not None
-        assert conclude(tx, attempt) is JobState.SUCCEEDED
+        assert finish_job(tx, attempt) is JobState.SUCCEEDED
 
 
 def test_an_attempt_that_lost_its_lease_writes_nothing(local_catalog: Catalog, local_store: ObjectStore) -> None:
@@ -221,11 +221,11 @@ def test_an_attempt_that_lost_its_lease_writes_nothing(local_catalog: Catalog, l
         assert tx.history.list(stale.run_id).items == []
         assert tx.runs.get(stale.run_id).num_images == 0
     with pytest.raises(LeaseLost), local_catalog.transaction() as tx:
-        conclude(tx, stale)
+        finish_job(tx, stale)
     current = load_attempt(local_catalog, job.id, job.fence)
     train_attempt(current, local_catalog, local_store)
     with local_catalog.transaction() as tx:
-        assert conclude(tx, current) is JobState.SUCCEEDED
+        assert finish_job(tx, current) is JobState.SUCCEEDED
 
 
 def test_a_cancelled_run_stops_at_its_next_step(local_catalog: Catalog, local_store: ObjectStore) -> None:
@@ -234,7 +234,7 @@ def test_a_cancelled_run_stops_at_its_next_step(local_catalog: Catalog, local_st
         tx.jobs.request_cancel(attempt.job_id)
     train_attempt(attempt, local_catalog, local_store)
     with local_catalog.transaction() as tx:
-        assert conclude(tx, attempt) is JobState.CANCELLED
+        assert finish_job(tx, attempt) is JobState.CANCELLED
     run = get_run(local_catalog, attempt.run_id)
     assert (run.state, run.num_images) == (JobState.CANCELLED, 16)
     assert snapshots_of(local_catalog, local_store, run.id) == {}
@@ -247,7 +247,7 @@ def test_a_cancelled_run_can_be_resumed_where_it_stopped(local_catalog: Catalog,
         tx.jobs.request_cancel(attempt.job_id)
     train_attempt(attempt, local_catalog, local_store)
     with local_catalog.transaction() as tx:
-        conclude(tx, attempt)
+        finish_job(tx, attempt)
     assert checkpoint_times(local_catalog, "resumed") == [16]
     with local_catalog.transaction() as tx:
         tx.runs.resume(attempt.run_id)
@@ -257,10 +257,10 @@ def test_a_cancelled_run_can_be_resumed_where_it_stopped(local_catalog: Catalog,
     assert snapshots_of(local_catalog, local_store, "resumed") == snapshots_of(local_catalog, local_store, whole.id)
 
 
-def test_a_run_of_an_older_version_goes_on_with_its_recorded_configuration(
+def test_a_run_of_an_older_version_keeps_its_recorded_configuration(
     local_catalog: Catalog, local_store: ObjectStore
 ) -> None:
-    """As if `adam_eps` were a field that the version which created the run did not have."""
+    """Simulates a run whose version of phema did not have the field `adam_eps`."""
     config = tiny_config()
     document = {name: value for name, value in config.model_dump(mode="json").items() if name != "adam_eps"}
     with local_catalog.transaction() as tx:
@@ -280,7 +280,7 @@ def test_a_cancel_that_comes_too_late_changes_nothing(local_catalog: Catalog, lo
     with local_catalog.transaction() as tx:
         tx.jobs.request_cancel(attempt.job_id)
     with local_catalog.transaction() as tx:
-        assert conclude(tx, attempt) is JobState.SUCCEEDED
+        assert finish_job(tx, attempt) is JobState.SUCCEEDED
 
 
 @only("sqlite")

@@ -1,4 +1,4 @@
-"""Runs through the whole of Ray: the trainer process, Ray Jobs, Ray Train, and what is killed on the way."""
+"""Runs with the trainer process, Ray Jobs and Ray Train, some of whose processes are killed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from phema.local_service.processes import spawn
 from phema.local_service.ray_head import RayHead
 from phema.services.trainer.control.ray_jobs import RayJob, RayJobs
+from phema.services.trainer.local_training import train_locally
 from phema.services.trainer.training.checkpoint import encode_checkpoint
-from phema.services.trainer.training.local_training import train_locally
 from phema.shared.catalog import AttemptOutcome, Catalog, JobState, Run, submission_id
 from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots import ObjectStore, open_store
@@ -41,7 +41,7 @@ LONG = {"total_images": 3200, "snapshot_every": 800, "checkpoint_every": 160, "s
 
 @pytest.fixture
 def trainer(ray_cluster: RayHead, tmp_path: Path) -> Iterator[Trainer]:
-    """Not started yet; whatever it leads to on the cluster is gone after the test."""
+    """A trainer that is not started yet. Everything it started on the cluster is stopped after the test."""
     trainer = Trainer(ray_cluster, tmp_path)
     yield trainer
     if trainer.process is not None and trainer.process.poll() is None:
@@ -53,7 +53,7 @@ def trainer(ray_cluster: RayHead, tmp_path: Path) -> Iterator[Trainer]:
 
 
 def reference(config: RunConfig, folder: Path) -> dict[tuple[int, float], str]:
-    """The snapshots of a run that nothing ever disturbed, trained without Ray."""
+    """The snapshots of a run without interruption, trained without Ray."""
     folder.mkdir()
     catalog, store = new_catalog(folder), new_store(folder)
     run = train_locally(config, catalog, store)
@@ -74,7 +74,7 @@ def wait_for_checkpoint(catalog: Catalog, after: int) -> int:
 
 
 def about(run: Run, logs: list[Path]) -> list[dict[str, Any]]:
-    """Lines with any id of the run: none of them must have that one alone."""
+    """Log lines with any id of the run."""
     return [line for line in log_lines(*logs) if run.id in line.values() or run.job_id in line.values()]
 
 
@@ -114,7 +114,7 @@ def targets(catalog: Catalog) -> dict[str, str]:
 
 
 def test_a_restarted_trainer_adopts_a_training_and_a_cancel_stops_it(trainer: Trainer, local_catalog: Catalog) -> None:
-    """Its next status is hours away: it stops in seconds, after a checkpoint and a goodbye, and its driver says so."""
+    """Its next status is hours away, but it stops in seconds, with a checkpoint, a message and no target left."""
     far = dict.fromkeys(("total_images", "snapshot_every", "checkpoint_every", "status_every"), 16 * 10**6)
     run = submit(local_catalog, tiny_config(**far))
     trainer.start()
@@ -144,7 +144,7 @@ def test_a_restarted_trainer_adopts_a_training_and_a_cancel_stops_it(trainer: Tr
 
 
 @pytest.mark.slow
-def test_a_training_that_an_actor_leaves_no_room_for_says_so(
+def test_a_training_without_room_beside_an_actor_fails_with_a_sentence(
     trainer: Trainer, local_catalog: Catalog, tmp_path: Path
 ) -> None:
     """The cluster is large enough, and a phema worker without a job holds one of its CPUs."""
@@ -165,7 +165,8 @@ def test_a_training_that_an_actor_leaves_no_room_for_says_so(
         worker.stop()
     assert done.state is JobState.FAILED
     assert str(done.job.error).startswith(
-        "num_workers 4 waited 1.5 s for room in vain: each worker takes 1 CPU of one node, and 3 of 4 CPUs are free; "
+        "num_workers 4 found no room on the cluster within 1.5 s: "
+        "each worker takes 1 CPU of one node, and 3 of 4 CPUs are free; "
     )
 
 
@@ -194,7 +195,7 @@ def test_two_workers_on_s3_and_postgres(
     assert done.state is JobState.SUCCEEDED, done.job.error
     found = snapshots_of(catalog, store, run.id)
     assert sorted(found) == [(t, s) for t in (80, 160, 240, 320) for s in (0.05, 0.10)]
-    assert {info.key.split("/")[0] for info in store.list() if info.key} == {"runs"}, "Ray's notes are cleared away"
+    assert {info.key.split("/")[0] for info in store.list() if info.key} == {"runs"}, "Ray Train's files are deleted"
     logs = [trainer.folder / "trainer.log", *session_logs(trainer.head)]
     wait_until(
         lambda: "the attempt ended" in {x["message"].partition(",")[0] for x in about(run, logs)}, "the last line"
@@ -277,7 +278,7 @@ def test_a_killed_trainer_changes_nothing(
 def test_a_driver_that_lost_its_lease_ends_and_the_next_takes_over(
     trainer: Trainer, local_catalog: Catalog, local_store: ObjectStore, tmp_path: Path
 ) -> None:
-    """The job is taken from a healthy driver, as an expired lease would do: it ends by itself and writes nothing."""
+    """A healthy driver loses its job, as with an expired lease: it ends by itself and writes nothing."""
     config = tiny_config(**LONG)
     run = submit(local_catalog, config)
     trainer.start()
@@ -297,7 +298,7 @@ def test_a_driver_that_lost_its_lease_ends_and_the_next_takes_over(
 
 @pytest.mark.slow
 def test_a_worker_that_fails_says_why(trainer: Trainer, local_catalog: Catalog, local_store: ObjectStore) -> None:
-    """A checkpoint that is none: no start of the workers could mend it, so the run fails at once with its sentence."""
+    """The checkpoint belongs to another run. Restarting the workers would not help, so the run fails at once."""
     run = submit(local_catalog, tiny_config(num_workers=2))
     info = local_store.put("runs/other.pt", encode_checkpoint({}, loose_attempt("run-other")))
     assert info.sha256 is not None

@@ -81,10 +81,10 @@ def test_a_cancelled_claim_is_never_submitted(settings: Settings, local_catalog:
     assert ray_jobs.get(submission_id(run.job_id, 1)) is None
 
 
-def test_an_attempt_that_ends_without_a_word_is_retried_and_then_fails_with_its_last_words(
+def test_an_attempt_without_a_result_is_retried_and_then_fails_with_its_log(
     settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
 ) -> None:
-    """The cluster's environment lacks the catalog's password, so the driver refuses to begin."""
+    """The cluster's environment lacks the catalog's password, so the driver refuses to start."""
     wanting = settings.model_copy(update={"database_url": "postgresql://phema:hunter2@localhost/phema"})
     config = tiny_config()
     with local_catalog.transaction() as tx:
@@ -112,7 +112,7 @@ def test_an_attempt_that_ends_without_a_word_is_retried_and_then_fails_with_its_
 def test_of_several_trainers_one_counts_the_end_of_a_job(
     settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
 ) -> None:
-    """The one that claimed it, or the last to start since: a restarted trainer goes on with its predecessor's jobs."""
+    """The trainer that claimed the job, or the one that started last: it takes over the jobs of its predecessor."""
     counts: dict[str, Meters] = {}
 
     def trainer(owner: str) -> Reconciler:
@@ -151,7 +151,7 @@ def test_of_several_trainers_one_counts_the_end_of_a_job(
     assert (counted("one"), counted("other"), counted("restarted")) == (1, 0, 1)
 
 
-def test_what_ray_refuses_of_a_job_is_said_once_with_its_ids(
+def test_an_error_of_ray_about_a_job_is_logged_once_with_its_ids(
     settings: Settings, local_catalog: Catalog, log_stream: io.StringIO
 ) -> None:
     run = submit(local_catalog, tiny_config(), request_id="asked-by-a-user")
@@ -171,10 +171,10 @@ def test_what_ray_refuses_of_a_job_is_said_once_with_its_ids(
     assert line.items() >= ids.items()
 
 
-def test_a_cancelled_training_that_says_what_it_does_is_left_alone(
+def test_a_cancelled_training_that_updates_its_message_is_not_ended(
     settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
 ) -> None:
-    """Many times its grace: what is stored before the end may take long. One that falls silent is ended."""
+    """Not even after six times the grace period, since storing may take long. When the updates stop, it is ended."""
     run = submit(local_catalog, tiny_config())
     with local_catalog.transaction() as tx:
         job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=300)
@@ -209,7 +209,9 @@ def test_no_more_trainings_run_than_allowed(settings: Settings, local_catalog: C
         state_after_rounds(rounds, local_catalog, run.id, JobState.CANCELLED)
 
 
-def test_a_silent_driver_loses_its_job(settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs) -> None:
+def test_a_driver_without_heartbeats_loses_the_job(
+    settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
+) -> None:
     run = submit(local_catalog, tiny_config())
     with local_catalog.transaction() as tx:
         assert tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=0) is not None
@@ -224,13 +226,13 @@ def test_a_silent_driver_loses_its_job(settings: Settings, local_catalog: Catalo
         found = ray_jobs.get(name)
         return found is not None and found.status == "STOPPED"
 
-    wait_until(stopped, "the end of the silent driver")
+    wait_until(stopped, "the end of the driver without heartbeats")
     with local_catalog.transaction() as tx:
         tx.jobs.request_cancel(run.job_id)
     state_after_rounds(rounds, local_catalog, run.id, JobState.CANCELLED)
 
 
-def test_nothing_is_claimed_while_ray_is_away(settings: Settings, local_catalog: Catalog) -> None:
+def test_nothing_is_claimed_while_ray_is_unavailable(settings: Settings, local_catalog: Catalog) -> None:
     run = submit(local_catalog, tiny_config())
     with local_catalog.transaction() as tx:
         tx.idempotency.save("of the year 1970", "hash", 201, None)

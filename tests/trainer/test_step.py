@@ -14,7 +14,7 @@ from phema.services.trainer.training.flat_gradients import FlatGradients
 from phema.services.trainer.training.picture_noise import picture_noise
 from phema.services.trainer.training.step import backward_boost, train_step
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.datasets import open_dataset
 from phema.shared.edm2.networks.layers import MPConv
 from phema.shared.recipes.run_config import DatasetConfig
@@ -27,9 +27,9 @@ DATASET = open_dataset(DatasetConfig())
 def trained(steps: int, **fields: object) -> TrainingState:
     config = tiny_config(lr_rampup_images=0, **fields)
     state = TrainingState(config, CPU)
-    batches = Batches(DATASET, config, Group())
+    batches = Batches(DATASET, config, WorkerGroup())
     for _ in range(steps):
-        train_step(state, batches.at(state.num_images), config, Group())
+        train_step(state, batches.at(state.num_images), config, WorkerGroup())
     return state
 
 
@@ -39,7 +39,7 @@ def weights(state: TrainingState) -> dict[str, Tensor]:
 
 def test_a_batch_is_a_pure_function_of_the_clock() -> None:
     config = tiny_config()
-    first, again = Batches(DATASET, config, Group()), Batches(DATASET, config, Group())
+    first, again = Batches(DATASET, config, WorkerGroup()), Batches(DATASET, config, WorkerGroup())
     for num_images in (0, 16, 1488, 16):
         one, other = first.at(num_images), again.at(num_images)
         for name in ("images", "labels", "sigma", "noise"):
@@ -49,7 +49,7 @@ def test_a_batch_is_a_pure_function_of_the_clock() -> None:
 
 def test_ranks_share_no_picture_and_no_noise() -> None:
     config = tiny_config(num_workers=2)
-    left, right = (Batches(DATASET, config, Group(rank, 2)).at(32) for rank in range(2))
+    left, right = (Batches(DATASET, config, WorkerGroup(rank, 2)).at(32) for rank in range(2))
     assert len(left.images) == len(right.images) == 8
     both = np.concatenate([left.images.numpy(), right.images.numpy()])
     assert len({image.tobytes() for image in both}) == 16
@@ -61,16 +61,16 @@ def test_workers_share_out_what_one_would_have_seen(world_size: int) -> None:
     """Pictures, labels, noise levels and noise, bit for bit, in batches that lie across two epochs as well."""
     config = tiny_config()
     for num_images in (0, 1488):
-        whole = Batches(DATASET, config, Group()).at(num_images)
-        shares = [Batches(DATASET, config, Group(rank, world_size)).at(num_images) for rank in range(world_size)]
+        whole = Batches(DATASET, config, WorkerGroup()).at(num_images)
+        shares = [Batches(DATASET, config, WorkerGroup(rank, world_size)).at(num_images) for rank in range(world_size)]
         for name in ("images", "labels", "sigma", "noise"):
             interleaved = torch.stack([getattr(share, name) for share in shares], dim=1).flatten(0, 1)
             assert torch.equal(interleaved, getattr(whole, name)), name
 
 
 def test_a_picture_keeps_its_noise_in_batches_of_any_size() -> None:
-    long = Batches(DATASET, tiny_config(batch_size=80), Group()).at(0)
-    short = Batches(DATASET, tiny_config(), Group())
+    long = Batches(DATASET, tiny_config(batch_size=80), WorkerGroup()).at(0)
+    short = Batches(DATASET, tiny_config(), WorkerGroup())
     for name in ("images", "sigma", "noise"):
         parts = torch.cat([getattr(short.at(start), name) for start in range(0, 80, 16)])
         assert torch.equal(parts, getattr(long, name)), name
@@ -89,18 +89,18 @@ def test_noise_is_normal_and_its_level_log_normal() -> None:
 
 
 def test_labels_are_one_hot_and_absent_for_an_unconditional_network() -> None:
-    batch = Batches(DATASET, tiny_config(), Group()).at(0)
+    batch = Batches(DATASET, tiny_config(), WorkerGroup()).at(0)
     assert batch.labels is not None
     assert batch.labels.dtype == torch.float32
     assert torch.equal(batch.labels.sum(dim=1), torch.ones(16))
-    assert Batches(DATASET, tiny_config(network={"label_dim": 0}), Group()).at(0).labels is None
+    assert Batches(DATASET, tiny_config(network={"label_dim": 0}), WorkerGroup()).at(0).labels is None
 
 
 def test_the_step_follows_the_papers_loss() -> None:
     """The gradient of one step is that of Eq. 21, summed over elements and pictures and divided by the batch size."""
     config = tiny_config(loss_scaling=2.0)
-    state, batches = TrainingState(config, CPU), Batches(DATASET, config, Group())
-    train_step(state, batches.at(0), config, Group())  # learning rate 0: the weights stay
+    state, batches = TrainingState(config, CPU), Batches(DATASET, config, WorkerGroup())
+    train_step(state, batches.at(0), config, WorkerGroup())  # learning rate 0: the weights stay
     ours = state.gradients.flat.clone()
 
     batch = batches.at(0)
@@ -123,7 +123,7 @@ def test_the_boost_of_half_precision_is_undone_exactly() -> None:
         state = TrainingState(config, CPU)
         seen: list[Tensor] = []
         state.denoiser.unet.out_gain.register_hook(seen.append)
-        train_step(state, Batches(DATASET, config, Group()).at(0), each, Group())
+        train_step(state, Batches(DATASET, config, WorkerGroup()).at(0), each, WorkerGroup())
         gradients.append((seen[0], state.gradients.flat))
     (passed, kept), (passed_boosted, kept_boosted) = gradients
     assert torch.equal(passed_boosted, 8 * passed)
@@ -152,7 +152,7 @@ def test_weights_are_forced_to_unit_magnitude_before_the_step() -> None:
     with torch.no_grad():
         for parameter in state.denoiser.parameters():
             parameter.mul_(3.0)
-    train_step(state, Batches(DATASET, config, Group()).at(0), config, Group())
+    train_step(state, Batches(DATASET, config, WorkerGroup()).at(0), config, WorkerGroup())
     for layer in state.denoiser.modules():
         if isinstance(layer, MPConv):
             rms = layer.weight.flatten(1).square().mean(dim=1).sqrt()
@@ -185,13 +185,13 @@ def test_nonfinite_gradients_become_zero_and_are_counted(chunk: int, monkeypatch
 
 def test_a_picture_that_is_not_finite_does_not_poison_the_weights() -> None:
     config = tiny_config(lr_rampup_images=0)
-    state, batches = TrainingState(config, CPU), Batches(DATASET, config, Group())
+    state, batches = TrainingState(config, CPU), Batches(DATASET, config, WorkerGroup())
     batch = batches.at(0)
     batch.images[3] = float("nan")
-    figures = train_step(state, batch, config, Group())
+    figures = train_step(state, batch, config, WorkerGroup())
     assert int(figures.nonfinite) > 0
     assert all(torch.isfinite(value).all() for value in weights(state).values())
-    after = train_step(state, batches.at(16), config, Group())
+    after = train_step(state, batches.at(16), config, WorkerGroup())
     assert int(after.nonfinite) == 0
     assert torch.isfinite(after.loss)
 

@@ -1,4 +1,4 @@
-"""Parts of a step's time add up to the step, and to the time since the last status only."""
+"""The parts of a step's time add up to the step, and cover only the time since the last status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_parts_are_means_over_steps() -> None:
     total = time.perf_counter() - began
     means = watch.means()
     assert means.keys() == {"data", "forward_backward", "snapshot"}
-    assert means["snapshot"] == 0, "said, or the last one's would stay"
+    assert means["snapshot"] == 0, "served as 0, or the value of the last snapshot would stay"
     assert means["forward_backward"] >= 0.005
     assert sum(means.values()) == pytest.approx(total / 4, rel=0.2)
     watch.reset()
@@ -36,8 +36,8 @@ class Events(Stopwatch):
         return time.perf_counter()
 
 
-def test_a_snapshot_is_timed_on_whatever_step_it_falls() -> None:
-    """A thousand steps, of which a GPU's stopwatch times the first: the snapshot comes with the last."""
+def test_a_snapshot_is_timed_after_any_step() -> None:
+    """Of a thousand steps a GPU's stopwatch times only the first ones; the snapshot comes after the last."""
     watch = Events(torch.device("cuda"))
     for step in range(1000):
         watch.begin()
@@ -70,6 +70,6 @@ def test_a_gpu_is_timed_by_its_own_stream() -> None:
         matrix.cpu()
     means = watch.means()
     assert means["forward_backward"] > 10 * means["optimizer"]
-    assert means["snapshot"] > 0, "of the last step, though it was not timed"
+    assert means["snapshot"] > 0, "timed, although its step was not"
     # Submitting takes a fraction of the work: the loop has not waited for it.
     assert submitted < 64 * means["forward_backward"]

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
-from phema.services.trainer.control.attempt import Attempt
-from phema.services.trainer.control.outcome import has_ended
+from phema.services.trainer.attempt import TrainingAttempt
+from phema.services.trainer.control.terminal_state import terminal_state_of
 from phema.shared.catalog import Catalog, CatalogUnreachable, JobState, LeaseLost, Transaction
 
 EXIT_LOST = 3
@@ -44,7 +44,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        attempt: Attempt,
+        attempt: TrainingAttempt,
         catalog: Catalog,
         *,
         interval_s: float,
@@ -118,7 +118,7 @@ class Heartbeat:
             self._beat()
         except LeaseLost:
             with self._catalog.transaction(read_only=True) as tx:
-                ended = has_ended(tx, self._attempt)
+                ended = terminal_state_of(tx, self._attempt)
             if ended is None:
                 raise
             return ended

@@ -1,9 +1,9 @@
-"""How a training attempt learns the settings: what goes through Ray's job metadata, and what must not.
+"""The environment variables of a training attempt: the trainer's settings, without secrets.
 
-Ray shows a job's environment variables on its dashboard and in its API. So the trainer passes its own settings to an
-attempt that way, but never a secret: the S3 secret, and the catalog's URL when it holds a password, are inherited from
-the environment in which `ray start` ran. An attempt names those it expects and refuses to begin without them, rather
-than train against an empty catalog.
+Ray shows a job's environment variables on its dashboard and in its API. The trainer therefore passes only settings that
+are not secret. The S3 secret, and the catalog's URL if it holds a password, must be in the environment of `ray start`.
+The job's command names the secrets it expects. An attempt refuses to start without them, because it would otherwise
+use an empty catalog.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ FIELDS = (
     "training_room_seconds",
     "log_level",
 )
-"""The settings that training reads."""
+"""Names of the settings that an attempt reads."""
 
 RAY_TRAIN = {
-    # Ray Train notices a dead worker at this interval (2 s by default).
+    # Seconds between two checks for dead workers; Ray Train's default is 2.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
-    # One process less per run: what a preempted node takes away is resumed from a checkpoint anyway.
+    # Saves one process per run; a run resumes from its checkpoint after a node is preempted.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
 
 class MissingSecret(RuntimeError):
-    """A secret that the attempt needs is not in the environment that the cluster gave it."""
+    """A secret that the attempt needs is not in its environment."""
 
 
 def job_environment(settings: Settings) -> tuple[dict[str, str], tuple[str, ...]]:
-    """(variables to pass with the job, names of secrets that the cluster's environment must hold)."""
+    """(variables to pass with the job, names of the secrets that the cluster's environment must hold)."""
     values: dict[str, object] = {name: getattr(settings, name) for name in FIELDS}
-    # Where an attempt runs, the working directory is another.
+    # Absolute, because an attempt runs in another working directory.
     values["state_dir"] = Path(settings.state_dir).resolve()
     values["database_url"] = settings.catalog_url
     values["store_url"] = settings.object_store_url
@@ -67,7 +67,7 @@ def job_environment(settings: Settings) -> tuple[dict[str, str], tuple[str, ...]
 
 
 def check_secrets(names: tuple[str, ...], environment: Mapping[str, str]) -> None:
-    """Raises MissingSecret unless every name has a value."""
+    """Raises MissingSecret unless `environment` holds a value for every name."""
     missing = [name for name in names if not environment.get(name)]
     if missing:
         raise MissingSecret(

@@ -1,6 +1,6 @@
-"""Ray's Jobs REST API, as little of it as the trainer needs, with timeouts of its own.
+"""A small client of Ray's Jobs REST API, with timeouts.
 
-Ray's client waits for as long as the server does, which was a minute when the cluster's control store had died.
+Ray's own client has no timeout: it waited for a minute when the cluster's control store had died.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ import httpx
 from phema.shared.ray_token import ray_token
 
 TIMEOUT_SECONDS = 10.0
-# What Ray adds to a submission's log (its own notes; workers' lines begin with an escape), and the driver's JSON logs.
-_NOT_SAID = re.compile(r"^\x1b|^\{|^Running entrypoint for job|job_manager\.py")
+# Log lines that do not explain why a driver ended: Ray's own, workers' (they begin with an escape), JSON log lines.
+_UNINFORMATIVE = re.compile(r"^\x1b|^\{|^Running entrypoint for job|job_manager\.py")
 _TERMINAL = ("STOPPED", "SUCCEEDED", "FAILED")
 
 
 class RayUnavailable(RuntimeError):
-    """Ray's Jobs endpoint does not answer, or not as expected; the message is one sentence."""
+    """Ray's Jobs API does not answer, or answers with an error; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class RayJob:
-    """What Ray knows of a submission. A hint only: a job whose node died may be called RUNNING for ever."""
+    """Ray's view of a submission. Only an ended status is reliable: a job whose node died may stay RUNNING for ever."""
 
     status: str
     message: str
 
     @property
     def ended(self) -> bool:
-        """Whether its entrypoint is certainly gone."""
+        """Whether the entrypoint has ended."""
         return self.status in _TERMINAL
 
     @property
     def reason(self) -> str:
-        """Ray's verdict and the last thing the entrypoint said, in one line."""
-        verdict, _, log = self.message.partition(", last available logs")
+        """Ray's message and the entrypoint's last informative log line, in one line."""
+        summary, _, log = self.message.partition(", last available logs")
         lines = [line.strip() for line in log.splitlines()[1:]]
-        said = [line for line in lines if line and not _NOT_SAID.search(line)]
-        parts = [verdict.strip().splitlines()[0] if verdict.strip() else "it left no message", *said[-1:]]
+        informative = [line for line in lines if line and not _UNINFORMATIVE.search(line)]
+        parts = [summary.strip().splitlines()[0] if summary.strip() else "it left no message", *informative[-1:]]
         return "; ".join(part[:500] for part in parts)
 
 
 class RayJobs:
-    """Submissions by their ids. Every method raises RayUnavailable."""
+    """Submits, reads and stops Ray jobs by submission id. Every method raises RayUnavailable."""
 
     def __init__(self, url: str, *, token: str | None = None) -> None:
-        """`token` authenticates; by default the one that Ray's own tools would use."""
+        """`url` is that of the dashboard. `token` defaults to the one that Ray's own tools would use."""
         token = token or ray_token()
         self._url = url
         self._client = httpx.Client(
@@ -72,9 +72,9 @@ class RayJobs:
     def submit(
         self, submission_id: str, entrypoint: str, *, env: Mapping[str, str], metadata: Mapping[str, str]
     ) -> None:
-        """Run `entrypoint` on the cluster. An id that was submitted before is success: the first one counts.
+        """Run `entrypoint` on the cluster. Does nothing if `submission_id` was submitted before.
 
-        `env` and `metadata` are shown to everyone who can see the cluster's dashboard.
+        Everyone who can see the cluster's dashboard can see `env` and `metadata`.
         """
         body = {
             "submission_id": submission_id,
@@ -87,7 +87,7 @@ class RayJobs:
             raise self._refused(f"job {submission_id} could not be submitted", answer)
 
     def get(self, submission_id: str) -> RayJob | None:
-        """What Ray says of it; None when Ray does not know the id (a restarted head has forgotten all of them)."""
+        """Ray's view of the job; None if Ray does not know the id. A restarted Ray head knows no earlier ids."""
         answer = self._request("GET", f"/api/jobs/{submission_id}")
         if answer.status_code == 404:
             return None
@@ -97,13 +97,13 @@ class RayJobs:
         return RayJob(job["status"], job.get("message") or "")
 
     def stop(self, submission_id: str) -> None:
-        """Ask Ray to end it: SIGTERM, then SIGKILL. One that has ended, or that Ray does not know, is success."""
+        """Ask Ray to end the job: SIGTERM, then SIGKILL. Does nothing if the job has ended or Ray does not know it."""
         answer = self._request("POST", f"/api/jobs/{submission_id}/stop")
         if answer.status_code not in (200, 404):
             raise self._refused(f"job {submission_id} could not be stopped", answer)
 
     def check(self) -> None:
-        """Raise unless the endpoint accepts work."""
+        """Raises RayUnavailable unless Ray's Jobs API answers."""
         answer = self._request("GET", "/api/version")
         if answer.status_code != 200:
             raise self._refused("work cannot be submitted", answer)

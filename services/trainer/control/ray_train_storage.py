@@ -1,4 +1,7 @@
-"""Where Ray Train keeps its own notes. phema resumes from its own checkpoints, so each attempt gets a fresh folder."""
+"""The folder where Ray Train keeps its own state.
+
+phema resumes from its own checkpoints, so each attempt gets a new folder, which is deleted afterwards.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ FOLDER = "ray-train"
 
 
 @dataclass(frozen=True)
-class Bookkeeping:
-    """A folder that every worker can reach: in the state folder, or beside the objects of an S3 store."""
+class RayTrainStorage:
+    """A folder that every worker can reach: in the state folder, or in the bucket of an S3 store."""
 
     filesystem: pyarrow.fs.FileSystem
     path: str
 
     def remove(self, name: str) -> None:
-        """Delete an attempt's notes, and the folder with the last of them; none are success."""
+        """Delete an attempt's folder if it exists, and the parent folder once it is empty."""
         self._delete(f"{self.path}/{name}")
         if not self.filesystem.get_file_info(pyarrow.fs.FileSelector(self.path, allow_not_found=True)):
             self._delete(self.path)
@@ -30,16 +33,16 @@ class Bookkeeping:
             self.filesystem.delete_dir(folder)
 
 
-def bookkeeping(settings: Settings) -> Bookkeeping:
-    """Workers of a cluster share no disk, so with an S3 store the notes lie there, under `ray-train/`.
+def ray_train_storage(settings: Settings) -> RayTrainStorage:
+    """`ray-train/` in the store's bucket for an S3 store, because the machines share no disk; else in the state folder.
 
-    pyarrow leaves an empty object in place of the folder above it, the store's prefix.
+    In S3, pyarrow leaves an empty object in place of the parent folder, the store's prefix.
     """
     store = urlsplit(settings.object_store_url)
     if store.scheme != "s3":
         folder = settings.state_dir.resolve() / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        return Bookkeeping(pyarrow.fs.LocalFileSystem(), str(folder))
+        return RayTrainStorage(pyarrow.fs.LocalFileSystem(), str(folder))
     secret = settings.s3_secret_access_key
     endpoint = urlsplit(settings.s3_endpoint_url or "")
     filesystem = pyarrow.fs.S3FileSystem(
@@ -50,4 +53,4 @@ def bookkeeping(settings: Settings) -> Bookkeeping:
         region=settings.s3_region,
     )
     prefix = store.path.strip("/")
-    return Bookkeeping(filesystem, "/".join(part for part in (store.netloc, prefix, FOLDER) if part))
+    return RayTrainStorage(filesystem, "/".join(part for part in (store.netloc, prefix, FOLDER) if part))

@@ -1,4 +1,4 @@
-"""What one worker learns from in one iteration, as a pure function of the run's clock."""
+"""Batches of one worker, as a pure function of the number of images seen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phema.services.trainer.training.picture_noise import picture_noise
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.datasets import Dataset, EpochSampler
 from phema.shared.edm2.device import memory_format
 from phema.shared.edm2.seeding import picture_seeds
@@ -20,10 +20,10 @@ from phema.shared.recipes.run_config import RunConfig
 
 @dataclass(frozen=True)
 class Batch:
-    """A worker's share of a batch, on its device.
+    """One worker's share of a batch, on its device.
 
-    `images` float32 [N, C, H, W] in [-1, 1]; `labels` float32 one-hot [N, label_dim], None for an unconditional
-    network; `sigma` [N]; `noise` standard normal like `images`.
+    `images`: float32 [N, C, H, W] in [-1, 1]. `labels`: float32 one-hot [N, label_dim], None for an unconditional
+    network. `sigma`: noise levels, float32 [N]. `noise`: standard normal, float32, same shape as `images`.
     """
 
     images: Tensor
@@ -32,7 +32,7 @@ class Batch:
     noise: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """On a GPU by way of pinned memory, so that nobody waits for the copy, and in the network's memory format."""
+        """The batch on `device`. To a GPU it is copied asynchronously and in the network's memory format."""
         if device.type == "cpu":
             return self
 
@@ -44,7 +44,7 @@ class Batch:
         return Batch(images, None if self.labels is None else moved(self.labels), moved(self.sigma), noise)
 
     def parts(self, size: int) -> Iterator[Batch]:
-        """Consecutive parts of `size` pictures, for gradient accumulation."""
+        """Consecutive parts of at most `size` pictures, for gradient accumulation."""
         for start in range(0, len(self.images), size):
             part = slice(start, start + size)
             labels = None if self.labels is None else self.labels[part]
@@ -54,12 +54,12 @@ class Batch:
 class Batches:
     """Pictures and noise of one worker.
 
-    Everything about a picture (its place in the shuffled data, noise level, noise, sample of a latent) follows from
-    the run's seed and the picture's position in the run alone. So workers and gradient accumulation only share out
-    what a single worker would have seen, and a run resumes at any image.
+    Everything random about a picture (which picture it is, noise level, noise, sample of a latent) depends only on the
+    run's seed and on the picture's position in the run. Any number of workers and any gradient accumulation therefore
+    see the data that a single worker would see, and a run can resume at any image.
     """
 
-    def __init__(self, dataset: Dataset, config: RunConfig, group: Group) -> None:
+    def __init__(self, dataset: Dataset, config: RunConfig, group: WorkerGroup) -> None:
         self._pictures = dataset.train
         self._config = config
         self._group = group
@@ -69,7 +69,7 @@ class Batches:
         )
 
     def at(self, num_images: int) -> Batch:
-        """The share of the batch that starts when the run has seen `num_images`. Thread-safe."""
+        """This worker's share of the batch that starts when the run has seen `num_images`. Thread-safe."""
         config, device = self._config, self._group.device
         positions = num_images + self._group.rank + self._group.world_size * np.arange(self._share)
         pictures, classes = self._pictures.batch(

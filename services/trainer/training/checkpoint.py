@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, bit for bit. Loaded without unpickling code."""
+"""Checkpoints: the complete state of a run, from which it resumes bit for bit. Loaded with `weights_only=True`."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phema.services.trainer.control.attempt import Attempt
+from phema.services.trainer.attempt import TrainingAttempt
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, Checkpoint
 from phema.shared.snapshots import CorruptObject, ObjectMissing, ObjectStore
 
 FORMAT = 1
+"""Version of the file format."""
 _log = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is of another run, configuration or format."""
+    """A checkpoint belongs to another run or configuration, or has another format."""
 
 
-def copied(value: Any) -> Any:
-    """`value` with every tensor copied to the CPU; dicts, lists and tuples are followed."""
+def copy_to_cpu(value: Any) -> Any:
+    """A copy of `value` with every tensor on the CPU, also those in nested dicts, lists and tuples."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
+        return {key: copy_to_cpu(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(copied(item) for item in value)
+        return type(value)(copy_to_cpu(item) for item in value)
     return value
 
 
-def encode_checkpoint(state: dict[str, Any], attempt: Attempt) -> memoryview:
-    """The file of `TrainingState.state_dict()`, which must be on the CPU."""
+def encode_checkpoint(state: dict[str, Any], attempt: TrainingAttempt) -> memoryview:
+    """The bytes of a checkpoint file. `state` is `TrainingState.state_dict()`, copied to the CPU."""
     file = io.BytesIO()
     header = {"format": FORMAT, "run_id": attempt.run_id, "config_hash": attempt.config_hash}
     torch.save({**header, "state": state}, file)
     return file.getbuffer()
 
 
-def decode_checkpoint(data: bytes, attempt: Attempt) -> dict[str, Any]:
-    """The state in a checkpoint file. Raises CheckpointError when it is not one of this run's."""
+def decode_checkpoint(data: bytes, attempt: TrainingAttempt) -> dict[str, Any]:
+    """The `TrainingState.state_dict()` in a checkpoint file. Raises CheckpointError when it is not of this run."""
     found: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     wanted = {"format": FORMAT, "run_id": attempt.run_id, "config_hash": attempt.config_hash}
     for field, value in wanted.items():
@@ -54,10 +55,13 @@ def decode_checkpoint(data: bytes, attempt: Attempt) -> dict[str, Any]:
     return state
 
 
-def resume(state: TrainingState, attempt: Attempt, *, catalog: Catalog, store: ObjectStore, group: Group) -> None:
-    """Bring `state` to the latest whole checkpoint of the run, on every worker; nothing happens without one.
+def resume(
+    state: TrainingState, attempt: TrainingAttempt, *, catalog: Catalog, store: ObjectStore, group: WorkerGroup
+) -> None:
+    """Load the run's latest undamaged checkpoint into `state`; without one, leave `state` as it is.
 
-    A checkpoint whose object is lost or damaged is forgotten, and the one before it is taken.
+    Every worker must call it. A checkpoint whose object is missing or damaged is deleted, and the one before it is
+    loaded. Raises CheckpointError, and WorkerGroupMismatch when the workers loaded different checkpoints.
     """
     broken: list[Checkpoint] = []
     with catalog.transaction(read_only=True) as tx:
@@ -66,7 +70,7 @@ def resume(state: TrainingState, attempt: Attempt, *, catalog: Catalog, store: O
         try:
             data = _read(store, checkpoint)
         except (ObjectMissing, CorruptObject) as error:
-            _log.warning("going back one checkpoint: %s", error, extra={"num_images": checkpoint.num_images})
+            _log.warning("trying the previous checkpoint: %s", error, extra={"num_images": checkpoint.num_images})
             broken.append(checkpoint)
             continue
         state.load_state_dict(decode_checkpoint(data, attempt))
@@ -75,12 +79,14 @@ def resume(state: TrainingState, attempt: Attempt, *, catalog: Catalog, store: O
     group.check_same(state.num_images, "checkpoints")
     if group.is_first:
         for checkpoint in broken:
-            forget(checkpoint, attempt, catalog=catalog, store=store)
+            delete_checkpoint(checkpoint, attempt, catalog=catalog, store=store)
 
 
-def forget(checkpoint: Checkpoint, attempt: Attempt, *, catalog: Catalog, store: ObjectStore) -> None:
-    """Delete a checkpoint: its row first, so that no row is ever without its object."""
-    with attempt.writing(catalog) as (tx, _):
+def delete_checkpoint(
+    checkpoint: Checkpoint, attempt: TrainingAttempt, *, catalog: Catalog, store: ObjectStore
+) -> None:
+    """Delete a checkpoint: first its row, so that every row has its object. Raises LeaseLost."""
+    with attempt.fenced_transaction(catalog) as (tx, _):
         tx.checkpoints.delete(checkpoint.id)
     store.delete(checkpoint.key)
 

@@ -1,8 +1,8 @@
-"""All gradients of a module in one flat buffer, so that they are reduced and cleaned in one operation each.
+"""All gradients of a network in one flat buffer, which is summed over workers and cleaned in one operation each.
 
-DistributedDataParallel would overlap the reduction with the backward pass, but it lays its buckets out anew after
-the first iteration, and a ring's order of summation follows the layout: a resumed run would differ from an
-uninterrupted one in the last bits. One buffer in the order of registration is the same in every iteration.
+DistributedDataParallel would overlap the sum with the backward pass. But it rearranges its buckets after the first
+iteration, and the order of summation depends on the buckets, so a resumed run would differ from an uninterrupted one
+in the last bits. One buffer in the order of the parameters is the same in every iteration.
 """
 
 from __future__ import annotations
@@ -12,39 +12,38 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 
 CHUNK = 2**26
-"""Elements looked at together: the largest networks have billions, and comparing them all at once takes as many bytes
-several times over."""
+"""Elements checked at once. The largest networks have billions, and each check needs several temporary copies."""
 
 
 class FlatGradients:
-    """Makes every parameter's `.grad` a view of `flat`, into which backward passes accumulate."""
+    """Makes every parameter's `.grad` a view of the buffer `flat`, into which backward passes accumulate."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         owned = list(parameters)
         self.flat = torch.zeros(sum(p.numel() for p in owned), device=owned[0].device, dtype=owned[0].dtype)
         start = 0
         for parameter in owned:
-            # The fused optimizer wants gradients to lie as their parameters do, channels last or not.
+            # The fused optimizer requires gradients with the strides of their parameters, channels last or not.
             parameter.grad = self.flat.as_strided(parameter.shape, parameter.stride(), start)
             start += parameter.numel()
 
     def zero_(self) -> None:
         self.flat.zero_()
 
-    def reduce_(self, group: Group) -> None:
-        """Sum over the workers; each has divided its own part by the size of the whole batch."""
+    def reduce_(self, group: WorkerGroup) -> None:
+        """Sum over the workers. Each worker's loss must already be divided by the size of the whole batch."""
         group.sum_(self.flat)
 
     def drop_nonfinite_(self) -> tuple[Tensor, Tensor]:
         """Set NaN and infinite elements to 0, as the paper does before Adam.
 
-        Returns their number (int64) and the Euclidean norm of what is left, both on the device.
+        Returns the number of those elements (int64) and the Euclidean norm after the change, both on the device.
         """
-        # A finite norm has finite elements alone, and costs a thirtieth of looking at each. A GPU would have to be
-        # waited for, and looks at each in no time.
+        # A finite norm means that all elements are finite, and on a CPU it takes a thirtieth of the time of checking
+        # each one. Reading the norm would make the loop wait for a GPU, which checks every element quickly anyway.
         if self.flat.device.type == "cpu" and (norm := torch.linalg.vector_norm(self.flat)).isfinite():
             return torch.zeros((), dtype=torch.int64), norm
         counts: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""The randomness of training pictures: of each one alone, whatever batch, worker or part of a batch it falls in."""
+"""Noise levels and noise of training pictures, seeded per picture and so independent of batches and workers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from phema.shared.edm2.seeding import picture_seeds
 def picture_noise(
     seed: int, positions: NDArray[np.int64], shape: tuple[int, ...], *, p_mean: float, p_std: float
 ) -> tuple[Tensor, Tensor]:
-    """(noise levels [N], ln sigma ~ N(p_mean, p_std^2); standard normal noise [N, *shape]), float32 on the CPU.
+    """Draw (sigma [N], noise [N, *shape]), both float32 on the CPU: ln sigma ~ N(p_mean, p_std^2), noise ~ N(0, 1).
 
-    Entry i follows from `seed` and `positions[i]`, the images the run had seen before that picture: from one
-    generator that is seeded anew per picture and gives level and noise in one draw.
+    Entry i depends only on `seed` and `positions[i]`, the number of images that the run had seen before that picture.
+    The generator is seeded again for every picture and yields its noise level and its noise in one draw.
     """
     generator = torch.Generator()
     drawn = torch.empty(len(positions), 1 + int(np.prod(shape)))

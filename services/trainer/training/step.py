@@ -11,38 +11,39 @@ from torch import Tensor
 from phema.services.trainer.training.batches import Batch
 from phema.services.trainer.training.measurements.stopwatch import Stopwatch
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.edm2.networks.layers import normalize_weights_
 from phema.shared.edm2.seeding import iteration_seed
 from phema.shared.edm2.training.learning_rate import learning_rate
 from phema.shared.recipes.run_config import RunConfig
 
 PICTURES_PER_PASS = 64
-"""Of the authors' GPUs: 32 share a batch of 2048 (Karras et al. 2024, Table 6)."""
+"""Pictures in one backward pass of the authors' GPUs: 32 GPUs share a batch of 2048 (Karras et al. 2024, Table 6)."""
 
 
 class StepFigures(NamedTuple):
-    """Of this worker's share, on its device: nobody waits for them until a status is due."""
+    """Figures of this worker's share of a step. Tensors stay on the device, and reading one waits for the device."""
 
     loss: Tensor
     """Uncertainty-weighted loss summed over all elements of all pictures."""
     weighted_mse: Tensor
-    """Plain weighted squared error per element, of each picture [N]."""
+    """Plain weighted squared error per element of each picture [N]."""
     sigma: Tensor
-    """Their noise levels [N]."""
+    """Noise level of each picture [N]."""
     nonfinite: Tensor
-    """Elements of the whole batch's gradient that were not finite."""
+    """Number of elements of the whole batch's gradient that were not finite."""
     grad_norm: Tensor
-    """Euclidean norm of the whole batch's gradient as Adam sees it: scaled by loss_scaling, finite elements only."""
+    """Euclidean norm of the whole batch's gradient as Adam sees it: scaled by `loss_scaling`, finite elements only."""
     learning_rate: float
 
 
 def backward_boost(config: RunConfig) -> float:
-    """Power of two by which backward passes below float32 multiply the loss; the reduced gradient is divided by it.
+    """Power of two by which half-precision backward passes multiply the loss; 1 in float32.
 
-    In half precision, gradients at loss_scaling / batch size fall below the smallest normal numbers. The authors'
-    passes run at loss_scaling / (a GPU's part of the batch), 64 pictures of 2048, and the mean over GPUs follows in
-    float32. So does this, whatever the number of workers; undoing a power of two is exact.
+    In half precision, gradients scaled by loss_scaling / batch_size fall below the smallest normal numbers. The
+    authors scale by loss_scaling / 64 (one GPU's 64 pictures of a batch of 2048) and average over GPUs in float32.
+    This function gives about the same scale for any number of workers. The summed gradient is divided by the result,
+    which is exact for a power of two.
     """
     if config.precision == "float32":
         return 1.0
@@ -50,16 +51,16 @@ def backward_boost(config: RunConfig) -> float:
 
 
 def train_step(
-    state: TrainingState, batch: Batch, config: RunConfig, group: Group, watch: Stopwatch | None = None
+    state: TrainingState, batch: Batch, config: RunConfig, group: WorkerGroup, stopwatch: Stopwatch | None = None
 ) -> StepFigures:
-    """Take `state` one batch further.
+    """Train `state` on one batch and advance its clock by the batch size. Every worker must call it.
 
-    Weights are forced to unit magnitude first (Eq. 66); the loss is summed over elements and scaled by loss_scaling /
-    batch size (and on the way by `backward_boost`); non-finite gradients become 0; Adam and then the averages follow.
-    `watch` is told where the time goes.
+    The step first forces weights to unit magnitude (Eq. 66). The loss is the sum over elements, scaled by
+    loss_scaling / batch_size; during the backward pass it is also scaled by `backward_boost`. Non-finite gradient
+    elements become 0. Then Adam and the averages are updated. `stopwatch` measures the parts of the step.
     """
-    watch = watch or Stopwatch(group.device)
-    # Dropout draws from torch's global generators: its masks follow from the clock, but differ between workers.
+    stopwatch = stopwatch or Stopwatch(group.device)
+    # Dropout draws from torch's global generators. This seed makes its masks depend on the clock and the worker alone.
     torch.manual_seed(iteration_seed(config.seed, group.rank, state.num_images))
     if state.denoiser.forces_weights:
         normalize_weights_(state.denoiser)
@@ -72,7 +73,7 @@ def train_step(
         (loss * (config.loss_scaling / config.batch_size * boost)).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
         errors.append(out.weighted_mse)
-    watch.lap("forward_backward")
+    stopwatch.lap("forward_backward")
     state.gradients.reduce_(group)
     if boost != 1.0:
         state.gradients.flat.div_(boost)
@@ -87,10 +88,10 @@ def train_step(
     for parameters in state.optimizer.param_groups:
         parameters["lr"] = rate
     state.optimizer.step()
-    watch.lap("optimizer")
+    stopwatch.lap("optimizer")
     state.num_images += config.batch_size
     state.update_averages(config.batch_size)
-    watch.lap("ema")
+    stopwatch.lap("ema")
     return StepFigures(
         loss=sum(losses[1:], losses[0]),
         weighted_mse=torch.cat(errors),

@@ -1,4 +1,4 @@
-"""The averages that a run keeps, as its snapshots and their rows name them."""
+"""The profiles of the averages that a run tracks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from phema.shared.snapshots.profile import Profile
 
 
 def tracked_profiles(config: RunConfig) -> tuple[Profile, ...]:
-    """The power functions in the order of `ema_sigma_rels`, then the traditional EMA where one is kept."""
+    """One power function per `ema_sigma_rels`, in that order, then the traditional EMA if the run keeps one."""
     profiles = [Profile.power(width) for width in config.ema_sigma_rels]
     if config.ema_half_life_images is not None:
         profiles.append(

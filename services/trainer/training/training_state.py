@@ -1,4 +1,4 @@
-"""All that changes while a run trains: weights, optimizer, averages and the clock."""
+"""Everything that changes while a run trains: weights, optimizer, averages and the clock."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from phema.shared.snapshots.profile import Profile
 
 
 class TrainingState:
-    """A run at `num_images` images seen; freshly made, at 0, with weights drawn from the run's seed.
+    """The state of a run after `num_images` images. A new one is at 0, with weights drawn from the run's seed.
 
-    Random numbers are no part of it: every picture and every iteration has a seed of its own (see
-    `batches` and `step`).
+    It holds no random number generators, because every picture and every iteration has its own seed (see `batches`
+    and `step`).
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class TrainingState:
         *,
         dataset: str = "",
     ) -> None:
-        """`format` is how convolutions' weights lie in memory; None is what suits the device.
+        """`format` is the memory format of convolution weights; None selects the one that suits the device.
 
-        `dataset` is the fingerprint of what is trained on.
+        `dataset` is the fingerprint of the dataset that the run trains on.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -44,7 +44,7 @@ class TrainingState:
         format = memory_format(device) if format is None else format
         self.denoiser = denoiser.to(device=device, memory_format=format).train()  # type: ignore[call-overload]
         self.loss = torch.compile(denoising_loss, dynamic=False) if config.compile else denoising_loss
-        """Of a part of a batch. Compiled apart from the network, which stays open to hooks and borrowed weights."""
+        """The loss of a part of a batch. Compiled instead of the module, so that hooks on the network still work."""
         self.gradients = FlatGradients(self.denoiser.parameters())
         self.optimizer = torch.optim.Adam(
             self.denoiser.parameters(),
@@ -63,25 +63,25 @@ class TrainingState:
 
     @property
     def buffers(self) -> tuple[str, ...]:
-        """Names of the network's tensors that are not learned, in the order of its state."""
+        """Names of the network's tensors that are not parameters, in the order of its state dict."""
         learned = {name for name, _ in self.denoiser.named_parameters()}
         return tuple(name for name in self.denoiser.state_dict() if name not in learned)
 
     def update_averages(self, delta_images: int) -> None:
-        """Take the weights in after a step of `delta_images` that ended at `num_images`."""
+        """Update every average with the current weights, after a step of `delta_images` that ended at `num_images`."""
         self.ema.update(self.num_images, delta_images)
         if self.traditional_ema is not None:
             self.traditional_ema.update(self.num_images, delta_images)
 
     def averages(self) -> list[tuple[Profile, dict[str, Tensor]]]:
-        """Every average, with full state keyed like the network's. No copies: they change with the next update."""
+        """(profile, state dict) of every average. The tensors are not copies and change with the next update."""
         tensors = [self.ema.tensors(index) for index in range(len(self.ema.sigma_rels))]
         if self.traditional_ema is not None:
             tensors.append(self.traditional_ema.tensors())
         return list(zip(self._profiles, tensors, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers, strings, lists and dicts; no copies."""
+        """The state as tensors, numbers, strings, lists and dicts. The tensors are not copies."""
         state = {
             "num_images": self.num_images,
             "dataset": self.dataset,
@@ -96,7 +96,8 @@ class TrainingState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue exactly from `state`.
 
-        Raises RuntimeError or ValueError when it is another network's, DatasetError when it has seen other data.
+        Raises RuntimeError or ValueError when `state` is of another network, DatasetError when it was trained on
+        another dataset.
         """
         if state.get("dataset", self.dataset) != self.dataset:
             raise DatasetError(
@@ -105,7 +106,7 @@ class TrainingState:
             )
         self.denoiser.load_state_dict(state["denoiser"])
         self.optimizer.load_state_dict(state["optimizer"])
-        # Saved on another kind of device, moments may lie in memory as the parameters here do not.
+        # Moments saved on another kind of device may have another memory format than the parameters here.
         for parameter, moments in self.optimizer.state.items():
             for name, value in moments.items():
                 if value.shape == parameter.shape:

@@ -1,4 +1,4 @@
-"""The workers that train one run together, as seen by one of them."""
+"""The group of workers that train one run together, as seen by one of them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class GroupError(RuntimeError):
-    """The workers do not agree on where the run stands."""
+class WorkerGroupMismatch(RuntimeError):
+    """The workers of a run have different values where all must have the same one."""
 
 
 @dataclass(frozen=True)
-class Group:
-    """Place of this worker among `world_size`; alone, every operation is the identity.
+class WorkerGroup:
+    """This worker's rank among `world_size` workers. With one worker every operation is the identity.
 
-    More than one needs an initialised default process group (gloo on CPUs, nccl on GPUs).
+    Several workers need an initialised default process group (gloo on CPUs, NCCL on GPUs).
     """
 
     rank: int = 0
@@ -26,29 +26,31 @@ class Group:
 
     @property
     def is_first(self) -> bool:
-        """Whether this worker writes: rows, snapshots, checkpoints and metrics come from one alone."""
+        """Whether this is the worker that writes the run's rows, snapshots, checkpoints and metrics."""
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Replace `tensor` by its sum over all workers, in the same order of summation each time."""
+        """Replace `tensor` by its sum over all workers. The order of summation is the same in every call."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def first_says(self, value: int) -> int:
+    def broadcast_from_first(self, value: int) -> int:
         """The first worker's `value`, on every worker."""
         if self.world_size == 1:
             return value
-        told = torch.tensor([value], device=self.device)
-        dist.broadcast(told, src=0)
-        return int(told.item())
+        received = torch.tensor([value], device=self.device)
+        dist.broadcast(received, src=0)
+        return int(received.item())
 
     def check_same(self, value: int, what: str) -> None:
-        """Raises GroupError on every worker unless all have the same `value`."""
+        """Raises WorkerGroupMismatch on every worker unless all have the same `value`; `what` names it."""
         if self.world_size == 1:
             return
         extremes = torch.tensor([value, -value], device=self.device)
         dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
         highest, lowest = int(extremes[0]), -int(extremes[1])
         if highest != lowest:
-            raise GroupError(f"the workers see {what} from {lowest} to {highest}; they must start from the same one")
+            raise WorkerGroupMismatch(
+                f"the workers see {what} from {lowest} to {highest}; they must start from the same one"
+            )

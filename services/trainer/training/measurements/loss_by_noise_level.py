@@ -1,4 +1,4 @@
-"""The loss by noise level: where on the way from noise to picture a network still learns."""
+"""The training loss by noise level: shows at which noise levels the network still improves."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from torch import Tensor
 
 
 def noise_level_edges(bins: int, *, p_mean: float, p_std: float) -> list[float]:
-    """The `bins` - 1 noise levels between bins that are equally likely in training, ln sigma ~ N(p_mean, p_std^2).
+    """The `bins` - 1 noise levels between bins that are equally likely when ln sigma ~ N(p_mean, p_std^2).
 
-    The first bin reaches down to 0, the last up to infinity; an edge belongs to the bin above it.
+    The first bin begins at 0, the last one has no upper end. A noise level equal to an edge is in the bin above it.
     """
     levels = NormalDist(p_mean, p_std)
     return [math.exp(levels.inv_cdf(i / bins)) for i in range(1, bins)]
 
 
-class LossByNoise:
-    """Sums of the plain weighted loss and numbers of pictures by bin of the noise level, on `device`."""
+class LossByNoiseLevel:
+    """Sums of the plain weighted loss, and numbers of pictures, by bin of the noise level."""
 
     def __init__(self, bins: int, *, p_mean: float, p_std: float, device: torch.device) -> None:
         self._edges = torch.tensor(noise_level_edges(bins, p_mean=p_mean, p_std=p_std), device=device)
         self.sums = torch.zeros(2, bins, device=device, dtype=torch.float64)
-        """[sums, numbers of pictures]; may be summed over workers."""
+        """Row 0: sums of the loss; row 1: numbers of pictures. May be summed over workers in place."""
 
     def add(self, sigma: Tensor, weighted_mse: Tensor) -> None:
-        """Count pictures in: noise levels [N], lambda-weighted mean squared errors [N]. Waits for no device."""
-        places = torch.bucketize(sigma, self._edges, right=True)
-        self.sums.index_add_(1, places, torch.stack([weighted_mse, torch.ones_like(weighted_mse)]).double())
+        """Add pictures: noise levels [N] and lambda-weighted mean squared errors [N]. Does not wait for the device."""
+        bins = torch.bucketize(sigma, self._edges, right=True)
+        self.sums.index_add_(1, bins, torch.stack([weighted_mse, torch.ones_like(weighted_mse)]).double())
 
-    def values(self) -> dict[str, float]:
-        """`loss_by_noise/<bin>`: means; a bin that no picture fell into has none."""
+    def means(self) -> dict[str, float]:
+        """`loss_by_noise/<bin>`: the mean loss of each bin that holds a picture."""
         totals, counts = self.sums.tolist()
         pairs = enumerate(zip(totals, counts, strict=True))
-        return {f"loss_by_noise/{place}": total / count for place, (total, count) in pairs if count}
+        return {f"loss_by_noise/{number}": total / count for number, (total, count) in pairs if count}

@@ -1,4 +1,4 @@
-"""Magnitudes of the network while it trains, as the paper's figures 3 and 15 show them."""
+"""Magnitudes of weights and activations while a network trains, as in the paper's figures 3 and 15."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from phema.shared.recipes.run_config import RunConfig
 
 
 def magnitudes_due(config: RunConfig, num_images: int) -> bool:
-    """Whether they are measured at the status of `num_images`.
+    """Whether the status at `num_images` includes magnitudes.
 
-    They are at the first status at or after each multiple of `magnitudes_every`, and at the end.
+    They are due at the first status at or after each multiple of `magnitudes_every`, and at the end of the run.
     """
     previous_status = (num_images - 1) // config.status_every * config.status_every
     passed = num_images // config.magnitudes_every > previous_status // config.magnitudes_every
@@ -26,21 +26,22 @@ def magnitudes_due(config: RunConfig, num_images: int) -> bool:
 
 
 @torch.no_grad()
-def magnitudes(state: TrainingState, batch: Batch) -> dict[str, float]:
-    """`activation/enc/8/max`, `weight/dec/4/mean`, … of the run's first average, with `batch` as its input.
+def measure_magnitudes(state: TrainingState, batch: Batch) -> dict[str, float]:
+    """Magnitudes by name, with `batch` as the network's input and dropout off.
 
-    The same of the weights in training under `training_activation/…` and `training_weight/…`. Dropout is off. Draws
-    no random numbers and leaves the state as it was, so that asking does not change what is trained.
+    `activation/enc/8/max`, `weight/dec/4/mean`, … are those of the run's first average;
+    `training_activation/…` and `training_weight/…` those of the weights in training. Draws no random numbers and
+    leaves `state` unchanged, so that measuring does not change what is trained.
     """
     denoiser = state.denoiser
-    with _evaluated(denoiser):
-        training = _measured(denoiser, batch)
-        with _borrowed(denoiser, state.ema.tensors(0)):
-            averaged = _measured(denoiser, batch)
+    with _in_evaluation_mode(denoiser):
+        training = _magnitudes_of(denoiser, batch)
+        with _replaced_parameters(denoiser, state.ema.tensors(0)):
+            averaged = _magnitudes_of(denoiser, batch)
     return {**averaged, **{f"training_{name}": value for name, value in training.items()}}
 
 
-def _measured(denoiser: Denoiser, batch: Batch) -> dict[str, float]:
+def _magnitudes_of(denoiser: Denoiser, batch: Batch) -> dict[str, float]:
     with ActivationMagnitudes(denoiser) as activations:
         denoiser(batch.images + batch.noise * batch.sigma[:, None, None, None], batch.sigma, batch.labels)
     return {
@@ -50,7 +51,7 @@ def _measured(denoiser: Denoiser, batch: Batch) -> dict[str, float]:
 
 
 @contextmanager
-def _evaluated(module: nn.Module) -> Iterator[None]:
+def _in_evaluation_mode(module: nn.Module) -> Iterator[None]:
     training = module.training
     module.eval()
     try:
@@ -60,8 +61,8 @@ def _evaluated(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _borrowed(module: nn.Module, averages: Mapping[str, Tensor]) -> Iterator[None]:
-    """Other parameters in the module's place: no copy of either."""
+def _replaced_parameters(module: nn.Module, averages: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within the block the module's parameters are `averages`. Copies neither."""
     own = {name: parameter.data for name, parameter in module.named_parameters()}
     try:
         for name, parameter in module.named_parameters():

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, without making the loop wait for its device."""
+"""Measures the time of each part of a training step without making the loop wait for its device."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from typing import Literal
 import torch
 
 Part = Literal["data", "forward_backward", "optimizer", "ema", "snapshot"]
-"""`optimizer` includes the sum of gradients over workers; `snapshot` is what the loop pays to copy weights."""
+"""`optimizer` includes the sum of gradients over workers. `snapshot` is the time the loop spends on copying weights and
+on waiting for earlier uploads."""
 
 TIMED_STEPS = 64
-"""On a GPU, steps timed between two statuses: each takes an event per part. Snapshots are few, and all are timed."""
+"""Most steps that are timed between two statuses on a GPU: each needs one event per part. Snapshots are all timed."""
 
 
 class Stopwatch:
     """Mean seconds of each part of the steps since `reset`.
 
-    On a CPU by its clock. On a GPU by events in its stream, which are read when the means are: `data` is then the time
-    in which the device had nothing to do because its next batch was not there.
+    On a CPU it reads the clock. On a GPU it records events in the device's stream and reads them in `means`; `data` is
+    then the time in which the device was idle because its next batch had not arrived.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = device.type == "cuda"
+        self._uses_events = device.type == "cuda"
         self.reset()
 
     def reset(self) -> None:
-        """Forget every step."""
+        """Start over with no steps."""
         self._steps = self._timed_steps = 0
         self._running = False
         self._seconds: dict[Part, float] = {}
         self._events: list[tuple[Part, torch.cuda.Event, torch.cuda.Event]] = []
 
     def begin(self) -> None:
-        """A step begins."""
+        """Call at the start of each step."""
         self._steps += 1
-        self._running = not self._stream or self._timed_steps < TIMED_STEPS
+        self._running = not self._uses_events or self._timed_steps < TIMED_STEPS
         if self._running:
             self._timed_steps += 1
             self._mark = self._now()
 
     def lap(self, part: Part) -> None:
-        """What was done since the last call was `part`; means nothing outside a step."""
+        """The time since `begin` or the last `lap` was spent on `part`. Ignored before the first step."""
         if not self._running:
             return
         mark, self._mark = self._mark, self._now()
@@ -52,7 +53,7 @@ class Stopwatch:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """What is done in the block, after a step, is `snapshot`."""
+        """The time of the block, which follows a step, is spent on `snapshot`."""
         before = self._now()
         yield
         self._add("snapshot", before, self._now())
@@ -66,9 +67,9 @@ class Stopwatch:
             self._events.append((part, before, after))
 
     def means(self) -> dict[Part, float]:
-        """Seconds per step of each part; on a GPU, waits for the last step that was timed.
+        """Mean seconds per step of each part; empty without steps. On a GPU, waits for the last step that was timed.
 
-        Of `snapshot` per step taken, of the others per step timed.
+        `snapshot` is divided by the number of all steps, the other parts by the number of timed steps.
         """
         if not self._steps:
             return {}
@@ -80,7 +81,7 @@ class Stopwatch:
         return {part: s / (self._steps if part == "snapshot" else self._timed_steps) for part, s in seconds.items()}
 
     def _now(self) -> float | torch.cuda.Event:
-        if not self._stream:
+        if not self._uses_events:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
@@ -88,7 +89,7 @@ class Stopwatch:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far: allocated on the GPU, or resident in this process."""
+    """Most bytes held so far: allocated by PyTorch on the GPU, or resident memory of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,4 +1,4 @@
-"""Two workers as two processes with gloo, without Ray: they stay equal and are as deterministic as one."""
+"""Two workers as two processes with gloo, without Ray: equal to each other and as deterministic as one worker."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from phema.services.trainer.control.attempt import Attempt
-from phema.services.trainer.control.outcome import conclude
-from phema.services.trainer.training.local_training import claim_locally, train_locally
+from phema.services.trainer.attempt import TrainingAttempt
+from phema.services.trainer.control.terminal_state import finish_job
+from phema.services.trainer.local_training import claim_locally, train_locally
 from phema.shared.catalog import Catalog, JobState
 from phema.shared.snapshots import ObjectStore
 from phema.shared.snapshots.files.snapshot_file import load_tensors
@@ -22,9 +22,9 @@ from tests.trainer.support import snapshots_of, tiny_config
 WORKER = """
 import hashlib, json, sys
 import torch, torch.distributed as dist
-from phema.services.trainer import loop
-from phema.services.trainer.control.attempt import load_attempt
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training import loop
+from phema.services.trainer.attempt import load_attempt
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog
 from phema.shared.snapshots import open_store
 from phema.shared.telemetry import Meters
@@ -40,7 +40,7 @@ store = open_store(f"file://{folder}/store")
 ends = []
 for job_id in jobs:
     attempt = load_attempt(catalog, job_id, 1)
-    loop.train(attempt, catalog=catalog, store=store, group=Group(int(rank), 2), meters=Meters("training"))
+    loop.train(attempt, catalog=catalog, store=store, group=WorkerGroup(int(rank), 2), meters=Meters("training"))
     digest = hashlib.sha256()
     for value in [*states[-1].denoiser.state_dict().values(), *states[-1].ema.tensors(1).values()]:
         digest.update(value.numpy().tobytes())
@@ -50,8 +50,8 @@ dist.destroy_process_group()
 """
 
 
-def train_in_two(attempts: list[Attempt], folder: Path) -> list[list[dict[str, object]]]:
-    """What each of the two workers ended every run with."""
+def train_in_two(attempts: list[TrainingAttempt], folder: Path) -> list[list[dict[str, object]]]:
+    """The final images and weights of every run, on each of the two workers."""
     jobs = [attempt.job_id for attempt in attempts]
     processes = [
         subprocess.Popen(
@@ -70,13 +70,13 @@ def train_in_two(attempts: list[Attempt], folder: Path) -> list[list[dict[str, o
 CHECK = """
 import sys
 import torch.distributed as dist
-from phema.services.trainer.training.worker_group import Group
-from phema.services.trainer.training.loop import check_same_dataset
+from phema.services.trainer.training.worker_group import WorkerGroup
+from phema.services.trainer.training.run_checks import check_same_dataset
 from phema.shared.recipes.run_config import DatasetConfig
 
 folder, rank, *fingerprints = sys.argv[1:]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=int(rank), world_size=2)
-choice, group = DatasetConfig(name="mine", path="/data/mine"), Group(int(rank), 2)
+choice, group = DatasetConfig(name="mine", path="/data/mine"), WorkerGroup(int(rank), 2)
 check_same_dataset("equal", choice, group)
 try:
     check_same_dataset(fingerprints[int(rank)], choice, group)
@@ -87,7 +87,7 @@ dist.destroy_process_group()
 """
 
 
-def test_workers_that_see_other_datasets_are_told(tmp_path: Path) -> None:
+def test_workers_with_different_datasets_fail(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", CHECK, str(tmp_path), str(rank), "one", "other"], stdout=subprocess.PIPE, text=True
@@ -132,7 +132,7 @@ def test_two_workers_hold_the_same_weights_and_repeat_them(
     assert [end["num_images"] for end in first] == [160, 160, 16]
     for attempt, state in zip(attempts, (JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.CANCELLED), strict=True):
         with local_catalog.transaction() as tx:
-            assert conclude(tx, attempt) is state
+            assert finish_job(tx, attempt) is state
     one, other = (snapshots_of(local_catalog, local_store, name) for name in ("one", "other"))
     assert one == other
     expected, found = (averages(local_catalog, local_store, name) for name in (alone.id, "one"))

@@ -1,4 +1,4 @@
-"""What runs in each Ray Train worker. Its environment is the Ray job's (see `environment`)."""
+"""The entry point of each Ray Train worker. Its environment is that of the Ray job (see `job_environment`)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import ray.train
 import ray.train.torch
 import torch
 
+from phema.services.trainer.attempt import load_attempt
 from phema.services.trainer.control.announce import announced
-from phema.services.trainer.control.attempt import load_attempt
-from phema.services.trainer.control.outcome import final_errors_end_the_job
+from phema.services.trainer.control.terminal_state import permanent_errors_fail_the_job
 from phema.services.trainer.training.loop import train
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import LeaseLost
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, configure_logs
@@ -24,17 +24,17 @@ _log = logging.getLogger(__name__)
 
 
 def run_worker(config: dict[str, Any]) -> None:
-    """Train in this worker until the run's end. `config` is `Attempt.ids` and nothing secret: Ray shows it.
+    """Train in this worker until the run ends.
 
-    Called again in a new process group when Ray Train restarts the workers after one has died; the loop then goes on
-    from the latest checkpoint, or returns at once when this attempt has ended: with a final error (see `outcome`), or
-    because another has taken over.
+    `config` is `TrainingAttempt.ids`; it must hold no secret, because Ray shows it. Ray Train calls this function again
+    in a new process group after a worker has died. The loop then resumes from the latest checkpoint. It returns at
+    once if the attempt no longer holds the job: a permanent error ended the job, or another attempt has taken over.
     """
     settings = Settings()
     context = ray.train.get_context()
     configure_logs("training", level=settings.log_level, rank=context.get_world_rank(), **config)
-    group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    # The order of summation in CPU kernels follows the number of threads: it must not depend on the machine.
+    group = WorkerGroup(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    # CPU kernels sum in an order that depends on the number of threads, which must not depend on the machine.
     torch.set_num_threads(max(1, int(settings.training_cpus_per_worker)))
     catalog, store = catalog_from(settings), store_from(settings)
     with contextlib.closing(catalog):
@@ -50,9 +50,9 @@ def run_worker(config: dict[str, Any]) -> None:
                 stack.enter_context(announced(meters, catalog, settings.metrics_host))
             try:
                 remote = remote_from(settings)
-                with final_errors_end_the_job(attempt, catalog):
+                with permanent_errors_fail_the_job(attempt, catalog):
                     train(attempt, catalog=catalog, store=store, group=group, meters=meters, remote=remote)
             except Exception as error:
                 _log.exception("training failed")
-                # Ray pickles what a worker raises; exceptions with arguments of their own may not survive that.
+                # Ray pickles this exception. One with custom constructor arguments may fail to unpickle.
                 raise RuntimeError(f"{type(error).__name__}: {error}") from None

@@ -1,4 +1,4 @@
-"""Snapshots and checkpoints, written behind the training loop's back and registered once durable."""
+"""Writes a run's snapshots and checkpoints in a background thread and registers each one once it is durable."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from phema.services.trainer.control.attempt import Attempt
-from phema.services.trainer.training.checkpoint import copied, encode_checkpoint, forget
+from phema.services.trainer.attempt import TrainingAttempt
+from phema.services.trainer.training.checkpoint import copy_to_cpu, delete_checkpoint, encode_checkpoint
 from phema.services.trainer.training.tracked_averages import profile_of, tracked_profiles
 from phema.services.trainer.training.training_state import TrainingState
 from phema.shared.catalog import Catalog, CatalogUnreachable
@@ -28,27 +28,29 @@ from phema.shared.snapshots.stores.store import Data
 from phema.shared.telemetry import Meters, metrics
 
 CHECKPOINTS_KEPT = 2
+"""The latest checkpoints of a run that are kept; older ones are deleted."""
 TRANSIENT = (StoreUnreachable, CorruptObject, CatalogUnreachable)
+"""Errors after which an upload is retried."""
 _log = logging.getLogger(__name__)
 
 
-class Archive:
-    """The run's first worker's way to the store and the catalog.
+class SnapshotWriter:
+    """Writes snapshots and checkpoints to the store and the catalog. Only the run's first worker has one.
 
-    The loop pays for copying the tensors off the device; encoding, upload and the row happen in one other thread, in
-    order. Hence a checkpoint is registered only after every snapshot before it, and no resume can skip one. A snapshot
-    that an earlier attempt has registered is not written again; one that retention has given up since is neither,
-    because it gives up nothing later than the oldest checkpoint that is left. Leaving the block without an error waits
-    for all of it; a failed upload is raised there or by the next `keep`.
+    The loop itself only copies the tensors off the device. Encoding, upload and registration happen in one background
+    thread, in order, so a checkpoint is registered only after every snapshot before it and a resumed run skips none.
+    A snapshot that an earlier attempt registered is not written again. Nor is one that retention has deleted since,
+    because retention deletes nothing later than the oldest remaining checkpoint. Leaving the `with` block without an
+    error waits for all uploads; the error of a failed upload is raised there or by the next `write_due`.
     """
 
-    def __init__(self, attempt: Attempt, *, catalog: Catalog, store: ObjectStore, meters: Meters) -> None:
+    def __init__(self, attempt: TrainingAttempt, *, catalog: Catalog, store: ObjectStore, meters: Meters) -> None:
         self._attempt, self._catalog, self._store, self._meters = attempt, catalog, store, meters
         self._run = attempt.run_id
-        self._checkpoint_at = -1
+        self._last_checkpoint = -1
         with catalog.transaction(read_only=True) as tx:
-            self._known = {(s.num_images, profile_of(s)) for s in tx.snapshots.list(attempt.run_id)}
-        # Room for two times at once: the loop waits only when the store falls a whole interval behind.
+            self._registered = {(s.num_images, profile_of(s)) for s in tx.snapshots.list(attempt.run_id)}
+        # Room for the objects of two snapshot times: the loop waits only if the store is a whole interval behind.
         self._uploader = BackgroundUploader(
             store,
             max_pending=2 * (len(tracked_profiles(attempt.config)) + 1),
@@ -57,16 +59,9 @@ class Archive:
             on_wait=self._count_stall,
         )
         self._stalled_since = 0.0
-        for counter in (metrics.SNAPSHOTS_UPLOADED, metrics.SNAPSHOT_BYTES, metrics.SNAPSHOT_STALL_SECONDS):
-            meters.begin(counter, run_id=self._run)
-        for counter in (metrics.CHECKPOINTS_UPLOADED, metrics.CHECKPOINT_BYTES):
-            meters.begin(counter, run_id=self._run)
-        for cause in ("catalog", "store"):
-            meters.begin(metrics.UPLOAD_RETRIES, run_id=self._run, cause=cause)
-        for kind in ("snapshot", "checkpoint"):
-            meters.begin(metrics.UPLOAD_SECONDS, run_id=self._run, kind=kind)
-        # First of all: from it and the weights, `phema db rebuild` writes a lost catalog again.
-        self._uploader.submit(lambda: (run_key(attempt.run_id), _description(attempt)), lambda info: None)
+        self._begin_metrics()
+        # The first object: `phema db rebuild` restores a lost catalog from it and the snapshots.
+        self._uploader.submit(lambda: (run_key(attempt.run_id), _run_document(attempt)), lambda info: None)
 
     def __enter__(self) -> Self:
         return self
@@ -77,8 +72,18 @@ class Archive:
         self._uploader.__exit__(kind, error, trace)
         self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, run_id=self._run)
 
-    def due(self, num_images: int) -> bool:
-        """Whether the step that ends at `num_images` leaves something to keep."""
+    def _begin_metrics(self) -> None:
+        for counter in (metrics.SNAPSHOTS_UPLOADED, metrics.SNAPSHOT_BYTES, metrics.SNAPSHOT_STALL_SECONDS):
+            self._meters.begin(counter, run_id=self._run)
+        for counter in (metrics.CHECKPOINTS_UPLOADED, metrics.CHECKPOINT_BYTES):
+            self._meters.begin(counter, run_id=self._run)
+        for cause in ("catalog", "store"):
+            self._meters.begin(metrics.UPLOAD_RETRIES, run_id=self._run, cause=cause)
+        for kind in ("snapshot", "checkpoint"):
+            self._meters.begin(metrics.UPLOAD_SECONDS, run_id=self._run, kind=kind)
+
+    def is_due(self, num_images: int) -> bool:
+        """Whether a snapshot or a checkpoint is due after the step that ends at `num_images`."""
         return self._snapshot_due(num_images) or self._checkpoint_due(num_images)
 
     def _snapshot_due(self, num_images: int) -> bool:
@@ -89,34 +94,34 @@ class Archive:
         config = self._attempt.config
         return num_images % config.checkpoint_every == 0 or num_images == config.total_images
 
-    def keep(self, state: TrainingState) -> None:
-        """Write what is due after the step that ended at `state.num_images`."""
+    def write_due(self, state: TrainingState) -> None:
+        """Write what is due after the step that ended at `state.num_images`; waits if too many uploads are pending."""
         self._stalled_since = time.perf_counter()
-        # Everything is copied before anything is handed over: the background would only slow the copying down.
-        for kind, produce, register in self._copied(state):
+        # Everything is copied before the first upload starts, which would slow the copying down.
+        for kind, produce, register in self._copy_due(state):
             self._submit(kind, produce, register)
         self._count_stall()
 
     def _count_stall(self) -> None:
-        """As it grows: an alert is about the wait that has not ended."""
+        """Add the stall so far to its metric. Also called during a wait, because an alert watches waits in progress."""
         now = time.perf_counter()
         self._meters.add(metrics.SNAPSHOT_STALL_SECONDS, now - self._stalled_since, run_id=self._run)
         self._stalled_since = now
         self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, run_id=self._run)
 
-    def leave(self, state: TrainingState) -> None:
-        """Write a checkpoint of a run that stops before its end: it may be resumed."""
-        if self._checkpoint_at != state.num_images:
+    def write_checkpoint(self, state: TrainingState) -> None:
+        """Write a checkpoint now unless this time has one, for a run that stops before its end and may be resumed."""
+        if self._last_checkpoint != state.num_images:
             self._stalled_since = time.perf_counter()
             self._submit(*self._checkpoint(state))
 
-    def _copied(self, state: TrainingState) -> list[tuple[str, Produce, Register]]:
-        """Snapshots first, then the checkpoint that must not precede them."""
+    def _copy_due(self, state: TrainingState) -> list[tuple[str, Produce, Register]]:
+        """Copy what is due to the CPU: the snapshots first, then the checkpoint, which must not precede them."""
         now = state.num_images
         due = []
         if self._snapshot_due(now):
             for profile, tensors in state.averages():
-                if (now, profile) not in self._known:
+                if (now, profile) not in self._registered:
                     due.append(self._snapshot(state, profile, tensors))
         if self._checkpoint_due(now):
             due.append(self._checkpoint(state))
@@ -126,7 +131,7 @@ class Archive:
         self, state: TrainingState, profile: Profile, average: dict[str, Tensor]
     ) -> tuple[str, Produce, Register]:
         metadata = self._metadata(state, profile)
-        tensors: dict[str, Tensor] = copied(average)
+        tensors: dict[str, Tensor] = copy_to_cpu(average)
         probe = b""
 
         def produce() -> tuple[str, bytes]:
@@ -141,8 +146,8 @@ class Archive:
 
     def _checkpoint(self, state: TrainingState) -> tuple[str, Produce, Register]:
         attempt, num_images = self._attempt, state.num_images
-        self._checkpoint_at = num_images
-        tensors: dict[str, Any] = copied(state.state_dict())
+        self._last_checkpoint = num_images
+        tensors: dict[str, Any] = copy_to_cpu(state.state_dict())
 
         def produce() -> tuple[str, memoryview]:
             data = encode_checkpoint(tensors, attempt)
@@ -163,14 +168,14 @@ class Archive:
             register(info)
             seconds = time.perf_counter() - begun
             self._meters.observe(metrics.UPLOAD_SECONDS, seconds, kind=kind, run_id=self._run)
-            # This one counts as pending until its registration returns.
+            # The uploader counts this object as pending until this function returns.
             self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending - 1, run_id=self._run)
             _log.info("%s is durable", kind, extra={"key": info.key, "size": info.size, "seconds": round(seconds, 3)})
 
         self._uploader.submit(timed_produce, timed_register)
 
     def _register_snapshot(self, metadata: SnapshotMetadata, info: ObjectInfo, probe: bytes) -> None:
-        with self._attempt.writing(self._catalog) as (tx, _):
+        with self._attempt.fenced_transaction(self._catalog) as (tx, _):
             tx.snapshots.add(
                 run_id=metadata.run_id,
                 num_images=metadata.num_images,
@@ -186,7 +191,7 @@ class Archive:
 
     def _register_checkpoint(self, num_images: int, info: ObjectInfo) -> None:
         attempt = self._attempt
-        with attempt.writing(self._catalog) as (tx, _):
+        with attempt.fenced_transaction(self._catalog) as (tx, _):
             tx.checkpoints.add(
                 run_id=attempt.run_id, num_images=num_images, key=info.key, size=info.size, sha256=_sha256(info)
             )
@@ -195,7 +200,7 @@ class Archive:
         self._meters.add(metrics.CHECKPOINTS_UPLOADED, run_id=self._run)
         self._meters.add(metrics.CHECKPOINT_BYTES, info.size, run_id=self._run)
         for checkpoint in old:
-            forget(checkpoint, attempt, catalog=self._catalog, store=self._store)
+            delete_checkpoint(checkpoint, attempt, catalog=self._catalog, store=self._store)
 
     def _metadata(self, state: TrainingState, profile: Profile) -> SnapshotMetadata:
         return SnapshotMetadata(
@@ -215,12 +220,12 @@ class Archive:
         _log.warning("upload is tried again in %.1f s: %s", delay_s, error)
 
 
-def _description(attempt: Attempt) -> bytes:
-    """What the store says of a run itself; the same bytes from every attempt and every version of phema."""
+def _run_document(attempt: TrainingAttempt) -> bytes:
+    """The run's `run.json`; the same bytes from every attempt and every version of phema."""
     document = {"id": attempt.run_id, "name": attempt.name, "config": attempt.document}
     return json.dumps(document, sort_keys=True, indent=1).encode()
 
 
 def _sha256(info: ObjectInfo) -> str:
-    assert info.sha256 is not None, "a store that has just written an object knows its hash"
+    assert info.sha256 is not None, "a store returns the hash of an object that it has just written"
     return info.sha256

@@ -1,4 +1,4 @@
-"""What a run says of itself besides its loss: the loss by noise level, gradients, magnitudes, waiting."""
+"""The figures of a status besides the loss: loss by noise level, gradients, magnitudes, waiting for data."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from phema.services.trainer.local_training import claim_locally, train_locally
 from phema.services.trainer.training import loop
 from phema.services.trainer.training.batches import Batch, Batches
-from phema.services.trainer.training.local_training import claim_locally, train_locally
-from phema.services.trainer.training.measurements.loss_by_noise_level import LossByNoise, noise_level_edges
+from phema.services.trainer.training.measurements.loss_by_noise_level import LossByNoiseLevel, noise_level_edges
 from phema.services.trainer.training.measurements.magnitudes import magnitudes_due
 from phema.services.trainer.training.picture_noise import picture_noise
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog
 from phema.shared.edm2.training.magnitudes import weight_magnitudes
 from phema.shared.recipes.run_config import RunConfig
@@ -36,18 +36,18 @@ def test_bins_of_the_noise_level_are_equally_likely() -> None:
     edges = noise_level_edges(4, p_mean=-0.4, p_std=1.0)
     assert edges == pytest.approx([0.34147, 0.67032, 1.31586], rel=1e-4)
     sigma, _ = picture_noise(0, np.arange(8_000), (1,), p_mean=-0.8, p_std=1.6)
-    by_noise = LossByNoise(8, p_mean=-0.8, p_std=1.6, device=CPU)
+    by_noise = LossByNoiseLevel(8, p_mean=-0.8, p_std=1.6, device=CPU)
     by_noise.add(sigma, torch.ones(8_000))
     assert by_noise.sums[1].tolist() == pytest.approx([1000.0] * 8, rel=0.12)
 
 
 def test_the_loss_by_noise_level_is_the_mean_of_each_bin() -> None:
-    by_noise = LossByNoise(3, p_mean=0.0, p_std=1.0, device=CPU)
+    by_noise = LossByNoiseLevel(3, p_mean=0.0, p_std=1.0, device=CPU)
     low, high = noise_level_edges(3, p_mean=0.0, p_std=1.0)
-    assert by_noise.values() == {}
+    assert by_noise.means() == {}
     by_noise.add(torch.tensor([1e-6, low - 1e-3, high + 1e-3]), torch.tensor([1.0, 2.0, 5.0]))
     by_noise.add(torch.tensor([1e6]), torch.tensor([7.0]))
-    assert by_noise.values() == {"loss_by_noise/0": 1.5, "loss_by_noise/2": 6.0}
+    assert by_noise.means() == {"loss_by_noise/0": 1.5, "loss_by_noise/2": 6.0}
 
 
 def test_one_bin_is_the_loss_itself(local_catalog: Catalog, local_store: ObjectStore) -> None:
@@ -61,10 +61,10 @@ def test_one_bin_is_the_loss_itself(local_catalog: Catalog, local_store: ObjectS
         assert values["grad_norm"] > 0
 
 
-def test_a_run_that_hangs_before_its_first_step_is_seen(
+def test_the_progress_metrics_exist_before_the_first_step(
     local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an alert compares is there before workers wait for each other for the first time."""
+    """The metrics of the alert PhemaRunStalled exist before the workers first wait for each other."""
     seen: list[tuple[float | None, float | None]] = []
 
     def meet(*_: object) -> None:
@@ -75,7 +75,7 @@ def test_a_run_that_hangs_before_its_first_step_is_seen(
     attempt = claim_locally(tiny_config(total_images=32, snapshot_every=32, checkpoint_every=16), local_catalog)
     for _ in ("new", "resumed"):
         meters = Meters("training")
-        loop.train(attempt, catalog=local_catalog, store=local_store, group=Group(), meters=meters)
+        loop.train(attempt, catalog=local_catalog, store=local_store, group=WorkerGroup(), meters=meters)
     assert seen == [(0, 32), (32, 32)]
 
 
@@ -108,10 +108,10 @@ def test_magnitudes_are_those_of_the_average_and_of_the_weights_in_training(
             assert value < training[f"training_weight/{place}"]
 
 
-def test_a_batch_that_is_not_finite_is_counted_and_survived(
+def test_a_batch_that_is_not_finite_is_counted_and_leaves_weights_finite(
     local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One infinite picture in the third batch: its loss and gradient are not finite, the weights stay so."""
+    """One infinite picture in the third batch: its loss and gradient are not finite, the weights stay finite."""
 
     class Poisoned(Batches):
         def at(self, num_images: int) -> Batch:

@@ -1,4 +1,4 @@
-"""What an attempt learns through Ray, and that no secret is among it."""
+"""The environment that an attempt gets through Ray contains the settings and no secret."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_catalog_without_a_password_is_passed() -> None:
     assert (passed["PHEMA_DATABASE_URL"], inherited) == ("postgresql://db/phema", ())
 
 
-def test_an_attempt_refuses_to_begin_without_its_secrets() -> None:
+def test_an_attempt_refuses_to_start_without_its_secrets() -> None:
     check_secrets((), {})
     check_secrets(("PHEMA_DATABASE_URL",), {"PHEMA_DATABASE_URL": "postgresql://…"})
     with pytest.raises(MissingSecret, match="PHEMA_DATABASE_URL is a secret, which is not passed through Ray's"):

@@ -1,4 +1,4 @@
-"""A cancel is obeyed at the next step, whenever a status is due; meanwhile the job says what it still does."""
+"""A cancelled run stops after the step in progress; until then the job's message says what the run still does."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from phema.services.trainer.control.attempt import Attempt
+from phema.services.trainer.attempt import TrainingAttempt
 from phema.services.trainer.control.heartbeat import Heartbeat
-from phema.services.trainer.control.outcome import conclude
+from phema.services.trainer.control.terminal_state import finish_job
+from phema.services.trainer.local_training import claim_locally, train_attempt
 from phema.services.trainer.training import cancellation as module
 from phema.services.trainer.training import loop
-from phema.services.trainer.training.cancellation import Cancel
-from phema.services.trainer.training.local_training import claim_locally, train_attempt
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.cancellation import Cancellation
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.snapshots import ObjectInfo, ObjectStore
 from phema.shared.snapshots.stores.local_folder import LocalStore
@@ -29,23 +29,25 @@ CONFIG = tiny_config(total_images=16_000, **ONCE)
 
 
 @pytest.fixture
-def attempt(local_catalog: Catalog) -> Attempt:
+def attempt(local_catalog: Catalog) -> TrainingAttempt:
     return claim_locally(CONFIG, local_catalog)
 
 
-def request_cancel(catalog: Catalog, attempt: Attempt) -> None:
+def request_cancel(catalog: Catalog, attempt: TrainingAttempt) -> None:
     with catalog.transaction() as tx:
         tx.jobs.request_cancel(attempt.job_id)
 
 
-def message(catalog: Catalog, attempt: Attempt) -> str:
+def message(catalog: Catalog, attempt: TrainingAttempt) -> str:
     with catalog.transaction(read_only=True) as tx:
         return tx.jobs.get(attempt.job_id).message or ""
 
 
 @contextmanager
-def training(attempt: Attempt, catalog: Catalog, store: ObjectStore, release: threading.Event) -> Iterator[None]:
-    """Trains in another thread; on leaving, what the test holds back is let go and the training has ended."""
+def training(
+    attempt: TrainingAttempt, catalog: Catalog, store: ObjectStore, release: threading.Event
+) -> Iterator[None]:
+    """Trains in another thread; leaving the block sets `release` and waits for the end of the training."""
     errors: list[BaseException] = []
 
     def train() -> None:
@@ -65,7 +67,7 @@ def training(attempt: Attempt, catalog: Catalog, store: ObjectStore, release: th
 
 
 def held_at(monkeypatch: pytest.MonkeyPatch, number: int, reached: threading.Event, release: threading.Event) -> None:
-    """Step `number` of the loop begins and waits."""
+    """Make step `number` of the loop set `reached` and wait for `release`."""
     original: Callable[..., Any] = loop.train_step
     steps = 0
 
@@ -80,10 +82,10 @@ def held_at(monkeypatch: pytest.MonkeyPatch, number: int, reached: threading.Eve
     monkeypatch.setattr(loop, "train_step", step)
 
 
-def test_a_cancel_is_obeyed_after_the_step_in_progress_and_says_so_until_all_is_stored(
-    attempt: Attempt, local_catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_cancelled_run_stops_after_its_step_and_reports_until_all_is_stored(
+    attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The step and the checkpoint's upload take as long as they like: the message goes on changing."""
+    """The message keeps changing during a slow step and during a slow upload of the checkpoint."""
     uploading, stored = threading.Event(), threading.Event()
 
     class Slow(LocalStore):
@@ -99,7 +101,7 @@ def test_a_cancel_is_obeyed_after_the_step_in_progress_and_says_so_until_all_is_
 
     def says(what: str) -> str:
         found: str = wait_until(lambda: what in (word := message(local_catalog, attempt)) and word, what, 30)
-        wait_until(lambda: what in (word := message(local_catalog, attempt)) and word != found, "another word", 30)
+        wait_until(lambda: what in (word := message(local_catalog, attempt)) and word != found, "another message", 30)
         return found
 
     everything = threading.Event()
@@ -116,30 +118,30 @@ def test_a_cancel_is_obeyed_after_the_step_in_progress_and_says_so_until_all_is_
             release.set()
             stored.set()
     with local_catalog.transaction() as tx:
-        assert conclude(tx, attempt) is JobState.CANCELLED
+        assert finish_job(tx, attempt) is JobState.CANCELLED
     assert checkpoint_times(local_catalog, attempt.run_id) == [48]
     assert get_run(local_catalog, attempt.run_id).num_images == 48
     assert message(local_catalog, attempt) == "stopped at 48 of 16000 images"
 
 
-def test_a_step_that_hangs_is_not_vouched_for(
-    attempt: Attempt, local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+def test_messages_stop_when_a_step_hangs(
+    attempt: TrainingAttempt, local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(module, "LONGEST_STEP_SECONDS", 0.2)
     reached, release, looked = threading.Event(), threading.Event(), threading.Semaphore(0)
     held_at(monkeypatch, 2, reached, release)
-    original = Cancel._report
+    original = Cancellation._report
 
-    def report(cancel: Cancel) -> None:
+    def report(cancel: Cancellation) -> None:
         original(cancel)
         looked.release()
 
-    monkeypatch.setattr(Cancel, "_report", report)
+    monkeypatch.setattr(Cancellation, "_report", report)
     with training(attempt, local_catalog, local_store, release):
         assert reached.wait(60)
         request_cancel(local_catalog, attempt)
-        wait_until(lambda: message(local_catalog, attempt).startswith("cancelling for"), "its word", 30)
+        wait_until(lambda: message(local_catalog, attempt).startswith("cancelling for"), "a message", 30)
         last = ""
         while (word := message(local_catalog, attempt)) != last:
             last = word
@@ -149,7 +151,7 @@ def test_a_step_that_hangs_is_not_vouched_for(
     assert checkpoint_times(local_catalog, attempt.run_id) == [32]
 
 
-def test_the_drivers_heartbeat_leaves_the_word_to_the_worker(local_catalog: Catalog, attempt: Attempt) -> None:
+def test_after_a_cancel_heartbeats_keep_the_workers_message(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
     def lease() -> float:
         with local_catalog.transaction(read_only=True) as tx:
             expires = tx.jobs.get(attempt.job_id).lease_expires_at
@@ -158,7 +160,7 @@ def test_the_drivers_heartbeat_leaves_the_word_to_the_worker(local_catalog: Cata
 
     request_cancel(local_catalog, attempt)
     with Heartbeat(attempt, local_catalog, interval_s=0.02, lease_s=180):
-        assert message(local_catalog, attempt) == "0 of 16000 images", "the trainer waits for a first word"
+        assert message(local_catalog, attempt) == "0 of 16000 images", "the trainer waits for a first message"
         with local_catalog.transaction() as tx:
             tx.jobs.report(attempt.job_id, attempt.fence, "cancelling for 1.0 s: something")
         before = lease()
@@ -166,9 +168,7 @@ def test_the_drivers_heartbeat_leaves_the_word_to_the_worker(local_catalog: Cata
         assert message(local_catalog, attempt) == "cancelling for 1.0 s: something"
 
 
-def test_a_catalog_that_is_away_cancels_nothing_and_is_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreachable_catalog_is_polled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
     folder, away = tmp_path / "state", tmp_path / "away"
     catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
@@ -177,38 +177,38 @@ def test_a_catalog_that_is_away_cancels_nothing_and_is_asked_again(
     request_cancel(catalog, attempt)
     catalog.close()
     folder.rename(away)
-    with Cancel(attempt, catalog, Group()) as cancel:
-        assert not cancel.obeyed()
+    with Cancellation(attempt, catalog, WorkerGroup()) as cancel:
+        assert not cancel.stop_now()
         catalog.close()
         away.rename(folder)
-        wait_until(cancel.obeyed, "the cancel", 30)
+        wait_until(cancel.stop_now, "the cancel", 30)
     catalog.close()
 
 
-def test_a_cancel_of_a_later_attempt_is_not_this_ones(local_catalog: Catalog, attempt: Attempt) -> None:
+def test_a_cancel_of_a_later_attempt_is_ignored(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
     with local_catalog.transaction() as tx:
         tx.jobs.release(attempt.job_id, attempt.fence)
         assert tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
     request_cancel(local_catalog, attempt)
-    with Cancel(attempt, local_catalog, Group()) as cancel:
-        assert not cancel.obeyed()
+    with Cancellation(attempt, local_catalog, WorkerGroup()) as cancel:
+        assert not cancel.stop_now()
 
 
-def test_several_workers_agree_at_a_bounded_pace(
-    local_catalog: Catalog, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+def test_several_workers_agree_rarely_and_stop_together(
+    local_catalog: Catalog, attempt: TrainingAttempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 1000 quick steps few exchange anything, and a worker that knows of no cancel obeys the first one's word."""
+    """In 1000 quick steps the workers communicate fewer than 40 times; the other workers follow the first one."""
     said: list[int] = []
 
-    def heard(group: Group, value: int) -> int:
+    def heard(group: WorkerGroup, value: int) -> int:
         said.append(value)
         return value
 
-    monkeypatch.setattr(Group, "first_says", heard)
-    with Cancel(attempt, local_catalog, Group(0, 2)) as first:
-        assert not any(first.obeyed() for _ in range(1000))
+    monkeypatch.setattr(WorkerGroup, "broadcast_from_first", heard)
+    with Cancellation(attempt, local_catalog, WorkerGroup(0, 2)) as first:
+        assert not any(first.stop_now() for _ in range(1000))
         assert len(said) < 40
         assert max(said) == module.MOST_STEPS
-    monkeypatch.setattr(Group, "first_says", lambda group, value: module.STOP)
-    with Cancel(attempt, local_catalog, Group(1, 2)) as second:
-        assert second.obeyed()
+    monkeypatch.setattr(WorkerGroup, "broadcast_from_first", lambda group, value: module.STOP)
+    with Cancellation(attempt, local_catalog, WorkerGroup(1, 2)) as second:
+        assert second.stop_now()

@@ -1,4 +1,4 @@
-"""What the background writes: in order, fenced, and only what is not there yet."""
+"""The background thread writes in order, with the fence, and only what is not stored yet."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from phema.services.trainer.control.attempt import Attempt
-from phema.services.trainer.training.archive import Archive
+from phema.services.trainer.attempt import TrainingAttempt
+from phema.services.trainer.local_training import claim_locally, train_attempt
 from phema.services.trainer.training.batches import Batches
-from phema.services.trainer.training.local_training import claim_locally, train_attempt
+from phema.services.trainer.training.snapshot_writer import SnapshotWriter
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
-from phema.services.trainer.training.worker_group import Group
+from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, LeaseLost
 from phema.shared.datasets import open_dataset
 from phema.shared.snapshots import ObjectInfo, ObjectStore, StoreDenied, StoreFull, StoreUnreachable
@@ -44,33 +44,35 @@ class Flaky(LocalStore):
 
 
 @pytest.fixture
-def attempt(local_catalog: Catalog) -> Attempt:
+def attempt(local_catalog: Catalog) -> TrainingAttempt:
     return claim_locally(CONFIG, local_catalog)
 
 
 @pytest.fixture
 def steps() -> Iterator[TrainingState]:
-    """Gives the state after each further step."""
+    """Yields the state after each step."""
 
     def endless() -> Iterator[TrainingState]:
         state = TrainingState(CONFIG, torch.device("cpu"))
-        batches = Batches(open_dataset(CONFIG.dataset), CONFIG, Group())
+        batches = Batches(open_dataset(CONFIG.dataset), CONFIG, WorkerGroup())
         while True:
-            train_step(state, batches.at(state.num_images), CONFIG, Group())
+            train_step(state, batches.at(state.num_images), CONFIG, WorkerGroup())
             yield state
 
     return endless()
 
 
-def archive(attempt: Attempt, catalog: Catalog, store: ObjectStore, meters: Meters | None = None) -> Archive:
-    return Archive(attempt, catalog=catalog, store=store, meters=meters or Meters("training"))
+def snapshot_writer(
+    attempt: TrainingAttempt, catalog: Catalog, store: ObjectStore, meters: Meters | None = None
+) -> SnapshotWriter:
+    return SnapshotWriter(attempt, catalog=catalog, store=store, meters=meters or Meters("training"))
 
 
 @pytest.mark.parametrize("healthy", [0, 1, 2])
 def test_a_checkpoint_never_precedes_a_snapshot(
-    healthy: int, attempt: Attempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
+    healthy: int, attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
 ) -> None:
-    """A store that refuses everything after `healthy` uploads: no resume would skip one of the two snapshots."""
+    """If the store fails after `healthy` uploads, there is no checkpoint, so no resumed run skips a snapshot."""
 
     class Full(LocalStore):
         left = healthy
@@ -83,24 +85,24 @@ def test_a_checkpoint_never_precedes_a_snapshot(
             return super().put(key, data)
 
     state = next(steps)
-    with pytest.raises(StoreFull), archive(attempt, local_catalog, Full(tmp_path / "store")) as writer:
-        writer.keep(state)
+    with pytest.raises(StoreFull), snapshot_writer(attempt, local_catalog, Full(tmp_path / "store")) as writer:
+        writer.write_due(state)
     with local_catalog.transaction() as tx:
         assert len(tx.snapshots.list(attempt.run_id)) == healthy
         assert tx.checkpoints.latest(attempt.run_id) is None
 
 
-def test_a_store_that_is_away_for_a_moment_is_asked_again(
-    attempt: Attempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
+def test_uploads_are_retried_while_the_store_is_unreachable(
+    attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
 ) -> None:
     meters = Meters("training")
     store = Flaky(tmp_path / "store", StoreUnreachable("the store does not answer"), failures=1)
     labels = {"run_id": attempt.run_id}
     value = meters.registry.get_sample_value
-    with archive(attempt, local_catalog, store, meters) as writer:
-        for kind in ("snapshot", "checkpoint"):  # an alert asks whether any was stored
+    with snapshot_writer(attempt, local_catalog, store, meters) as writer:
+        for kind in ("snapshot", "checkpoint"):  # an alert needs the series before the first upload
             assert value("phema_upload_seconds_count", {**labels, "kind": kind}) == 0
-        writer.keep(next(steps))
+        writer.write_due(next(steps))
     with local_catalog.transaction() as tx:
         assert len(tx.snapshots.list(attempt.run_id)) == 2
         assert tx.checkpoints.latest(attempt.run_id) is not None
@@ -112,9 +114,9 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again(
 
 
 def test_a_wait_for_uploads_is_counted_while_it_lasts(
-    attempt: Attempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
+    attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
 ) -> None:
-    """A store that takes nothing: after two times the loop stands still, and the metrics say so by the second."""
+    """If the store accepts nothing, the loop waits at the third snapshot time, and the metric grows every second."""
     stored = threading.Event()
 
     class Stuck(LocalStore):
@@ -128,8 +130,8 @@ def test_a_wait_for_uploads_is_counted_while_it_lasts(
         return meters.registry.get_sample_value(name, labels) or 0.0
 
     states = [copy.deepcopy(next(steps)) for _ in range(2)]
-    with archive(attempt, local_catalog, Stuck(tmp_path / "store"), meters) as writer:
-        keeping = threading.Thread(target=lambda: [writer.keep(state) for state in states])
+    with snapshot_writer(attempt, local_catalog, Stuck(tmp_path / "store"), meters) as writer:
+        keeping = threading.Thread(target=lambda: [writer.write_due(state) for state in states])
         keeping.start()
         try:
             wait_until(lambda: value("phema_snapshot_stall_seconds_total") >= 1, "a second", 60)
@@ -144,36 +146,36 @@ def test_a_wait_for_uploads_is_counted_while_it_lasts(
 
 
 def test_rows_are_fenced(
-    attempt: Attempt, local_catalog: Catalog, local_store: ObjectStore, steps: Iterator[TrainingState]
+    attempt: TrainingAttempt, local_catalog: Catalog, local_store: ObjectStore, steps: Iterator[TrainingState]
 ) -> None:
     with local_catalog.transaction() as tx:
         tx.jobs.release(attempt.job_id, attempt.fence)
-    with pytest.raises(LeaseLost), archive(attempt, local_catalog, local_store) as writer:
-        writer.keep(next(steps))
+    with pytest.raises(LeaseLost), snapshot_writer(attempt, local_catalog, local_store) as writer:
+        writer.write_due(next(steps))
     with local_catalog.transaction() as tx:
         assert tx.snapshots.list(attempt.run_id) == []
 
 
 def test_a_registered_snapshot_is_not_written_again(
-    attempt: Attempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
+    attempt: TrainingAttempt, local_catalog: Catalog, tmp_path: Path, steps: Iterator[TrainingState]
 ) -> None:
     state = next(steps)
-    with archive(attempt, local_catalog, new_store(tmp_path)) as writer:
-        writer.keep(state)
+    with snapshot_writer(attempt, local_catalog, new_store(tmp_path)) as writer:
+        writer.write_due(state)
     counting = Flaky(tmp_path / "store", StoreDenied(""), failures=0)
-    with archive(attempt, local_catalog, counting) as writer:
-        writer.keep(state)
+    with snapshot_writer(attempt, local_catalog, counting) as writer:
+        writer.write_due(state)
     assert [key.split("/")[2] for key in counting.tries] == ["run.json", "checkpoints"]
 
 
-def test_what_training_reports_is_what_the_catalog_holds(local_catalog: Catalog, local_store: ObjectStore) -> None:
+def test_the_metrics_equal_the_history_in_the_catalog(local_catalog: Catalog, local_store: ObjectStore) -> None:
     """The metrics of a whole run, as Prometheus would scrape them at its end."""
     from phema.services.trainer.training.loop import train
 
     config = tiny_config()
     attempt = claim_locally(config, local_catalog)
     meters = Meters("training")
-    train(attempt, catalog=local_catalog, store=local_store, group=Group(), meters=meters)
+    train(attempt, catalog=local_catalog, store=local_store, group=WorkerGroup(), meters=meters)
     value, labels = meters.registry.get_sample_value, {"run_id": attempt.run_id}
     with local_catalog.transaction() as tx:
         last = tx.history.list(attempt.run_id).items[-1].values
@@ -196,8 +198,8 @@ def test_what_training_reports_is_what_the_catalog_holds(local_catalog: Catalog,
     assert value("phema_weight_magnitude", bucket) == last["weight/dec/4/mean"]
 
 
-def test_asking_for_a_status_does_not_change_what_is_trained(local_catalog: Catalog, local_store: ObjectStore) -> None:
-    """Magnitudes are computed with other weights in the network's place; they must all be put back."""
+def test_a_status_does_not_change_what_is_trained(local_catalog: Catalog, local_store: ObjectStore) -> None:
+    """Measuring magnitudes replaces the network's weights; all of them must be restored."""
     from tests.trainer.support import snapshots_of
 
     results = []
