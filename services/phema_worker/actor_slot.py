@@ -103,7 +103,7 @@ class Slot:
             self._actor.discard.remote(*self._unwanted)
             self._unwanted = None
         with self._catalog.transaction() as tx:
-            job = tx.jobs.claim(KINDS, owner=self._owner, lease_seconds=self._settings.lease_seconds)
+            job = tx.leases.claim(KINDS, owner=self._owner, lease_seconds=self._settings.lease_seconds)
         if job is None:
             return False
         claimed = time.monotonic()

@@ -102,7 +102,7 @@ class Attempt:
         progress, message = self._status(actor, task)
         try:
             with self._catalog.transaction() as tx:
-                cancel_requested = tx.jobs.heartbeat(
+                cancel_requested = tx.leases.heartbeat(
                     self.job.id,
                     self.job.fence,
                     lease_seconds=self._settings.lease_seconds,
@@ -130,8 +130,8 @@ class Attempt:
     def _write(self, tx: Transaction, task: Task | None, outcome: Outcome | None) -> JobState:
         job, fence = self.job, self.job.fence
         if isinstance(outcome, Failed):
-            return tx.jobs.fail(job.id, fence, outcome.error, retry=outcome.retry)
+            return tx.leases.fail(job.id, fence, outcome.error, retry=outcome.retry)
         if isinstance(outcome, Stopped):
-            end = tx.jobs.cancelled if self._reason is Reason.CANCELLED else tx.jobs.release
+            end = tx.leases.cancelled if self._reason is Reason.CANCELLED else tx.leases.release
             return end(job.id, fence).state
         return record(tx, job, task, outcome).state

@@ -52,7 +52,7 @@ def task_of(tx: Transaction, job: Job) -> Task | None:
 
 def record(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> Job:
     """Write the results and end the job, all or nothing. Raises LeaseLost when another attempt has taken over."""
-    tx.jobs.assert_fence(job.id, job.fence)
+    tx.leases.assert_fence(job.id, job.fence)
     result: dict[str, Any] = {}
     if isinstance(task, CompactTask) and done is not None:
         result = record_basis(tx, task, done)
@@ -65,7 +65,7 @@ def record(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> J
     elif isinstance(task, EvaluateTask) and done is not None:
         tx.evaluations.complete(task.evaluation_id, done.figures, done.written[0].key)
         result = {"num_sampled": done.num_sampled, "seconds": done.seconds}
-    return tx.jobs.succeed(job.id, job.fence, {**job.payload, **result})
+    return tx.leases.succeed(job.id, job.fence, {**job.payload, **result})
 
 
 def _reconstruct_task(job: Job, rows: list[Reconstruction]) -> ReconstructTask:

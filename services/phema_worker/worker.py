@@ -67,7 +67,7 @@ class Worker:
 
     def _expire(self) -> None:
         with self._catalog.transaction() as tx:
-            expired = tx.jobs.expire(KINDS)
+            expired = tx.leases.expire(KINDS)
         for job in expired:
             with log_fields(**job.ids):
                 log.warning("a lease ran out; the job is %s", job.state)

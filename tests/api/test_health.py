@@ -130,7 +130,7 @@ def test_attempts_and_processes_are_measured(api: Api) -> None:
     seed.run(api.catalog, "a")
     job = seed.claim(api.catalog, JobKind.TRAIN)
     with api.catalog.transaction() as tx:
-        tx.jobs.fail(job.id, job.fence, "no", retry=True)
+        tx.leases.fail(job.id, job.fence, "no", retry=True)
         tx.targets.register("worker", "127.0.0.1:9001")
         tx.targets.register("worker", "127.0.0.1:9002")
         tx.targets.register("training", "127.0.0.1:9003")

@@ -35,7 +35,7 @@ def run(api: Api) -> Run:
     created = seed.run(api.catalog)
     job = seed.claim(api.catalog, JobKind.TRAIN)
     with api.catalog.transaction() as tx:
-        tx.jobs.succeed(job.id, job.fence, {})
+        tx.leases.succeed(job.id, job.fence, {})
     seed.snapshots(api.catalog, api.store, created.id, TIMES)
     return created
 
@@ -239,7 +239,7 @@ def test_what_arrives_while_deleting_is_not_touched(api: Api, run: Run) -> None:
         rows = tx.snapshots.retired(run.id)
         assert {row.num_images for row in rows} == set(TIMES) - set(THINNED)
         tx.snapshots.remove(row.id for row in tx.snapshots.list(run.id))
-        tx.jobs.succeed(job.id, job.fence, {})
+        tx.leases.succeed(job.id, job.fence, {})
     assert kept(api)[-2:] == [27_200, 27_200]
 
 

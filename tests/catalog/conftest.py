@@ -55,7 +55,7 @@ def ask(catalog: Catalog, key: str = "question", kind: JobKind = JobKind.RECONST
 
 def claim(catalog: Catalog, *kinds: JobKind, owner: str = "worker", lease_seconds: float = 60.0) -> Job | None:
     with catalog.transaction() as tx:
-        return tx.jobs.claim(kinds or list(JobKind), owner=owner, lease_seconds=lease_seconds)
+        return tx.leases.claim(kinds or list(JobKind), owner=owner, lease_seconds=lease_seconds)
 
 
 def held(catalog: Catalog, **options: float) -> Job:

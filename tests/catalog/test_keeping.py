@@ -116,7 +116,7 @@ def test_a_basis_is_computed_once_and_its_vectors_stay(catalog: Catalog, run_id:
     with catalog.transaction() as tx:
         tx.bases.complete(row.id, VECTORS)
         tx.bases.complete(row.id, VECTORS[:1])
-        tx.jobs.succeed(job.id, job.fence)
+        tx.leases.succeed(job.id, job.fence)
     with catalog.transaction() as tx:
         assert tx.bases.under_way(run_id) == []
         (found,) = tx.bases.finished(run_id)
@@ -131,6 +131,6 @@ def test_what_a_failed_job_was_about_is_not_under_way(catalog: Catalog, run_id: 
     job = held(catalog)
     with catalog.transaction() as tx:
         assert [found.id for found in tx.bases.under_way(run_id)] == [row.id], "a running one reads"
-        tx.jobs.fail(job.id, job.fence, "it broke", retry=False)
+        tx.leases.fail(job.id, job.fence, "it broke", retry=False)
         assert tx.bases.under_way(run_id) == []
         assert want(tx, run_id)[1]

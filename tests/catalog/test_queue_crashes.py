@@ -37,13 +37,13 @@ def finish(catalog: Catalog, clockwork: Clockwork, run_id: str) -> None:
     clockwork.run_out(job_id)
     clockwork.pass_pauses()
     with catalog.transaction() as tx:
-        tx.jobs.expire()
+        tx.leases.expire()
     job = claim(catalog, owner="heir")
     if job is not None:
         with catalog.transaction() as tx:
             tx.checkpoints.add(run_id=run_id, num_images=64, key="checkpoint", size=1, sha256="s")
             tx.history.put(run_id, 64, {"loss": 1.0})
-            tx.jobs.succeed(job.id, job.fence, {"num_images": 64})
+            tx.leases.succeed(job.id, job.fence, {"num_images": 64})
 
 
 def check_finished(catalog: Catalog, run_id: str) -> None:
@@ -135,13 +135,13 @@ def test_a_killed_holder_is_followed_by_another(catalog: Catalog, catalog_url: s
     heir = None
     while heir is None and time.monotonic() < deadline:
         with catalog.transaction() as tx:
-            tx.jobs.expire()
-            heir = tx.jobs.claim([job.kind], owner="heir", lease_seconds=60)
+            tx.leases.expire()
+            heir = tx.leases.claim([job.kind], owner="heir", lease_seconds=60)
         time.sleep(0.05)
     assert heir is not None
     assert (heir.id, heir.fence) == (job_id, 2)
     with catalog.transaction() as tx:
-        tx.jobs.succeed(job_id, heir.fence)
+        tx.leases.succeed(job_id, heir.fence)
         assert [attempt.owner for attempt in tx.jobs.attempts(job_id)] == ["doomed", "heir"]
 
 

@@ -62,7 +62,7 @@ class QueueMachine(RuleBasedStateMachine):
     def claim(self) -> None:
         due = [job for job in self.jobs if job.state is JobState.QUEUED and not job.paused]
         with self.catalog.transaction() as tx:
-            job = tx.jobs.claim([JobKind.EVALUATE], owner="worker", lease_seconds=3600)
+            job = tx.leases.claim([JobKind.EVALUATE], owner="worker", lease_seconds=3600)
         if not due:
             assert job is None
             return
@@ -85,18 +85,18 @@ class QueueMachine(RuleBasedStateMachine):
         try:
             with self.catalog.transaction() as tx:
                 if move == "heartbeat":
-                    stop = tx.jobs.heartbeat(job.id, fence, lease_seconds=3600)
+                    stop = tx.leases.heartbeat(job.id, fence, lease_seconds=3600)
                     assert stop == job.cancel_requested
                 elif move == "progress":
-                    tx.jobs.made_progress(job.id, fence)
+                    tx.leases.made_progress(job.id, fence)
                 elif move == "succeed":
-                    tx.jobs.succeed(job.id, fence)
+                    tx.leases.succeed(job.id, fence)
                 elif move == "cancelled":
-                    tx.jobs.cancelled(job.id, fence)
+                    tx.leases.cancelled(job.id, fence)
                 elif move == "release":
-                    tx.jobs.release(job.id, fence)
+                    tx.leases.release(job.id, fence)
                 else:
-                    tx.jobs.fail(job.id, fence, "It broke.", retry=move == "retry")
+                    tx.leases.fail(job.id, fence, "It broke.", retry=move == "retry")
         except LeaseLost:
             assert (job.state, job.fence) != (JobState.RUNNING, fence)
             return
@@ -141,7 +141,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def expire(self) -> None:
         with self.catalog.transaction() as tx:
-            expired = tx.jobs.expire()
+            expired = tx.leases.expire()
         silent = [job for job in self.jobs if job.state is JobState.RUNNING and job.silent]
         assert [job.id for job in expired] == [job.id for job in silent]
         for job in silent:

@@ -86,7 +86,7 @@ def test_a_question_asked_while_its_job_ends_is_answered_or_asked_anew(catalog: 
             job = claim(catalog)
             if job is not None:
                 with catalog.transaction() as tx:
-                    tx.jobs.fail(job.id, job.fence, "It broke.", retry=False)
+                    tx.leases.fail(job.id, job.fence, "It broke.", retry=False)
                 failed += 1
             elif nobody_asks:
                 return failed
@@ -144,8 +144,8 @@ def test_cancel_racing_a_claim_is_never_forgotten(catalog: Catalog) -> None:
             assert job.cancel_requested
             assert job.state is (JobState.RUNNING if taken else JobState.CANCELLED)
             if taken:
-                assert tx.jobs.heartbeat(job.id, job.fence, lease_seconds=60)
-                tx.jobs.cancelled(job.id, job.fence)
+                assert tx.leases.heartbeat(job.id, job.fence, lease_seconds=60)
+                tx.leases.cancelled(job.id, job.fence)
 
 
 def test_whatever_threads_do_every_job_ends_once(catalog: Catalog, clockwork: Clockwork) -> None:
@@ -165,7 +165,7 @@ def test_whatever_threads_do_every_job_ends_once(catalog: Catalog, clockwork: Cl
             if job is None:
                 clockwork.pass_pauses()
                 with catalog.transaction() as tx:
-                    ends.extend(job.id for job in tx.jobs.expire() if job.state.terminal)
+                    ends.extend(job.id for job in tx.leases.expire() if job.state.terminal)
                     if all(tx.jobs.get(one).state.terminal for one in ids):
                         return
                 continue
@@ -180,15 +180,15 @@ def test_whatever_threads_do_every_job_ends_once(catalog: Catalog, clockwork: Cl
             move = dice.choice(["succeed", "fail", "retry", "release", "cancelled", "silence"])
             try:
                 with catalog.transaction() as tx:
-                    tx.jobs.heartbeat(job.id, job.fence, lease_seconds=60)
+                    tx.leases.heartbeat(job.id, job.fence, lease_seconds=60)
                     if move == "succeed":
-                        state = tx.jobs.succeed(job.id, job.fence).state
+                        state = tx.leases.succeed(job.id, job.fence).state
                     elif move in ("fail", "retry"):
-                        state = tx.jobs.fail(job.id, job.fence, "It broke.", retry=move == "retry")
+                        state = tx.leases.fail(job.id, job.fence, "It broke.", retry=move == "retry")
                     elif move == "release":
-                        state = tx.jobs.release(job.id, job.fence).state
+                        state = tx.leases.release(job.id, job.fence).state
                     elif move == "cancelled":
-                        state = tx.jobs.cancelled(job.id, job.fence).state
+                        state = tx.leases.cancelled(job.id, job.fence).state
                     else:
                         state = JobState.RUNNING
                 if state.terminal:

@@ -92,12 +92,12 @@ def test_its_state_follows_its_job_and_ends_with_the_result(catalog: Catalog, ru
     same, needs_job = again(catalog, run_id, ask_for)
     assert (same.state, needs_job) == (JobState.RUNNING, False)
     with catalog.transaction() as tx:
-        tx.jobs.assert_fence(job.id, job.fence)
+        tx.leases.assert_fence(job.id, job.fence)
         if isinstance(row, Reconstruction):
             tx.reconstructions.complete(row.id, "weights", 100, "def")
         else:
             tx.evaluations.complete(row.id, {"frechet": 12.5}, "pictures")
-        tx.jobs.succeed(job.id, job.fence)
+        tx.leases.succeed(job.id, job.fence)
     same, needs_job = again(catalog, run_id, ask_for)
     assert (same.id, same.state, needs_job) == (row.id, JobState.SUCCEEDED, False)
 
@@ -110,7 +110,7 @@ def test_an_unanswered_question_needs_another_job(catalog: Catalog, run_id: str,
     if how == "fail":
         job = held(catalog)
         with catalog.transaction() as tx:
-            tx.jobs.fail(job.id, job.fence, "It broke.", retry=False)
+            tx.leases.fail(job.id, job.fence, "It broke.", retry=False)
     else:
         with catalog.transaction() as tx:
             tx.jobs.request_cancel(first)

@@ -42,8 +42,8 @@ def give_up(catalog: Catalog, run: str, at: Callable[[str], None]) -> None:
 def attempt(catalog: Catalog, store: Any, at: Callable[[str], None]) -> None:
     """One attempt at the oldest queued `retain` job, as a worker makes it."""
     with catalog.transaction() as tx:
-        tx.jobs.expire([JobKind.RETAIN])
-        job = tx.jobs.claim([JobKind.RETAIN], owner=RUN, lease_seconds=0.0)
+        tx.leases.expire([JobKind.RETAIN])
+        job = tx.leases.claim([JobKind.RETAIN], owner=RUN, lease_seconds=0.0)
     assert job is not None
     with catalog.transaction(read_only=True) as tx:
         task = task_of(tx, job)
@@ -81,7 +81,7 @@ def compact(settings: Settings, catalog: Catalog) -> None:
     from phema.services.phema_worker.task_runner import Workbench  # torch takes seconds to import
 
     with catalog.transaction() as tx:
-        job = tx.jobs.claim([JobKind.COMPACT], owner=RUN, lease_seconds=0.0)
+        job = tx.leases.claim([JobKind.COMPACT], owner=RUN, lease_seconds=0.0)
     assert job is not None
     with catalog.transaction(read_only=True) as tx:
         task = task_of(tx, job)

@@ -88,8 +88,8 @@ def described(lab: Lab) -> tuple[Run, list[dict[str, torch.Tensor]]]:
 
 def claim(lab: Lab, kind: JobKind) -> Job:
     with lab.catalog.transaction() as tx:
-        tx.jobs.expire([kind])
-        job = tx.jobs.claim([kind], owner="test", lease_seconds=60.0)
+        tx.leases.expire([kind])
+        job = tx.leases.claim([kind], owner="test", lease_seconds=60.0)
     assert job is not None
     return job
 
@@ -226,7 +226,7 @@ def test_a_second_attempt_writes_the_same_vectors(lab: Lab, bench: Workbench) ->
     done = bench.do(task, Watch())
     assert isinstance(done, Done)
     with lab.catalog.transaction() as tx:  # it dies before it writes the end down
-        tx.jobs.release(job.id, job.fence)
+        tx.leases.release(job.id, job.fence)
     work(lab, bench, JobKind.COMPACT)
     row = basis(lab, basis_id)
     assert [vector["key"] for vector in row.vectors or ()] == [written.key for written in done.written]
@@ -374,7 +374,7 @@ def test_a_second_job_of_the_run_finds_what_the_first_has_left(lab: Lab, bench: 
     mortal.give_up(lab.catalog, run.id, lambda here: None)
     first = claim(lab, JobKind.RETAIN)
     with lab.catalog.transaction() as tx:
-        tx.jobs.fail(first.id, first.fence, "the store is away", retry=False)
+        tx.leases.fail(first.id, first.fence, "the store is away", retry=False)
         doomed = sorted(row.id for row in tx.snapshots.retired(run.id))
         key = content_key("retain", doomed)
         second, created = tx.jobs.enqueue(JobKind.RETAIN, payload={}, content_key=key, run_id=run.id)

@@ -87,7 +87,7 @@ class House:
         """Do the oldest queued job of a kind."""
         catalog = self.api.catalog
         with catalog.transaction() as tx:
-            job = tx.jobs.claim([kind], owner="test", lease_seconds=600)
+            job = tx.leases.claim([kind], owner="test", lease_seconds=600)
             assert job is not None
             task = task_of(tx, job)
         assert task is not None

@@ -160,7 +160,7 @@ def test_the_drivers_heartbeat_leaves_the_word_to_the_worker(local_catalog: Cata
     with Heartbeat(attempt, local_catalog, interval_s=0.02, lease_s=180):
         assert message(local_catalog, attempt) == "0 of 16000 images", "the trainer waits for a first word"
         with local_catalog.transaction() as tx:
-            tx.jobs.report(attempt.job_id, attempt.fence, "cancelling for 1.0 s: something")
+            tx.leases.report(attempt.job_id, attempt.fence, "cancelling for 1.0 s: something")
         before = lease()
         wait_until(lambda: lease() > before, "a heartbeat", 30)
         assert message(local_catalog, attempt) == "cancelling for 1.0 s: something"
@@ -187,8 +187,8 @@ def test_a_catalog_that_is_away_cancels_nothing_and_is_asked_again(
 
 def test_a_cancel_of_a_later_attempt_is_not_this_ones(local_catalog: Catalog, attempt: Attempt) -> None:
     with local_catalog.transaction() as tx:
-        tx.jobs.release(attempt.job_id, attempt.fence)
-        assert tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
+        tx.leases.release(attempt.job_id, attempt.fence)
+        assert tx.leases.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
     request_cancel(local_catalog, attempt)
     with Cancel(attempt, local_catalog, Group()) as cancel:
         assert not cancel.obeyed()

@@ -46,7 +46,7 @@ def test_a_run_on_a_zip_of_photographs_resumes_bit_for_bit(
         conclude(tx, attempt)
         assert tx.checkpoints.beyond(attempt.run_id, 0)[-1].num_images == 8
         tx.runs.resume(attempt.run_id)
-        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
+        job = tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
     assert train_locally(config, local_catalog, local_store, job).state is JobState.SUCCEEDED
     assert snapshots_of(local_catalog, local_store, "resumed") == snapshots_of(local_catalog, local_store, whole.id)
 

@@ -26,8 +26,8 @@ def attempt(local_catalog: Catalog) -> Attempt:
 
 def take_away(catalog: Catalog, attempt: Attempt) -> None:
     with catalog.transaction() as tx:
-        tx.jobs.release(attempt.job_id, attempt.fence)
-        assert tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
+        tx.leases.release(attempt.job_id, attempt.fence)
+        assert tx.leases.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
 
 
 def test_the_first_heartbeat_is_sent_at_once_and_says_something(local_catalog: Catalog, attempt: Attempt) -> None:

@@ -210,8 +210,8 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, local_catalog: Catalog
 def test_an_attempt_that_lost_its_lease_writes_nothing(local_catalog: Catalog, local_store: ObjectStore) -> None:
     stale = claim_locally(tiny_config(), local_catalog)
     with local_catalog.transaction() as tx:
-        tx.jobs.release(stale.job_id, stale.fence)
-        job = tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60)
+        tx.leases.release(stale.job_id, stale.fence)
+        job = tx.leases.claim([JobKind.TRAIN], owner="another", lease_seconds=60)
     assert job is not None
     with pytest.raises(LeaseLost):
         train_attempt(stale, local_catalog, local_store)
@@ -251,7 +251,7 @@ def test_a_cancelled_run_can_be_resumed_where_it_stopped(local_catalog: Catalog,
     assert checkpoint_times(local_catalog, "resumed") == [16]
     with local_catalog.transaction() as tx:
         tx.runs.resume(attempt.run_id)
-        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
+        job = tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
     assert job is not None
     assert train_locally(attempt.config, local_catalog, local_store, job).state is JobState.SUCCEEDED
     assert snapshots_of(local_catalog, local_store, "resumed") == snapshots_of(local_catalog, local_store, whole.id)
@@ -265,7 +265,7 @@ def test_a_run_of_an_older_version_goes_on_with_its_recorded_configuration(
     document = {name: value for name, value in config.model_dump(mode="json").items() if name != "adam_eps"}
     with local_catalog.transaction() as tx:
         run = tx.runs.create("older", document, "the hash of then", config.total_images)
-        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
+        job = tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
     assert job is not None
     assert train_locally(config, local_catalog, local_store, job).state is JobState.SUCCEEDED
     with local_catalog.transaction() as tx:

@@ -31,7 +31,7 @@ def test_a_final_error_ends_the_job_once(kind: type[Exception], local_catalog: C
             load_attempt(local_catalog, attempt.job_id, attempt.fence)
         for write in (
             lambda tx: conclude(tx, attempt),
-            lambda tx: tx.jobs.fail(attempt.job_id, attempt.fence, "gloo", retry=True),
+            lambda tx: tx.leases.fail(attempt.job_id, attempt.fence, "gloo", retry=True),
         ):
             assert heartbeat.end(lambda tx, write=write: end_once(tx, attempt, write)) is JobState.FAILED
     assert get_run(local_catalog, attempt.run_id).job.error == "what is wrong"
@@ -47,8 +47,8 @@ def test_another_error_leaves_the_job_to_the_driver(local_catalog: Catalog) -> N
 def test_a_stale_attempt_ends_nothing(local_catalog: Catalog) -> None:
     attempt = claim_locally(tiny_config(), local_catalog)
     with local_catalog.transaction() as tx:
-        tx.jobs.release(attempt.job_id, attempt.fence)
-        assert tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
+        tx.leases.release(attempt.job_id, attempt.fence)
+        assert tx.leases.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
     with pytest.raises(DatasetError), final_errors_end_the_job(attempt, local_catalog):
         raise DatasetError("what is wrong")
     with pytest.raises(LeaseLost), local_catalog.transaction() as tx:

@@ -284,7 +284,7 @@ def test_a_driver_that_lost_its_lease_ends_and_the_next_takes_over(
     wait_for_checkpoint(local_catalog, 0)
     driver = trainer.driver(run.job_id, 1)
     with local_catalog.transaction() as tx:
-        tx.jobs.release(run.job_id, 1)
+        tx.leases.release(run.job_id, 1)
     driver.wait(timeout=60)
     assert finished(local_catalog, run.id).state is JobState.SUCCEEDED
     assert [attempt.number for attempt in attempts(local_catalog)] == [1, 2]

@@ -41,7 +41,7 @@ class Attempt:
     def writing(self, catalog: Catalog) -> Iterator[tuple[Transaction, Job]]:
         """A transaction that holds the job's row. Raises LeaseLost when this attempt no longer has the job."""
         with catalog.transaction() as tx:
-            yield tx, tx.jobs.assert_fence(self.job_id, self.fence)
+            yield tx, tx.leases.assert_fence(self.job_id, self.fence)
 
 
 def attempt_at(run: Run, job: Job) -> Attempt:

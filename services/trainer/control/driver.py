@@ -84,7 +84,7 @@ def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int) -> int:
         problem = error.errors(include_url=False)[0]
         sentence = f"The run's configuration is not valid: {'.'.join(map(str, problem['loc']))}: {problem['msg']}."
         with catalog.transaction() as tx:
-            tx.jobs.fail(job_id, fence, sentence, retry=False)
+            tx.leases.fail(job_id, fence, sentence, retry=False)
         return 0
     heartbeat = Heartbeat(attempt, catalog, interval_s=settings.heartbeat_seconds, lease_s=settings.lease_seconds)
     with heartbeat:
@@ -207,7 +207,7 @@ def _last_line(error: BaseException) -> str:
 
 def _fail(heartbeat: Heartbeat, attempt: Attempt, error: str, *, retry: bool) -> JobState:
     def write(tx: Transaction) -> JobState:
-        return tx.jobs.fail(attempt.job_id, attempt.fence, error, retry=retry)
+        return tx.leases.fail(attempt.job_id, attempt.fence, error, retry=retry)
 
     return heartbeat.end(lambda tx: end_once(tx, attempt, write))
 

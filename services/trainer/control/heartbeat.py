@@ -129,7 +129,7 @@ class Heartbeat:
         with self._catalog.transaction() as tx:
             done = tx.runs.get(attempt.run_id).num_images
             total = attempt.config.total_images
-            cancel_requested = tx.jobs.heartbeat(
+            cancel_requested = tx.leases.heartbeat(
                 attempt.job_id,
                 attempt.fence,
                 lease_seconds=self._lease_s,

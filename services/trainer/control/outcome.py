@@ -31,7 +31,7 @@ def final_errors_end_the_job(attempt: Attempt, catalog: Catalog) -> Iterator[Non
         yield
     except FINAL_ERRORS as error:
         with suppress(LeaseLost), attempt.writing(catalog) as (tx, _):
-            tx.jobs.fail(attempt.job_id, attempt.fence, str(error), retry=False)
+            tx.leases.fail(attempt.job_id, attempt.fence, str(error), retry=False)
         raise
 
 
@@ -61,16 +61,16 @@ def is_complete(tx: Transaction, attempt: Attempt) -> bool:
 
 def conclude(tx: Transaction, attempt: Attempt) -> JobState:
     """Write the terminal row after the loop has returned. Raises LeaseLost."""
-    job = tx.jobs.assert_fence(attempt.job_id, attempt.fence)
+    job = tx.leases.assert_fence(attempt.job_id, attempt.fence)
     if is_complete(tx, attempt):
         tx.runs.set_progress(attempt.run_id, attempt.config.total_images)
         result = {"num_images": attempt.config.total_images, "snapshots": len(tx.snapshots.list(attempt.run_id))}
-        tx.jobs.succeed(attempt.job_id, attempt.fence, result)
+        tx.leases.succeed(attempt.job_id, attempt.fence, result)
         return JobState.SUCCEEDED
     if job.cancel_requested:
         done = tx.runs.get(attempt.run_id).num_images
-        tx.jobs.report(attempt.job_id, attempt.fence, f"stopped at {done} of {attempt.config.total_images} images")
-        tx.jobs.cancelled(attempt.job_id, attempt.fence)
+        tx.leases.report(attempt.job_id, attempt.fence, f"stopped at {done} of {attempt.config.total_images} images")
+        tx.leases.cancelled(attempt.job_id, attempt.fence)
         return JobState.CANCELLED
     error = "The training workers ended before the run's last snapshot was registered."
-    return tx.jobs.fail(attempt.job_id, attempt.fence, error, retry=True)
+    return tx.leases.fail(attempt.job_id, attempt.fence, error, retry=True)

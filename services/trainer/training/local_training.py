@@ -38,7 +38,7 @@ def claim_locally(config: RunConfig, catalog: Catalog, *, name: str = "local", m
         run = tx.runs.create(
             name, config.model_dump(mode="json"), config.config_hash, config.total_images, max_attempts
         )
-        job = tx.jobs.claim([JobKind.TRAIN], owner="local", lease_seconds=LEASE_SECONDS)
+        job = tx.leases.claim([JobKind.TRAIN], owner="local", lease_seconds=LEASE_SECONDS)
         if job is None or job.id != run.job_id:
             raise RuntimeError("another training job waits in this catalog and would be claimed first")
     return attempt_at(run, job)

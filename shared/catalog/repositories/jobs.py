@@ -13,8 +13,7 @@ from phema.shared.catalog.column_types import new_id
 from phema.shared.catalog.errors import NotFound
 from phema.shared.catalog.models import LIVE_CONTENT, PRIORITY, Attempt, AttemptOutcome, Job, JobKind, JobState
 from phema.shared.catalog.pagination import Page
-from phema.shared.catalog.repositories.leases import LeaseRepository
-from phema.shared.catalog.repositories.repository import FRESH, Rows
+from phema.shared.catalog.repositories.repository import FRESH, Repository, Rows
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class QueueStats:
     """Attempts that have ended, by their job's kind; only those that are not zero."""
 
 
-class JobRepository(LeaseRepository):
+class JobRepository(Repository):
     """Jobs: asked for, worked on (see `LeaseRepository`), looked at. They are never deleted."""
 
     def __init__(self, session: Session, request_id: str | None = None) -> None:
@@ -111,14 +110,11 @@ class JobRepository(LeaseRepository):
         if row is None:
             raise NotFound("job", job_id)
         job, now = row[0], row[1]
-        if job.state is JobState.QUEUED:
-            job.state = JobState.CANCELLED
+        if not job.state.terminal:
             job.cancel_requested = True
-            job.finished_at = now
-        elif job.state is JobState.RUNNING:
-            job.cancel_requested = True
-            if job.kind is JobKind.EXTERNAL:
-                self._end(job, now, JobState.CANCELLED, AttemptOutcome.CANCELLED)
+            if job.state is JobState.QUEUED or job.kind is JobKind.EXTERNAL:
+                job.state = JobState.CANCELLED
+                job.finished_at = now
         self._session.flush()
         return job
 
