@@ -58,12 +58,12 @@ class Worker:
 
     def _announce(self, address: str) -> None:
         with self._catalog.transaction() as tx:
-            if not tx.targets.touch(address):
-                tx.targets.register("worker", address)
+            if not tx.scrape_targets.touch(address):
+                tx.scrape_targets.register("worker", address)
 
     def _forget(self, address: str) -> None:
         with self._catalog.transaction() as tx:
-            tx.targets.remove(address)
+            tx.scrape_targets.remove(address)
 
     def _expire(self) -> None:
         with self._catalog.transaction() as tx:

@@ -32,7 +32,7 @@ from phema.shared.catalog.repositories.jobs import JobRepository
 from phema.shared.catalog.repositories.leases import LeaseRepository
 from phema.shared.catalog.repositories.reconstructions import ReconstructionRepository
 from phema.shared.catalog.repositories.runs import RunRepository
-from phema.shared.catalog.repositories.scrape_targets import TargetRepository
+from phema.shared.catalog.repositories.scrape_targets import ScrapeTargetRepository
 from phema.shared.catalog.repositories.snapshots import SnapshotRepository
 
 
@@ -43,7 +43,7 @@ class Transaction:
         self.jobs = JobRepository(session, request_id)
         self.leases = LeaseRepository(session)
         self.runs = RunRepository(session, self.jobs)
-        self.external = ExternalRunRepository(session, self.runs)
+        self.external_runs = ExternalRunRepository(session, self.runs)
         self.snapshots = SnapshotRepository(session)
         self.checkpoints = CheckpointRepository(session)
         self.history = HistoryRepository(session)
@@ -51,7 +51,7 @@ class Transaction:
         self.bases = BasisRepository(session, self.runs)
         self.evaluations = EvaluationRepository(session, self.runs)
         self.idempotency = IdempotencyRepository(session)
-        self.targets = TargetRepository(session)
+        self.scrape_targets = ScrapeTargetRepository(session)
 
 
 class Catalog:

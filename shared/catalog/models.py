@@ -339,7 +339,7 @@ class IdempotencyRecord(Base):
     created_at: Mapped[float] = mapped_column(default=database_now())
 
 
-class Target(Base):
+class ScrapeTarget(Base):
     """A process that serves Prometheus metrics at `address` (host:port)."""
 
     __tablename__ = "targets"

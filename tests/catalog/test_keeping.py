@@ -51,7 +51,7 @@ def test_a_retired_snapshot_is_seen_nowhere_and_never_comes_back(catalog: Catalo
         assert tx.snapshots.times(run_id) == [200, 300]
         assert set(tx.snapshots.probes(run_id)) == set(ids[1:])
         assert [row.id for row in tx.snapshots.retired(run_id)] == ids[:1]
-        assert tx.snapshots.lost([*ids, "snap-none"]) == {ids[0], "snap-none"}
+        assert tx.snapshots.missing([*ids, "snap-none"]) == {ids[0], "snap-none"}
         with pytest.raises(NotFound):
             tx.snapshots.get(ids[0])
         row, created = add(tx, run_id, 100)
@@ -88,7 +88,7 @@ def test_more_snapshots_than_one_statement_takes(catalog: Catalog, run_id: str) 
         ids = [add(tx, run_id, time)[0].id for time in range(1, 1501)]
         tx.snapshots.retire(ids)
         assert len(tx.snapshots.retired(run_id)) == 1500
-        assert tx.snapshots.lost(ids) == set(ids)
+        assert tx.snapshots.missing(ids) == set(ids)
         assert tx.snapshots.remove(ids) == 1500
 
 

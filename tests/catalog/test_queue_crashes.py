@@ -54,7 +54,7 @@ def check_finished(catalog: Catalog, run_id: str) -> None:
         assert [attempt.number for attempt in attempts] == list(range(1, run.job.fence + 1))
         assert [attempt.outcome for attempt in attempts].count(AttemptOutcome.SUCCEEDED) == 1
         assert all(attempt.outcome is not None for attempt in attempts)
-        assert len(tx.history.list(run_id).items) == len(tx.checkpoints.beyond(run_id, keep=0)) == 1
+        assert len(tx.history.list(run_id).items) == len(tx.checkpoints.all_but_latest(run_id, keep=0)) == 1
 
 
 @pytest.mark.parametrize("scenario", ["train", "give_up", "hand_back"])

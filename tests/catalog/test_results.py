@@ -19,7 +19,7 @@ from phema.shared.catalog import (
     Transaction,
     content_key,
 )
-from phema.shared.catalog.repositories.reconstructions import SAID
+from phema.shared.catalog.repositories.reconstructions import SUMMARY_FIELDS
 from tests.catalog.conftest import held
 
 PLAN = {
@@ -212,8 +212,8 @@ def test_summaries_tell_what_matters_of_plans_without_loading_them(catalog: Cata
     with catalog.transaction(read_only=True) as tx:
         latest = tx.reconstructions.summaries(run_id, limit=1)
         (summary,) = tx.reconstructions.summaries(run_id, after=latest.next_cursor, limit=1).items
-        assert latest.items[0].said == {name: plans[1][name] for name in SAID}
-        assert summary.said == said | {"regularize": None, "advice": None}
+        assert latest.items[0].plan_fields == {name: plans[1][name] for name in SUMMARY_FIELDS}
+        assert summary.plan_fields == said | {"regularize": None, "advice": None}
         with pytest.raises(InvalidRequestError, match="plan"):
             summary.row.plan.keys()
 
@@ -234,5 +234,5 @@ def test_as_good_means_every_part(catalog: Catalog, run_id: str, wanted: tuple[f
     with catalog.transaction() as tx:
         row, _ = tx.reconstructions.find_or_create(**question, plan=PLAN | {"tensors": tensors})
         tx.reconstructions.complete(row.id, "k", 1, "0" * 64)
-        same = tx.reconstructions.as_good(**question, regularize=True, predicted_errors=wanted)
+        same = tx.reconstructions.find_equivalent(**question, regularize=True, predicted_errors=wanted)
     assert (same is not None) == found

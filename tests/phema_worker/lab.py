@@ -229,7 +229,7 @@ class Lab:
                     "dtype": dtype,
                 }
                 errors = [output.errors.predicted_error]
-                known = tx.reconstructions.as_good(**question, regularize=True, predicted_errors=errors)
+                known = tx.reconstructions.find_equivalent(**question, regularize=True, predicted_errors=errors)
                 if known is not None:
                     rows.append(known)
                     continue

@@ -128,7 +128,7 @@ def test_sigterm_hands_the_job_back(local_lab: Lab) -> None:
     assert lab.outcomes(job) == ["released", "succeeded"]
     assert lab.job(job).attempts == 1, "what was released does not count"
     with lab.catalog.transaction() as tx:
-        assert holder.address not in [target.address for target in tx.targets.live(3600)]
+        assert holder.address not in [target.address for target in tx.scrape_targets.live(3600)]
 
 
 def test_a_store_that_is_away_for_a_while_delays_the_job(servers: Servers) -> None:

@@ -110,7 +110,7 @@ def test_kills_of_worker_driver_and_trainer_change_nothing(
 
 def targets(catalog: Catalog) -> dict[str, str]:
     with catalog.transaction(read_only=True) as tx:
-        return {target.kind: target.address for target in tx.targets.live(60)}
+        return {target.kind: target.address for target in tx.scrape_targets.live(60)}
 
 
 def test_a_restarted_trainer_adopts_a_training_and_a_cancel_stops_it(trainer: Trainer, local_catalog: Catalog) -> None:

@@ -259,7 +259,7 @@ def test_metrics_are_announced_and_withdrawn(local_catalog: Catalog) -> None:
 
         def live() -> list[tuple[str, str]]:
             with local_catalog.transaction() as tx:
-                return [(target.kind, target.address) for target in tx.targets.live(60)]
+                return [(target.kind, target.address) for target in tx.scrape_targets.live(60)]
 
         assert wait_until(live, "a target") == [("trainer", address)]
         assert "phema_trainings_running 2.0" in httpx.get(f"http://{address}/metrics").text

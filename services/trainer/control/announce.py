@@ -25,8 +25,8 @@ def announced(meters: Meters, catalog: Catalog, host: str) -> Iterator[str]:
 
     def register() -> None:
         with catalog.transaction() as tx:
-            if not tx.targets.touch(address):
-                tx.targets.register(meters.source, address)
+            if not tx.scrape_targets.touch(address):
+                tx.scrape_targets.register(meters.source, address)
 
     def keep_registered() -> None:
         while True:
@@ -48,6 +48,6 @@ def announced(meters: Meters, catalog: Catalog, host: str) -> Iterator[str]:
         stop_server()
         try:
             with catalog.transaction() as tx:
-                tx.targets.remove(address)
+                tx.scrape_targets.remove(address)
         except CatalogUnreachable as error:
             _log.warning("metrics at %s stay announced until they age out: %s", address, error)

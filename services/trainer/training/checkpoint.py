@@ -61,7 +61,7 @@ def resume(state: TrainingState, attempt: Attempt, *, catalog: Catalog, store: O
     """
     broken: list[Checkpoint] = []
     with catalog.transaction(read_only=True) as tx:
-        newest_first = tx.checkpoints.beyond(attempt.run_id, 0)[::-1]
+        newest_first = tx.checkpoints.all_but_latest(attempt.run_id, 0)[::-1]
     for checkpoint in newest_first:
         try:
             data = _read(store, checkpoint)

@@ -27,7 +27,7 @@ class CheckpointRepository(Repository):
     def latest(self, run_id: str) -> Checkpoint | None:
         return self._first(select(Checkpoint).where(Checkpoint.run_id == run_id).order_by(Checkpoint.num_images.desc()))
 
-    def beyond(self, run_id: str, keep: int) -> Rows[Checkpoint]:
+    def all_but_latest(self, run_id: str, keep: int) -> Rows[Checkpoint]:
         """All but the `keep` latest, oldest first. Delete the row, commit, then the object: never the other way."""
         query = select(Checkpoint).where(Checkpoint.run_id == run_id).order_by(Checkpoint.num_images.desc())
         return self._all(query)[keep:][::-1]

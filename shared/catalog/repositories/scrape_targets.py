@@ -5,22 +5,22 @@ from __future__ import annotations
 from sqlalchemy import delete, select, update
 
 from phema.shared.catalog.clock import database_now
-from phema.shared.catalog.models import Target
+from phema.shared.catalog.models import ScrapeTarget
 from phema.shared.catalog.repositories.repository import Repository
 
 FORGET_SECONDS = 3600.0
 """A target unseen for so long was killed without saying goodbye; its row goes when another registers."""
 
 
-class TargetRepository(Repository):
+class ScrapeTargetRepository(Repository):
     def register(self, kind: str, address: str, labels: dict[str, str] | None = None) -> None:
         """Announce `address` (host:port); an earlier process at the same address is replaced."""
         self._session.execute(
-            delete(Target)
-            .where(Target.seen_at < database_now() - FORGET_SECONDS)
+            delete(ScrapeTarget)
+            .where(ScrapeTarget.seen_at < database_now() - FORGET_SECONDS)
             .execution_options(synchronize_session=False)
         )
-        statement = self._insert(Target).values(address=address, kind=kind, labels=labels or {})
+        statement = self._insert(ScrapeTarget).values(address=address, kind=kind, labels=labels or {})
         self._session.execute(
             statement.on_conflict_do_update(
                 index_elements=["address"],
@@ -31,10 +31,10 @@ class TargetRepository(Repository):
     def touch(self, address: str) -> bool:
         """Say that the target still lives; False when it is not registered."""
         statement = (
-            update(Target)
-            .where(Target.address == address)
+            update(ScrapeTarget)
+            .where(ScrapeTarget.address == address)
             .values(seen_at=database_now())
-            .returning(Target.address)
+            .returning(ScrapeTarget.address)
             .execution_options(synchronize_session=False)
         )
         return self._session.scalars(statement).one_or_none() is not None
@@ -42,15 +42,19 @@ class TargetRepository(Repository):
     def remove(self, address: str) -> None:
         """Removing twice is harmless."""
         self._session.execute(
-            delete(Target).where(Target.address == address).execution_options(synchronize_session=False)
+            delete(ScrapeTarget).where(ScrapeTarget.address == address).execution_options(synchronize_session=False)
         )
 
-    def live(self, max_age_s: float) -> list[Target]:
+    def live(self, max_age_s: float) -> list[ScrapeTarget]:
         """Those seen in the last `max_age_s` seconds, by address."""
-        return self._all(select(Target).where(Target.seen_at >= database_now() - max_age_s).order_by(Target.address))
+        return self._all(
+            select(ScrapeTarget)
+            .where(ScrapeTarget.seen_at >= database_now() - max_age_s)
+            .order_by(ScrapeTarget.address)
+        )
 
-    def silent(self, older_than_s: float, newer_than_s: float) -> list[Target]:
+    def silent(self, older_than_s: float, newer_than_s: float) -> list[ScrapeTarget]:
         """Those last seen between so many seconds ago, which never said goodbye, by address."""
-        seen = Target.seen_at
-        query = select(Target).where(seen < database_now() - older_than_s, seen >= database_now() - newer_than_s)
-        return self._all(query.order_by(Target.address))
+        seen = ScrapeTarget.seen_at
+        query = select(ScrapeTarget).where(seen < database_now() - older_than_s, seen >= database_now() - newer_than_s)
+        return self._all(query.order_by(ScrapeTarget.address))

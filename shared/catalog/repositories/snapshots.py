@@ -119,7 +119,7 @@ class SnapshotRepository(Repository):
         )
         return list(self._session.scalars(query))
 
-    def lost(self, ids: Iterable[str]) -> set[str]:
+    def missing(self, ids: Iterable[str]) -> set[str]:
         """Those of `ids` that are retired or removed. Ask while the run is locked, or the answer may be old."""
         wanted = set(ids)
         for some in _portions(wanted):
