@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.tasks import Outcome, Stopped, Task
 from phema.shared.settings import Settings
 from phema.shared.telemetry import configure_logs, process_log_fields
@@ -22,29 +22,29 @@ class PhemaActor:
     """Runs in a process of its own, which alone imports torch."""
 
     def __init__(self, settings: Settings) -> None:
-        from phema.services.phema_worker.task_runner import Workbench
+        from phema.services.phema_worker.task_runner import TaskRunner
 
         configure_logs("worker", level=settings.log_level)
-        self._bench = Workbench(settings)
+        self._runner = TaskRunner(settings)
         self._cancelled = ""
-        self._current = ("", Watch())
+        self._current = ("", TaskProgress())
 
     def ready(self) -> tuple[int, str]:
         """Process id, and device that tasks run on; answering means that the actor has its resources and is warm."""
-        return os.getpid(), str(self._bench.device)
+        return os.getpid(), str(self._runner.device)
 
     def perform(self, task: Task, hold_seconds: float, ids: dict[str, object]) -> Outcome:
         """Do a task. Failures are returned, not raised: raising is left to the death of the process.
 
         `hold_seconds`: as for `hold`, from the start. `ids`: the job's, for the log.
         """
-        watch = Watch(hold_seconds)
-        self._current = (task.token, watch)
+        progress = TaskProgress(hold_seconds)
+        self._current = (task.token, progress)
         if self._cancelled == task.token:  # the word came before the task
             return Stopped()
         with process_log_fields(**ids):
             started = time.perf_counter()
-            outcome = self._bench.do(task, watch)
+            outcome = self._runner.do(task, progress)
             seconds = round(time.perf_counter() - started, 3)
             log.info("the task is %s", type(outcome).__name__.lower(), extra={"seconds": seconds})
             return outcome
@@ -52,28 +52,28 @@ class PhemaActor:
     def discard(self, keys: tuple[str, ...], ids: dict[str, object]) -> None:
         """Remove objects that no row will ever name. `ids`: those of the job that left them, for the log."""
         with process_log_fields(**ids):
-            self._bench.discard(keys)
+            self._runner.discard(keys)
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def status(self, token: str) -> tuple[float, str]:
         """Fraction done of the task with that token, and what is being done."""
-        current, watch = self._current
-        return (watch.progress, watch.message) if current == token else IDLE
+        current, progress = self._current
+        return (progress.fraction, progress.message) if current == token else IDLE
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def hold(self, token: str, seconds: float) -> None:
         """The attempt with that token has its job for so long from now: what must not be done by two goes on."""
-        current, watch = self._current
+        current, progress = self._current
         if current == token:
-            watch.hold(seconds)
+            progress.hold(seconds)
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def cancel(self, token: str) -> None:
         """Make the task with that token return `Stopped` soon, or at once when it has not begun."""
         self._cancelled = token
-        current, watch = self._current
+        current, progress = self._current
         if current == token:
-            watch.stop()
+            progress.stop()
 
 
 def start_actor(settings: Settings) -> Any:

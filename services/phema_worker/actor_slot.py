@@ -35,7 +35,7 @@ _SCARCE_SECONDS = 30.0
 """An actor that waits longer for its resources is worth a line in the log."""
 
 
-class Slot:
+class ActorSlot:
     """Works until `stopping` is set, then hands back what it holds. `run` belongs to one thread."""
 
     def __init__(
@@ -123,7 +123,7 @@ class Slot:
                 task = task_of(tx, job)
         except (ImpossibleJob, NotFound) as error:
             return attempt.conclude(self._actor, None, Failed(str(error), retry=False))
-        outcome = self._attend(attempt, task) if task is not None else None
+        outcome = self._perform(attempt, task) if task is not None else None
         if isinstance(outcome, Failed):
             log.warning("the attempt failed: %s", outcome.error)
         state = attempt.conclude(self._actor, task, outcome)
@@ -133,9 +133,9 @@ class Slot:
             self._count(task, outcome)
         return state
 
-    def _attend(self, attempt: Attempt, task: Task) -> Outcome:
+    def _perform(self, attempt: Attempt, task: Task) -> Outcome:
         try:
-            return attempt.attend(self._actor, task)
+            return attempt.perform(self._actor, task)
         except Unresponsive:
             log.warning("the actor did not stop in time and is killed")
             self._drop_actor()

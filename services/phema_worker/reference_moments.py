@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.shared.datasets import Dataset
 from phema.shared.metrics.frechet import Moments
 from phema.shared.metrics.reference_statistics import measure, stored
@@ -13,7 +13,9 @@ _KEPT = 8
 _known: dict[tuple[str, int], Moments] = {}
 
 
-def reference_moments(dataset: Dataset, path: str | None, watch: Watch, device: torch.device | str = "cpu") -> Moments:
+def reference_moments(
+    dataset: Dataset, path: str | None, watch: TaskProgress, device: torch.device | str = "cpu"
+) -> Moments:
     """Moments of the features of all training pictures of the dataset at `path`; measured once per process.
 
     `device` is where the features are computed. Moments that `phema dataset stats` left beside the dataset are taken

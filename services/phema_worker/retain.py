@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.tasks import Done, RetainTask
 from phema.shared.catalog import Job, Transaction, submission_id
 from phema.shared.snapshots.stores.store import ObjectStore
@@ -30,14 +30,14 @@ def retain_task(tx: Transaction, job: Job) -> RetainTask | None:
     )
 
 
-def delete_objects(store: ObjectStore, task: RetainTask, watch: Watch) -> None:
+def delete_objects(store: ObjectStore, task: RetainTask, progress: TaskProgress) -> None:
     """Delete what may be gone already, while the job is held. Raises Cancelled between two objects, SnapshotError."""
-    watch.message = f"deleting {len(task.doomed)} snapshots"
-    watch.expect(len(task.doomed))
+    progress.message = f"deleting {len(task.doomed)} snapshots"
+    progress.expect(len(task.doomed))
     for key in task.doomed:
-        watch.check_held()
+        progress.check_held()
         store.delete(key)
-        watch.advance(1)
+        progress.advance(1)
 
 
 def record_removal(tx: Transaction, job: Job, task: RetainTask, done: Done) -> dict[str, Any]:

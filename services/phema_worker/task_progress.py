@@ -11,7 +11,7 @@ class Cancelled(Exception):
     """The task was told to stop; it ends at the next chunk or network evaluation."""
 
 
-class Watch:
+class TaskProgress:
     """Written by the working thread through `expect` and `advance`, read, stopped and held from another."""
 
     def __init__(self, hold_seconds: float = math.inf) -> None:
@@ -23,7 +23,7 @@ class Watch:
         self.message = ""
 
     @property
-    def progress(self) -> float:
+    def fraction(self) -> float:
         """Fraction done, 0 to 1."""
         return min(self._done / self._total, 1.0)
 

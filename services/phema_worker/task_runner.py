@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from phema.services.phema_worker.evaluate import NotFinite, Scores, evaluate
 from phema.services.phema_worker.retain import delete_objects
-from phema.services.phema_worker.task_progress import Cancelled, Watch
+from phema.services.phema_worker.task_progress import Cancelled, TaskProgress
 from phema.services.phema_worker.tasks import (
     Done,
     EvaluateTask,
@@ -53,7 +53,7 @@ _FINAL = (CorruptObject, ObjectMissing, Impossible, NotFinite, SamplerError, Fre
 """What another attempt would meet again: the fault lies in what was asked or in what is stored."""
 
 
-class Workbench:
+class TaskRunner:
     """What stays warm between tasks: torch, its threads, the connection to the store."""
 
     def __init__(self, settings: Settings) -> None:
@@ -64,17 +64,17 @@ class Workbench:
         self._remote = remote_from(settings)
         self._memory_bytes = settings.reconstruct_memory_bytes
 
-    def do(self, task: Task, watch: Watch) -> Outcome:
+    def do(self, task: Task, progress: TaskProgress) -> Outcome:
         """Do a task, or say in one sentence why not. Then nothing is left of it but what the next attempt continues."""
         start = time.perf_counter()
         try:
             if isinstance(task, RetainTask):
-                delete_objects(self._store, task, watch)
+                delete_objects(self._store, task, progress)
                 return Done((), {}, 0, time.perf_counter() - start)
             if isinstance(task, ReconstructTask):
-                return Done(self._reconstruct(task, watch), {}, 0, time.perf_counter() - start)
+                return Done(self._reconstruct(task, progress), {}, 0, time.perf_counter() - start)
             self.discard(task.leftovers)
-            scores = self._evaluate(task, watch)
+            scores = self._evaluate(task, progress)
             written = _written(self._store.put(task.pictures_key, scores.png))
             return Done((written,), scores.figures, scores.num_sampled, time.perf_counter() - start)
         except (Cancelled, ReconstructionCancelled):
@@ -101,8 +101,8 @@ class Workbench:
                 log.warning("an object that no row names was left behind: %s", error, extra={"key": key})
                 return
 
-    def _reconstruct(self, task: ReconstructTask, watch: Watch) -> tuple[Written, ...]:
-        watch.message = f"reading {len(task.inputs)} snapshots"
+    def _reconstruct(self, task: ReconstructTask, progress: TaskProgress) -> tuple[Written, ...]:
+        progress.message = f"reading {len(task.inputs)} snapshots"
         latest = task.inputs[-1]
         header = read_header(self._store, latest.key, size=latest.size)
         source = header.metadata
@@ -119,22 +119,22 @@ class Workbench:
                 task.inputs,
                 outputs,
                 memory_bytes=self._memory_bytes,
-                progress=watch.at,
-                cancelled=lambda: watch.stopped,
+                progress=progress.at,
+                cancelled=lambda: progress.stopped,
                 resume=True,
             )
         except ValueError as error:
             raise Impossible(str(error)) from error
         return tuple(map(_written, written))
 
-    def _evaluate(self, task: EvaluateTask, watch: Watch) -> Scores:
-        watch.message = "reading weights"
+    def _evaluate(self, task: EvaluateTask, progress: TaskProgress) -> Scores:
+        progress.message = "reading weights"
         model = self._load(task.weights)
-        watch.check()
+        progress.check()
         guide = self._load(task.guide).denoiser if task.guide is not None else None
         recipe = EvaluationRecipe.model_validate(task.recipe)
-        scores = evaluate(model.denoiser, guide, _config(model, task.weights.key), recipe, watch, self._remote)
-        watch.check()
+        scores = evaluate(model.denoiser, guide, _config(model, task.weights.key), recipe, progress, self._remote)
+        progress.check()
         return scores
 
     def _load(self, weights: Weights) -> LoadedModel:

@@ -10,7 +10,7 @@ from phema.services.api.external import service as external
 from phema.services.api.retention import service as retention
 from phema.services.phema_worker.job_tasks import record
 from phema.services.phema_worker.retain import delete_objects, retain_task
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.tasks import Done
 from phema.shared.catalog import Catalog, JobKind, JobState, Run
 from phema.shared.catalog.repositories.snapshots import SnapshotRepository
@@ -57,7 +57,7 @@ def delete(api: Api) -> None:
     with api.catalog.transaction(read_only=True) as tx:
         task = retain_task(tx, job)
     assert task is not None
-    delete_objects(api.store, task, Watch())
+    delete_objects(api.store, task, TaskProgress())
     with api.catalog.transaction() as tx:
         record(tx, job, task, Done((), {}, 0, 0.0))
 

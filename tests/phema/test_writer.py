@@ -16,8 +16,8 @@ from phema import Profile, SnapshotWriter, errors
 from phema.administration.rebuild import rebuild
 from phema.client.client import Client
 from phema.services.phema_worker.job_tasks import record, task_of
-from phema.services.phema_worker.task_progress import Watch
-from phema.services.phema_worker.task_runner import Workbench
+from phema.services.phema_worker.task_progress import TaskProgress
+from phema.services.phema_worker.task_runner import TaskRunner
 from phema.services.phema_worker.tasks import Done
 from phema.shared.catalog import Catalog, JobKind
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
@@ -76,7 +76,7 @@ def reconstruct(service: Service) -> None:
     with service.catalog.transaction() as tx:
         task = task_of(tx, job)
     assert task is not None
-    done = Workbench(service.settings).do(task, Watch())
+    done = TaskRunner(service.settings).do(task, TaskProgress())
     assert isinstance(done, Done), done
     with service.catalog.transaction() as tx:
         record(tx, job, task, done)

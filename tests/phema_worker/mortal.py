@@ -17,7 +17,7 @@ from typing import Any
 
 from phema.services.phema_worker.job_tasks import record, task_of
 from phema.services.phema_worker.retain import delete_objects
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.tasks import Done, RetainTask
 from phema.shared.catalog import Catalog, JobKind, content_key
 from phema.shared.settings import Settings
@@ -49,7 +49,7 @@ def attempt(catalog: Catalog, store: Any, at: Callable[[str], None]) -> None:
         task = task_of(tx, job)
     assert task is None or isinstance(task, RetainTask)
     if task is not None:
-        delete_objects(store, task, Watch())
+        delete_objects(store, task, TaskProgress())
     at("deleted")
     with catalog.transaction() as tx:
         record(tx, job, task, Done((), {}, 0, 0.0))
@@ -68,7 +68,7 @@ class Deadly:
         self._store.delete(key)
 
 
-class Mortal(Watch):
+class Mortal(TaskProgress):
     """Dies when half of the work is done."""
 
     def at(self, done: int, total: int) -> None:
@@ -78,7 +78,7 @@ class Mortal(Watch):
 
 def compact(settings: Settings, catalog: Catalog) -> None:
     """One attempt at the oldest queued `compact` job."""
-    from phema.services.phema_worker.task_runner import Workbench  # torch takes seconds to import
+    from phema.services.phema_worker.task_runner import TaskRunner  # torch takes seconds to import
 
     with catalog.transaction() as tx:
         job = tx.leases.claim([JobKind.COMPACT], owner=RUN, lease_seconds=0.0)
@@ -86,7 +86,7 @@ def compact(settings: Settings, catalog: Catalog) -> None:
     with catalog.transaction(read_only=True) as tx:
         task = task_of(tx, job)
     assert task is not None
-    Workbench(settings).do(task, Mortal())
+    TaskRunner(settings).do(task, Mortal())
 
 
 def main(phase: str) -> None:

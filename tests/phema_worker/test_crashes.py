@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from phema.services.phema_worker.evaluate import Scores, evaluate
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.shared.catalog import JobState
 from phema.shared.recipes.run_config import EvaluationRecipe, RunConfig
 from phema.shared.snapshots.files.network_loading import load_model
@@ -31,7 +31,7 @@ def _long(seed: int, **changes: int) -> EvaluationRecipe:
 def _computed_here(lab: Lab, reconstruction_id: str, recipe: EvaluationRecipe) -> Scores:
     model = load_model(lab.store.get(str(lab.reconstruction(reconstruction_id).key)))
     config = RunConfig.model_validate(model.metadata.config)
-    return evaluate(model.denoiser, None, config, recipe, Watch())
+    return evaluate(model.denoiser, None, config, recipe, TaskProgress())
 
 
 def test_a_killed_actor_is_replaced_and_the_job_done_once(local_lab: Lab) -> None:

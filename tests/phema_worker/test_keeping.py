@@ -22,8 +22,8 @@ from phema.services.api.bases.schemas import BasisCreate
 from phema.services.api.bases.service import create, plan
 from phema.services.api.reconstructions.stored_inputs import held
 from phema.services.phema_worker.job_tasks import record, task_of
-from phema.services.phema_worker.task_progress import Watch
-from phema.services.phema_worker.task_runner import Workbench
+from phema.services.phema_worker.task_progress import TaskProgress
+from phema.services.phema_worker.task_runner import TaskRunner
 from phema.services.phema_worker.tasks import CompactTask, Done, RetainTask, Stopped
 from phema.shared.catalog import Basis, Catalog, Job, JobKind, JobState, Run, content_key
 from phema.shared.settings import Settings
@@ -73,8 +73,8 @@ def s3_lab(tmp_path: Path, fresh: Callable[[str], Catalog], s3_options: tuple[st
 
 
 @pytest.fixture
-def bench(lab: Lab) -> Workbench:
-    return Workbench(Settings(state_dir=lab.folder, store_url=lab.env["PHEMA_STORE_URL"]))
+def bench(lab: Lab) -> TaskRunner:
+    return TaskRunner(Settings(state_dir=lab.folder, store_url=lab.env["PHEMA_STORE_URL"]))
 
 
 def described(lab: Lab) -> tuple[Run, list[dict[str, torch.Tensor]]]:
@@ -94,13 +94,13 @@ def claim(lab: Lab, kind: JobKind) -> Job:
     return job
 
 
-def work(lab: Lab, bench: Workbench, kind: JobKind) -> Job:
+def work(lab: Lab, bench: TaskRunner, kind: JobKind) -> Job:
     """One attempt at the oldest job of that kind."""
     job = claim(lab, kind)
     with lab.catalog.transaction(read_only=True) as tx:
         task = task_of(tx, job)
     assert task is not None
-    done = bench.do(task, Watch())
+    done = bench.do(task, TaskProgress())
     assert isinstance(done, Done), done
     with lab.catalog.transaction() as tx:
         return record(tx, job, task, done)
@@ -119,7 +119,7 @@ def basis(lab: Lab, basis_id: str) -> Basis:
         return tx.bases.get(basis_id)
 
 
-def test_vectors_are_the_planned_sums_and_say_so(lab: Lab, bench: Workbench) -> None:
+def test_vectors_are_the_planned_sums_and_say_so(lab: Lab, bench: TaskRunner) -> None:
     run, states = described(lab)
     basis_id = ask_basis(lab, run)
     job = work(lab, bench, JobKind.COMPACT)
@@ -151,7 +151,7 @@ def test_vectors_are_the_planned_sums_and_say_so(lab: Lab, bench: Workbench) -> 
             np.testing.assert_allclose(found.numpy(), wanted, rtol=0, atol=3e-7 * scale, err_msg=name)
 
 
-def test_a_profile_from_the_basis_is_that_from_all_snapshots(lab: Lab, bench: Workbench) -> None:
+def test_a_profile_from_the_basis_is_that_from_all_snapshots(lab: Lab, bench: TaskRunner) -> None:
     run, states = described(lab)
     ask_basis(lab, run)
     work(lab, bench, JobKind.COMPACT)
@@ -180,7 +180,7 @@ def test_a_profile_from_the_basis_is_that_from_all_snapshots(lab: Lab, bench: Wo
 
 
 def test_a_basis_outlives_its_snapshots_and_the_catalog(
-    lab: Lab, bench: Workbench, fresh: Callable[[str], Catalog]
+    lab: Lab, bench: TaskRunner, fresh: Callable[[str], Catalog]
 ) -> None:
     run, _ = described(lab)
     basis_id = ask_basis(lab, run)
@@ -216,14 +216,14 @@ def test_a_basis_outlives_its_snapshots_and_the_catalog(
     other.close()
 
 
-def test_a_second_attempt_writes_the_same_vectors(lab: Lab, bench: Workbench) -> None:
+def test_a_second_attempt_writes_the_same_vectors(lab: Lab, bench: TaskRunner) -> None:
     run, _ = described(lab)
     basis_id = ask_basis(lab, run)
     job = claim(lab, JobKind.COMPACT)
     with lab.catalog.transaction(read_only=True) as tx:
         task = task_of(tx, job)
     assert isinstance(task, CompactTask)
-    done = bench.do(task, Watch())
+    done = bench.do(task, TaskProgress())
     assert isinstance(done, Done)
     with lab.catalog.transaction() as tx:  # it dies before it writes the end down
         tx.leases.release(job.id, job.fence)
@@ -236,7 +236,7 @@ def test_a_second_attempt_writes_the_same_vectors(lab: Lab, bench: Workbench) ->
         assert task_of(tx, job) is None
 
 
-def test_a_killed_compaction_is_taken_up_and_leaves_nothing(lab: Lab, bench: Workbench) -> None:
+def test_a_killed_compaction_is_taken_up_and_leaves_nothing(lab: Lab, bench: TaskRunner) -> None:
     run, _ = described(lab)
     lost, made = ask_basis(lab, run), ask_basis(lab, run, tolerance=1e-5)
     kill(lab, "compact")
@@ -251,19 +251,19 @@ def test_a_killed_compaction_is_taken_up_and_leaves_nothing(lab: Lab, bench: Wor
     assert sorted(o.key for o in lab.store.list(f"runs/{run.id}/bases/")) == sorted(v["key"] for v in vectors)
 
 
-def test_a_cancelled_deletion_stops_between_two_objects(lab: Lab, bench: Workbench) -> None:
+def test_a_cancelled_deletion_stops_between_two_objects(lab: Lab, bench: TaskRunner) -> None:
     run, _ = described(lab)
     mortal.give_up(lab.catalog, run.id, lambda here: None)
     job = claim(lab, JobKind.RETAIN)
     with lab.catalog.transaction(read_only=True) as tx:
         task = task_of(tx, job)
     assert isinstance(task, RetainTask)
-    watch = Watch()
+    watch = TaskProgress()
     watch.stop()
     assert bench.do(task, watch) == Stopped()
     assert sum(lab.store.head(key) is None for key in task.doomed) == 1
     assert task.keys == (), "what ends without success has written nothing to clear away"
-    late = Watch(hold_seconds=0)
+    late = TaskProgress(hold_seconds=0)
     assert bench.do(task, late) == Stopped(), "another attempt may have the job"
     assert sum(lab.store.head(key) is None for key in task.doomed) == 1
     late.hold(60)
@@ -369,7 +369,7 @@ def test_a_rebuild_while_snapshots_are_deleted_brings_none_back(lab: Lab) -> Non
     assert rows(lab, run.id) == (kept, [])
 
 
-def test_a_second_job_of_the_run_finds_what_the_first_has_left(lab: Lab, bench: Workbench) -> None:
+def test_a_second_job_of_the_run_finds_what_the_first_has_left(lab: Lab, bench: TaskRunner) -> None:
     run, _ = described(lab)
     mortal.give_up(lab.catalog, run.id, lambda here: None)
     first = claim(lab, JobKind.RETAIN)
@@ -387,7 +387,7 @@ def test_a_second_job_of_the_run_finds_what_the_first_has_left(lab: Lab, bench: 
     assert rows(lab, run.id)[1] == []
 
 
-def test_a_trainer_that_writes_a_retired_snapshot_again_brings_nothing_back(lab: Lab, bench: Workbench) -> None:
+def test_a_trainer_that_writes_a_retired_snapshot_again_brings_nothing_back(lab: Lab, bench: TaskRunner) -> None:
     run, _ = described(lab)
     mortal.give_up(lab.catalog, run.id, lambda here: None)
     with lab.catalog.transaction(read_only=True) as tx:

@@ -20,8 +20,8 @@ from phema.administration.rebuild import rebuild
 from phema.services.api.app import create_app
 from phema.services.api.reconstructions.service import detail
 from phema.services.phema_worker.job_tasks import record, task_of
-from phema.services.phema_worker.task_progress import Watch
-from phema.services.phema_worker.task_runner import Workbench
+from phema.services.phema_worker.task_progress import TaskProgress
+from phema.services.phema_worker.task_runner import TaskRunner
 from phema.services.phema_worker.tasks import Done
 from phema.shared.catalog import Catalog, JobKind, Reconstruction
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
@@ -46,7 +46,7 @@ class House:
     def __init__(self, settings: Settings, api: Api) -> None:
         self.settings, self.api = settings, api
         self.lab = Lab(settings.state_dir, api.catalog, api.store, {})
-        self._bench = Workbench(settings)
+        self._bench = TaskRunner(settings)
         self.run = self.lab.create_run()
         described = {"id": self.run.id, "name": self.run.name, "config": self.run.config}
         api.store.put(run_key(self.run.id), json.dumps(described).encode())
@@ -91,7 +91,7 @@ class House:
             assert job is not None
             task = task_of(tx, job)
         assert task is not None
-        outcome = self._bench.do(task, Watch())
+        outcome = self._bench.do(task, TaskProgress())
         assert isinstance(outcome, Done), outcome
         with catalog.transaction() as tx:
             record(tx, job, task, outcome)

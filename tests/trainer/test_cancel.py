@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from phema.services.trainer.control.attempt import Attempt
-from phema.services.trainer.control.heartbeat import Heartbeat
+from phema.services.trainer.control.heartbeat import hold_lease
 from phema.services.trainer.control.outcome import conclude
 from phema.services.trainer.training import cancellation as module
 from phema.services.trainer.training import loop
@@ -157,7 +157,7 @@ def test_the_drivers_heartbeat_leaves_the_word_to_the_worker(local_catalog: Cata
         return expires
 
     request_cancel(local_catalog, attempt)
-    with Heartbeat(attempt, local_catalog, interval_s=0.02, lease_s=180):
+    with hold_lease(attempt, local_catalog, interval_s=0.02, lease_s=180):
         assert message(local_catalog, attempt) == "0 of 16000 images", "the trainer waits for a first word"
         with local_catalog.transaction() as tx:
             tx.leases.report(attempt.job_id, attempt.fence, "cancelling for 1.0 s: something")

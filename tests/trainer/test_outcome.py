@@ -7,7 +7,7 @@ import queue
 import pytest
 
 from phema.services.trainer.control.attempt import load_attempt
-from phema.services.trainer.control.heartbeat import Heartbeat
+from phema.services.trainer.control.heartbeat import hold_lease
 from phema.services.trainer.control.outcome import conclude, end_once, final_errors_end_the_job
 from phema.services.trainer.training.checkpoint import CheckpointError
 from phema.services.trainer.training.local_training import claim_locally
@@ -21,7 +21,7 @@ from tests.trainer.support import get_run, tiny_config
 def test_a_final_error_ends_the_job_once(kind: type[Exception], local_catalog: Catalog) -> None:
     """Though attempts are left; the other workers' errors, the driver's end and a restarted worker change nothing."""
     attempt = claim_locally(tiny_config(), local_catalog, max_attempts=5)
-    with Heartbeat(attempt, local_catalog, interval_s=60, lease_s=180) as heartbeat:
+    with hold_lease(attempt, local_catalog, interval_s=60, lease_s=180) as lease:
         for sentence in ("what is wrong", "what another worker says"):
             with pytest.raises(kind, match=sentence), final_errors_end_the_job(attempt, local_catalog):
                 raise kind(sentence)
@@ -33,7 +33,7 @@ def test_a_final_error_ends_the_job_once(kind: type[Exception], local_catalog: C
             lambda tx: conclude(tx, attempt),
             lambda tx: tx.leases.fail(attempt.job_id, attempt.fence, "gloo", retry=True),
         ):
-            assert heartbeat.end(lambda tx, write=write: end_once(tx, attempt, write)) is JobState.FAILED
+            assert lease.end(lambda tx, write=write: end_once(tx, attempt, write)) is JobState.FAILED
     assert get_run(local_catalog, attempt.run_id).job.error == "what is wrong"
 
 
@@ -61,7 +61,7 @@ def test_the_driver_of_a_job_that_a_worker_ended_leaves_at_once(local_catalog: C
     attempt = claim_locally(tiny_config(), local_catalog)
     ended: queue.Queue[str] = queue.Queue()
     lost: queue.Queue[str] = queue.Queue()
-    with Heartbeat(attempt, local_catalog, interval_s=0.02, lease_s=60, on_lost=lost.put, on_ended=ended.put):
+    with hold_lease(attempt, local_catalog, interval_s=0.02, lease_s=60, on_lost=lost.put, on_ended=ended.put):
         with pytest.raises(DatasetError), final_errors_end_the_job(attempt, local_catalog):
             raise DatasetError("what is wrong")
         assert ended.get(timeout=30) == "a worker has ended the job, which is failed"

@@ -15,11 +15,11 @@ import pytest
 from sqlalchemy import update
 
 from phema.local_service.ray_head import RayHead
-from phema.services.trainer.control.announce import announced
 from phema.services.trainer.control.ray_jobs import RayJobs, RayUnavailable
 from phema.services.trainer.control.reconciler import Reconciler
 from phema.shared.catalog import Catalog, Job, JobKind, JobState, submission_id
 from phema.shared.catalog.models import IdempotencyRecord
+from phema.shared.service_runtime.metrics_announcement import announced
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, configure_logs, metrics
 from tests.trainer.rays import submit
@@ -255,7 +255,7 @@ def test_nothing_is_claimed_while_ray_is_away(settings: Settings, local_catalog:
 def test_metrics_are_announced_and_withdrawn(local_catalog: Catalog) -> None:
     meters = Meters("trainer")
     meters.set(metrics.TRAININGS_RUNNING, 2)
-    with announced(meters, local_catalog, "127.0.0.1") as address:
+    with announced(meters, local_catalog, "127.0.0.1", interval_s=5) as address:
 
         def live() -> list[tuple[str, str]]:
             with local_catalog.transaction() as tx:

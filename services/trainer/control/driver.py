@@ -20,7 +20,7 @@ from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VA
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from phema.services.trainer.control.attempt import Attempt, load_attempt
-from phema.services.trainer.control.heartbeat import EXIT_LOST, Heartbeat
+from phema.services.trainer.control.heartbeat import EXIT_LOST, hold_lease
 from phema.services.trainer.control.job_environment import MissingSecret, check_secrets
 from phema.services.trainer.control.outcome import conclude, end_once
 from phema.services.trainer.control.ray_train_storage import bookkeeping
@@ -28,6 +28,7 @@ from phema.services.trainer.training.precision import UnsupportedPrecision, chec
 from phema.services.trainer.training.ray_worker import run_worker
 from phema.shared.catalog import Catalog, JobState, LeaseLost, Transaction
 from phema.shared.datasets import DatasetError, check_dataset
+from phema.shared.service_runtime.lease_holder import LeaseHolder
 from phema.shared.settings import Settings
 from phema.shared.snapshots import SnapshotError
 from phema.shared.telemetry import configure_logs, process_log_fields
@@ -86,23 +87,23 @@ def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int) -> int:
         with catalog.transaction() as tx:
             tx.leases.fail(job_id, fence, sentence, retry=False)
         return 0
-    heartbeat = Heartbeat(attempt, catalog, interval_s=settings.heartbeat_seconds, lease_s=settings.lease_seconds)
-    with heartbeat:
+    lease = hold_lease(attempt, catalog, interval_s=settings.heartbeat_seconds, lease_s=settings.lease_seconds)
+    with lease:
         try:
             check_data(attempt, settings)
             store_from(settings).check()
             fit(attempt, settings)
         except CannotTrain as error:
-            state = _fail(heartbeat, attempt, str(error), retry=error.retry)
+            state = _fail(lease, attempt, str(error), retry=error.retry)
         except DatasetError as error:
-            state = _fail(heartbeat, attempt, str(error), retry=False)
+            state = _fail(lease, attempt, str(error), retry=False)
         except SnapshotError as error:
-            state = _fail(heartbeat, attempt, str(error), retry=True)
+            state = _fail(lease, attempt, str(error), retry=True)
         except Exception as error:  # whatever went wrong belongs in the row; a bare exit would say nothing
             _log.exception("training failed")
-            state = _fail(heartbeat, attempt, f"Training failed: {root_cause(error)}", retry=True)
+            state = _fail(lease, attempt, f"Training failed: {root_cause(error)}", retry=True)
         else:
-            state = heartbeat.end(lambda tx: end_once(tx, attempt, lambda tx: conclude(tx, attempt)))
+            state = lease.end(lambda tx: end_once(tx, attempt, lambda tx: conclude(tx, attempt)))
     _log.info("the attempt ended, its job is %s", state)
     return 0
 
@@ -205,11 +206,11 @@ def _last_line(error: BaseException) -> str:
     return lines[-1][:500] if lines else type(error).__name__
 
 
-def _fail(heartbeat: Heartbeat, attempt: Attempt, error: str, *, retry: bool) -> JobState:
+def _fail(lease: LeaseHolder, attempt: Attempt, error: str, *, retry: bool) -> JobState:
     def write(tx: Transaction) -> JobState:
         return tx.leases.fail(attempt.job_id, attempt.fence, error, retry=retry)
 
-    return heartbeat.end(lambda tx: end_once(tx, attempt, write))
+    return lease.end(lambda tx: end_once(tx, attempt, write))
 
 
 if __name__ == "__main__":

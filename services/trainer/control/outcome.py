@@ -35,18 +35,12 @@ def final_errors_end_the_job(attempt: Attempt, catalog: Catalog) -> Iterator[Non
         raise
 
 
-def has_ended(tx: Transaction, attempt: Attempt) -> JobState | None:
-    """The terminal state that the job reached in this very attempt, if it did."""
-    job = tx.jobs.get(attempt.job_id)
-    return job.state if job.fence == attempt.fence and job.state.terminal else None
-
-
 def end_once(tx: Transaction, attempt: Attempt, write: Callable[[Transaction], JobState]) -> JobState:
     """The state that `write` gives the job, or the one in which a worker has ended it. Raises LeaseLost."""
     try:
         return write(tx)
     except LeaseLost:
-        state = has_ended(tx, attempt)
+        state = tx.leases.end_of(attempt.job_id, attempt.fence)
         if state is None:
             raise
         return state

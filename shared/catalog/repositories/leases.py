@@ -115,6 +115,11 @@ class LeaseRepository(Repository):
         """Hold the job's row until the transaction ends, so that what is written beside it is written by its holder."""
         return self._held(job_id, fence)[0]
 
+    def end_of(self, job_id: str, fence: int) -> JobState | None:
+        """The terminal state that the job reached under this fence; None when it has not ended, or under another."""
+        job = self._first(select(Job).where(Job.id == job_id, Job.fence == fence))
+        return job.state if job is not None and job.state.terminal else None
+
     def succeed(self, job_id: str, fence: int, result: dict[str, Any] | None = None) -> Job:
         """End the job; write its results in the same transaction, or a death in between computes them twice."""
         job, now = self._held(job_id, fence)

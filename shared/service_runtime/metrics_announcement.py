@@ -1,4 +1,4 @@
-"""Metrics that Prometheus finds: a server on a free port, and a row in the catalog that says where."""
+"""A metrics server on a free port, and the row in the catalog through which Prometheus finds it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from phema.shared.catalog import Catalog, CatalogUnreachable
 from phema.shared.telemetry import Meters, serve_metrics
 
-TOUCH_SECONDS = 5.0
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @contextmanager
-def announced(meters: Meters, catalog: Catalog, host: str) -> Iterator[str]:
-    """Serve `meters` for the length of the block and keep their address registered as a live target.
+def announced(meters: Meters, catalog: Catalog, host: str, *, interval_s: float) -> Iterator[str]:
+    """Serve `meters` on a free port of `host` during the block. Yields the address, "host:port".
 
-    Raises OSError when `host` is not an address of this machine.
+    A thread registers the address as a scrape target and renews it every `interval_s`. While the catalog cannot be
+    reached, it logs a warning and tries again. Leaving the block removes the target. Raises OSError when `host` is not
+    an address of this machine.
     """
     address, stop_server = serve_metrics(meters.registry, host)
     done = threading.Event()
@@ -33,13 +34,13 @@ def announced(meters: Meters, catalog: Catalog, host: str) -> Iterator[str]:
             try:
                 register()
             except CatalogUnreachable as error:
-                _log.warning("metrics at %s are not announced: %s", address, error)
-            if done.wait(TOUCH_SECONDS):
+                log.warning("metrics at %s are not announced: %s", address, error)
+            if done.wait(interval_s):
                 return
 
     thread = threading.Thread(target=keep_registered, name="announce", daemon=True)
     thread.start()
-    _log.info("serving metrics", extra={"address": address})
+    log.info("serving metrics", extra={"address": address})
     try:
         yield address
     finally:
@@ -50,4 +51,4 @@ def announced(meters: Meters, catalog: Catalog, host: str) -> Iterator[str]:
             with catalog.transaction() as tx:
                 tx.scrape_targets.remove(address)
         except CatalogUnreachable as error:
-            _log.warning("metrics at %s stay announced until they age out: %s", address, error)
+            log.warning("metrics at %s stay announced until the target expires: %s", address, error)
