@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1)] = 5
     """Number of attempts without progress after which a job fails."""
     max_running_trainings: Annotated[int, Field(ge=1)] = 1
-    """Training runs at a time; the others wait in the queue. If the cluster cannot fit them all, the surplus runs fail."""
+    """Training runs at a time; others wait in the queue. If the cluster cannot fit them all, the surplus runs fail."""
     worker_actors: Annotated[int, Field(ge=1)] = 1
     """Number of Ray actors per phema worker."""
     actor_cpus: Annotated[float, Field(gt=0)] = 1.0

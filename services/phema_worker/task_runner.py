@@ -1,4 +1,4 @@
-"""The work itself, inside the actor: objects in, objects and figures out, no catalog."""
+"""Performs tasks inside the actor: reads objects, writes objects, returns figures. Never opens the catalog."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ log = logging.getLogger(__name__)
 
 
 class Impossible(ValueError):
-    """The snapshots cannot be combined as asked; the message is one sentence."""
+    """The snapshots cannot be combined as requested. The message is one sentence."""
 
 
 _FINAL = (CorruptObject, ObjectMissing, Impossible, NotFinite, SamplerError, FrechetError, DatasetError)
-"""What another attempt would meet again: the fault lies in what was asked or in what is stored."""
+"""Errors that every attempt would meet again: the request or the stored data is wrong."""
 
 
 class TaskRunner:
-    """What stays warm between tasks: torch, its threads, the connection to the store."""
+    """Keeps torch, its threads and the connection to the store between tasks."""
 
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(max(1, int(settings.actor_cpus)))
@@ -65,7 +65,10 @@ class TaskRunner:
         self._memory_bytes = settings.reconstruct_memory_bytes
 
     def do(self, task: Task, progress: TaskProgress) -> Outcome:
-        """Do a task, or say in one sentence why not. Then nothing is left of it but what the next attempt continues."""
+        """Perform a task. Failures are returned with one sentence.
+
+        Without success, the only objects left behind are those that the next attempt continues.
+        """
         start = time.perf_counter()
         try:
             if isinstance(task, RetainTask):
@@ -84,15 +87,15 @@ class TaskRunner:
         except (SnapshotError, HubUnreachable) as error:
             outcome = Failed(str(error), retry=True)
         except Exception as error:
-            # A mistake of phema's own or of the machine: the job's attempts bound how often it is repeated.
+            # A bug in phema or a fault of the machine: `max_attempts` bounds how often the task is repeated.
             log.exception("the task failed")
             outcome = Failed(f"unexpected {type(error).__name__}: {error}", retry=True)
-        if not task.continued:  # what attempts share is removed by whoever has the lease, and ends the job
+        if not task.continued:  # files that attempts share are deleted when the job ends without success
             self.discard(task.keys)
         return outcome
 
     def discard(self, keys: Sequence[str]) -> None:
-        """Remove objects that no row names, finished or not. A store that is away keeps them: they cost room alone."""
+        """Delete objects that no row names, finished or not. They stay if the store cannot be reached: that costs space."""
         for key in keys:
             try:
                 self._store.delete(key)
@@ -143,7 +146,7 @@ class TaskRunner:
             raise CorruptObject(f"object {weights.key} in {self._store.url} is not what was written: its hash differs")
         model = load_model(data)
         model.denoiser.to(self.device)
-        if self.device.type == "cuda":  # CPUs compute in float32, GPUs as the run did
+        if self.device.type == "cuda":  # CPUs compute in float32, GPUs in the precision of the run
             model.denoiser.precision = _config(model, weights.key).precision
         return model
 
@@ -158,7 +161,7 @@ def _config(model: LoadedModel, key: str) -> RunConfig:
 
 
 def _of_tensors(output: Output, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """Coefficients of the tensors that have their own, by name."""
+    """By tensor name: the coefficients of tensors that match a pattern of the output."""
     found = {}
     for name in names:
         own = (coefficients for pattern, coefficients in output.tensors if fnmatchcase(name, pattern))
@@ -168,7 +171,7 @@ def _of_tensors(output: Output, names: Sequence[str]) -> dict[str, tuple[float, 
 
 
 def _metadata(source: SnapshotMetadata, output: Output) -> SnapshotMetadata:
-    """What is made of snapshots describes the same run as they do, and says what it was made of."""
+    """Metadata of an output file: that of the run, taken from a snapshot, and the output's own lineage."""
     fields = source.model_dump() | {
         "kind": "basis" if output.profile.kind == "basis" else "reconstruction",
         "num_images": output.num_images,
