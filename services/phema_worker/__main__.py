@@ -19,7 +19,7 @@ from phema.shared.wiring import catalog_from, store_from
 
 
 def main() -> int:
-    """Returns 0 after a signal; 1, with one sentence on stderr, if a setting is wrong or a service cannot be reached."""
+    """Returns 0 after a signal; 1, with one sentence on stderr, if a setting is wrong or a service is unreachable."""
     try:
         settings = Settings()
     except ValidationError as error:

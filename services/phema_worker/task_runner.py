@@ -95,7 +95,7 @@ class TaskRunner:
         return outcome
 
     def discard(self, keys: Sequence[str]) -> None:
-        """Delete objects that no row names, finished or not. They stay if the store cannot be reached: that costs space."""
+        """Delete objects that no row names, finished or not. If the store is unreachable, they stay and use space."""
         for key in keys:
             try:
                 self._store.delete(key)

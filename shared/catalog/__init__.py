@@ -1,4 +1,4 @@
-"""Rows: the record of runs, snapshots, results and jobs, on SQLite or PostgreSQL.
+"""The database of runs, snapshots, results and jobs, on SQLite or PostgreSQL.
 
 catalog = Catalog("sqlite:////path/catalog.db")
 catalog.upgrade()

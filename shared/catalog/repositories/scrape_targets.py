@@ -1,4 +1,4 @@
-"""Processes that Prometheus should scrape."""
+"""Rows of `/v1/prometheus/targets`: processes that Prometheus should scrape."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from phema.shared.catalog.models import ScrapeTarget
 from phema.shared.catalog.repositories.repository import Repository
 
 FORGET_SECONDS = 3600.0
-"""A target unseen for so long was killed without saying goodbye; its row goes when another registers."""
+"""Rows of targets that were not renewed for this time are deleted when another target registers."""
 
 
 class ScrapeTargetRepository(Repository):
     def register(self, kind: str, address: str, labels: dict[str, str] | None = None) -> None:
-        """Announce `address` (host:port); an earlier process at the same address is replaced."""
+        """Add the target `address` (host:port), or replace an earlier process at the same address."""
         self._session.execute(
             delete(ScrapeTarget)
             .where(ScrapeTarget.seen_at < database_now() - FORGET_SECONDS)
@@ -29,7 +29,7 @@ class ScrapeTargetRepository(Repository):
         )
 
     def touch(self, address: str) -> bool:
-        """Say that the target still lives; False when it is not registered."""
+        """Renew the target. False when it is not registered."""
         statement = (
             update(ScrapeTarget)
             .where(ScrapeTarget.address == address)
@@ -40,13 +40,13 @@ class ScrapeTargetRepository(Repository):
         return self._session.scalars(statement).one_or_none() is not None
 
     def remove(self, address: str) -> None:
-        """Removing twice is harmless."""
+        """Does nothing when the target is not registered."""
         self._session.execute(
             delete(ScrapeTarget).where(ScrapeTarget.address == address).execution_options(synchronize_session=False)
         )
 
     def live(self, max_age_s: float) -> list[ScrapeTarget]:
-        """Those seen in the last `max_age_s` seconds, by address."""
+        """Targets renewed in the last `max_age_s` seconds, ordered by address."""
         return self._all(
             select(ScrapeTarget)
             .where(ScrapeTarget.seen_at >= database_now() - max_age_s)
@@ -54,7 +54,7 @@ class ScrapeTargetRepository(Repository):
         )
 
     def silent(self, older_than_s: float, newer_than_s: float) -> list[ScrapeTarget]:
-        """Those last seen between so many seconds ago, which never said goodbye, by address."""
+        """Registered targets last renewed between `older_than_s` and `newer_than_s` seconds ago, ordered by address."""
         seen = ScrapeTarget.seen_at
         query = select(ScrapeTarget).where(seen < database_now() - older_than_s, seen >= database_now() - newer_than_s)
         return self._all(query.order_by(ScrapeTarget.address))
