@@ -24,7 +24,7 @@ from phema.shared.catalog.column_types import Figures, Json, Sequence, enum_colu
 
 
 class JobState(StrEnum):
-    """queued -> running -> succeeded | failed | cancelled. Running jobs may be queued again, the last three are final."""
+    """queued, running, then succeeded, failed or cancelled. A running job may be queued again; the others are final."""
 
     QUEUED = "queued"
     RUNNING = "running"

@@ -29,7 +29,7 @@ class CheckpointRepository(Repository):
         return self._first(select(Checkpoint).where(Checkpoint.run_id == run_id).order_by(Checkpoint.num_images.desc()))
 
     def all_but_latest(self, run_id: str, keep: int) -> Rows[Checkpoint]:
-        """All but the `keep` latest, oldest first. To delete a checkpoint: delete its row, commit, delete its object."""
+        """All but the `keep` latest, oldest first. To delete one: delete its row, commit, delete its object."""
         query = select(Checkpoint).where(Checkpoint.run_id == run_id).order_by(Checkpoint.num_images.desc())
         return self._all(query)[keep:][::-1]
 
