@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from phema.services.phema_worker.job_tasks import record
+from phema.services.phema_worker.job_tasks import complete_job
 from phema.services.phema_worker.tasks import Done, Failed, Outcome, Stopped, Task
 from phema.shared.catalog import Catalog, CatalogUnreachable, Job, JobState, LeaseLost, Transaction
 from phema.shared.service_runtime.lease_holder import JobProgress, LeaseHolder
@@ -120,4 +120,4 @@ class Attempt:
         if isinstance(outcome, Stopped):
             end = tx.leases.cancelled if self._lease.cancel_requested else tx.leases.release
             return end(job.id, fence).state
-        return record(tx, job, task, outcome).state
+        return complete_job(tx, job, task, outcome).state

@@ -54,7 +54,7 @@ def task_of(tx: Transaction, job: Job) -> Task | None:
     return _evaluate_task(tx, job, evaluation) if evaluation.figures is None else None
 
 
-def record(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> Job:
+def complete_job(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> Job:
     """Write the results and end the job in one transaction. Raises LeaseLost when another attempt has the job."""
     tx.leases.assert_fence(job.id, job.fence)
     result: dict[str, Any] = {}

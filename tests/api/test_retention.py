@@ -8,7 +8,7 @@ import pytest
 
 from phema.services.api.external import service as external
 from phema.services.api.retention import service as retention
-from phema.services.phema_worker.job_tasks import record
+from phema.services.phema_worker.job_tasks import complete_job
 from phema.services.phema_worker.retain import delete_objects, retain_task
 from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.tasks import Done
@@ -59,7 +59,7 @@ def delete(api: Api) -> None:
     assert task is not None
     delete_objects(api.store, task, TaskProgress())
     with api.catalog.transaction() as tx:
-        record(tx, job, task, Done((), {}, 0, 0.0))
+        complete_job(tx, job, task, Done((), {}, 0, 0.0))
 
 
 def test_a_dry_run_says_what_would_be_and_does_nothing(api: Api, run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Programs that the tests of races and crashes start: `python -m tests.catalog.processes PROGRAM URL …`."""
+"""Programs for the tests of races and crashes: `python -m tests.catalog.processes PROGRAM URL …`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEASE_SECONDS = 1.0
 
 
 def claim_all(url: str, owner: str) -> None:
-    """Say ready, wait for a line, claim until nothing is left, and print what was claimed."""
+    """Print ready, wait for a line, claim jobs until none is due, and print their ids."""
     catalog = Catalog(url)
     catalog.check()
     print("ready", flush=True)
@@ -30,7 +30,7 @@ def claim_all(url: str, owner: str) -> None:
 
 
 def work(url: str, owner: str) -> None:
-    """A worker as services have them: expire, claim, heartbeat, write the result with the end; until all jobs ended."""
+    """A worker like those of the services: expire, claim, heartbeat, end; until all jobs have ended."""
     catalog = Catalog(url)
     while True:
         with catalog.transaction() as tx:
@@ -55,7 +55,7 @@ def work(url: str, owner: str) -> None:
 
 
 def hold(url: str, owner: str) -> None:
-    """Claim one job and keep it alive for ever."""
+    """Claim one job and send heartbeats for it without end."""
     catalog = Catalog(url)
     with catalog.transaction() as tx:
         job = tx.leases.claim(list(JobKind), owner=owner, lease_seconds=LEASE_SECONDS)
@@ -87,7 +87,7 @@ def train(catalog: Catalog) -> None:
 
 
 def give_up(catalog: Catalog) -> None:
-    """An attempt that fails and may be tried again."""
+    """An attempt that fails and can be retried."""
     with catalog.transaction() as tx:
         job = tx.leases.claim([JobKind.TRAIN], owner="mortal", lease_seconds=60)
     assert job is not None
@@ -105,13 +105,13 @@ def hand_back(catalog: Catalog) -> None:
 
 
 def take_away(catalog: Catalog) -> None:
-    """The sweep for silent workers."""
+    """Expire the leases of workers that send no heartbeats."""
     with catalog.transaction() as tx:
         tx.leases.expire()
 
 
 def accept(catalog: Catalog) -> None:
-    """A request of the API: a run, a reconstruction of it with its job, and the answer kept for repeats."""
+    """A request of the API: a run, a reconstruction with its job, and the stored response."""
     with catalog.transaction() as tx:
         assert tx.idempotency.get("request") is None
         run = tx.runs.create("accepted", {}, "hash", total_images=64)

@@ -1,4 +1,4 @@
-"""Answers kept for repeated requests, and the processes Prometheus is told of."""
+"""Responses stored for repeated requests, and the scrape targets of Prometheus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pins, retirement and bases: what the catalog knows of what may go and of what stands for it."""
+"""Pins, retirement and bases: which snapshots may be deleted, and which bases replace them."""
 
 from __future__ import annotations
 

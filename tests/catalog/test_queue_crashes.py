@@ -1,4 +1,4 @@
-"""kill -9 at every step of every conversation with the catalog: nothing half-written, nothing lost, nothing twice."""
+"""SIGKILL at every step of every transaction: nothing is half-written, lost or done twice."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def line(process: subprocess.Popen[str]) -> list[str]:
 
 
 def finish(catalog: Catalog, clockwork: Clockwork, run_id: str) -> None:
-    """What the next worker does once the lease of a dead one has run out."""
+    """What the next worker does once the lease of a dead worker has run out."""
     with catalog.transaction() as tx:
         job_id = tx.runs.get(run_id).job_id
     clockwork.run_out(job_id)
@@ -115,7 +115,7 @@ def test_the_api_killed_at_any_step(catalog: Catalog, catalog_url: str) -> None:
 
 
 def test_a_killed_holder_is_followed_by_another(catalog: Catalog, catalog_url: str) -> None:
-    """In real time: heartbeats keep the job for longer than its lease, and death gives it to the next."""
+    """In real time: heartbeats keep the job for longer than its lease, and the next worker gets it after a death."""
     job_id = ask(catalog).id
     with program("hold", catalog_url, "doomed") as holder:
         assert line(holder) == ["claimed", job_id]

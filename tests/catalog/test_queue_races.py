@@ -1,4 +1,4 @@
-"""Many at once: no job is claimed twice, none is lost, and no question becomes two jobs."""
+"""Concurrent workers: no job is claimed twice or lost, and no request becomes two jobs."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_question_asked_at_once_is_one_job(catalog: Catalog) -> None:
 
 
 def test_a_question_asked_while_its_job_ends_is_answered_or_asked_anew(catalog: Catalog) -> None:
-    """One thread asks, the other fails the jobs: at every moment at most one job lives, and each ask gets a job."""
+    """One thread enqueues, the other fails the jobs: at most one job is live at a time, and each request gets one."""
     rounds = 60
     done = threading.Event()
     asked = [ask(catalog)]
@@ -82,13 +82,13 @@ def test_a_question_asked_while_its_job_ends_is_answered_or_asked_anew(catalog: 
     def fail_all() -> int:
         failed = 0
         while True:
-            nobody_asks = done.is_set()
+            asking_is_over = done.is_set()
             job = claim(catalog)
             if job is not None:
                 with catalog.transaction() as tx:
                     tx.leases.fail(job.id, job.fence, "It broke.", retry=False)
                 failed += 1
-            elif nobody_asks:
+            elif asking_is_over:
                 return failed
 
     with ThreadPoolExecutor(1) as pool:
@@ -149,7 +149,7 @@ def test_cancel_racing_a_claim_is_never_forgotten(catalog: Catalog) -> None:
 
 
 def test_whatever_threads_do_every_job_ends_once(catalog: Catalog, clockwork: Clockwork) -> None:
-    """Workers that work, fail, fall silent and come back late, beside users who cancel and a sweep for the silent."""
+    """Workers that work, fail, stop their heartbeats and return late, with users who cancel and leases that expire."""
     with catalog.transaction() as tx:
         ids = [
             tx.jobs.enqueue(JobKind.EVALUATE, payload={}, content_key=f"{i}", max_attempts=3)[0].id for i in range(24)

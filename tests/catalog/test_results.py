@@ -1,4 +1,4 @@
-"""Reconstructions and evaluations: one row per question, and who has to answer it."""
+"""Reconstructions and evaluations: one row per request, and which job computes it."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_content_keys_ignore_the_order_of_keys_only() -> None:
     ("wanted", "found"), [((1e-4, 1e-3), True), ((0.99e-4, 1e-3), True), ((1e-5, 1e-3), False), ((1e-3, 1e-4), False)]
 )
 def test_as_good_means_every_part(catalog: Catalog, run_id: str, wanted: tuple[float, float], found: bool) -> None:
-    """Of the profile itself and of each pattern: the worst of one is no measure of the others."""
+    """Errors are compared part by part: the profile with the profile, each pattern with itself."""
     question = {"run_id": run_id, "num_images": 64, "profile": {"kind": "per_tensor"}, "dtype": "float32"}
     tensors = [{"pattern": "*emb*", "coefficients": [1.0, 0.0], "predicted_error": 1e-3}]
     with catalog.transaction() as tx:

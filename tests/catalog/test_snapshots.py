@@ -1,4 +1,4 @@
-"""What a run leaves behind: snapshots, checkpoints, figures."""
+"""What a run writes: snapshots, checkpoints, figures."""
 
 from __future__ import annotations
 

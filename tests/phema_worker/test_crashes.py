@@ -1,4 +1,4 @@
-"""Whatever is killed, frozen or cut off, a job ends once, and nothing half-made is left.
+"""Processes are killed, suspended or cut off: each job ends once, and no unfinished objects are left.
 
 Each test takes the workers that the one before left alive, so that a replacement serves on.
 """

@@ -1,4 +1,4 @@
-"""Bases are made and snapshots deleted by the worker's own hands, without Ray; whoever dies on the way is replaced."""
+"""The worker's code, without Ray, writes bases and deletes snapshots. After a crash, another process continues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from phema.administration.rebuild import rebuild
 from phema.services.api.bases.schemas import BasisCreate
 from phema.services.api.bases.service import create, plan
 from phema.services.api.reconstructions.stored_inputs import held
-from phema.services.phema_worker.job_tasks import record, task_of
+from phema.services.phema_worker.job_tasks import complete_job, task_of
 from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.task_runner import TaskRunner
 from phema.services.phema_worker.tasks import CompactTask, Done, RetainTask, Stopped
@@ -59,7 +59,7 @@ def laboratory(folder: Path, catalog: Catalog, store_url: str, options: S3Option
 
 @pytest.fixture
 def lab(tmp_path: Path, fresh: Callable[[str], Catalog]) -> Iterator[Lab]:
-    """SQLite and a folder; nobody works but the test."""
+    """SQLite and a folder, without workers."""
     made = laboratory(tmp_path, fresh("catalog.db"), (tmp_path / "store").as_uri())
     yield made
     made.catalog.close()
@@ -103,7 +103,7 @@ def work(lab: Lab, bench: TaskRunner, kind: JobKind) -> Job:
     done = bench.do(task, TaskProgress())
     assert isinstance(done, Done), done
     with lab.catalog.transaction() as tx:
-        return record(tx, job, task, done)
+        return complete_job(tx, job, task, done)
 
 
 def ask_basis(lab: Lab, run: Run, **wanted: Any) -> str:
@@ -285,7 +285,7 @@ def kill(lab: Lab, phase: str) -> None:
 
 
 def mortal_run(lab: Lab) -> tuple[str, list[str]]:
-    """A run of that name with files for snapshots; nobody looks into them."""
+    """A run of that name with files as snapshots. Their content does not matter."""
     run = lab.create_run()
     keys = []
     with lab.catalog.transaction() as tx:
@@ -341,7 +341,7 @@ def test_so_it_is_on_s3(s3_lab: Lab) -> None:
 
 
 def test_what_a_rebuild_makes_of_a_deletion_that_was_cut_short(lab: Lab, fresh: Callable[[str], Catalog]) -> None:
-    """The store alone tells: what was given up and not deleted yet is a snapshot again, and can be given up again."""
+    """A rebuild sees only the store: a retired snapshot that still exists is a snapshot again and can be retired."""
     run, _ = described(lab)
     mortal.give_up(lab.catalog, run.id, lambda here: None)
     kept, retired = rows(lab, run.id)

@@ -1,4 +1,4 @@
-"""Questions in, answers out: a real worker process, its Ray actor, the catalog, a local store and S3."""
+"""Jobs from request to result: a real worker process, its Ray actor, the catalog, a local store and S3."""
 
 from __future__ import annotations
 
