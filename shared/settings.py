@@ -12,73 +12,70 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Settings(BaseSettings):
-    """One class for all services: what compose, Kubernetes and `phema up` set is what is declared here.
-
-    An empty variable is as one that is not set.
-    """
+    """The settings of all services. An empty environment variable counts as unset."""
 
     model_config = SettingsConfigDict(env_prefix="PHEMA_", extra="ignore", frozen=True, env_ignore_empty=True)
 
     state_dir: Path = Path(".phema")
-    """Folder of the embedded defaults: catalog, store, logs, Ray's session."""
+    """Folder of the embedded defaults: catalog, store, logs and the session of Ray."""
     database_url: str = ""
-    """SQLAlchemy URL of the catalog; empty is SQLite in `state_dir`."""
+    """SQLAlchemy URL of the catalog. Empty: a SQLite file in `state_dir`."""
     store_url: str = ""
-    """Object store, `file:///path` or `s3://bucket/prefix`; empty is a folder in `state_dir`."""
+    """Object store, `file:///path` or `s3://bucket/prefix`. Empty: a folder in `state_dir`."""
     s3_endpoint_url: str | None = None
-    """S3 server; unset is AWS."""
+    """URL of the S3 server. Unset: AWS."""
     s3_public_endpoint_url: str | None = None
-    """S3 server as users reach it, for presigned URLs; unset is `s3_endpoint_url`."""
+    """URL at which users reach the S3 server, for presigned URLs. Unset: `s3_endpoint_url`."""
     s3_region: str = "us-east-1"
-    """Region that requests are signed for."""
+    """Region for which requests are signed."""
     s3_access_key_id: str | None = None
-    """Unset is boto3's own credential chain."""
+    """Access key. Unset: boto3's own credential chain."""
     s3_secret_access_key: SecretStr | None = None
-    """Secret of `s3_access_key_id`."""
+    """Secret key that belongs to `s3_access_key_id`."""
     api_host: str = "127.0.0.1"
-    """Address the API listens on."""
+    """Address on which the API listens."""
     api_port: Annotated[int, Field(ge=0, le=65535)] = 8400
-    """Port of the API; 0 takes a free one."""
+    """Port on which the API listens. 0 takes a free port."""
     api_token: SecretStr | None = None
-    """Bearer token every request must carry; required when `api_host` is not loopback."""
+    """Bearer token that every request must carry. Required when `api_host` is not a loopback address."""
     ray_address: str = "auto"
-    """Ray cluster that trainers and workers connect to (GCS address)."""
+    """Address of the Ray cluster (GCS) that trainers and workers connect to."""
     ray_dashboard_url: str = "http://127.0.0.1:8265"
-    """Ray Jobs endpoint through which the trainer submits attempts."""
+    """URL of the Ray Jobs API, through which the trainer submits attempts."""
     metrics_host: str = "127.0.0.1"
-    """Address on which trainers and workers serve Prometheus metrics and register; `auto` is each machine's own."""
+    """Address on which trainers, trainings and workers serve Prometheus metrics. `auto`: the machine's own address."""
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
-    """How often services look for work."""
+    """Interval at which services look for work."""
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
-    """How often whoever works on a job says that it is alive."""
+    """Interval of the heartbeats that extend the lease of a running job."""
     lease_seconds: Annotated[float, Field(gt=0)] = 20.0
-    """A worker silent for so long has lost its job to the next."""
+    """A worker that sends no heartbeat for this time loses its job, and another attempt starts."""
     train_start_seconds: Annotated[float, Field(gt=0)] = 120.0
-    """Time a submitted attempt has for its first heartbeat."""
+    """Time that a submitted training attempt has until its first heartbeat."""
     max_attempts: Annotated[int, Field(ge=1)] = 5
-    """Attempts without progress before a job fails."""
+    """Number of attempts without progress after which a job fails."""
     max_running_trainings: Annotated[int, Field(ge=1)] = 1
-    """Training runs at a time; the others wait in the queue. More than have room together fail for want of it."""
+    """Training runs at a time; others wait in the queue. If the cluster cannot fit them all, the surplus runs fail."""
     worker_actors: Annotated[int, Field(ge=1)] = 1
-    """Ray actors per phema worker."""
+    """Number of Ray actors per phema worker."""
     actor_cpus: Annotated[float, Field(gt=0)] = 1.0
-    """CPUs of one phema worker actor, held as long as its worker lives, and its torch threads."""
+    """CPUs of one phema worker actor, and its torch threads. The actor holds them as long as its worker runs."""
     actor_gpus: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs of one phema worker actor, held as long as its worker lives; trainings take whole GPUs."""
+    """GPUs of one phema worker actor, held as long as its worker runs. Trainings take whole GPUs."""
     training_cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """CPUs of one training worker, and its torch threads."""
     cluster_max_cpus: Annotated[float, Field(ge=0)] = 0.0
-    """CPUs that an autoscaler may give the cluster; 0 counts those it has. Trainings that need more are refused."""
+    """CPUs to which an autoscaler may grow the cluster. 0: the CPUs it has. Trainings that need more are refused."""
     cluster_max_gpus: Annotated[float, Field(ge=0)] = 0.0
-    """As `cluster_max_cpus`, of GPUs: a run with device `auto` waits for them."""
+    """GPUs to which an autoscaler may grow the cluster. 0: the GPUs it has. A run with device `auto` waits for them."""
     training_room_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Time an attempt waits for room in the cluster before it fails; the next one waits again."""
+    """Time that an attempt waits for free resources of the cluster before it fails. The next attempt waits again."""
     reconstruct_memory_bytes: Annotated[int, Field(ge=2**25)] = 2**30
-    """Bound on the buffers of one reconstruction, whatever the number of snapshots and profiles."""
+    """Upper bound on the buffers of one reconstruction, for any number of snapshots and profiles."""
     download_url_seconds: Annotated[int, Field(ge=1, le=604800)] = 3600
-    """Life of a presigned URL."""
+    """Time for which a presigned URL is valid."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe line that the services log."""
+    """Lowest severity that the services log."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -99,7 +96,7 @@ class Settings(BaseSettings):
 
     @property
     def target_silence_seconds(self) -> float:
-        """A process that announced its metrics and was not seen for three leases is gone."""
+        """A process that has not renewed its metrics target for this time counts as gone: three leases."""
         return 3 * self.lease_seconds
 
     @property

@@ -1,4 +1,4 @@
-"""From settings to what processes talk to: the object store, the catalog, and datasets wherever they lie."""
+"""Builds from the settings what processes connect to: the object store, the catalog and datasets."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from phema.shared.snapshots.stores.store import ObjectStore, S3Options, open_sto
 
 
 def store_from(settings: Settings) -> ObjectStore:
-    """The object store the settings name. Nothing is read or written yet."""
+    """The object store of the settings. Connects on first use."""
     return open_store(settings.object_store_url, s3=s3_from(settings))
 
 
 def s3_from(settings: Settings) -> S3Options:
-    """How the settings reach S3, for the store and for datasets."""
+    """Options of the S3 connection, for the store and for datasets."""
     secret = settings.s3_secret_access_key
     return S3Options(
         endpoint_url=settings.s3_endpoint_url,
@@ -26,15 +26,15 @@ def s3_from(settings: Settings) -> S3Options:
 
 
 def remote_from(settings: Settings) -> OpenRemote:
-    """Opens s3:// URLs of datasets, with the store's endpoint and credentials."""
+    """A function that opens s3:// URLs of datasets, with the store's endpoint and credentials."""
     return lambda url: open_store(url, s3=s3_from(settings))
 
 
 def dataset_from(settings: Settings, choice: DatasetChoice) -> Dataset:
-    """The chosen dataset. Raises DatasetError, and SnapshotError's children when S3 cannot be read."""
+    """The chosen dataset. Raises DatasetError, and a SnapshotError when S3 cannot be read."""
     return open_dataset(choice, remote=remote_from(settings))
 
 
 def catalog_from(settings: Settings) -> Catalog:
-    """The catalog the settings name. Nothing is read or written yet."""
+    """The catalog of the settings. Connects on first use."""
     return Catalog(settings.catalog_url)

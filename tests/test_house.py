@@ -52,14 +52,32 @@ def test_every_make_verb_is_documented() -> None:
     assert [verb for verb in verbs if f"make {verb}" not in text] == []
 
 
+SETTINGS = {f"PHEMA_{name.upper()}" for name in Settings.model_fields}
+CLIENT_ONLY = {"PHEMA_URL"}
+"""What the client and the command read themselves; `docs/settings.md` documents each."""
+VARIABLE = re.compile(r"\bPHEMA_[A-Z0-9_]*[A-Z0-9]\b")
+
+
+def _code() -> dict[str, str]:
+    """The text of every module, by its path."""
+    paths = [path for folder in ("phema", "services", "shared") for path in (ROOT / folder).rglob("*.py")]
+    return {str(path.relative_to(ROOT)): path.read_text() for path in paths}
+
+
 def test_every_environment_variable_of_ours_is_a_setting() -> None:
     """A variable that code reads past the settings class would be undocumented and unchecked."""
-    known = {f"PHEMA_{name.upper()}" for name in Settings.model_fields}
-    tests_only = {"PHEMA_TEST_S3", "PHEMA_REQUIRE_POSTGRES"}
-    client_only = {"PHEMA_URL", "PHEMA_TOKEN"}
-    used: dict[str, str] = {}
-    for folder in ("phema", "services", "shared"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for name in re.findall(r"\bPHEMA_[A-Z0-9_]*[A-Z0-9]\b", path.read_text()):
-                used.setdefault(name, str(path.relative_to(ROOT)))
-    assert {name: path for name, path in used.items() if name not in known | tests_only | client_only} == {}
+    used = {name: path for path, text in _code().items() for name in VARIABLE.findall(text)}
+    assert {name: path for name, path in used.items() if name not in SETTINGS | CLIENT_ONLY} == {}
+
+
+@pytest.mark.parametrize("name", sorted(CLIENT_ONLY))
+def test_every_variable_of_the_client_is_read_and_documented(name: str) -> None:
+    is_read = re.compile(rf"""\benv(?:iron)?(?:\.get\(|\[)"{name}"|\benvvar="{name}\"""")
+    assert [path for path, text in _code().items() if is_read.search(text)], f"no module reads {name}"
+    assert f"`{name}`" in (ROOT / "docs/settings.md").read_text()
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_the_documentation_names_only_variables_that_exist(page: str) -> None:
+    named = set(VARIABLE.findall((ROOT / page).read_text()))
+    assert named - SETTINGS - CLIENT_ONLY == set()

@@ -156,7 +156,7 @@ def _restore(tx: Transaction, run_id: str, described: dict[str, Any], num_images
     """The run's row; False when it is there. One of another training loop has an origin, and any configuration."""
     if "origin" in described:
         own = {name: described[name] for name in ("name", "origin", "config", "total_images")}
-        return tx.external.restore(run_id, **own, num_images=num_images)
+        return tx.external_runs.restore(run_id, **own, num_images=num_images)
     config = RunConfig.model_validate(described["config"])
     return tx.runs.restore(
         run_id,
@@ -182,7 +182,7 @@ def _add_snapshot(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata,
 
 
 def _add_checkpoint(tx: Transaction, run_id: str, info: ObjectInfo, num_images: int) -> bool:
-    known = {c.num_images for c in tx.checkpoints.beyond(run_id, 0)}
+    known = {c.num_images for c in tx.checkpoints.all_but_latest(run_id, 0)}
     tx.checkpoints.add(run_id=run_id, num_images=num_images, key=info.key, size=info.size, sha256=str(info.sha256))
     return num_images not in known
 

@@ -259,7 +259,7 @@ def _announced(settings: Settings, kind: str, mend: str, here: bool) -> str:
     with closing(catalog_from(settings)) as catalog:
         catalog.check()
         with catalog.transaction(read_only=True) as tx:
-            targets = tx.targets.live(settings.target_silence_seconds)
+            targets = tx.scrape_targets.live(settings.target_silence_seconds)
     living = [target.address for target in targets
               if target.kind == kind and own in (None, target.address.rpartition(":")[0])]  # fmt: skip
     if not living:

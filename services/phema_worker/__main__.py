@@ -1,4 +1,4 @@
-"""`python -m phema.services.phema_worker`: claim reconstruction and evaluation jobs until SIGTERM or SIGINT."""
+"""`python -m phema.services.phema_worker`: works on all jobs but trainings until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from phema.shared.wiring import catalog_from, store_from
 
 
 def main() -> int:
-    """0 after a signal; 1 when something the worker needs is missing, with one sentence on standard error."""
+    """Returns 0 after a signal; 1, with one sentence on stderr, if a setting is wrong or a service is unreachable."""
     try:
         settings = Settings()
     except ValidationError as error:
         print(error.errors(include_url=False)[0]["msg"], file=sys.stderr)
         return 1
-    # Actors live in other folders: a relative path would mean another place there.
+    # Actors run in other working directories, where a relative path would name another folder.
     settings = settings.model_copy(update={"state_dir": settings.state_dir.resolve()})
     configure_logs("worker", level=settings.log_level)
     catalog = catalog_from(settings)
@@ -37,7 +37,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     stopping = threading.Event()
-    # After ray.init, which installs handlers of its own.
+    # ray.init installs its own handlers, so ours come after it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     try:

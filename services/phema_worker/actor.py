@@ -1,4 +1,4 @@
-"""The Ray actor: stays warm, does one task at a time, and answers for it from a second thread."""
+"""The Ray actor: keeps torch loaded, performs one task at a time, and answers status calls from a second thread."""
 
 from __future__ import annotations
 
@@ -9,77 +9,80 @@ from typing import Any
 
 import ray
 
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.tasks import Outcome, Stopped, Task
 from phema.shared.settings import Settings
 from phema.shared.telemetry import configure_logs, process_log_fields
 
 IDLE = (0.0, "")
+"""Status of an actor that does not work on the task."""
 log = logging.getLogger(__name__)
 
 
 class PhemaActor:
-    """Runs in a process of its own, which alone imports torch."""
+    """Runs in its own process. Only this process imports torch; the worker process does not."""
 
     def __init__(self, settings: Settings) -> None:
-        from phema.services.phema_worker.task_runner import Workbench
+        from phema.services.phema_worker.task_runner import TaskRunner
 
         configure_logs("worker", level=settings.log_level)
-        self._bench = Workbench(settings)
+        self._runner = TaskRunner(settings)
         self._cancelled = ""
-        self._current = ("", Watch())
+        self._current = ("", TaskProgress())
 
     def ready(self) -> tuple[int, str]:
-        """Process id, and device that tasks run on; answering means that the actor has its resources and is warm."""
-        return os.getpid(), str(self._bench.device)
+        """(process id, device that tasks run on). The answer comes once the actor has its resources and torch."""
+        return os.getpid(), str(self._runner.device)
 
     def perform(self, task: Task, hold_seconds: float, ids: dict[str, object]) -> Outcome:
-        """Do a task. Failures are returned, not raised: raising is left to the death of the process.
+        """Perform a task. Returns failures instead of raising them, so an exception means that the process died.
 
-        `hold_seconds`: as for `hold`, from the start. `ids`: the job's, for the log.
+        Args:
+            hold_seconds: as for `hold`, counted from the start of the task.
+            ids: log fields of the job.
         """
-        watch = Watch(hold_seconds)
-        self._current = (task.token, watch)
-        if self._cancelled == task.token:  # the word came before the task
+        progress = TaskProgress(hold_seconds)
+        self._current = (task.token, progress)
+        if self._cancelled == task.token:  # the cancel arrived before the task
             return Stopped()
         with process_log_fields(**ids):
             started = time.perf_counter()
-            outcome = self._bench.do(task, watch)
+            outcome = self._runner.do(task, progress)
             seconds = round(time.perf_counter() - started, 3)
             log.info("the task is %s", type(outcome).__name__.lower(), extra={"seconds": seconds})
             return outcome
 
     def discard(self, keys: tuple[str, ...], ids: dict[str, object]) -> None:
-        """Remove objects that no row will ever name. `ids`: those of the job that left them, for the log."""
+        """Delete objects that no row will ever name. `ids`: log fields of the job that left them."""
         with process_log_fields(**ids):
-            self._bench.discard(keys)
+            self._runner.discard(keys)
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def status(self, token: str) -> tuple[float, str]:
-        """Fraction done of the task with that token, and what is being done."""
-        current, watch = self._current
-        return (watch.progress, watch.message) if current == token else IDLE
+        """(fraction done, message) of the task with that token; IDLE for another token."""
+        current, progress = self._current
+        return (progress.fraction, progress.message) if current == token else IDLE
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def hold(self, token: str, seconds: float) -> None:
-        """The attempt with that token has its job for so long from now: what must not be done by two goes on."""
-        current, watch = self._current
+        """The attempt with that token surely has its job for `seconds` from now. Deletions may go on until then."""
+        current, progress = self._current
         if current == token:
-            watch.hold(seconds)
+            progress.hold(seconds)
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def cancel(self, token: str) -> None:
-        """Make the task with that token return `Stopped` soon, or at once when it has not begun."""
+        """Make the task with that token return `Stopped` soon; at once if it has not started."""
         self._cancelled = token
-        current, watch = self._current
+        current, progress = self._current
         if current == token:
-            watch.stop()
+            progress.stop()
 
 
 def start_actor(settings: Settings) -> Any:
-    """A handle to a new actor with the resources the settings name. Returns at once; `ready` answers when it runs.
+    """Start an actor with the CPUs and GPUs of the settings. Returns its handle at once; `ready` answers when it runs.
 
-    The actor belongs to this process and ends with it. Ray does not restart it: its slot does.
+    The actor ends with this process. Its slot replaces it when it dies; Ray does not restart it.
     """
     remote = ray.remote(concurrency_groups={"control": 1})(PhemaActor)
     return remote.options(num_cpus=settings.actor_cpus, num_gpus=settings.actor_gpus, max_restarts=0).remote(settings)

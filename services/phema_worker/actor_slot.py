@@ -1,4 +1,4 @@
-"""One Ray actor and the thread that feeds it, job after job."""
+"""One Ray actor and the thread that claims jobs for it, one after another."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from phema.shared.telemetry import metrics as m
 log = logging.getLogger(__name__)
 
 KINDS = (JobKind.RECONSTRUCT, JobKind.COMPACT, JobKind.EVALUATE, JobKind.RETAIN)
-_SCARCE_SECONDS = 30.0
-"""An actor that waits longer for its resources is worth a line in the log."""
+_WARN_SECONDS = 30.0
+"""An actor that waits longer for its resources is logged."""
 
 
-class Slot:
-    """Works until `stopping` is set, then hands back what it holds. `run` belongs to one thread."""
+class ActorSlot:
+    """Claims jobs until `stopping` is set, then hands back the job it holds. One thread calls `run`."""
 
     def __init__(
         self, owner: str, settings: Settings, catalog: Catalog, meters: Meters, stopping: threading.Event
@@ -47,11 +47,11 @@ class Slot:
         self._meters = meters
         self._stopping = stopping
         self._actor: Any = None
-        self._unwanted: tuple[tuple[str, ...], dict[str, object]] | None = None
-        """Objects of a job that ended without them, with its ids, until an actor has been told."""
+        self._leftovers: tuple[tuple[str, ...], dict[str, object]] | None = None
+        """(keys, log fields) of objects of a job that did not succeed. The next ready actor deletes them."""
 
     def run(self) -> None:
-        """Raises what a restart of the process may cure, and nothing for a failed job."""
+        """Raises only errors that a restart of the process may cure; a failed job raises nothing."""
         try:
             while not self._stopping.is_set():
                 try:
@@ -65,23 +65,25 @@ class Slot:
             self._drop_actor()
 
     def _actor_is_ready(self) -> bool:
-        """Start an actor where there is none and wait until it is warm. Jobs are claimed only then: none waits in
-        the hands of a worker that has no room for it."""
+        """Start an actor if there is none, and wait until it is ready.
+
+        Jobs are claimed only afterwards, so that no job waits for a worker that has no resources for it.
+        """
         if self._actor is not None:
             return True
         actor = start_actor(self._settings)
         answer = actor.ready.remote()
-        warned, asked = False, time.monotonic()
+        warned, started = False, time.monotonic()
         while not ray.wait([answer], timeout=0.2)[0]:
             if self._stopping.is_set():
                 ray.kill(actor)
                 return False
-            if not warned and time.monotonic() - asked > _SCARCE_SECONDS:
+            if not warned and time.monotonic() - started > _WARN_SECONDS:
                 log.warning(
                     "Ray has had no room for an actor with %g CPUs and %g GPUs for %g s; still waiting",
                     self._settings.actor_cpus,
                     self._settings.actor_gpus,
-                    _SCARCE_SECONDS,
+                    _WARN_SECONDS,
                 )
                 warned = True
         try:
@@ -98,12 +100,12 @@ class Slot:
             self._actor = None
 
     def _work_once(self) -> bool:
-        """One job from claim to end; False when there was none."""
-        if self._unwanted is not None:
-            self._actor.discard.remote(*self._unwanted)
-            self._unwanted = None
+        """Claim one job and work on it to its end. False when no job was due."""
+        if self._leftovers is not None:
+            self._actor.discard.remote(*self._leftovers)
+            self._leftovers = None
         with self._catalog.transaction() as tx:
-            job = tx.jobs.claim(KINDS, owner=self._owner, lease_seconds=self._settings.lease_seconds)
+            job = tx.leases.claim(KINDS, owner=self._owner, lease_seconds=self._settings.lease_seconds)
         if job is None:
             return False
         claimed = time.monotonic()
@@ -111,7 +113,7 @@ class Slot:
             log.info("claimed a job: %s", job.kind)
             state = self._work(job)
             seconds = time.monotonic() - claimed
-            log.info("the job is %s", state or "in other hands", extra={"seconds": round(seconds, 3)})
+            log.info("the job is %s", state or "no longer ours", extra={"seconds": round(seconds, 3)})
         if state is not None and state.terminal:
             self._meters.observe(m.JOB_SECONDS, seconds, kind=str(job.kind), state=str(state))
         return True
@@ -123,19 +125,19 @@ class Slot:
                 task = task_of(tx, job)
         except (ImpossibleJob, NotFound) as error:
             return attempt.conclude(self._actor, None, Failed(str(error), retry=False))
-        outcome = self._attend(attempt, task) if task is not None else None
+        outcome = self._perform(attempt, task) if task is not None else None
         if isinstance(outcome, Failed):
             log.warning("the attempt failed: %s", outcome.error)
         state = attempt.conclude(self._actor, task, outcome)
         if task is not None and state is not None and state.terminal and state is not JobState.SUCCEEDED:
-            self._unwanted = (task.keys, job.ids)
+            self._leftovers = (task.keys, job.ids)
         if state is JobState.SUCCEEDED and isinstance(outcome, Done):
             self._count(task, outcome)
         return state
 
-    def _attend(self, attempt: Attempt, task: Task) -> Outcome:
+    def _perform(self, attempt: Attempt, task: Task) -> Outcome:
         try:
-            return attempt.attend(self._actor, task)
+            return attempt.perform(self._actor, task)
         except Unresponsive:
             log.warning("the actor did not stop in time and is killed")
             self._drop_actor()

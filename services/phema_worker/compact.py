@@ -1,6 +1,6 @@
 """`compact` jobs: one pass over a run's snapshots writes the vectors of a basis.
 
-To an actor it is a reconstruction of several outputs; what is special is what the files and the row say.
+For the actor this is a reconstruction with several outputs. Only the metadata of the files and the row differ.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from phema.shared.snapshots.stores.object_keys import basis_key
 
 
 def compact_task(tx: Transaction, job: Job) -> CompactTask | None:
-    """What is left to do; None when the vectors are there. Raises NotFound."""
+    """The task of a `compact` job; None when the vectors exist. Raises NotFound."""
     basis = tx.bases.get(job.payload["basis_id"])
     if basis.vectors is not None:
         return None
     plan = basis.plan
     inputs = tuple(map(StoredSnapshot.of, plan["snapshots"]))
     lineage = lineage_of(plan)
-    # As with reconstructions, the key names all that the bytes depend on, and the job: an attempt goes on with what the
-    # one before left, and the end of one job takes nothing from another.
+    # The key contains a hash of everything that the bytes depend on, and of the job: an attempt continues the files of
+    # the attempt before, and a job that is cleaned up never deletes another job's files.
     content = [job.id, PASS_VERSION, version("phema"), lineage]
     token = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     outputs = tuple(_output(basis, index, token, lineage) for index in range(len(plan["vectors"])))
@@ -35,13 +35,13 @@ def compact_task(tx: Transaction, job: Job) -> CompactTask | None:
 
 
 def lineage_of(plan: dict[str, Any]) -> dict[str, Any]:
-    """What every vector's file says of the whole basis: any one of them, and all snapshots gone, tells its plan."""
+    """Metadata of every vector's file: it describes the whole basis, so one file is enough to restore the plan."""
     snapshots = [{name: value for name, value in entry.items() if name != "id"} for entry in plan["snapshots"]]
     return {name: value for name, value in plan.items() if name != "num_images"} | {"snapshots": snapshots}
 
 
 def record_basis(tx: Transaction, task: CompactTask, done: Done) -> dict[str, Any]:
-    """Write the vectors into the row; what the job's result says of them."""
+    """Write the vectors into the row. Returns the fields of the job's result."""
     vectors = [{"key": w.key, "size": w.size, "sha256": w.sha256} for w in done.written]
     tx.bases.complete(task.basis_id, vectors)
     return {"vectors": len(vectors), "bytes_read": task.bytes_to_read, "seconds": done.seconds}

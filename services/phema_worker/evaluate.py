@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from phema.services.phema_worker.reference_moments import reference_moments
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.shared.datasets import Dataset, OpenRemote, open_dataset
 from phema.shared.datasets.preparation.vae import decode
 from phema.shared.edm2.networks.denoiser import Denoiser
@@ -51,7 +51,7 @@ class _Sampler:
     guide: Denoiser | None
     recipe: EvaluationRecipe
     batch_size: int
-    watch: Watch
+    watch: TaskProgress
 
     def draw(self, seeds: Sequence[int], class_labels: Labels) -> Iterator[Tensor]:
         """Draw pictures in batches, float32 [n, C, H, W] on the CPU. Picture i depends on seeds[i] and its class only.
@@ -107,7 +107,7 @@ def evaluate(
     guide: Denoiser | None,
     config: RunConfig,
     recipe: EvaluationRecipe,
-    watch: Watch,
+    watch: TaskProgress,
     remote: OpenRemote | None = None,
 ) -> Scores:
     """Score a network that `config` trained. Equal arguments give equal figures on one machine.
@@ -146,7 +146,7 @@ def batch_size(denoiser: Denoiser) -> int:
 
 
 @contextmanager
-def _stoppable(denoiser: Denoiser, watch: Watch) -> Iterator[None]:
+def _stoppable(denoiser: Denoiser, watch: TaskProgress) -> Iterator[None]:
     """Let every evaluation of the network check whether the task was cancelled."""
     handle = denoiser.register_forward_pre_hook(lambda *_: watch.check())
     try:

@@ -1,4 +1,7 @@
-"""Between rows and tasks: what a job asks for, and what its end writes. Every function runs inside a transaction."""
+"""From rows to tasks and back: what a claimed job asks for, and which results its end writes.
+
+Every function runs inside the caller's transaction.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +30,17 @@ from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.object_keys import pictures_key, reconstruction_key
 
 _SWEPT_ATTEMPTS = 16
+"""Earlier attempts whose leftover pictures an evaluation deletes."""
 
 
 class ImpossibleJob(ValueError):
-    """The job cannot be done, now or later; the message is one sentence."""
+    """No attempt at the job can succeed. The message is one sentence."""
 
 
 def task_of(tx: Transaction, job: Job) -> Task | None:
-    """What is left to do of a claimed job; None when everything it asks for is finished.
+    """The unfinished part of a claimed job; None when all its results exist.
 
-    Raises ImpossibleJob, and NotFound when a row it names is gone.
+    Raises ImpossibleJob, and NotFound when a row that the job names is missing.
     """
     if job.kind is JobKind.RECONSTRUCT:
         rows = tx.reconstructions.by_ids(job.payload["reconstruction_ids"])
@@ -50,9 +54,9 @@ def task_of(tx: Transaction, job: Job) -> Task | None:
     return _evaluate_task(tx, job, evaluation) if evaluation.figures is None else None
 
 
-def record(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> Job:
-    """Write the results and end the job, all or nothing. Raises LeaseLost when another attempt has taken over."""
-    tx.jobs.assert_fence(job.id, job.fence)
+def complete_job(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> Job:
+    """Write the results and end the job in one transaction. Raises LeaseLost when another attempt has the job."""
+    tx.leases.assert_fence(job.id, job.fence)
     result: dict[str, Any] = {}
     if isinstance(task, CompactTask) and done is not None:
         result = record_basis(tx, task, done)
@@ -65,11 +69,11 @@ def record(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> J
     elif isinstance(task, EvaluateTask) and done is not None:
         tx.evaluations.complete(task.evaluation_id, done.figures, done.written[0].key)
         result = {"num_sampled": done.num_sampled, "seconds": done.seconds}
-    return tx.jobs.succeed(job.id, job.fence, {**job.payload, **result})
+    return tx.leases.succeed(job.id, job.fence, {**job.payload, **result})
 
 
 def _reconstruct_task(job: Job, rows: list[Reconstruction]) -> ReconstructTask:
-    """One pass for all rows: their snapshots together, with coefficient 0 where a row does without one."""
+    """One pass over the union of the rows' snapshots. A row has coefficient 0 for a snapshot that it does not use."""
     stored = {entry["id"]: StoredSnapshot.of(entry) for row in rows for entry in row.plan["snapshots"]}
     inputs = sorted(stored.values(), key=lambda s: s.order)
     outputs = tuple(_output(job, row, inputs) for row in rows)
@@ -77,8 +81,12 @@ def _reconstruct_task(job: Job, rows: list[Reconstruction]) -> ReconstructTask:
 
 
 def _output(job: Job, row: Reconstruction, inputs: list[StoredSnapshot]) -> Output:
-    """What the row asks for, under a key that says so: every attempt at the job writes the same bytes to it, and goes
-    on with those of the one before. Another job has other keys, so that the end of one takes nothing from it."""
+    """The output of a row.
+
+    Its key contains a hash of everything that the bytes depend on, and of the job. Every attempt at the job writes the
+    same bytes to the key and continues the file of the attempt before. Other jobs have other keys, so that a job that
+    is cleaned up never deletes another job's file.
+    """
     plan = row.plan
     ids = [snapshot["id"] for snapshot in plan["snapshots"]]
 
@@ -102,7 +110,7 @@ def _output(job: Job, row: Reconstruction, inputs: list[StoredSnapshot]) -> Outp
 
 
 def _lineage(plan: dict[str, Any]) -> dict[str, Any]:
-    """The row's plan as its file tells it: without the keys of objects, which say nothing that hashes do not."""
+    """The row's plan as it stands in the file's metadata: without object keys, since hashes identify the snapshots."""
     entries = ("id", "num_images", "profile", "sha256", "dtype")
     snapshots = [{name: s[name] for name in entries if name in s} for s in plan["snapshots"]]
     return plan | {"snapshots": snapshots}
@@ -133,10 +141,10 @@ def _weights(row: Reconstruction, role: str) -> Weights:
 
 
 def _tokens(job: Job) -> list[str]:
-    """The names of the latest earlier attempts and, last, of this one.
+    """Submission ids of the latest earlier attempts and, last, of this one.
 
-    The key of pictures holds the name of the attempt that writes them: none is written twice, and what earlier
-    attempts left behind is known by name. No row names those objects, or the job would have succeeded.
+    The key of pictures contains the submission id, so no attempt writes another's object, and this attempt can delete
+    what earlier ones left. No row names those objects, or the job would have succeeded.
     """
     first = max(1, job.fence - _SWEPT_ATTEMPTS)
     return [submission_id(job.id, fence) for fence in range(first, job.fence + 1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.shared.datasets import Dataset
 from phema.shared.metrics.moments import Moments
 from phema.shared.metrics.reference_statistics import load_matching, measure
@@ -13,7 +13,9 @@ _MAX_CACHED = 8
 _cache: dict[tuple[str, int], Moments] = {}
 
 
-def reference_moments(dataset: Dataset, path: str | None, watch: Watch, device: torch.device | str = "cpu") -> Moments:
+def reference_moments(
+    dataset: Dataset, path: str | None, watch: TaskProgress, device: torch.device | str = "cpu"
+) -> Moments:
     """Moments of the features of all training pictures of the dataset at `path`; computed once per process.
 
     Statistics that `phema dataset stats` wrote next to the dataset are used if they describe the same pictures.

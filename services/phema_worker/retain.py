@@ -1,24 +1,23 @@
-"""`retain` jobs: the objects of retired snapshots are deleted, then their rows.
+"""`retain` jobs: delete the objects of retired snapshots, then their rows.
 
-Retired rows are those that a policy has given up, in the transaction that asked for the job. No plan names them and
-none comes back, so that an attempt may die on any line: the next one, or that of a later job of the run, finds the rows
-that are left and does the same again. A row goes only when its object is gone; an attempt that has not heard for long
-that the job is still its own deletes nothing more, since a later one may have removed the rows, and their objects may
-have been uploaded anew.
+The transaction that enqueued the job has retired the rows. Plans no longer use a retired row, and it is never restored.
+An attempt may die at any point: the next attempt, or a later job of the run, finds the remaining rows and repeats the
+deletion. A row is removed only after its object. An attempt deletes only while it surely has the job: otherwise a later
+attempt may have removed the rows, and the same objects may have been uploaded again.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.tasks import Done, RetainTask
 from phema.shared.catalog import Job, Transaction, submission_id
 from phema.shared.snapshots.stores.store import ObjectStore
 
 
 def retain_task(tx: Transaction, job: Job) -> RetainTask | None:
-    """Everything of the run that is retired and still has a row; None when nothing is."""
+    """The task that deletes all retired snapshots of the run; None when there are none."""
     rows = tx.snapshots.retired(str(job.run_id))
     if not rows:
         return None
@@ -30,19 +29,19 @@ def retain_task(tx: Transaction, job: Job) -> RetainTask | None:
     )
 
 
-def delete_objects(store: ObjectStore, task: RetainTask, watch: Watch) -> None:
-    """Delete what may be gone already, while the job is held. Raises Cancelled between two objects, SnapshotError."""
-    watch.message = f"deleting {len(task.doomed)} snapshots"
-    watch.expect(len(task.doomed))
+def delete_objects(store: ObjectStore, task: RetainTask, progress: TaskProgress) -> None:
+    """Delete the objects, which may be gone already. Raises SnapshotError; Cancelled when stopped or no longer held."""
+    progress.message = f"deleting {len(task.doomed)} snapshots"
+    progress.expect(len(task.doomed))
     for key in task.doomed:
-        watch.check_held()
+        progress.check_held()
         store.delete(key)
-        watch.advance(1)
+        progress.advance(1)
 
 
 def record_removal(tx: Transaction, job: Job, task: RetainTask, done: Done) -> dict[str, Any]:
-    """Remove the rows; what the job's result says of them."""
-    # Whoever registers a snapshot from outside holds the same lock.
+    """Remove the rows of the deleted objects. Returns the fields of the job's result."""
+    # The API holds the same lock when it registers a snapshot of an external run.
     tx.runs.lock(str(job.run_id))
     removed = tx.snapshots.remove(task.snapshot_ids)
     return {"snapshots_removed": removed, "bytes_freed": task.bytes_to_free, "seconds": done.seconds}

@@ -1,4 +1,4 @@
-"""How far a task is and whether it should stop: shared by the thread that works and the one that answers for it."""
+"""How far a task is and whether it should stop: shared by the working thread and the one that answers status calls."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 
 
 class Cancelled(Exception):
-    """The task was told to stop; it ends at the next chunk or network evaluation."""
+    """The task was told to stop. Raised at the next chunk or network evaluation."""
 
 
-class Watch:
-    """Written by the working thread through `expect` and `advance`, read, stopped and held from another."""
+class TaskProgress:
+    """The working thread calls `expect`, `at` and `advance`; another thread reads, stops and holds the task."""
 
     def __init__(self, hold_seconds: float = math.inf) -> None:
         """`hold_seconds`: as for `hold`."""
@@ -23,7 +23,7 @@ class Watch:
         self.message = ""
 
     @property
-    def progress(self) -> float:
+    def fraction(self) -> float:
         """Fraction done, 0 to 1."""
         return min(self._done / self._total, 1.0)
 
@@ -35,29 +35,29 @@ class Watch:
         self._stop.set()
 
     def hold(self, seconds: float) -> None:
-        """The job surely belongs to this attempt for so long, counted from now."""
+        """State that this attempt surely has its job for `seconds` from now."""
         self._held_until = time.monotonic() + seconds
 
     def expect(self, total: int) -> None:
-        """Declare how much work there is, in whatever unit `advance` counts."""
+        """Declare the amount of work, in the unit that `advance` counts."""
         self._total = max(total, 1)
 
     def at(self, done: int, total: int) -> None:
-        """Set the position directly. Raises Cancelled."""
+        """Set the amounts done and in total. Raises Cancelled."""
         self._done, self._total = done, max(total, 1)
         self.check()
 
     def advance(self, amount: int) -> None:
-        """Count work that was done. Raises Cancelled."""
+        """Add to the amount done. Raises Cancelled."""
         self._done += amount
         self.check()
 
     def check(self) -> None:
-        """Raises Cancelled when told to stop."""
+        """Raise Cancelled if the task was told to stop."""
         if self._stop.is_set():
             raise Cancelled
 
     def check_held(self) -> None:
-        """Before what another attempt must not be disturbed by. Raises Cancelled when it may have the job by now."""
+        """Raise Cancelled if another attempt may have the job by now. Call it before each deletion."""
         if time.monotonic() >= self._held_until:
             raise Cancelled

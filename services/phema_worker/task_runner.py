@@ -1,4 +1,4 @@
-"""The work itself, inside the actor: objects in, objects and figures out, no catalog."""
+"""Performs tasks inside the actor: reads objects, writes objects, returns figures. Never opens the catalog."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from phema.services.phema_worker.evaluate import NotFinite, Scores, evaluate
 from phema.services.phema_worker.retain import delete_objects
-from phema.services.phema_worker.task_progress import Cancelled, Watch
+from phema.services.phema_worker.task_progress import Cancelled, TaskProgress
 from phema.services.phema_worker.tasks import (
     Done,
     EvaluateTask,
@@ -47,15 +47,15 @@ log = logging.getLogger(__name__)
 
 
 class Impossible(ValueError):
-    """The snapshots cannot be combined as asked; the message is one sentence."""
+    """The snapshots cannot be combined as requested. The message is one sentence."""
 
 
 _FINAL = (CorruptObject, ObjectMissing, Impossible, NotFinite, SamplerError, FrechetError, DatasetError)
-"""What another attempt would meet again: the fault lies in what was asked or in what is stored."""
+"""Errors that every attempt would meet again: the request or the stored data is wrong."""
 
 
-class Workbench:
-    """What stays warm between tasks: torch, its threads, the connection to the store."""
+class TaskRunner:
+    """Keeps torch, its threads and the connection to the store between tasks."""
 
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(max(1, int(settings.actor_cpus)))
@@ -65,17 +65,20 @@ class Workbench:
         self._remote = remote_from(settings)
         self._memory_bytes = settings.reconstruct_memory_bytes
 
-    def do(self, task: Task, watch: Watch) -> Outcome:
-        """Do a task, or say in one sentence why not. Then nothing is left of it but what the next attempt continues."""
+    def do(self, task: Task, progress: TaskProgress) -> Outcome:
+        """Perform a task. Failures are returned with one sentence.
+
+        Without success, the only objects left behind are those that the next attempt continues.
+        """
         start = time.perf_counter()
         try:
             if isinstance(task, RetainTask):
-                delete_objects(self._store, task, watch)
+                delete_objects(self._store, task, progress)
                 return Done((), {}, 0, time.perf_counter() - start)
             if isinstance(task, ReconstructTask):
-                return Done(self._reconstruct(task, watch), {}, 0, time.perf_counter() - start)
+                return Done(self._reconstruct(task, progress), {}, 0, time.perf_counter() - start)
             self.discard(task.leftovers)
-            scores = self._evaluate(task, watch)
+            scores = self._evaluate(task, progress)
             written = _written(self._store.put(task.pictures_key, scores.png))
             return Done((written,), scores.figures, scores.num_sampled, time.perf_counter() - start)
         except (Cancelled, ReconstructionCancelled):
@@ -85,15 +88,15 @@ class Workbench:
         except (SnapshotError, HubUnreachable) as error:
             outcome = Failed(str(error), retry=True)
         except Exception as error:
-            # A mistake of phema's own or of the machine: the job's attempts bound how often it is repeated.
+            # A bug in phema or a fault of the machine: `max_attempts` bounds how often the task is repeated.
             log.exception("the task failed")
             outcome = Failed(f"unexpected {type(error).__name__}: {error}", retry=True)
-        if not task.continued:  # what attempts share is removed by whoever has the lease, and ends the job
+        if not task.continued:  # files that attempts share are deleted when the job ends without success
             self.discard(task.keys)
         return outcome
 
     def discard(self, keys: Sequence[str]) -> None:
-        """Remove objects that no row names, finished or not. A store that is away keeps them: they cost room alone."""
+        """Delete objects that no row names, finished or not. If the store is unreachable, they stay and use space."""
         for key in keys:
             try:
                 self._store.delete(key)
@@ -102,8 +105,8 @@ class Workbench:
                 log.warning("an object that no row names was left behind: %s", error, extra={"key": key})
                 return
 
-    def _reconstruct(self, task: ReconstructTask, watch: Watch) -> tuple[Written, ...]:
-        watch.message = f"reading {len(task.inputs)} snapshots"
+    def _reconstruct(self, task: ReconstructTask, progress: TaskProgress) -> tuple[Written, ...]:
+        progress.message = f"reading {len(task.inputs)} snapshots"
         latest = task.inputs[-1]
         header = read_header(self._store, latest.key, size=latest.size)
         source = header.metadata
@@ -120,22 +123,22 @@ class Workbench:
                 task.inputs,
                 outputs,
                 memory_bytes=self._memory_bytes,
-                progress=watch.at,
-                cancelled=lambda: watch.stopped,
+                progress=progress.at,
+                cancelled=lambda: progress.stopped,
                 resume=True,
             )
         except ValueError as error:
             raise Impossible(str(error)) from error
         return tuple(map(_written, written))
 
-    def _evaluate(self, task: EvaluateTask, watch: Watch) -> Scores:
-        watch.message = "reading weights"
+    def _evaluate(self, task: EvaluateTask, progress: TaskProgress) -> Scores:
+        progress.message = "reading weights"
         model = self._load(task.weights)
-        watch.check()
+        progress.check()
         guide = self._load(task.guide).denoiser if task.guide is not None else None
         recipe = EvaluationRecipe.model_validate(task.recipe)
-        scores = evaluate(model.denoiser, guide, _config(model, task.weights.key), recipe, watch, self._remote)
-        watch.check()
+        scores = evaluate(model.denoiser, guide, _config(model, task.weights.key), recipe, progress, self._remote)
+        progress.check()
         return scores
 
     def _load(self, weights: Weights) -> LoadedModel:
@@ -144,7 +147,7 @@ class Workbench:
             raise CorruptObject(f"object {weights.key} in {self._store.url} is not what was written: its hash differs")
         model = load_model(data)
         model.denoiser.to(self.device)
-        if self.device.type == "cuda":  # CPUs compute in float32, GPUs as the run did
+        if self.device.type == "cuda":  # CPUs compute in float32, GPUs in the precision of the run
             model.denoiser.precision = _config(model, weights.key).precision
         return model
 
@@ -159,7 +162,7 @@ def _config(model: LoadedModel, key: str) -> RunConfig:
 
 
 def _of_tensors(output: Output, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """Coefficients of the tensors that have their own, by name."""
+    """By tensor name: the coefficients of tensors that match a pattern of the output."""
     found = {}
     for name in names:
         own = (coefficients for pattern, coefficients in output.tensors if fnmatchcase(name, pattern))
@@ -169,7 +172,7 @@ def _of_tensors(output: Output, names: Sequence[str]) -> dict[str, tuple[float, 
 
 
 def _metadata(source: SnapshotMetadata, output: Output) -> SnapshotMetadata:
-    """What is made of snapshots describes the same run as they do, and says what it was made of."""
+    """Metadata of an output file: that of the run, taken from a snapshot, and the output's own lineage."""
     fields = source.model_dump() | {
         "kind": "basis" if output.profile.kind == "basis" else "reconstruction",
         "num_images": output.num_images,

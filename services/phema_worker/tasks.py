@@ -1,4 +1,4 @@
-"""What a claimer asks of an actor and what it answers: plain values, free of torch, that cross process borders."""
+"""Tasks that a slot sends to its actor, and the outcomes that the actor returns. Plain values: no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from phema.shared.snapshots.profile import Profile
 
 @dataclass(frozen=True)
 class Output:
-    """One file to write, a reconstruction's or a basis's: `coefficients` in the order of the task's `inputs`."""
+    """One file to write, of a reconstruction or of a basis. `coefficients` are in the order of the task's `inputs`."""
 
     result_id: str
     """The row that will name it."""
@@ -28,13 +28,13 @@ class Output:
 
 @dataclass(frozen=True)
 class ReconstructTask:
-    """All outputs are made in one pass over the inputs, which lie in order of time up to that of the outputs."""
+    """Write all outputs in one pass over the inputs, which are in order of time. The last has the outputs' time."""
 
     token: str
     inputs: tuple[StoredSnapshot, ...]
     outputs: tuple[Output, ...]
     continued: ClassVar[bool] = True
-    """Whether the next attempt goes on with what one left: only who ends the job for good removes it."""
+    """Whether the next attempt continues this one's files. They are deleted when the job ends without success."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -48,14 +48,14 @@ class ReconstructTask:
 
 @dataclass(frozen=True)
 class CompactTask(ReconstructTask):
-    """The outputs are the vectors of a basis."""
+    """A reconstruction whose outputs are the vectors of a basis."""
 
     basis_id: str = ""
 
 
 @dataclass(frozen=True)
 class RetainTask:
-    """Objects of retired snapshots, and the rows that go after them."""
+    """Delete the objects of retired snapshots. Their rows are removed afterwards."""
 
     token: str
     snapshot_ids: tuple[str, ...]
@@ -65,7 +65,7 @@ class RetainTask:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """It writes nothing."""
+        """Empty: the task writes nothing."""
         return ()
 
 
@@ -87,7 +87,7 @@ class EvaluateTask:
     recipe: dict[str, Any]
     pictures_key: str
     leftovers: tuple[str, ...]
-    """Objects that earlier attempts of the job may have left behind; no row names them."""
+    """Keys that earlier attempts at the job may have written. No row names them."""
     continued: ClassVar[bool] = False
 
     @property
@@ -109,7 +109,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Done:
-    """The objects written, in the order of the task's keys, and what an evaluation found."""
+    """The objects written, in the order of the task's keys, and the figures of an evaluation."""
 
     written: tuple[Written, ...]
     figures: dict[str, float]
@@ -120,12 +120,12 @@ class Done:
 
 @dataclass(frozen=True)
 class Stopped:
-    """The actor did as it was told and left nothing behind."""
+    """The actor stopped early, as requested."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """One sentence; `retry` when another attempt may fare better."""
+    """`error` is one sentence; `retry`: whether another attempt may succeed."""
 
     error: str
     retry: bool

@@ -11,10 +11,10 @@ import socket
 import sys
 import threading
 
-from phema.services.trainer.control.announce import announced
 from phema.services.trainer.control.ray_jobs import RayJobs
 from phema.services.trainer.control.reconciler import Reconciler
 from phema.shared.catalog import CatalogError
+from phema.shared.service_runtime.metrics_announcement import announced
 from phema.shared.settings import Settings
 from phema.shared.snapshots import SnapshotError
 from phema.shared.telemetry import Meters, configure_logs
@@ -32,7 +32,10 @@ def main() -> int:
     try:
         catalog.check()
         store_from(settings).check()
-        with RayJobs(settings.ray_dashboard_url) as ray_jobs, announced(meters, catalog, settings.metrics_host):
+        with (
+            RayJobs(settings.ray_dashboard_url) as ray_jobs,
+            announced(meters, catalog, settings.metrics_host, interval_s=settings.heartbeat_seconds),
+        ):
             Reconciler(settings, catalog, ray_jobs, meters, owner=owner).run(stopping)
     except (CatalogError, SnapshotError, OSError) as error:
         print(f"trainer: {error}", file=sys.stderr)

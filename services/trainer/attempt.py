@@ -41,7 +41,7 @@ class TrainingAttempt:
     def fenced_transaction(self, catalog: Catalog) -> Iterator[tuple[Transaction, Job]]:
         """A transaction that holds the job's row. Raises LeaseLost if this attempt no longer holds the job."""
         with catalog.transaction() as tx:
-            yield tx, tx.jobs.assert_fence(self.job_id, self.fence)
+            yield tx, tx.leases.assert_fence(self.job_id, self.fence)
 
 
 def attempt_from(run: Run, job: Job) -> TrainingAttempt:

@@ -41,7 +41,7 @@ def claim_locally(
         run = tx.runs.create(
             name, config.model_dump(mode="json"), config.config_hash, config.total_images, max_attempts
         )
-        job = tx.jobs.claim([JobKind.TRAIN], owner="local", lease_seconds=LEASE_SECONDS)
+        job = tx.leases.claim([JobKind.TRAIN], owner="local", lease_seconds=LEASE_SECONDS)
         if job is None or job.id != run.job_id:
             raise RuntimeError("another training job is queued in this catalog and would be claimed first")
     return attempt_from(run, job)

@@ -1,4 +1,4 @@
-"""Rows: the record of runs, snapshots, results and jobs, on SQLite or PostgreSQL.
+"""The database of runs, snapshots, results and jobs, on SQLite or PostgreSQL.
 
 catalog = Catalog("sqlite:////path/catalog.db")
 catalog.upgrade()
@@ -31,8 +31,8 @@ from phema.shared.catalog.models import (
     JobState,
     Reconstruction,
     Run,
+    ScrapeTarget,
     Snapshot,
-    Target,
 )
 from phema.shared.catalog.pagination import Page
 from phema.shared.catalog.repositories.jobs import QueueStats
@@ -62,8 +62,8 @@ __all__ = [
     "Reconstruction",
     "Run",
     "SchemaOutOfDate",
+    "ScrapeTarget",
     "Snapshot",
-    "Target",
     "Transaction",
     "content_key",
     "retry_delay",

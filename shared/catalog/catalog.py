@@ -1,4 +1,4 @@
-"""The catalog: one database, opened once per process, used in short transactions."""
+"""The catalog: one database that a process opens once and uses in short transactions."""
 
 from __future__ import annotations
 
@@ -29,19 +29,24 @@ from phema.shared.catalog.repositories.external_runs import ExternalRunRepositor
 from phema.shared.catalog.repositories.history import HistoryRepository
 from phema.shared.catalog.repositories.idempotency import IdempotencyRepository
 from phema.shared.catalog.repositories.jobs import JobRepository
+from phema.shared.catalog.repositories.leases import LeaseRepository
 from phema.shared.catalog.repositories.reconstructions import ReconstructionRepository
 from phema.shared.catalog.repositories.runs import RunRepository
-from phema.shared.catalog.repositories.scrape_targets import TargetRepository
+from phema.shared.catalog.repositories.scrape_targets import ScrapeTargetRepository
 from phema.shared.catalog.repositories.snapshots import SnapshotRepository
 
 
 class Transaction:
-    """All that can be asked of the catalog, within one transaction of one thread."""
+    """The repositories of the catalog, within one transaction. Only one thread may use it.
+
+    `tx.NAME` is defined in `repositories/NAME.py`, under the name of the API's resource: `tx.runs` serves `/v1/runs`.
+    """
 
     def __init__(self, session: Session, request_id: str | None = None) -> None:
         self.jobs = JobRepository(session, request_id)
+        self.leases = LeaseRepository(session)
         self.runs = RunRepository(session, self.jobs)
-        self.external = ExternalRunRepository(session, self.runs)
+        self.external_runs = ExternalRunRepository(session, self.runs)
         self.snapshots = SnapshotRepository(session)
         self.checkpoints = CheckpointRepository(session)
         self.history = HistoryRepository(session)
@@ -49,11 +54,11 @@ class Transaction:
         self.bases = BasisRepository(session, self.runs)
         self.evaluations = EvaluationRepository(session, self.runs)
         self.idempotency = IdempotencyRepository(session)
-        self.targets = TargetRepository(session)
+        self.scrape_targets = ScrapeTargetRepository(session)
 
 
 class Catalog:
-    """The database behind `sqlite:///PATH` or `postgresql://…`. Opening connects to nothing; threads may share it."""
+    """The database at `sqlite:///PATH` or `postgresql://…`. Connects on first use. Threads may share it."""
 
     def __init__(self, url: str) -> None:
         self._url = parse_url(url)
@@ -69,10 +74,10 @@ class Catalog:
         return describe(self._url)
 
     def upgrade(self) -> None:
-        """Bring the schema to this version of phema, creating SQLite's file and folder if need be.
+        """Migrate the schema to this version of phema. Creates SQLite's file and folder if they are missing.
 
-        Safe to call from several processes at once. Raises `CatalogUnreachable`, and `SchemaOutOfDate` when the schema
-        is that of a newer phema.
+        Several processes may call it at once. Raises `CatalogUnreachable`, and `SchemaOutOfDate` when a newer phema
+        wrote the schema.
         """
         path = sqlite_path(self._url)
         if path is not None:
@@ -83,8 +88,8 @@ class Catalog:
                 raise CatalogUnreachable(self.location, reason) from error
         with self._translated(), self._engine.connect() as connection:
             if self._engine.dialect.name == "sqlite":
-                # Both pragmas do nothing within a transaction. Rebuilding a table must not cascade; detached, the
-                # connection is closed afterwards and its setting with it.
+                # Both pragmas have no effect inside a transaction. Without foreign keys, rebuilding a table does not
+                # cascade. A detached connection is closed afterwards, and the setting ends with it.
                 driver = connection.connection.driver_connection
                 assert driver is not None
                 connection.detach()
@@ -94,7 +99,7 @@ class Catalog:
                 schema.upgrade(connection, self.location)
 
     def check(self) -> None:
-        """Raise `CatalogUnreachable` or `SchemaOutOfDate` unless the catalog can be used as it is."""
+        """Raise `CatalogUnreachable` or `SchemaOutOfDate` unless the catalog can be read and written now."""
         path = sqlite_path(self._url)
         try:
             missing = path is not None and not path.exists()
@@ -114,10 +119,13 @@ class Catalog:
 
     @contextmanager
     def transaction(self, *, read_only: bool = False, request_id: str | None = None) -> Iterator[Transaction]:
-        """Commit at the end, roll back on an exception. Rows stay usable afterwards.
+        """Commits at the end, rolls back on an exception. Rows stay usable after the transaction.
 
-        `read_only` transactions do not wait for writers on SQLite, and may not write. Jobs that are enqueued remember
-        `request_id`, the request that asks for them. Raises `CatalogUnreachable` and `SchemaOutOfDate`.
+        Args:
+            read_only: forbid writes. On SQLite, such transactions do not wait for writers.
+            request_id: stored in every job that the transaction enqueues, for the logs.
+
+        Raises `CatalogUnreachable` and `SchemaOutOfDate`.
         """
         engine = self._reader if read_only else self._engine
         with self._translated(), Session(engine, expire_on_commit=False) as session, session.begin():

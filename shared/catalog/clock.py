@@ -1,4 +1,4 @@
-"""The database's clock, the only one that decides about leases: workers' clocks may disagree."""
+"""The database's clock. Leases are compared with this clock alone, since the clocks of workers may differ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 
 class database_now(FunctionElement[float]):
-    """Seconds since the epoch (UTC), fractional, at the moment the statement runs."""
+    """SQL function: seconds since the epoch (UTC), with fraction, at the moment the statement runs."""
 
     name = "database_now"
     type = Double()
@@ -25,5 +25,5 @@ def _sqlite(element: database_now, compiler: Any, **options: Any) -> str:
 
 @compiles(database_now, "postgresql")
 def _postgresql(element: database_now, compiler: Any, **options: Any) -> str:
-    # now() would be the start of the transaction, which may lie behind a wait for a lock.
+    # now() is the start of the transaction, which may have waited for a lock since.
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"

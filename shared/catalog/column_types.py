@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Dialect, Enum, Integer
 from sqlalchemy.types import TypeDecorator
 
-# PostgreSQL keeps JSON as text (not JSONB), so that floats and the order of keys come back exactly as they went in.
+# JSON and not JSONB on PostgreSQL: as text, floats and the order of keys are read back exactly as they were written.
 Json = JSON(none_as_null=True)
 Sequence = BigInteger().with_variant(Integer, "sqlite")
-"""Insertion order: the key of stable pagination and of first come, first served."""
+"""Insertion order. Pagination and the queue sort by it."""
 
 
 def new_id(prefix: str, num_bytes: int = 8) -> str:
@@ -23,7 +23,7 @@ def new_id(prefix: str, num_bytes: int = 8) -> str:
 
 
 def enum_column(kind: type[StrEnum], name: str) -> Enum:
-    """A text column restricted to the values of `kind`; no native type, so that adding a value is a small migration."""
+    """A text column with a CHECK constraint on the values of `kind`. A native type would be harder to extend."""
     return Enum(
         kind,
         name=name,
@@ -35,7 +35,7 @@ def enum_column(kind: type[StrEnum], name: str) -> Enum:
 
 
 class Figures(TypeDecorator[dict[str, float]]):
-    """Name -> float, exact for every float: JSON has no NaN and no infinity, so these travel as strings."""
+    """JSON column of name -> float. NaN and infinity, which JSON lacks, are stored as strings."""
 
     impl = JSON
     cache_ok = True
@@ -50,5 +50,5 @@ class Figures(TypeDecorator[dict[str, float]]):
 
 
 def dump_json(value: Any) -> str:
-    """Serialiser of every JSON column: no NaN, no infinity, which PostgreSQL would refuse less clearly."""
+    """Serialiser of every JSON column. Raises ValueError for NaN and infinity; PostgreSQL's own error is less clear."""
     return json.dumps(value, allow_nan=False, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Content keys: equal questions have equal keys, so that nothing finished is computed twice."""
+"""Content keys: equal requests have equal keys, so that no finished result is computed twice."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys; floats by their shortest exact decimal."""
+    """JSON with sorted keys. A float is written as the shortest decimal that gives it back exactly."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def content_key(kind: str, question: Any) -> str:
-    """`kind:` and the SHA-256 of the question's canonical JSON."""
-    return f"{kind}:{hashlib.sha256(canonical(question).encode()).hexdigest()}"
+def content_key(kind: str, request: Any) -> str:
+    """`kind:` and the SHA-256 of the request's canonical JSON."""
+    return f"{kind}:{hashlib.sha256(canonical(request).encode()).hexdigest()}"

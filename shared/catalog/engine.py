@@ -1,4 +1,4 @@
-"""Opening a database and saying in one sentence, without its password, what is wrong with it."""
+"""Opens the database, and translates its errors into one sentence without the password."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from phema.shared.catalog.column_types import dump_json
 from phema.shared.catalog.errors import CatalogError, CatalogUnreachable, SchemaOutOfDate
 
 BUSY_SECONDS = 30.0
-"""How long a SQLite transaction waits for the one that writes."""
+"""Time a SQLite transaction waits for the one that writes."""
 CONNECT_SECONDS = 10
+"""Time limit for a connection to PostgreSQL."""
 _READ_ONLY = "phema_read_only"
 UPGRADE_HINT = "run `phema db upgrade`"
 
 _MISSING_TABLE_SQLSTATES = ("42P01", "42703")
+"""undefined_table, undefined_column."""
 
 
 def parse_url(url: str) -> URL:
-    """The URL with its driver; `CatalogUnreachable` when it is of no supported kind."""
+    """The URL with its driver. Raises `CatalogUnreachable` when the database is not supported."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # The original error may quote a piece of the password.
+        # The original error may quote part of the password.
         raise CatalogUnreachable("the configured URL", "it is not a database URL") from None
     backend = parsed.get_backend_name()
     if backend == "sqlite":
@@ -40,7 +42,7 @@ def parse_url(url: str) -> URL:
 
 
 def describe(url: URL) -> str:
-    """The URL as users may see it: no password, no query (which could hold one)."""
+    """The URL for messages: without the password, and without the query, which could contain one."""
     bare = URL.create(
         url.get_backend_name(), username=url.username, host=url.host, port=url.port, database=url.database
     )
@@ -48,14 +50,14 @@ def describe(url: URL) -> str:
 
 
 def sqlite_path(url: URL) -> Path | None:
-    """The file behind a plain SQLite URL; None for PostgreSQL and for `file:` URIs."""
+    """The file of a plain SQLite URL; None for PostgreSQL and for `file:` URIs."""
     if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith("file:"):
         return None
     return Path(url.database)
 
 
 def open_engine(url: URL) -> Engine:
-    """An engine whose transactions write safely beside other processes; nothing is connected yet."""
+    """An engine whose transactions are safe beside those of other processes. Connects on first use."""
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url)
     try:
@@ -78,7 +80,7 @@ def _open_sqlite(url: URL) -> Engine:
         json_serializer=dump_json,
         pool_size=8,
         max_overflow=32,
-        # The driver's own transaction control begins too late; `_begin` below does it.
+        # The driver would begin transactions too late: `_begin` below begins them.
         connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
     )
 
@@ -89,8 +91,8 @@ def _open_sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # A transaction that reads first and writes later could fail with "database is locked" without waiting:
-        # writers take their lock at once, readers of a WAL database take none.
+        # A transaction that reads first and writes later can fail with "database is locked" without waiting, so
+        # writers take the lock at once. Readers of a WAL database need none.
         read_only = connection.get_execution_options().get(_READ_ONLY, False)
         connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
@@ -99,21 +101,21 @@ def _open_sqlite(url: URL) -> Engine:
 
 
 def read_only(engine: Engine) -> Engine:
-    """The same engine and pool for transactions that only read."""
+    """The same engine and connection pool, for transactions that only read."""
     if engine.dialect.name == "postgresql":
         return engine.execution_options(postgresql_readonly=True)
     return engine.execution_options(**{_READ_ONLY: True})
 
 
 def refuses_writes(connection: Connection) -> bool:
-    """Whether a PostgreSQL server is a standby or set to read only. SQLite said so when the transaction began."""
+    """Whether a PostgreSQL server is a standby or read-only. SQLite reports this when the transaction begins."""
     if connection.dialect.name != "postgresql":
         return False
     return str(connection.scalar(text("SHOW transaction_read_only"))) == "on"
 
 
 def translate(error: DBAPIError, url: URL) -> CatalogError | None:
-    """The error as one sentence; None when it is a mistake of phema's own, which should be seen in full."""
+    """The error as one sentence; None for a bug in phema, which should show its traceback."""
     reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
     sqlstate = getattr(error.orig, "sqlstate", None)
     if sqlstate in _MISSING_TABLE_SQLSTATES or reason.startswith(("no such table", "no such column")):

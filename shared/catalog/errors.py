@@ -1,14 +1,14 @@
-"""What the catalog can refuse, and why.
+"""The errors of the catalog.
 
     CatalogError
     ├── CatalogUnreachable    no database behind the URL, or it cannot be written now (down, locked, read-only, full)
     ├── SchemaOutOfDate       the tables are not those of this version of phema
     ├── NotFound              no such row (also a LookupError)
     ├── NameTaken             another run has this name (also a ValueError)
-    ├── BadCursor             a pagination cursor that this catalog never gave out (also a ValueError)
-    └── LeaseLost             the caller's attempt no longer holds its job: its results must be dropped
+    ├── BadCursor             a pagination cursor that is not valid (also a ValueError)
+    └── LeaseLost             the caller's attempt no longer holds its job and must drop its results
 
-Every message is one sentence fit for a user; none holds a password.
+Every message is one sentence for users and contains no password.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class CatalogError(Exception):
 
 
 class CatalogUnreachable(CatalogError):
-    """The database could not be reached or refuses writes for a reason outside phema."""
+    """The database cannot be reached, or refuses writes for a reason outside phema."""
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(f"The catalog at {where} cannot be used: {reason.strip().rstrip('.')}.")
@@ -40,7 +40,7 @@ class NotFound(CatalogError, LookupError):
 
 
 class NameTaken(CatalogError, ValueError):
-    """Run names are unique."""
+    """Another run has this name; run names are unique."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"name {name!r} is taken by another run; choose a name that is not in use.")
@@ -48,7 +48,7 @@ class NameTaken(CatalogError, ValueError):
 
 
 class BadCursor(CatalogError, ValueError):
-    """Cursors are opaque: only those of an earlier page's `next_cursor` are accepted."""
+    """The cursor is not the `next_cursor` of an earlier page. Cursors are opaque."""
 
     def __init__(self, cursor: str) -> None:
         super().__init__(f"cursor {cursor!r} is not one this service gave out; use next_cursor of the previous page.")
@@ -56,7 +56,7 @@ class BadCursor(CatalogError, ValueError):
 
 
 class LeaseLost(CatalogError):
-    """Another attempt holds the job, or the job has ended; nothing was changed."""
+    """Another attempt holds the job, or the job has ended. Nothing was changed."""
 
     def __init__(self, job_id: str, fence: int) -> None:
         super().__init__(f"Attempt {fence} no longer holds job {job_id!r}; its results are dropped.")

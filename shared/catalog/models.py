@@ -24,7 +24,7 @@ from phema.shared.catalog.column_types import Figures, Json, Sequence, enum_colu
 
 
 class JobState(StrEnum):
-    """queued -> running -> succeeded | failed | cancelled; running may go back to queued. The last three are final."""
+    """queued, running, then succeeded, failed or cancelled. A running job may be queued again; the others are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -46,7 +46,7 @@ class JobKind(StrEnum):
     COMPACT = "compact"
     RETAIN = "retain"
     EXTERNAL = "external"
-    """A training loop of the user's own: nobody claims it, the user ends it."""
+    """A training loop of the user's own. No service claims the job; the user ends it."""
 
 
 PRIORITY = {
@@ -57,11 +57,11 @@ PRIORITY = {
     JobKind.TRAIN: 30,
     JobKind.EXTERNAL: 30,
 }
-"""Lower is claimed first: somebody waits at the screen for a reconstruction."""
+"""Default priorities; lower is claimed first. Users wait for reconstructions, so these come first."""
 
 
 class AttemptOutcome(StrEnum):
-    """How an attempt ended; `expired` means its worker fell silent."""
+    """How an attempt ended. `expired`: its lease ran out."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -71,7 +71,7 @@ class AttemptOutcome(StrEnum):
 
 
 LIVE_CONTENT = "state IN ('queued', 'running', 'succeeded')"
-"""While one of these holds a content key, the same question is the same job; a failed one may be asked again."""
+"""A content key is unique among these jobs: an equal request gets the same job. Failed jobs may be requested again."""
 
 
 class Base(DeclarativeBase):
@@ -88,7 +88,7 @@ class Base(DeclarativeBase):
 
 
 class Job(Base):
-    """A durable unit of work. `fence` counts claims: who shows an older fence has lost the job."""
+    """A durable unit of work. `fence` counts claims: an attempt with an older fence has lost the job."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -109,12 +109,12 @@ class Job(Base):
     priority: Mapped[int]
     run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"), index=True)
     request_id: Mapped[str | None]
-    """Request that asked for the job first, where one did; to follow it through the logs."""
+    """Id of the first request for the job, if there was one, for the logs."""
     payload: Mapped[dict[str, Any]]
     content_key: Mapped[str]
     fence: Mapped[int] = mapped_column(default=0)
     attempts: Mapped[int] = mapped_column(default=0)
-    """Attempts begun since the last progress."""
+    """Attempts started since the last progress."""
     max_attempts: Mapped[int]
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[float | None]
@@ -126,17 +126,17 @@ class Job(Base):
     error: Mapped[str | None]
     created_at: Mapped[float] = mapped_column(default=database_now())
     started_at: Mapped[float | None]
-    """First claim."""
+    """Time of the first claim."""
     finished_at: Mapped[float | None]
 
     @property
     def ids(self) -> dict[str, object]:
-        """What every log line about the job carries."""
+        """Log fields of every line about the job."""
         return {"run_id": self.run_id, "job_id": self.id, "attempt": self.fence or None, "request_id": self.request_id}
 
 
 class Attempt(Base):
-    """One claim of a job, kept for ever as its history."""
+    """One claim of a job. Never deleted: the rows are the job's history."""
 
     __tablename__ = "attempts"
 
@@ -144,7 +144,7 @@ class Attempt(Base):
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     """The fence of this claim."""
     submission_id: Mapped[str] = mapped_column(unique=True)
-    """Name under which the attempt is submitted to Ray: deterministic, so that submitting twice is harmless."""
+    """Name under which the attempt is submitted to Ray. Made of job and fence, so that submitting twice is harmless."""
     owner: Mapped[str]
     started_at: Mapped[float] = mapped_column(default=database_now())
     ended_at: Mapped[float | None]
@@ -153,7 +153,7 @@ class Attempt(Base):
 
 
 class Run(Base):
-    """A training run with its frozen configuration. Its state is that of its job, the latest if it was resumed."""
+    """A training run with its frozen configuration. Its state is that of its job, the latest job if it was resumed."""
 
     __tablename__ = "runs"
 
@@ -180,7 +180,7 @@ class Run(Base):
 
 
 class Snapshot(Base):
-    """The weights of one average of a run at one time; exists only when its object is complete.
+    """The weights of one EMA of a run at one time. The row exists only if its object is complete.
 
     `profile` is `phema.shared.snapshots.profile.Profile` as JSON, `profile_key` its canonical text.
     """
@@ -194,22 +194,22 @@ class Snapshot(Base):
     profile: Mapped[dict[str, Any]]
     profile_key: Mapped[str]
     sigma_rel: Mapped[float | None]
-    """Of a power-function EMA; to order by."""
+    """Of a power-function EMA, else NULL. Lists are ordered by it."""
     dtype: Mapped[str]
     key: Mapped[str]
     size: Mapped[int]
     sha256: Mapped[str]
     probe: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
-    """A sample of the weights (`snapshots.files.weight_probe`), from which plans learn how much they move."""
+    """A sample of the weights (`snapshots.files.weight_probe`). Plans estimate from it how much the weights change."""
     pinned: Mapped[bool] = mapped_column(default=False)
     """Kept by every retention policy."""
     retired_at: Mapped[float | None]
-    """Given up: not read any more, its object may be gone, the row goes last."""
+    """When a retention policy gave the snapshot up: plans ignore it, its object is deleted, then its row."""
     created_at: Mapped[float] = mapped_column(default=database_now())
 
 
 class Checkpoint(Base):
-    """What a run resumes from; exists only when its object is complete."""
+    """What a run resumes from. The row exists only if its object is complete."""
 
     __tablename__ = "checkpoints"
     __table_args__ = (UniqueConstraint("run_id", "num_images"),)
@@ -224,7 +224,7 @@ class Checkpoint(Base):
 
 
 class HistoryPoint(Base):
-    """Figures of a run at one time: loss, learning rate, magnitudes, throughput. NaN and infinity are kept."""
+    """Figures of a run at one time: loss, learning rate, magnitudes, throughput. They may be NaN or infinite."""
 
     __tablename__ = "history"
 
@@ -235,7 +235,7 @@ class HistoryPoint(Base):
 
 
 class Reconstruction(Base):
-    """One wanted profile of a run at one time; `key` is set once its weights are in the store."""
+    """One requested profile of a run at one time. `key` is set once the weights are in the store."""
 
     __tablename__ = "reconstructions"
 
@@ -245,7 +245,7 @@ class Reconstruction(Base):
     num_images: Mapped[int]
     profile: Mapped[dict[str, Any]]
     sigma_rel: Mapped[float | None]
-    """Of a power-function EMA."""
+    """Of a power-function EMA, else NULL."""
     dtype: Mapped[str]
     content_key: Mapped[str] = mapped_column(unique=True)
     plan: Mapped[dict[str, Any]]
@@ -259,7 +259,7 @@ class Reconstruction(Base):
 
     @property
     def state(self) -> JobState:
-        """`succeeded` once the weights exist, whatever became of later jobs; before that, the state of its job."""
+        """`succeeded` once the weights exist, whatever later jobs did; before that, the state of the job."""
         return _state(self.key is not None, self.job)
 
     @property
@@ -268,7 +268,10 @@ class Reconstruction(Base):
 
 
 class Basis(Base):
-    """A few vectors that stand for all snapshots of a run up to a time; `vectors` is set once they are in the store."""
+    """A few orthonormal vectors that stand for all snapshots of a run up to one time.
+
+    `vectors` is set once the vectors are in the store.
+    """
 
     __tablename__ = "bases"
 
@@ -283,14 +286,14 @@ class Basis(Base):
     plan: Mapped[dict[str, Any]]
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
     vectors: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
-    """Of each vector its key, size and sha256."""
+    """One `{key, size, sha256}` per basis vector."""
     created_at: Mapped[float] = mapped_column(default=database_now())
 
     job: Mapped[Job | None] = relationship(lazy="joined", viewonly=True)
 
     @property
     def state(self) -> JobState:
-        """`succeeded` once the vectors exist; before that, the state of its job."""
+        """`succeeded` once the vectors exist; before that, the state of the job."""
         return _state(self.vectors is not None, self.job)
 
     @property
@@ -299,7 +302,7 @@ class Basis(Base):
 
 
 class Evaluation(Base):
-    """Figures and pictures of one reconstruction under one recipe; `figures` is set once they exist."""
+    """Figures and pictures of one reconstruction under one recipe. `figures` is set once they exist."""
 
     __tablename__ = "evaluations"
 
@@ -319,7 +322,7 @@ class Evaluation(Base):
 
     @property
     def state(self) -> JobState:
-        """`succeeded` once the figures exist; before that, the state of its job."""
+        """`succeeded` once the figures exist; before that, the state of the job."""
         return _state(self.figures is not None, self.job)
 
     @property
@@ -328,7 +331,7 @@ class Evaluation(Base):
 
 
 class IdempotencyRecord(Base):
-    """The answer given to a request that carried an Idempotency-Key."""
+    """The response to a request with an Idempotency-Key."""
 
     __tablename__ = "idempotency"
 
@@ -339,7 +342,7 @@ class IdempotencyRecord(Base):
     created_at: Mapped[float] = mapped_column(default=database_now())
 
 
-class Target(Base):
+class ScrapeTarget(Base):
     """A process that serves Prometheus metrics at `address` (host:port)."""
 
     __tablename__ = "targets"

@@ -1,6 +1,6 @@
-"""Draft the migration that the models lack: `python -m phema.shared.catalog.new_migration "What changes"`.
+"""Draft a migration to the current models: `python -m phema.shared.catalog.new_migration "What changes"`.
 
-Read what comes out: Alembic notices neither renamed columns nor changed CHECK constraints.
+Review the draft: Alembic detects neither renamed columns nor changed CHECK constraints.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from phema.shared.catalog.schema import migration_config, wanted_revision
 
 
 def draft(message: str) -> Path:
-    """The new file in `migrations/versions`: the difference between the latest migration and the models."""
+    """Write a file to `migrations/versions` with the difference between the latest migration and the models."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/catalog.db"
         catalog = Catalog(url)

@@ -1,4 +1,4 @@
-"""Cursor pagination: a page continues after the last row seen, so that rows inserted meanwhile shift nothing."""
+"""Cursor pagination: a page continues after the last row of the page before, whatever was inserted since."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """Some rows, and the cursor of those that follow (None: no more for now)."""
+    """Some rows, and the cursor of the next page (None: there are no more rows now)."""
 
     items: list[T]
     next_cursor: str | None
@@ -27,7 +27,7 @@ def encode_cursor(*position: int | float | str) -> str:
 
 
 def decode_cursor(cursor: str, *kinds: type) -> list[Any]:
-    """The position in a cursor of `encode_cursor`; `BadCursor` unless its parts are of these types."""
+    """The position that `encode_cursor` encoded. Raises `BadCursor` unless its parts have these types."""
     try:
         position = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError):
@@ -42,11 +42,11 @@ def decode_cursor(cursor: str, *kinds: type) -> list[Any]:
 
 
 def _storable(part: Any) -> bool:
-    """Whether a database can be asked about the value: integers have 64 bits, texts no NUL."""
+    """Whether a database accepts the value: integers of 64 bits, strings without NUL."""
     return -(2**63) <= part < 2**63 if isinstance(part, int) else "\x00" not in str(part)
 
 
 def cut(rows: Sequence[T], limit: int, cursor: Callable[[T], str]) -> Page[T]:
-    """A page of `limit` from `limit + 1` fetched rows: the extra one only tells that there are more."""
+    """A page of `limit` rows from `limit + 1` fetched rows. The extra row only shows that there are more."""
     items = list(rows[:limit])
     return Page(items, cursor(items[-1]) if len(rows) > limit else None)

@@ -1,4 +1,4 @@
-"""The version of the schema: which one this phema needs, which one a database has, and how to get there."""
+"""Versions of the schema: the one that this phema needs, the one that a database has, and the upgrade."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def migration_config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration without an ini file; `migrations/env.py` uses the connection given here."""
+    """Alembic's configuration, without an ini file. `migrations/env.py` uses the given connection."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -55,7 +55,7 @@ def check(connection: Connection, location: str) -> None:
 
 
 def upgrade(connection: Connection, location: str) -> None:
-    """Apply what is missing, all or nothing, within the caller's transaction; concurrent callers take turns."""
+    """Apply the missing migrations in the caller's transaction, all or none. Concurrent callers wait for each other."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("phema:migrations", 0))))
     current = current_revision(connection)

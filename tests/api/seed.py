@@ -149,7 +149,7 @@ def trained(catalog: Catalog, store: ObjectStore, name: str = "digits") -> Run:
 
 def claim(catalog: Catalog, kind: JobKind) -> Job:
     with catalog.transaction() as tx:
-        job = tx.jobs.claim([kind], owner="test", lease_seconds=60)
+        job = tx.leases.claim([kind], owner="test", lease_seconds=60)
     assert job is not None
     return job
 
@@ -165,7 +165,7 @@ def finish_reconstructions(catalog: Catalog, store: ObjectStore, num_bytes: int 
         with catalog.transaction() as tx:
             finished.append(tx.reconstructions.complete(identity, key, info.size, hashlib.sha256(data).hexdigest()))
     with catalog.transaction() as tx:
-        tx.jobs.succeed(job.id, job.fence, {})
+        tx.leases.succeed(job.id, job.fence, {})
     return finished
 
 
@@ -180,9 +180,9 @@ def finish_basis(catalog: Catalog, store: ObjectStore, num_bytes: int = 128) -> 
         info = store.put(layout.basis_key(row.run_id, row.id, index, secrets.token_hex(4)), data)
         vectors.append({"key": info.key, "size": info.size, "sha256": hashlib.sha256(data).hexdigest()})
     with catalog.transaction() as tx:
-        tx.jobs.assert_fence(job.id, job.fence)
+        tx.leases.assert_fence(job.id, job.fence)
         row = tx.bases.complete(row.id, vectors)
-        tx.jobs.succeed(job.id, job.fence, {})
+        tx.leases.succeed(job.id, job.fence, {})
     return row
 
 
@@ -194,9 +194,9 @@ def finish_evaluation(
     key = layout.pictures_key(job.payload["evaluation_id"], secrets.token_hex(4))
     store.put(key, png)
     with catalog.transaction() as tx:
-        tx.jobs.assert_fence(job.id, job.fence)
+        tx.leases.assert_fence(job.id, job.fence)
         row = tx.evaluations.complete(job.payload["evaluation_id"], figures, key)
-        tx.jobs.succeed(job.id, job.fence, {})
+        tx.leases.succeed(job.id, job.fence, {})
     return row
 
 

@@ -15,8 +15,8 @@ def test_anonymous_gets_401(guarded: Api) -> None:
 def test_living_targets_are_listed_in_http_sd_format(api: Api) -> None:
     assert api.get("/v1/prometheus/targets").json() == []
     with api.catalog.transaction() as tx:
-        tx.targets.register("worker", "127.0.0.1:9001")
-        tx.targets.register("training", "127.0.0.1:9000", {"run_id": "run-1", "odd name": "x"})
+        tx.scrape_targets.register("worker", "127.0.0.1:9001")
+        tx.scrape_targets.register("training", "127.0.0.1:9000", {"run_id": "run-1", "odd name": "x"})
     response = api.get("/v1/prometheus/targets")
     assert response.headers["content-type"] == "application/json"
     assert response.json() == [
@@ -36,6 +36,6 @@ def test_living_targets_are_listed_in_http_sd_format(api: Api) -> None:
 
 def test_a_target_that_said_goodbye_is_gone(api: Api) -> None:
     with api.catalog.transaction() as tx:
-        tx.targets.register("worker", "127.0.0.1:9001")
-        tx.targets.remove("127.0.0.1:9001")
+        tx.scrape_targets.register("worker", "127.0.0.1:9001")
+        tx.scrape_targets.remove("127.0.0.1:9001")
     assert api.get("/v1/prometheus/targets").json() == []

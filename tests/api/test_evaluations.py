@@ -63,7 +63,7 @@ def test_what_failed_may_be_asked_for_again(api: Api, subject: str) -> None:
     first = api.post(PATH, {"reconstruction_id": subject}).json()
     job = seed.claim(api.catalog, JobKind.EVALUATE)
     with api.catalog.transaction() as tx:
-        tx.jobs.fail(job.id, job.fence, "the network gives NaN", retry=False)
+        tx.leases.fail(job.id, job.fence, "the network gives NaN", retry=False)
     failed = api.get(f"{PATH}/{first['id']}").json()
     assert (failed["state"], failed["error"]) == ("failed", "the network gives NaN")
     again = api.post(PATH, {"reconstruction_id": subject}).json()

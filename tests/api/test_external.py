@@ -62,8 +62,8 @@ def test_a_run_is_opened_once_and_found_again(api: Api) -> None:
 def test_nobody_claims_or_expires_it(api: Api) -> None:
     run = opened(api)
     with api.catalog.transaction() as tx:
-        assert tx.jobs.claim(list(JobKind), owner="thief", lease_seconds=1) is None
-        assert tx.jobs.expire() == []
+        assert tx.leases.claim(list(JobKind), owner="thief", lease_seconds=1) is None
+        assert tx.leases.expire() == []
     assert api.get(f"/v1/runs/{run['id']}").json()["state"] == "running"
 
 

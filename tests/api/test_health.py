@@ -15,7 +15,7 @@ from sqlalchemy import update
 
 from phema.services.api.health import service
 from phema.services.api.http.errors import Problem
-from phema.shared.catalog import JobKind, Target
+from phema.shared.catalog import JobKind, ScrapeTarget
 from phema.shared.catalog.clock import database_now
 from phema.shared.settings import Settings
 from phema.shared.telemetry import metrics_of
@@ -130,16 +130,18 @@ def test_attempts_and_processes_are_measured(api: Api) -> None:
     seed.run(api.catalog, "a")
     job = seed.claim(api.catalog, JobKind.TRAIN)
     with api.catalog.transaction() as tx:
-        tx.jobs.fail(job.id, job.fence, "no", retry=True)
-        tx.targets.register("worker", "127.0.0.1:9001")
-        tx.targets.register("worker", "127.0.0.1:9002")
-        tx.targets.register("training", "127.0.0.1:9003")
-        tx.targets.remove("127.0.0.1:9003")  # said goodbye
+        tx.leases.fail(job.id, job.fence, "no", retry=True)
+        tx.scrape_targets.register("worker", "127.0.0.1:9001")
+        tx.scrape_targets.register("worker", "127.0.0.1:9002")
+        tx.scrape_targets.register("training", "127.0.0.1:9003")
+        tx.scrape_targets.remove("127.0.0.1:9003")  # said goodbye
         gone = {"127.0.0.1:9002": 100, "127.0.0.1:9004": 1000}  # the latter longer ago than anybody asks
-        tx.targets.register("trainer", "127.0.0.1:9004")
+        tx.scrape_targets.register("trainer", "127.0.0.1:9004")
         for address, seconds in gone.items():
             seen = database_now() - seconds
-            tx.targets._session.execute(update(Target).where(Target.address == address).values(seen_at=seen))
+            tx.scrape_targets._session.execute(
+                update(ScrapeTarget).where(ScrapeTarget.address == address).values(seen_at=seen)
+            )
     series = _series(api)
     assert series[_key("phema_queue_attempts", kind="train", outcome="failed")] == 1
     found = {labels: value for (name, labels), value in series.items() if name == "phema_targets"}

@@ -34,12 +34,12 @@ def test_a_job_shows_everything_that_was_tried(api: Api) -> None:
     seed.run(api.catalog)
     first = seed.claim(api.catalog, JobKind.TRAIN)
     with api.catalog.transaction() as tx:
-        tx.jobs.heartbeat(first.id, first.fence, lease_seconds=60, progress=0.25, message="epoch 1")
+        tx.leases.heartbeat(first.id, first.fence, lease_seconds=60, progress=0.25, message="epoch 1")
     running = api.get(f"/v1/jobs/{first.id}").json()
     assert (running["state"], running["progress"], running["message"]) == ("running", 0.25, "epoch 1")
     assert running["attempt_history"][0]["outcome"] is None
     with api.catalog.transaction() as tx:
-        tx.jobs.fail(first.id, first.fence, "worker died", retry=True)
+        tx.leases.fail(first.id, first.fence, "worker died", retry=True)
     found = api.get(f"/v1/jobs/{first.id}").json()
     assert (found["state"], found["attempts"], found["error"]) == ("queued", 1, "worker died")
     attempt = found["attempt_history"][0]

@@ -261,7 +261,7 @@ def test_a_plan_takes_as_long_as_the_store_was_seen_to_take(api: Api) -> None:
             tx.jobs.enqueue(JobKind.RECONSTRUCT, payload={}, content_key=f"measured:{seconds}")
         job = seed.claim(api.catalog, JobKind.RECONSTRUCT)
         with api.catalog.transaction() as tx:
-            tx.jobs.succeed(job.id, job.fence, {"bytes_read": 2000, "seconds": seconds})
+            tx.leases.succeed(job.id, job.fence, {"bytes_read": 2000, "seconds": seconds})
     planned = plan(api, sigma_rel=0.1)
     assert planned["seconds"] == pytest.approx(planned["bytes_to_read"] / 1000)
 

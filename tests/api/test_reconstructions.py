@@ -122,7 +122,7 @@ def test_what_failed_may_be_asked_for_again(api: Api, end: str) -> None:
     if end == "failed":
         job = seed.claim(api.catalog, JobKind.RECONSTRUCT)
         with api.catalog.transaction() as tx:
-            tx.jobs.fail(job.id, job.fence, "snapshot 7 is truncated", retry=False)
+            tx.leases.fail(job.id, job.fence, "snapshot 7 is truncated", retry=False)
     else:
         api.post(f"/v1/jobs/{first['job']['id']}/cancel")
     identity = first["reconstructions"][0]["id"]

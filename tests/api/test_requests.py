@@ -108,7 +108,7 @@ def test_every_kind_of_job_remembers_its_request(api: Api) -> None:
     ask("resumes", "/v1/runs/digits/resume")
     training = seed.claim(api.catalog, JobKind.TRAIN)
     with api.catalog.transaction() as tx:
-        tx.jobs.succeed(training.id, training.fence, {})
+        tx.leases.succeed(training.id, training.fence, {})
     ask("resumes-what-is-done", "/v1/runs/digits/resume")
     seed.snapshots(api.catalog, api.store, run["id"])
     ask("reconstructs", "/v1/runs/digits/reconstructions", {"sigma_rel": 0.07})

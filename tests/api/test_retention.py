@@ -8,9 +8,9 @@ import pytest
 
 from phema.services.api.external import service as external
 from phema.services.api.retention import service as retention
-from phema.services.phema_worker.job_tasks import record
+from phema.services.phema_worker.job_tasks import complete_job
 from phema.services.phema_worker.retain import delete_objects, retain_task
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.tasks import Done
 from phema.shared.catalog import Catalog, JobKind, JobState, Run
 from phema.shared.catalog.repositories.snapshots import SnapshotRepository
@@ -35,7 +35,7 @@ def run(api: Api) -> Run:
     created = seed.run(api.catalog)
     job = seed.claim(api.catalog, JobKind.TRAIN)
     with api.catalog.transaction() as tx:
-        tx.jobs.succeed(job.id, job.fence, {})
+        tx.leases.succeed(job.id, job.fence, {})
     seed.snapshots(api.catalog, api.store, created.id, TIMES)
     return created
 
@@ -57,9 +57,9 @@ def delete(api: Api) -> None:
     with api.catalog.transaction(read_only=True) as tx:
         task = retain_task(tx, job)
     assert task is not None
-    delete_objects(api.store, task, Watch())
+    delete_objects(api.store, task, TaskProgress())
     with api.catalog.transaction() as tx:
-        record(tx, job, task, Done((), {}, 0, 0.0))
+        complete_job(tx, job, task, Done((), {}, 0, 0.0))
 
 
 def test_a_dry_run_says_what_would_be_and_does_nothing(api: Api, run: Run) -> None:
@@ -239,7 +239,7 @@ def test_what_arrives_while_deleting_is_not_touched(api: Api, run: Run) -> None:
         rows = tx.snapshots.retired(run.id)
         assert {row.num_images for row in rows} == set(TIMES) - set(THINNED)
         tx.snapshots.remove(row.id for row in tx.snapshots.list(run.id))
-        tx.jobs.succeed(job.id, job.fence, {})
+        tx.leases.succeed(job.id, job.fence, {})
     assert kept(api)[-2:] == [27_200, 27_200]
 
 

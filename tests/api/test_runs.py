@@ -41,7 +41,7 @@ def test_a_run_is_launched_with_its_job(api: Api) -> None:
     assert (run["num_images"], run["total_images"], run["error"]) == (0, expected.total_images, None)
     assert run["created_at"].endswith("Z")
     with api.catalog.transaction() as tx:
-        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
+        job = tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
         assert job is not None
         assert (job.id, job.payload) == (run["job"]["id"], {"run_id": run["id"]})
 
@@ -159,7 +159,7 @@ def test_a_running_run_is_asked_to_stop(api: Api) -> None:
     run = api.post("/v1/runs/digits/cancel").json()
     assert (run["state"], run["job"]["cancel_requested"]) == ("running", True)
     with api.catalog.transaction() as tx:
-        assert tx.jobs.heartbeat(job.id, job.fence, lease_seconds=60)
+        assert tx.leases.heartbeat(job.id, job.fence, lease_seconds=60)
 
 
 def test_an_ended_run_is_resumed_with_a_new_job(api: Api) -> None:
@@ -188,7 +188,7 @@ def test_progress_and_failure_are_shown(api: Api) -> None:
     job = seed.claim(api.catalog, JobKind.TRAIN)
     with api.catalog.transaction() as tx:
         tx.runs.set_progress(run_id, 6400)
-        assert tx.jobs.fail(job.id, job.fence, "the disk is full", retry=False) is JobState.FAILED
+        assert tx.leases.fail(job.id, job.fence, "the disk is full", retry=False) is JobState.FAILED
     run = api.get("/v1/runs/digits").json()
     assert (run["state"], run["num_images"], run["error"]) == ("failed", 6400, "the disk is full")
 

@@ -1,4 +1,4 @@
-"""What the tests of the catalog share: a run, a way to ask for jobs, and time that passes at a word."""
+"""Fixtures of the catalog's tests: a run, jobs, and a clock that can be moved."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from phema.shared.catalog.engine import parse_url
 
 
 class Clockwork:
-    """Ages rows instead of waiting: to the queue, a lease in the past is a lease that has run out."""
+    """Sets times in the database into the past, so that tests need not wait."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._one_at_a_time = threading.Lock()
 
     def run_out(self, job_id: str) -> None:
-        """The lease of this job has run out."""
+        """Let the lease of this job run out."""
         self._execute("UPDATE jobs SET lease_expires_at = 1 WHERE id = :id AND state = 'running'", id=job_id)
 
     def pass_pauses(self) -> None:
-        """Every pause before a retry is over."""
+        """End every pause before a retry."""
         # Two updates of every row may lock the rows in opposite orders, which Postgres ends as a deadlock.
         with self._one_at_a_time:
             self._execute("UPDATE jobs SET not_before = 0")
@@ -55,11 +55,11 @@ def ask(catalog: Catalog, key: str = "question", kind: JobKind = JobKind.RECONST
 
 def claim(catalog: Catalog, *kinds: JobKind, owner: str = "worker", lease_seconds: float = 60.0) -> Job | None:
     with catalog.transaction() as tx:
-        return tx.jobs.claim(kinds or list(JobKind), owner=owner, lease_seconds=lease_seconds)
+        return tx.leases.claim(kinds or list(JobKind), owner=owner, lease_seconds=lease_seconds)
 
 
 def held(catalog: Catalog, **options: float) -> Job:
-    """The job that is claimed now; there must be one."""
+    """Claim a job; one must be due."""
     job = claim(catalog, **options)  # type: ignore[arg-type]
     assert job is not None
     return job

@@ -1,4 +1,4 @@
-"""Programs that the tests of races and crashes start: `python -m tests.catalog.processes PROGRAM URL …`."""
+"""Programs for the tests of races and crashes: `python -m tests.catalog.processes PROGRAM URL …`."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ LEASE_SECONDS = 1.0
 
 
 def claim_all(url: str, owner: str) -> None:
-    """Say ready, wait for a line, claim until nothing is left, and print what was claimed."""
+    """Print ready, wait for a line, claim jobs until none is due, and print their ids."""
     catalog = Catalog(url)
     catalog.check()
     print("ready", flush=True)
     sys.stdin.readline()
     while True:
         with catalog.transaction() as tx:
-            job = tx.jobs.claim(list(JobKind), owner=owner, lease_seconds=60)
+            job = tx.leases.claim(list(JobKind), owner=owner, lease_seconds=60)
         if job is None:
             return
         print(job.id, flush=True)
 
 
 def work(url: str, owner: str) -> None:
-    """A worker as services have them: expire, claim, heartbeat, write the result with the end; until all jobs ended."""
+    """A worker like those of the services: expire, claim, heartbeat, end; until all jobs have ended."""
     catalog = Catalog(url)
     while True:
         with catalog.transaction() as tx:
-            tx.jobs.expire()
-            job = tx.jobs.claim(list(JobKind), owner=owner, lease_seconds=LEASE_SECONDS)
+            tx.leases.expire()
+            job = tx.leases.claim(list(JobKind), owner=owner, lease_seconds=LEASE_SECONDS)
         if job is None:
             with catalog.transaction(read_only=True) as tx:
                 if not any(state in ("queued", "running") for _, state, _ in tx.jobs.stats().counts):
@@ -46,72 +46,72 @@ def work(url: str, owner: str) -> None:
         try:
             for step in range(4):
                 with catalog.transaction() as tx:
-                    tx.jobs.heartbeat(job.id, job.fence, lease_seconds=LEASE_SECONDS, progress=step / 4)
+                    tx.leases.heartbeat(job.id, job.fence, lease_seconds=LEASE_SECONDS, progress=step / 4)
                 time.sleep(0.02)
             with catalog.transaction() as tx:
-                tx.jobs.succeed(job.id, job.fence, {"by": owner, "fence": job.fence})
+                tx.leases.succeed(job.id, job.fence, {"by": owner, "fence": job.fence})
         except LeaseLost:
             print("lost", job.id, flush=True)
 
 
 def hold(url: str, owner: str) -> None:
-    """Claim one job and keep it alive for ever."""
+    """Claim one job and send heartbeats for it without end."""
     catalog = Catalog(url)
     with catalog.transaction() as tx:
-        job = tx.jobs.claim(list(JobKind), owner=owner, lease_seconds=LEASE_SECONDS)
+        job = tx.leases.claim(list(JobKind), owner=owner, lease_seconds=LEASE_SECONDS)
     assert job is not None
     print("claimed", job.id, flush=True)
     while True:
         with catalog.transaction() as tx:
-            tx.jobs.heartbeat(job.id, job.fence, lease_seconds=LEASE_SECONDS)
+            tx.leases.heartbeat(job.id, job.fence, lease_seconds=LEASE_SECONDS)
         time.sleep(LEASE_SECONDS / 10)
 
 
 def train(catalog: Catalog) -> None:
     """A training attempt: claim, report, write a snapshot and a checkpoint, end."""
     with catalog.transaction() as tx:
-        job = tx.jobs.claim([JobKind.TRAIN], owner="mortal", lease_seconds=60)
+        job = tx.leases.claim([JobKind.TRAIN], owner="mortal", lease_seconds=60)
     assert job is not None
     assert job.run_id is not None
     with catalog.transaction() as tx:
-        tx.jobs.heartbeat(job.id, job.fence, lease_seconds=60, progress=0.5)
+        tx.leases.heartbeat(job.id, job.fence, lease_seconds=60, progress=0.5)
         tx.runs.set_progress(job.run_id, 64)
     with catalog.transaction() as tx:
-        tx.jobs.assert_fence(job.id, job.fence)
+        tx.leases.assert_fence(job.id, job.fence)
         tx.checkpoints.add(run_id=job.run_id, num_images=64, key="checkpoint", size=1, sha256="s")
-        tx.jobs.made_progress(job.id, job.fence)
+        tx.leases.made_progress(job.id, job.fence)
     with catalog.transaction() as tx:
-        tx.jobs.assert_fence(job.id, job.fence)
+        tx.leases.assert_fence(job.id, job.fence)
         tx.history.put(job.run_id, 64, {"loss": 1.0})
-        tx.jobs.succeed(job.id, job.fence, {"num_images": 64})
+        tx.leases.succeed(job.id, job.fence, {"num_images": 64})
 
 
 def give_up(catalog: Catalog) -> None:
-    """An attempt that fails and may be tried again."""
+    """An attempt that fails and can be retried."""
     with catalog.transaction() as tx:
-        job = tx.jobs.claim([JobKind.TRAIN], owner="mortal", lease_seconds=60)
+        job = tx.leases.claim([JobKind.TRAIN], owner="mortal", lease_seconds=60)
     assert job is not None
     with catalog.transaction() as tx:
-        tx.jobs.fail(job.id, job.fence, "Out of memory.", retry=True)
+        tx.leases.fail(job.id, job.fence, "Out of memory.", retry=True)
 
 
 def hand_back(catalog: Catalog) -> None:
     """An attempt whose worker is asked to shut down."""
     with catalog.transaction() as tx:
-        job = tx.jobs.claim([JobKind.TRAIN], owner="mortal", lease_seconds=60)
+        job = tx.leases.claim([JobKind.TRAIN], owner="mortal", lease_seconds=60)
     assert job is not None
     with catalog.transaction() as tx:
-        tx.jobs.release(job.id, job.fence)
+        tx.leases.release(job.id, job.fence)
 
 
 def take_away(catalog: Catalog) -> None:
-    """The sweep for silent workers."""
+    """Expire the leases of workers that send no heartbeats."""
     with catalog.transaction() as tx:
-        tx.jobs.expire()
+        tx.leases.expire()
 
 
 def accept(catalog: Catalog) -> None:
-    """A request of the API: a run, a reconstruction of it with its job, and the answer kept for repeats."""
+    """A request of the API: a run, a reconstruction with its job, and the stored response."""
     with catalog.transaction() as tx:
         assert tx.idempotency.get("request") is None
         run = tx.runs.create("accepted", {}, "hash", total_images=64)

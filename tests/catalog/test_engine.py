@@ -1,4 +1,4 @@
-"""A database that cannot be used is one clear sentence, and never a password."""
+"""Errors of the database become one clear sentence without a password."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sentence(error: BaseException) -> str:
 
 
 def refusals(url: str) -> list[str]:
-    """What `check`, `upgrade` and `transaction` say, in this order."""
+    """The errors of `check`, `upgrade` and `transaction`, in this order."""
     said = []
     for use in (Catalog.check, Catalog.upgrade, read_jobs):
         catalog = Catalog(url)
@@ -173,7 +173,7 @@ def test_sqlite_that_only_reads(sqlite_template: Path) -> None:
 
 @only("sqlite")
 def test_a_full_disk_leaves_nothing_half_written(catalog: Catalog) -> None:
-    """SQLite's own limit on pages raises what a full disk raises."""
+    """SQLite's limit on pages raises the same error as a full disk."""
 
     @event.listens_for(catalog._engine, "begin")
     def fill(connection) -> None:

@@ -1,4 +1,4 @@
-"""Answers kept for repeated requests, and the processes Prometheus is told of."""
+"""Responses stored for repeated requests, and the scrape targets of Prometheus."""
 
 from __future__ import annotations
 
@@ -69,18 +69,18 @@ def test_racing_requests_with_one_key_do_the_work_once(catalog: Catalog) -> None
 
 def test_targets_come_and_go(catalog: Catalog) -> None:
     with catalog.transaction() as tx:
-        tx.targets.register("trainer", "127.0.0.1:9001", {"run_id": "run-1"})
-        tx.targets.register("worker", "127.0.0.1:9000")
+        tx.scrape_targets.register("trainer", "127.0.0.1:9001", {"run_id": "run-1"})
+        tx.scrape_targets.register("worker", "127.0.0.1:9000")
     with catalog.transaction() as tx:
-        first, second = tx.targets.live(60)
+        first, second = tx.scrape_targets.live(60)
         assert (first.address, first.kind, first.labels) == ("127.0.0.1:9000", "worker", {})
         assert second.labels == {"run_id": "run-1"}
-        tx.targets.register("trainer", "127.0.0.1:9001", {"run_id": "run-2"})
-        assert tx.targets.live(60)[1].labels == {"run_id": "run-2"}, "a new process at an old address"
-        tx.targets.remove("127.0.0.1:9001")
-        tx.targets.remove("127.0.0.1:9001")
-        assert not tx.targets.touch("127.0.0.1:9001")
-        assert [target.address for target in tx.targets.live(60)] == ["127.0.0.1:9000"]
+        tx.scrape_targets.register("trainer", "127.0.0.1:9001", {"run_id": "run-2"})
+        assert tx.scrape_targets.live(60)[1].labels == {"run_id": "run-2"}, "a new process at an old address"
+        tx.scrape_targets.remove("127.0.0.1:9001")
+        tx.scrape_targets.remove("127.0.0.1:9001")
+        assert not tx.scrape_targets.touch("127.0.0.1:9001")
+        assert [target.address for target in tx.scrape_targets.live(60)] == ["127.0.0.1:9000"]
 
 
 def test_silent_targets_are_not_live_and_are_forgotten(catalog: Catalog, catalog_url: str) -> None:
@@ -91,13 +91,13 @@ def test_silent_targets_are_not_live_and_are_forgotten(catalog: Catalog, catalog
         engine.dispose()
 
     with catalog.transaction() as tx:
-        tx.targets.register("worker", "127.0.0.1:9000")
+        tx.scrape_targets.register("worker", "127.0.0.1:9000")
     age(100)
     with catalog.transaction() as tx:
-        assert tx.targets.live(60) == []
-        assert tx.targets.touch("127.0.0.1:9000")
-        assert len(tx.targets.live(60)) == 1
+        assert tx.scrape_targets.live(60) == []
+        assert tx.scrape_targets.touch("127.0.0.1:9000")
+        assert len(tx.scrape_targets.live(60)) == 1
     age(10_000)
     with catalog.transaction() as tx:
-        tx.targets.register("worker", "127.0.0.1:9001")
-        assert [target.address for target in tx.targets.live(1e9)] == ["127.0.0.1:9001"]
+        tx.scrape_targets.register("worker", "127.0.0.1:9001")
+        assert [target.address for target in tx.scrape_targets.live(1e9)] == ["127.0.0.1:9001"]

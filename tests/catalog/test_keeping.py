@@ -1,4 +1,4 @@
-"""Pins, retirement and bases: what the catalog knows of what may go and of what stands for it."""
+"""Pins, retirement and bases: which snapshots may be deleted, and which bases replace them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_retired_snapshot_is_seen_nowhere_and_never_comes_back(catalog: Catalo
         assert tx.snapshots.times(run_id) == [200, 300]
         assert set(tx.snapshots.probes(run_id)) == set(ids[1:])
         assert [row.id for row in tx.snapshots.retired(run_id)] == ids[:1]
-        assert tx.snapshots.lost([*ids, "snap-none"]) == {ids[0], "snap-none"}
+        assert tx.snapshots.missing([*ids, "snap-none"]) == {ids[0], "snap-none"}
         with pytest.raises(NotFound):
             tx.snapshots.get(ids[0])
         row, created = add(tx, run_id, 100)
@@ -88,7 +88,7 @@ def test_more_snapshots_than_one_statement_takes(catalog: Catalog, run_id: str) 
         ids = [add(tx, run_id, time)[0].id for time in range(1, 1501)]
         tx.snapshots.retire(ids)
         assert len(tx.snapshots.retired(run_id)) == 1500
-        assert tx.snapshots.lost(ids) == set(ids)
+        assert tx.snapshots.missing(ids) == set(ids)
         assert tx.snapshots.remove(ids) == 1500
 
 
@@ -116,7 +116,7 @@ def test_a_basis_is_computed_once_and_its_vectors_stay(catalog: Catalog, run_id:
     with catalog.transaction() as tx:
         tx.bases.complete(row.id, VECTORS)
         tx.bases.complete(row.id, VECTORS[:1])
-        tx.jobs.succeed(job.id, job.fence)
+        tx.leases.succeed(job.id, job.fence)
     with catalog.transaction() as tx:
         assert tx.bases.under_way(run_id) == []
         (found,) = tx.bases.finished(run_id)
@@ -131,6 +131,6 @@ def test_what_a_failed_job_was_about_is_not_under_way(catalog: Catalog, run_id: 
     job = held(catalog)
     with catalog.transaction() as tx:
         assert [found.id for found in tx.bases.under_way(run_id)] == [row.id], "a running one reads"
-        tx.jobs.fail(job.id, job.fence, "it broke", retry=False)
+        tx.leases.fail(job.id, job.fence, "it broke", retry=False)
         assert tx.bases.under_way(run_id) == []
         assert want(tx, run_id)[1]

@@ -1,4 +1,4 @@
-"""Migrations create exactly the tables of the models, and a schema of another version is noticed."""
+"""Migrations create exactly the tables of the models, and a schema of another version is reported."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_schema_of_a_newer_phema(catalog: Catalog, catalog_url: str) -> None:
 
 
 def test_a_schema_of_an_older_phema(catalog: Catalog, catalog_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This code needs a revision that the database has not got yet: that of its first successor."""
+    """Make the code need a revision that the database lacks: the first one after it."""
     monkeypatch.setattr("phema.shared.catalog.schema.wanted_revision", lambda: "0005")
     with pytest.raises(SchemaOutOfDate, match="has schema 0004, this phema needs 0005: run `phema db upgrade`"):
         catalog.check()

@@ -1,4 +1,4 @@
-"""Walking through a listing shows every row once, whatever is inserted meanwhile."""
+"""The pages of a list show every row once, even if rows are inserted in between."""
 
 from __future__ import annotations
 

@@ -33,11 +33,11 @@ def end(catalog: Catalog, job: Job, state: JobState) -> None:
     """Bring a held job to a terminal state."""
     with catalog.transaction() as tx:
         if state is JobState.SUCCEEDED:
-            tx.jobs.succeed(job.id, job.fence, {"answer": 42})
+            tx.leases.succeed(job.id, job.fence, {"answer": 42})
         elif state is JobState.FAILED:
-            tx.jobs.fail(job.id, job.fence, "It broke.", retry=False)
+            tx.leases.fail(job.id, job.fence, "It broke.", retry=False)
         else:
-            tx.jobs.cancelled(job.id, job.fence)
+            tx.leases.cancelled(job.id, job.fence)
 
 
 def test_new_job_is_queued_with_the_defaults_of_its_kind(catalog: Catalog) -> None:
@@ -98,13 +98,13 @@ def test_heartbeat_extends_the_lease_and_reports(catalog: Catalog) -> None:
     job = held(catalog, lease_seconds=10.0)
     assert job.lease_expires_at is not None
     with catalog.transaction() as tx:
-        assert not tx.jobs.heartbeat(job.id, 1, lease_seconds=100.0, progress=0.25, message="read 1 of 4")
+        assert not tx.leases.heartbeat(job.id, 1, lease_seconds=100.0, progress=0.25, message="read 1 of 4")
     later = get(catalog, job.id)
     assert later.lease_expires_at is not None
     assert later.lease_expires_at > job.lease_expires_at + 80
     assert (later.progress, later.message) == (0.25, "read 1 of 4")
     with catalog.transaction() as tx:
-        tx.jobs.heartbeat(job.id, 1, lease_seconds=100.0)
+        tx.leases.heartbeat(job.id, 1, lease_seconds=100.0)
     assert (get(catalog, job.id).progress, get(catalog, job.id).message) == (0.25, "read 1 of 4")
 
 
@@ -112,12 +112,12 @@ def test_a_report_says_something_and_extends_no_lease(catalog: Catalog) -> None:
     ask(catalog)
     job = held(catalog)
     with catalog.transaction() as tx:
-        tx.jobs.report(job.id, 1, "read 2 of 4")
+        tx.leases.report(job.id, 1, "read 2 of 4")
     later = get(catalog, job.id)
     assert (later.message, later.lease_expires_at) == ("read 2 of 4", job.lease_expires_at)
     end(catalog, job, JobState.CANCELLED)
     with pytest.raises(LeaseLost), catalog.transaction() as tx:
-        tx.jobs.report(job.id, 1, "too late")
+        tx.leases.report(job.id, 1, "too late")
 
 
 def test_adopting_changes_who_looks_after_running_jobs_of_a_kind(catalog: Catalog) -> None:
@@ -128,10 +128,10 @@ def test_adopting_changes_who_looks_after_running_jobs_of_a_kind(catalog: Catalo
     assert evaluate is not None
     waiting = ask(catalog, "c", JobKind.TRAIN)
     with catalog.transaction() as tx:
-        tx.jobs.adopt([JobKind.TRAIN], owner="another")
+        tx.leases.adopt([JobKind.TRAIN], owner="another")
     assert [get(catalog, job.id).lease_owner for job in (train, evaluate, waiting)] == ["another", "worker", None]
     with catalog.transaction() as tx:
-        assert not tx.jobs.heartbeat(train.id, train.fence, lease_seconds=60.0), "its holder goes on"
+        assert not tx.leases.heartbeat(train.id, train.fence, lease_seconds=60.0), "its holder goes on"
 
 
 @pytest.mark.parametrize(("told", "kept"), [(-0.5, 0.0), (1.0000001, 1.0)])
@@ -139,7 +139,7 @@ def test_progress_stays_a_fraction(catalog: Catalog, told: float, kept: float) -
     ask(catalog)
     job = held(catalog)
     with catalog.transaction() as tx:
-        tx.jobs.heartbeat(job.id, 1, lease_seconds=60, progress=told)
+        tx.leases.heartbeat(job.id, 1, lease_seconds=60, progress=told)
     assert get(catalog, job.id).progress == kept
 
 
@@ -147,14 +147,14 @@ class TestFences:
     """A worker that lost its job changes nothing, whatever it tries."""
 
     CALLS = (
-        ("heartbeat", lambda tx, job: tx.jobs.heartbeat(job.id, job.fence, lease_seconds=60, progress=0.9)),
-        ("assert_fence", lambda tx, job: tx.jobs.assert_fence(job.id, job.fence)),
-        ("succeed", lambda tx, job: tx.jobs.succeed(job.id, job.fence, {"late": True})),
-        ("fail", lambda tx, job: tx.jobs.fail(job.id, job.fence, "Late.", retry=False)),
-        ("fail and retry", lambda tx, job: tx.jobs.fail(job.id, job.fence, "Late.", retry=True)),
-        ("cancelled", lambda tx, job: tx.jobs.cancelled(job.id, job.fence)),
-        ("release", lambda tx, job: tx.jobs.release(job.id, job.fence)),
-        ("made_progress", lambda tx, job: tx.jobs.made_progress(job.id, job.fence)),
+        ("heartbeat", lambda tx, job: tx.leases.heartbeat(job.id, job.fence, lease_seconds=60, progress=0.9)),
+        ("assert_fence", lambda tx, job: tx.leases.assert_fence(job.id, job.fence)),
+        ("succeed", lambda tx, job: tx.leases.succeed(job.id, job.fence, {"late": True})),
+        ("fail", lambda tx, job: tx.leases.fail(job.id, job.fence, "Late.", retry=False)),
+        ("fail and retry", lambda tx, job: tx.leases.fail(job.id, job.fence, "Late.", retry=True)),
+        ("cancelled", lambda tx, job: tx.leases.cancelled(job.id, job.fence)),
+        ("release", lambda tx, job: tx.leases.release(job.id, job.fence)),
+        ("made_progress", lambda tx, job: tx.leases.made_progress(job.id, job.fence)),
     )
 
     def refused(self, catalog: Catalog, late: Job) -> None:
@@ -169,7 +169,7 @@ class TestFences:
         late = held(catalog)
         clockwork.run_out(late.id)
         with catalog.transaction() as tx:
-            tx.jobs.expire()
+            tx.leases.expire()
         assert held(catalog).fence == 2
         self.refused(catalog, late)
 
@@ -178,7 +178,7 @@ class TestFences:
         late = held(catalog)
         clockwork.run_out(late.id)
         with catalog.transaction() as tx:
-            tx.jobs.expire()
+            tx.leases.expire()
         self.refused(catalog, late)
 
     @pytest.mark.parametrize("state", TERMINAL)
@@ -199,12 +199,12 @@ class TestFences:
         late = held(catalog)
         clockwork.run_out(late.id)
         with catalog.transaction() as tx:
-            tx.jobs.expire()
+            tx.leases.expire()
 
         def write_late() -> None:
             with catalog.transaction() as tx:
                 tx.checkpoints.add(run_id=run_id, num_images=64, key="k", size=1, sha256="s")
-                tx.jobs.assert_fence(late.id, late.fence)
+                tx.leases.assert_fence(late.id, late.fence)
 
         with pytest.raises(LeaseLost):
             write_late()
@@ -218,7 +218,7 @@ class TestLeases:
         first = held(catalog)
         clockwork.run_out(first.id)
         with catalog.transaction() as tx:
-            (job,) = tx.jobs.expire()
+            (job,) = tx.leases.expire()
         assert (job.id, job.state, job.lease_owner) == (first.id, JobState.QUEUED, None)
         assert "fell silent" in str(job.error)
         second = held(catalog)
@@ -231,7 +231,7 @@ class TestLeases:
         ask(catalog)
         job = held(catalog)
         with catalog.transaction() as tx:
-            assert tx.jobs.expire() == []
+            assert tx.leases.expire() == []
         assert get(catalog, job.id).state is JobState.RUNNING
 
     def test_a_late_heartbeat_keeps_a_job_that_nobody_took(self, catalog: Catalog, clockwork: Clockwork) -> None:
@@ -239,24 +239,24 @@ class TestLeases:
         job = held(catalog)
         clockwork.run_out(job.id)
         with catalog.transaction() as tx:
-            tx.jobs.heartbeat(job.id, job.fence, lease_seconds=60)
-            assert tx.jobs.expire() == []
+            tx.leases.heartbeat(job.id, job.fence, lease_seconds=60)
+            assert tx.leases.expire() == []
 
     def test_many_expire_at_once(self, catalog: Catalog, clockwork: Clockwork) -> None:
         ids = [ask(catalog, f"question {i}").id for i in range(3)]
         for _ in ids:
             clockwork.run_out(held(catalog).id)
         with catalog.transaction() as tx:
-            assert [job.id for job in tx.jobs.expire()] == ids
+            assert [job.id for job in tx.leases.expire()] == ids
 
     def test_only_the_kinds_asked_for_expire(self, catalog: Catalog, clockwork: Clockwork) -> None:
         for kind in JobKind:
             ask(catalog, kind, kind)
             clockwork.run_out(held(catalog).id)
         with catalog.transaction() as tx:
-            assert [job.kind for job in tx.jobs.expire([JobKind.TRAIN])] == [JobKind.TRAIN]
-            assert tx.jobs.expire([]) == []
-            assert {job.kind for job in tx.jobs.expire()} == set(JobKind) - {JobKind.TRAIN}
+            assert [job.kind for job in tx.leases.expire([JobKind.TRAIN])] == [JobKind.TRAIN]
+            assert tx.leases.expire([]) == []
+            assert {job.kind for job in tx.leases.expire()} == set(JobKind) - {JobKind.TRAIN}
 
     def test_attempts_without_progress_are_limited(self, catalog: Catalog, clockwork: Clockwork) -> None:
         job_id = ask(catalog, max_attempts=2).id
@@ -264,7 +264,7 @@ class TestLeases:
         for _ in range(2):
             clockwork.run_out(held(catalog).id)
             with catalog.transaction() as tx:
-                states += [job.state for job in tx.jobs.expire()]
+                states += [job.state for job in tx.leases.expire()]
         assert states == [JobState.QUEUED, JobState.FAILED]
         assert get(catalog, job_id).error == (
             "The worker worker fell silent and its lease ran out; all 2 attempts without progress are used up."
@@ -276,10 +276,10 @@ class TestLeases:
         for _ in range(5):
             job = held(catalog)
             with catalog.transaction() as tx:
-                tx.jobs.made_progress(job.id, job.fence)
+                tx.leases.made_progress(job.id, job.fence)
             clockwork.run_out(job.id)
             with catalog.transaction() as tx:
-                assert [job.state for job in tx.jobs.expire()] == [JobState.QUEUED]
+                assert [job.state for job in tx.leases.expire()] == [JobState.QUEUED]
 
     def test_handing_back_does_not_count_as_an_attempt(self, catalog: Catalog) -> None:
         ask(catalog, max_attempts=1)
@@ -287,7 +287,7 @@ class TestLeases:
             job = held(catalog)
             assert (job.fence, job.attempts) == (fence, 1)
             with catalog.transaction() as tx:
-                assert tx.jobs.release(job.id, job.fence).state is JobState.QUEUED
+                assert tx.leases.release(job.id, job.fence).state is JobState.QUEUED
         with catalog.transaction() as tx:
             assert {attempt.outcome for attempt in tx.jobs.attempts(job.id)} == {AttemptOutcome.RELEASED}
 
@@ -297,7 +297,7 @@ class TestFailures:
         ask(catalog)
         job = held(catalog)
         with catalog.transaction() as tx:
-            assert tx.jobs.fail(job.id, job.fence, "The snapshot is corrupt.", retry=False) is JobState.FAILED
+            assert tx.leases.fail(job.id, job.fence, "The snapshot is corrupt.", retry=False) is JobState.FAILED
         job = get(catalog, job.id)
         assert (job.state, job.error, job.lease_owner) == (JobState.FAILED, "The snapshot is corrupt.", None)
 
@@ -309,7 +309,7 @@ class TestFailures:
         for attempt in (1, 2):
             job = held(catalog)
             with catalog.transaction() as tx:
-                assert tx.jobs.fail(job_id, job.fence, f"Error {attempt}.", retry=True) is JobState.QUEUED
+                assert tx.leases.fail(job_id, job.fence, f"Error {attempt}.", retry=True) is JobState.QUEUED
             job = get(catalog, job_id)
             assert job.error == f"Error {attempt}."
             with catalog.transaction() as tx:
@@ -321,7 +321,7 @@ class TestFailures:
         assert pauses == pytest.approx([retry_delay(1), retry_delay(2)], abs=1e-5)
         job = held(catalog)
         with catalog.transaction() as tx:
-            assert tx.jobs.fail(job_id, job.fence, "Error 3.", retry=True) is JobState.FAILED
+            assert tx.leases.fail(job_id, job.fence, "Error 3.", retry=True) is JobState.FAILED
             errors = [attempt.error for attempt in tx.jobs.attempts(job_id)]
         assert errors == ["Error 1.", "Error 2.", "Error 3."]
         assert get(catalog, job_id).error == "Error 3."
@@ -330,7 +330,7 @@ class TestFailures:
         ask(catalog)
         job = held(catalog)
         with catalog.transaction() as tx:
-            tx.jobs.fail(job.id, job.fence, "Once.", retry=True)
+            tx.leases.fail(job.id, job.fence, "Once.", retry=True)
         clockwork.pass_pauses()
         job = held(catalog)
         started_at = job.started_at
@@ -359,8 +359,8 @@ class TestCancel:
         job = held(catalog)
         assert self.request(catalog, job.id).state is JobState.RUNNING
         with catalog.transaction() as tx:
-            assert tx.jobs.heartbeat(job.id, job.fence, lease_seconds=60), "the heartbeat tells of the request"
-            assert tx.jobs.cancelled(job.id, job.fence).state is JobState.CANCELLED
+            assert tx.leases.heartbeat(job.id, job.fence, lease_seconds=60), "the heartbeat tells of the request"
+            assert tx.leases.cancelled(job.id, job.fence).state is JobState.CANCELLED
             assert [attempt.outcome for attempt in tx.jobs.attempts(job.id)] == [AttemptOutcome.CANCELLED]
 
     @pytest.mark.parametrize("state", TERMINAL)
@@ -386,14 +386,14 @@ class TestCancel:
         self.request(catalog, job.id)
         clockwork.run_out(job.id)
         with catalog.transaction() as tx:
-            assert [job.state for job in tx.jobs.expire()] == [JobState.CANCELLED]
+            assert [job.state for job in tx.leases.expire()] == [JobState.CANCELLED]
 
     def test_failing_instead_of_stopping_is_not_retried(self, catalog: Catalog) -> None:
         ask(catalog)
         job = held(catalog)
         self.request(catalog, job.id)
         with catalog.transaction() as tx:
-            assert tx.jobs.fail(job.id, job.fence, "Interrupted.", retry=True) is JobState.CANCELLED
+            assert tx.leases.fail(job.id, job.fence, "Interrupted.", retry=True) is JobState.CANCELLED
         assert get(catalog, job.id).error is None
 
     def test_handing_back_instead_of_stopping_is_not_retried(self, catalog: Catalog) -> None:
@@ -401,14 +401,14 @@ class TestCancel:
         job = held(catalog)
         self.request(catalog, job.id)
         with catalog.transaction() as tx:
-            assert tx.jobs.release(job.id, job.fence).state is JobState.CANCELLED
+            assert tx.leases.release(job.id, job.fence).state is JobState.CANCELLED
 
     def test_finishing_before_noticing_is_a_success(self, catalog: Catalog) -> None:
         ask(catalog)
         job = held(catalog)
         self.request(catalog, job.id)
         with catalog.transaction() as tx:
-            assert tx.jobs.succeed(job.id, job.fence).state is JobState.SUCCEEDED
+            assert tx.leases.succeed(job.id, job.fence).state is JobState.SUCCEEDED
 
 
 class TestContentKeys:

@@ -1,4 +1,4 @@
-"""kill -9 at every step of every conversation with the catalog: nothing half-written, nothing lost, nothing twice."""
+"""SIGKILL at every step of every transaction: nothing is half-written, lost or done twice."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def line(process: subprocess.Popen[str]) -> list[str]:
 
 
 def finish(catalog: Catalog, clockwork: Clockwork, run_id: str) -> None:
-    """What the next worker does once the lease of a dead one has run out."""
+    """What the next worker does once the lease of a dead worker has run out."""
     with catalog.transaction() as tx:
         job_id = tx.runs.get(run_id).job_id
     clockwork.run_out(job_id)
     clockwork.pass_pauses()
     with catalog.transaction() as tx:
-        tx.jobs.expire()
+        tx.leases.expire()
     job = claim(catalog, owner="heir")
     if job is not None:
         with catalog.transaction() as tx:
             tx.checkpoints.add(run_id=run_id, num_images=64, key="checkpoint", size=1, sha256="s")
             tx.history.put(run_id, 64, {"loss": 1.0})
-            tx.jobs.succeed(job.id, job.fence, {"num_images": 64})
+            tx.leases.succeed(job.id, job.fence, {"num_images": 64})
 
 
 def check_finished(catalog: Catalog, run_id: str) -> None:
@@ -54,7 +54,7 @@ def check_finished(catalog: Catalog, run_id: str) -> None:
         assert [attempt.number for attempt in attempts] == list(range(1, run.job.fence + 1))
         assert [attempt.outcome for attempt in attempts].count(AttemptOutcome.SUCCEEDED) == 1
         assert all(attempt.outcome is not None for attempt in attempts)
-        assert len(tx.history.list(run_id).items) == len(tx.checkpoints.beyond(run_id, keep=0)) == 1
+        assert len(tx.history.list(run_id).items) == len(tx.checkpoints.all_but_latest(run_id, keep=0)) == 1
 
 
 @pytest.mark.parametrize("scenario", ["train", "give_up", "hand_back"])
@@ -115,7 +115,7 @@ def test_the_api_killed_at_any_step(catalog: Catalog, catalog_url: str) -> None:
 
 
 def test_a_killed_holder_is_followed_by_another(catalog: Catalog, catalog_url: str) -> None:
-    """In real time: heartbeats keep the job for longer than its lease, and death gives it to the next."""
+    """In real time: heartbeats keep the job for longer than its lease, and the next worker gets it after a death."""
     job_id = ask(catalog).id
     with program("hold", catalog_url, "doomed") as holder:
         assert line(holder) == ["claimed", job_id]
@@ -135,13 +135,13 @@ def test_a_killed_holder_is_followed_by_another(catalog: Catalog, catalog_url: s
     heir = None
     while heir is None and time.monotonic() < deadline:
         with catalog.transaction() as tx:
-            tx.jobs.expire()
-            heir = tx.jobs.claim([job.kind], owner="heir", lease_seconds=60)
+            tx.leases.expire()
+            heir = tx.leases.claim([job.kind], owner="heir", lease_seconds=60)
         time.sleep(0.05)
     assert heir is not None
     assert (heir.id, heir.fence) == (job_id, 2)
     with catalog.transaction() as tx:
-        tx.jobs.succeed(job_id, heir.fence)
+        tx.leases.succeed(job_id, heir.fence)
         assert [attempt.owner for attempt in tx.jobs.attempts(job_id)] == ["doomed", "heir"]
 
 

@@ -1,4 +1,4 @@
-"""Law 2 by chance: whatever happens in whatever order, each accepted job reaches exactly one terminal state."""
+"""Law 2 with random events in random order: each accepted job reaches exactly one terminal state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED)
 
 @dataclass
 class Expected:
-    """What the queue should say of a job."""
+    """The expected state of a job."""
 
     id: str
     key: str
@@ -35,7 +35,7 @@ class Expected:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """The queue beside a model of it in a few lines of Python."""
+    """The queue, next to a model of it in a few lines of Python."""
 
     def __init__(self, catalog: Catalog, clockwork: Clockwork) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class QueueMachine(RuleBasedStateMachine):
             connection.execute(text("DELETE FROM jobs"))
         self.jobs: list[Expected] = []
         self.claims: list[tuple[Expected, int]] = []
-        """Every claim ever made, its fence among them: late workers never forget."""
+        """Every claim ever made with its fence, so that late workers can use it."""
 
     @rule(key=KEYS, max_attempts=st.integers(1, 3))
     def enqueue(self, key: str, max_attempts: int) -> None:
@@ -62,7 +62,7 @@ class QueueMachine(RuleBasedStateMachine):
     def claim(self) -> None:
         due = [job for job in self.jobs if job.state is JobState.QUEUED and not job.paused]
         with self.catalog.transaction() as tx:
-            job = tx.jobs.claim([JobKind.EVALUATE], owner="worker", lease_seconds=3600)
+            job = tx.leases.claim([JobKind.EVALUATE], owner="worker", lease_seconds=3600)
         if not due:
             assert job is None
             return
@@ -80,23 +80,23 @@ class QueueMachine(RuleBasedStateMachine):
         move=st.sampled_from(["heartbeat", "progress", "succeed", "fail", "retry", "cancelled", "release"]),
     )
     def act(self, data: st.DataObject, move: str) -> None:
-        """Any worker that ever held a job does something, however late."""
+        """A worker that holds or held a job acts on it, possibly too late."""
         job, fence = data.draw(st.sampled_from(self.claims))
         try:
             with self.catalog.transaction() as tx:
                 if move == "heartbeat":
-                    stop = tx.jobs.heartbeat(job.id, fence, lease_seconds=3600)
+                    stop = tx.leases.heartbeat(job.id, fence, lease_seconds=3600)
                     assert stop == job.cancel_requested
                 elif move == "progress":
-                    tx.jobs.made_progress(job.id, fence)
+                    tx.leases.made_progress(job.id, fence)
                 elif move == "succeed":
-                    tx.jobs.succeed(job.id, fence)
+                    tx.leases.succeed(job.id, fence)
                 elif move == "cancelled":
-                    tx.jobs.cancelled(job.id, fence)
+                    tx.leases.cancelled(job.id, fence)
                 elif move == "release":
-                    tx.jobs.release(job.id, fence)
+                    tx.leases.release(job.id, fence)
                 else:
-                    tx.jobs.fail(job.id, fence, "It broke.", retry=move == "retry")
+                    tx.leases.fail(job.id, fence, "It broke.", retry=move == "retry")
         except LeaseLost:
             assert (job.state, job.fence) != (JobState.RUNNING, fence)
             return
@@ -141,7 +141,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def expire(self) -> None:
         with self.catalog.transaction() as tx:
-            expired = tx.jobs.expire()
+            expired = tx.leases.expire()
         silent = [job for job in self.jobs if job.state is JobState.RUNNING and job.silent]
         assert [job.id for job in expired] == [job.id for job in silent]
         for job in silent:
@@ -179,7 +179,7 @@ class QueueMachine(RuleBasedStateMachine):
                 job.last = columns
 
     def teardown(self) -> None:
-        """However it was left, workers that go on bring every job to its end."""
+        """Whatever happened before, workers that continue bring every job to its end."""
         for _ in range(4 * len(self.jobs) + 1):
             self.wait()
             for job in self.jobs:

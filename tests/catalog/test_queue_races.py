@@ -1,4 +1,4 @@
-"""Many at once: no job is claimed twice, none is lost, and no question becomes two jobs."""
+"""Concurrent workers: no job is claimed twice or lost, and no request becomes two jobs."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_question_asked_at_once_is_one_job(catalog: Catalog) -> None:
 
 
 def test_a_question_asked_while_its_job_ends_is_answered_or_asked_anew(catalog: Catalog) -> None:
-    """One thread asks, the other fails the jobs: at every moment at most one job lives, and each ask gets a job."""
+    """One thread enqueues, the other fails the jobs: at most one job is live at a time, and each request gets one."""
     rounds = 60
     done = threading.Event()
     asked = [ask(catalog)]
@@ -82,13 +82,13 @@ def test_a_question_asked_while_its_job_ends_is_answered_or_asked_anew(catalog: 
     def fail_all() -> int:
         failed = 0
         while True:
-            nobody_asks = done.is_set()
+            asking_is_over = done.is_set()
             job = claim(catalog)
             if job is not None:
                 with catalog.transaction() as tx:
-                    tx.jobs.fail(job.id, job.fence, "It broke.", retry=False)
+                    tx.leases.fail(job.id, job.fence, "It broke.", retry=False)
                 failed += 1
-            elif nobody_asks:
+            elif asking_is_over:
                 return failed
 
     with ThreadPoolExecutor(1) as pool:
@@ -144,12 +144,12 @@ def test_cancel_racing_a_claim_is_never_forgotten(catalog: Catalog) -> None:
             assert job.cancel_requested
             assert job.state is (JobState.RUNNING if taken else JobState.CANCELLED)
             if taken:
-                assert tx.jobs.heartbeat(job.id, job.fence, lease_seconds=60)
-                tx.jobs.cancelled(job.id, job.fence)
+                assert tx.leases.heartbeat(job.id, job.fence, lease_seconds=60)
+                tx.leases.cancelled(job.id, job.fence)
 
 
 def test_whatever_threads_do_every_job_ends_once(catalog: Catalog, clockwork: Clockwork) -> None:
-    """Workers that work, fail, fall silent and come back late, beside users who cancel and a sweep for the silent."""
+    """Workers that work, fail, stop their heartbeats and return late, with users who cancel and leases that expire."""
     with catalog.transaction() as tx:
         ids = [
             tx.jobs.enqueue(JobKind.EVALUATE, payload={}, content_key=f"{i}", max_attempts=3)[0].id for i in range(24)
@@ -165,7 +165,7 @@ def test_whatever_threads_do_every_job_ends_once(catalog: Catalog, clockwork: Cl
             if job is None:
                 clockwork.pass_pauses()
                 with catalog.transaction() as tx:
-                    ends.extend(job.id for job in tx.jobs.expire() if job.state.terminal)
+                    ends.extend(job.id for job in tx.leases.expire() if job.state.terminal)
                     if all(tx.jobs.get(one).state.terminal for one in ids):
                         return
                 continue
@@ -180,15 +180,15 @@ def test_whatever_threads_do_every_job_ends_once(catalog: Catalog, clockwork: Cl
             move = dice.choice(["succeed", "fail", "retry", "release", "cancelled", "silence"])
             try:
                 with catalog.transaction() as tx:
-                    tx.jobs.heartbeat(job.id, job.fence, lease_seconds=60)
+                    tx.leases.heartbeat(job.id, job.fence, lease_seconds=60)
                     if move == "succeed":
-                        state = tx.jobs.succeed(job.id, job.fence).state
+                        state = tx.leases.succeed(job.id, job.fence).state
                     elif move in ("fail", "retry"):
-                        state = tx.jobs.fail(job.id, job.fence, "It broke.", retry=move == "retry")
+                        state = tx.leases.fail(job.id, job.fence, "It broke.", retry=move == "retry")
                     elif move == "release":
-                        state = tx.jobs.release(job.id, job.fence).state
+                        state = tx.leases.release(job.id, job.fence).state
                     elif move == "cancelled":
-                        state = tx.jobs.cancelled(job.id, job.fence).state
+                        state = tx.leases.cancelled(job.id, job.fence).state
                     else:
                         state = JobState.RUNNING
                 if state.terminal:

@@ -1,4 +1,4 @@
-"""Reconstructions and evaluations: one row per question, and who has to answer it."""
+"""Reconstructions and evaluations: one row per request, and which job computes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from phema.shared.catalog import (
     Transaction,
     content_key,
 )
-from phema.shared.catalog.repositories.reconstructions import SAID
+from phema.shared.catalog.repositories.reconstructions import SUMMARY_FIELDS
 from tests.catalog.conftest import held
 
 PLAN = {
@@ -92,12 +92,12 @@ def test_its_state_follows_its_job_and_ends_with_the_result(catalog: Catalog, ru
     same, needs_job = again(catalog, run_id, ask_for)
     assert (same.state, needs_job) == (JobState.RUNNING, False)
     with catalog.transaction() as tx:
-        tx.jobs.assert_fence(job.id, job.fence)
+        tx.leases.assert_fence(job.id, job.fence)
         if isinstance(row, Reconstruction):
             tx.reconstructions.complete(row.id, "weights", 100, "def")
         else:
             tx.evaluations.complete(row.id, {"frechet": 12.5}, "pictures")
-        tx.jobs.succeed(job.id, job.fence)
+        tx.leases.succeed(job.id, job.fence)
     same, needs_job = again(catalog, run_id, ask_for)
     assert (same.id, same.state, needs_job) == (row.id, JobState.SUCCEEDED, False)
 
@@ -110,7 +110,7 @@ def test_an_unanswered_question_needs_another_job(catalog: Catalog, run_id: str,
     if how == "fail":
         job = held(catalog)
         with catalog.transaction() as tx:
-            tx.jobs.fail(job.id, job.fence, "It broke.", retry=False)
+            tx.leases.fail(job.id, job.fence, "It broke.", retry=False)
     else:
         with catalog.transaction() as tx:
             tx.jobs.request_cancel(first)
@@ -212,8 +212,8 @@ def test_summaries_tell_what_matters_of_plans_without_loading_them(catalog: Cata
     with catalog.transaction(read_only=True) as tx:
         latest = tx.reconstructions.summaries(run_id, limit=1)
         (summary,) = tx.reconstructions.summaries(run_id, after=latest.next_cursor, limit=1).items
-        assert latest.items[0].said == {name: plans[1][name] for name in SAID}
-        assert summary.said == said | {"regularize": None, "advice": None}
+        assert latest.items[0].plan_fields == {name: plans[1][name] for name in SUMMARY_FIELDS}
+        assert summary.plan_fields == said | {"regularize": None, "advice": None}
         with pytest.raises(InvalidRequestError, match="plan"):
             summary.row.plan.keys()
 
@@ -228,11 +228,11 @@ def test_content_keys_ignore_the_order_of_keys_only() -> None:
     ("wanted", "found"), [((1e-4, 1e-3), True), ((0.99e-4, 1e-3), True), ((1e-5, 1e-3), False), ((1e-3, 1e-4), False)]
 )
 def test_as_good_means_every_part(catalog: Catalog, run_id: str, wanted: tuple[float, float], found: bool) -> None:
-    """Of the profile itself and of each pattern: the worst of one is no measure of the others."""
+    """Errors are compared part by part: the profile with the profile, each pattern with itself."""
     question = {"run_id": run_id, "num_images": 64, "profile": {"kind": "per_tensor"}, "dtype": "float32"}
     tensors = [{"pattern": "*emb*", "coefficients": [1.0, 0.0], "predicted_error": 1e-3}]
     with catalog.transaction() as tx:
         row, _ = tx.reconstructions.find_or_create(**question, plan=PLAN | {"tensors": tensors})
         tx.reconstructions.complete(row.id, "k", 1, "0" * 64)
-        same = tx.reconstructions.as_good(**question, regularize=True, predicted_errors=wanted)
+        same = tx.reconstructions.find_equivalent(**question, regularize=True, predicted_errors=wanted)
     assert (same is not None) == found

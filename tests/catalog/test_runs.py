@@ -56,7 +56,7 @@ def test_the_state_of_a_run_is_that_of_its_job(catalog: Catalog, run_id: str) ->
     job = held(catalog)
     with catalog.transaction() as tx:
         assert tx.runs.get(run_id).state is JobState.RUNNING
-        tx.jobs.fail(job.id, job.fence, "It broke.", retry=False)
+        tx.leases.fail(job.id, job.fence, "It broke.", retry=False)
         assert tx.runs.get(run_id).state is JobState.FAILED
         assert [run.id for run in tx.runs.list(state=JobState.FAILED).items] == [run_id]
         assert tx.runs.list(state=JobState.RUNNING).items == []
@@ -77,11 +77,11 @@ class TestResume:
         job = held(catalog)
         with catalog.transaction() as tx:
             if state is JobState.SUCCEEDED:
-                tx.jobs.succeed(job.id, job.fence)
+                tx.leases.succeed(job.id, job.fence)
             elif state is JobState.FAILED:
-                tx.jobs.fail(job.id, job.fence, "It broke.", retry=False)
+                tx.leases.fail(job.id, job.fence, "It broke.", retry=False)
             else:
-                tx.jobs.cancelled(job.id, job.fence)
+                tx.leases.cancelled(job.id, job.fence)
 
     @pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])
     def test_an_unfinished_run_gets_another_job(self, catalog: Catalog, run_id: str, state: JobState) -> None:
@@ -144,7 +144,7 @@ class TestRestore:
             run = tx.runs.get("found")
             assert (run.state, run.job.progress) == (JobState.FAILED, 0.4)
             assert run.job.error == "Found in the store at 40 of 100 images; resume it."
-            assert tx.jobs.claim(list(JobKind), owner="worker", lease_seconds=60) is None
+            assert tx.leases.claim(list(JobKind), owner="worker", lease_seconds=60) is None
             assert tx.runs.resume(run.id).state is JobState.QUEUED
 
     def test_a_name_taken_meanwhile(self, catalog: Catalog, run_id: str) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves behind: snapshots, checkpoints, figures."""
+"""What a run writes: snapshots, checkpoints, figures."""
 
 from __future__ import annotations
 
@@ -134,12 +134,12 @@ def test_checkpoints_keep_the_latest(catalog: Catalog, run_id: str) -> None:
         latest = tx.checkpoints.latest(run_id)
         assert latest is not None
         assert latest.num_images == 512
-        assert [row.num_images for row in tx.checkpoints.beyond(run_id, keep=2)] == [128]
-        assert [row.num_images for row in tx.checkpoints.beyond(run_id, keep=0)] == [128, 256, 512]
+        assert [row.num_images for row in tx.checkpoints.all_but_latest(run_id, keep=2)] == [128]
+        assert [row.num_images for row in tx.checkpoints.all_but_latest(run_id, keep=0)] == [128, 256, 512]
         tx.checkpoints.delete(latest.id)
         tx.checkpoints.delete(latest.id)
     with catalog.transaction() as tx:
-        assert [row.num_images for row in tx.checkpoints.beyond(run_id, keep=0)] == [128, 256]
+        assert [row.num_images for row in tx.checkpoints.all_but_latest(run_id, keep=0)] == [128, 256]
 
 
 def test_history_replaces_the_figures_of_an_earlier_attempt(catalog: Catalog, run_id: str) -> None:

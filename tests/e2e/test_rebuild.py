@@ -149,7 +149,7 @@ def test_an_unfinished_run_comes_back_and_resumes_to_the_same_snapshots(
         found = tx.runs.get("digits")
         assert (found.state, found.num_images) == (JobState.FAILED, 64)
         assert tx.runs.resume(found.id).state is JobState.QUEUED
-        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=600)
+        job = tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=600)
     assert job is not None
     finished = train_locally(CONFIG, empty, store, job)
     assert finished.state is JobState.SUCCEEDED
@@ -164,7 +164,7 @@ def test_a_cancelled_run_resumes(catalog: Catalog, store: ObjectStore) -> None:
         tx.jobs.request_cancel(attempt.job_id)
     train_attempt(attempt, catalog, store)
     with catalog.transaction() as tx:
-        tx.jobs.cancelled(attempt.job_id, attempt.fence)
+        tx.leases.cancelled(attempt.job_id, attempt.fence)
         again = tx.runs.resume(attempt.run_id)
         assert (again.state, again.job_id == attempt.job_id) == (JobState.QUEUED, False)
         assert tx.runs.resume(attempt.run_id).job_id == again.job_id

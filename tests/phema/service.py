@@ -35,21 +35,21 @@ class Service:
 
     def claim(self, kind: JobKind) -> Job:
         with self.catalog.transaction() as tx:
-            job = tx.jobs.claim([kind], owner="test", lease_seconds=600)
+            job = tx.leases.claim([kind], owner="test", lease_seconds=600)
         assert job is not None
         return job
 
     def heartbeat(self, job: Job, progress: float, message: str = "") -> None:
         with self.catalog.transaction() as tx:
-            tx.jobs.heartbeat(job.id, job.fence, lease_seconds=600, progress=progress, message=message)
+            tx.leases.heartbeat(job.id, job.fence, lease_seconds=600, progress=progress, message=message)
 
     def finish(self, job: Job) -> None:
         with self.catalog.transaction() as tx:
-            tx.jobs.succeed(job.id, job.fence, {})
+            tx.leases.succeed(job.id, job.fence, {})
 
     def fail(self, job: Job, error: str) -> None:
         with self.catalog.transaction() as tx:
-            tx.jobs.fail(job.id, job.fence, error, retry=False)
+            tx.leases.fail(job.id, job.fence, error, retry=False)
 
     def progress(self, run_id: str, num_images: int, loss: float = 0.5) -> None:
         with self.catalog.transaction() as tx:
@@ -100,7 +100,7 @@ class Service:
             for state in ("queued", "running"):
                 for job in tx.jobs.list(state=state, limit=500).items:
                     if tx.jobs.request_cancel(job.id).state == "running":
-                        tx.jobs.cancelled(job.id, job.fence)
+                        tx.leases.cancelled(job.id, job.fence)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 
 from phema.command.main import run
 from phema.services.phema_worker import reference_moments as reference
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.shared.datasets import DatasetError, open_dataset
 from phema.shared.metrics import reference_statistics as statistics
 from phema.shared.metrics.random_features import RandomConvFeatures
@@ -116,14 +116,14 @@ def test_workers_take_the_statistics_beside_a_dataset(
     files, _ = photo_files(12, 16)
     path = write_zip(tmp_path / "x.zip", files)
     dataset = open_dataset(DatasetConfig(name="x", path=str(path), held_out=2))
-    measured = reference.reference_moments(dataset, str(path), Watch())
+    measured = reference.reference_moments(dataset, str(path), TaskProgress())
     for held_out, taken in ((0, False), (2, True)):
         monkeypatch.setattr(reference, "_cache", {})
         document(phema("dataset", "stats", path, "--held-out", held_out, "--json"))
         stored = statistics.load(statistics.statistics_path(str(path)))
         stored.moments._mean += 1.0
         statistics.save(stored, statistics.statistics_path(str(path)))
-        found = reference.reference_moments(dataset, str(path), Watch())
+        found = reference.reference_moments(dataset, str(path), TaskProgress())
         np.testing.assert_allclose(found.mean, measured.mean + taken, rtol=1e-12)
         np.testing.assert_allclose(found.cov, measured.cov if not taken else stored.moments.cov, rtol=1e-12)
     write_zip(path, {name: data for name, data in files.items() if name != "dataset.json"})

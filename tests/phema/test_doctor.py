@@ -55,10 +55,10 @@ def test_a_sound_service_has_no_fault_but_what_is_not_started(service: Service) 
     assert finding("api", service.settings).line.startswith("ok       api")
     assert finding("trainer", service.settings).state == "wrong"
     with service.catalog.transaction() as tx:
-        tx.targets.register("trainer", "127.0.0.1:1")
+        tx.scrape_targets.register("trainer", "127.0.0.1:1")
     assert "127.0.0.1:1" in finding("trainer", service.settings).detail
     with service.catalog.transaction() as tx:
-        tx.targets.remove("127.0.0.1:1")
+        tx.scrape_targets.remove("127.0.0.1:1")
 
 
 def test_a_catalog_without_tables_is_mended_by_prepare(
@@ -163,18 +163,18 @@ def test_a_replica_s_health_is_its_own(service: Service) -> None:
     """Containers are told apart by the addresses that they announce."""
     settings = service.settings.model_copy(update={"metrics_host": "auto"})
     with service.catalog.transaction() as tx:
-        tx.targets.register("worker", "192.0.2.7:1234")
+        tx.scrape_targets.register("worker", "192.0.2.7:1234")
     assert doctor.examine(settings, ["worker"])[0].state == "ok"
     (found,) = doctor.examine(settings, ["worker"], here=True)
     assert found.line.startswith(f"wrong    worker    no worker at {own_address()} has announced itself")
     own = f"{own_address()}:1234"
     with service.catalog.transaction() as tx:
-        tx.targets.register("worker", own)
+        tx.scrape_targets.register("worker", own)
     (found,) = doctor.examine(settings, ["worker"], here=True)
     assert (found.state, found.detail) == ("ok", f"alive, metrics at {own}")
     with service.catalog.transaction() as tx:
-        tx.targets.remove(own)
-        tx.targets.remove("192.0.2.7:1234")
+        tx.scrape_targets.remove(own)
+        tx.scrape_targets.remove("192.0.2.7:1234")
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import phema
 from phema import Profile, SnapshotWriter, errors
 from phema.administration.rebuild import rebuild
 from phema.client.client import Client
-from phema.services.phema_worker.job_tasks import record, task_of
-from phema.services.phema_worker.task_progress import Watch
-from phema.services.phema_worker.task_runner import Workbench
+from phema.services.phema_worker.job_tasks import complete_job, task_of
+from phema.services.phema_worker.task_progress import TaskProgress
+from phema.services.phema_worker.task_runner import TaskRunner
 from phema.services.phema_worker.tasks import Done
 from phema.shared.catalog import Catalog, JobKind
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
@@ -76,10 +76,10 @@ def reconstruct(service: Service) -> None:
     with service.catalog.transaction() as tx:
         task = task_of(tx, job)
     assert task is not None
-    done = Workbench(service.settings).do(task, Watch())
+    done = TaskRunner(service.settings).do(task, TaskProgress())
     assert isinstance(done, Done), done
     with service.catalog.transaction() as tx:
-        record(tx, job, task, done)
+        complete_job(tx, job, task, done)
 
 
 def test_any_ema_length_of_a_plain_loop_afterwards(

@@ -1,4 +1,4 @@
-"""A small run with real snapshots, questions about it, and real worker processes to answer them."""
+"""A small run with real snapshots, requests for it, and real worker processes."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def tiny_config(**overrides: Any) -> RunConfig:
 
 
 def until(answer: Callable[[], Any], what: str) -> Any:
-    """The first true answer; polls, because what is waited for happens in other processes."""
+    """Poll until the condition gives a true value, and return the value."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         if value := answer():
             return value
         time.sleep(0.05)
-    raise AssertionError(f"waited {PATIENCE_SECONDS:g} s in vain for {what}")
+    raise AssertionError(f"waited {PATIENCE_SECONDS:g} s for {what}")
 
 
 @dataclass
@@ -95,7 +95,7 @@ class WorkerProcess:
 
 @dataclass
 class Lab:
-    """Catalog and store that tests share, each with runs of its own, and whoever works on them."""
+    """Catalog, store and workers that tests share. Each test has its own runs."""
 
     folder: Path
     catalog: Catalog
@@ -110,7 +110,7 @@ class Lab:
         return worker
 
     def warm_workers(self, count: int) -> list[WorkerProcess]:
-        """So many and no more."""
+        """Exactly `count` warm workers."""
         for superfluous in self._alive()[count:]:
             superfluous.stop()
         while len(self._alive()) < count:
@@ -124,7 +124,7 @@ class Lab:
         return found
 
     def close(self) -> None:
-        """End the workers that are alive; a signal is no failure."""
+        """End the workers that are alive. They must exit with code 0."""
         alive = self._alive()
         for worker in alive:
             worker.process.terminate()
@@ -146,7 +146,7 @@ class Lab:
             return tx.runs.create(name, config.model_dump(mode="json"), config.config_hash, config.total_images)
 
     def add_snapshots(self, run: Run, *, times: Sequence[int] = TIMES) -> list[dict[str, torch.Tensor]]:
-        """Averages of a network whose weights wander, stored as a trainer does; their tensors in order of the rows."""
+        """Store averages of a network with random updates, as a trainer does. Returns their tensors, row by row."""
         config = RunConfig.model_validate(run.config)
         torch.manual_seed(7)
         network = build_denoiser(config.network)
@@ -205,10 +205,10 @@ class Lab:
         finished: int = 0,
         request_id: str | None = None,
     ) -> tuple[Job | None, list[str]]:
-        """The job that answers, None when nothing is left to compute, and the rows' ids.
+        """(the job, None when every result exists; the rows' ids).
 
         `repeat` reads every snapshot so many times over, with a share of its coefficient: slow without large files.
-        The first `finished` rows are completed, as by another job, before anybody can claim this one.
+        The first `finished` rows are completed, as by another job, before a worker can claim this one.
         """
         with self.catalog.transaction(request_id=request_id) as tx:
             stored = [
@@ -230,7 +230,7 @@ class Lab:
                     "dtype": dtype,
                 }
                 errors = [output.errors.predicted_error]
-                known = tx.reconstructions.as_good(**question, regularize=True, predicted_errors=errors)
+                known = tx.reconstructions.find_equivalent(**question, regularize=True, predicted_errors=errors)
                 if known is not None:
                     rows.append(known)
                     continue
@@ -259,7 +259,7 @@ class Lab:
             return job, [row.id for row in rows]
 
     def weights(self, sigma_rel: float = 0.08) -> str:
-        """A finished reconstruction: the same for all tests that only need some weights."""
+        """A finished reconstruction, shared by all tests that only need some weights."""
         if self._weighted is None:
             self._weighted = self.create_run()
             self.add_snapshots(self._weighted)
@@ -297,12 +297,12 @@ class Lab:
         return found
 
     def _deserted(self) -> bool:
-        """Nobody is left to wait for: fail at once, with what the last worker said."""
+        """Fail at once, with the last worker's log, when no worker is alive."""
         assert self._alive(), self.workers[-1].log.read_text()
         return False
 
     def wait_until_under_way(self, job: Job) -> None:
-        """The actor is known to be at work: it has reported a part of the job as done."""
+        """Wait until the actor has reported progress on the job."""
         until(lambda: self.job(job).progress > 0, f"progress of {job.kind} {job.id}")
 
     def reconstruction(self, reconstruction_id: str) -> Reconstruction:
@@ -319,7 +319,7 @@ class Lab:
             return [str(attempt.outcome) for attempt in tx.jobs.attempts(job.id)]
 
     def unfinished(self) -> list[Path]:
-        """What writers of a local store have not finished, or not cleared away."""
+        """Unfinished files in a local store."""
         assert isinstance(self.store, LocalStore)
         return [*self.store.partial.glob("*"), *self.store.unfinished.glob("*")]
 

@@ -1,4 +1,4 @@
-"""`python -m tests.phema_worker.mortal PHASE`: a worker's work without Ray, dying by its own hand on the way.
+"""`python -m tests.phema_worker.mortal PHASE`: does a worker's jobs without Ray and kills itself in the given phase.
 
 `compact` makes the vectors of a basis and dies when half of them is there. All others give a run's snapshots up.
 
@@ -15,9 +15,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from phema.services.phema_worker.job_tasks import record, task_of
+from phema.services.phema_worker.job_tasks import complete_job, task_of
 from phema.services.phema_worker.retain import delete_objects
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.tasks import Done, RetainTask
 from phema.shared.catalog import Catalog, JobKind, content_key
 from phema.shared.settings import Settings
@@ -40,24 +40,24 @@ def give_up(catalog: Catalog, run: str, at: Callable[[str], None]) -> None:
 
 
 def attempt(catalog: Catalog, store: Any, at: Callable[[str], None]) -> None:
-    """One attempt at the oldest queued `retain` job, as a worker makes it."""
+    """One attempt at the oldest queued `retain` job, as in a worker."""
     with catalog.transaction() as tx:
-        tx.jobs.expire([JobKind.RETAIN])
-        job = tx.jobs.claim([JobKind.RETAIN], owner=RUN, lease_seconds=0.0)
+        tx.leases.expire([JobKind.RETAIN])
+        job = tx.leases.claim([JobKind.RETAIN], owner=RUN, lease_seconds=0.0)
     assert job is not None
     with catalog.transaction(read_only=True) as tx:
         task = task_of(tx, job)
     assert task is None or isinstance(task, RetainTask)
     if task is not None:
-        delete_objects(store, task, Watch())
+        delete_objects(store, task, TaskProgress())
     at("deleted")
     with catalog.transaction() as tx:
-        record(tx, job, task, Done((), {}, 0, 0.0))
+        complete_job(tx, job, task, Done((), {}, 0, 0.0))
         at("remove")
 
 
 class Deadly:
-    """A store whose user dies before it deletes the object of that number."""
+    """A store whose process kills itself before it deletes the object of a given number."""
 
     def __init__(self, store: ObjectStore, at: Callable[[str], None]) -> None:
         self._store, self._at, self._count = store, at, 0
@@ -68,8 +68,8 @@ class Deadly:
         self._store.delete(key)
 
 
-class Mortal(Watch):
-    """Dies when half of the work is done."""
+class Mortal(TaskProgress):
+    """Kills the process when half of the work is done."""
 
     def at(self, done: int, total: int) -> None:
         if 2 * done >= total:
@@ -78,15 +78,15 @@ class Mortal(Watch):
 
 def compact(settings: Settings, catalog: Catalog) -> None:
     """One attempt at the oldest queued `compact` job."""
-    from phema.services.phema_worker.task_runner import Workbench  # torch takes seconds to import
+    from phema.services.phema_worker.task_runner import TaskRunner  # torch takes seconds to import
 
     with catalog.transaction() as tx:
-        job = tx.jobs.claim([JobKind.COMPACT], owner=RUN, lease_seconds=0.0)
+        job = tx.leases.claim([JobKind.COMPACT], owner=RUN, lease_seconds=0.0)
     assert job is not None
     with catalog.transaction(read_only=True) as tx:
         task = task_of(tx, job)
     assert task is not None
-    Workbench(settings).do(task, Mortal())
+    TaskRunner(settings).do(task, Mortal())
 
 
 def main(phase: str) -> None:

@@ -1,4 +1,4 @@
-"""Whatever is killed, frozen or cut off, a job ends once, and nothing half-made is left.
+"""Processes are killed, suspended or cut off: each job ends once, and no unfinished objects are left.
 
 Each test takes the workers that the one before left alive, so that a replacement serves on.
 """
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from phema.services.phema_worker.evaluate import Scores, evaluate
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.shared.catalog import JobState
 from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
 from phema.shared.recipes.run_config import RunConfig
@@ -32,7 +32,7 @@ def _long(seed: int, **changes: int) -> EvaluationRecipe:
 def _computed_here(lab: Lab, reconstruction_id: str, recipe: EvaluationRecipe) -> Scores:
     model = load_model(lab.store.get(str(lab.reconstruction(reconstruction_id).key)))
     config = RunConfig.model_validate(model.metadata.config)
-    return evaluate(model.denoiser, None, config, recipe, Watch())
+    return evaluate(model.denoiser, None, config, recipe, TaskProgress())
 
 
 def test_a_killed_actor_is_replaced_and_the_job_done_once(local_lab: Lab) -> None:
@@ -129,7 +129,7 @@ def test_sigterm_hands_the_job_back(local_lab: Lab) -> None:
     assert lab.outcomes(job) == ["released", "succeeded"]
     assert lab.job(job).attempts == 1, "what was released does not count"
     with lab.catalog.transaction() as tx:
-        assert holder.address not in [target.address for target in tx.targets.live(3600)]
+        assert holder.address not in [target.address for target in tx.scrape_targets.live(3600)]
 
 
 def test_a_store_that_is_away_for_a_while_delays_the_job(servers: Servers) -> None:

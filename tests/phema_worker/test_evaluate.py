@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from phema.services.phema_worker.evaluate import NotFinite, batch_size, evaluate
-from phema.services.phema_worker.task_progress import Cancelled, Watch
+from phema.services.phema_worker.task_progress import Cancelled, TaskProgress
 from phema.shared.datasets import InMemory, open_dataset
 from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.edm2.networks.denoiser import Denoiser
@@ -35,22 +35,24 @@ def denoiser() -> Denoiser:
 
 
 def test_equal_arguments_give_equal_figures_and_pictures(denoiser: Denoiser) -> None:
-    assert evaluate(denoiser, None, CONFIG, RECIPE, Watch()) == evaluate(denoiser, None, CONFIG, RECIPE, Watch())
+    assert evaluate(denoiser, None, CONFIG, RECIPE, TaskProgress()) == evaluate(
+        denoiser, None, CONFIG, RECIPE, TaskProgress()
+    )
 
 
 def test_only_what_was_asked_for_is_computed(denoiser: Denoiser) -> None:
-    watch = Watch()
+    watch = TaskProgress()
     recipe = RECIPE.model_copy(update={"metrics": ("held_out_loss",)})
     scores = evaluate(denoiser, None, CONFIG, recipe, watch)
     assert set(scores.figures) == {"held_out_loss"}
     assert scores.num_sampled == 16
-    assert watch.progress == 1.0
+    assert watch.fraction == 1.0
 
 
 def test_progress_counts_every_evaluation_of_the_network(denoiser: Denoiser) -> None:
-    watch = Watch()
+    watch = TaskProgress()
     evaluate(denoiser, None, CONFIG, RECIPE, watch)
-    assert watch.progress == 1.0
+    assert watch.fraction == 1.0
     assert watch._done == (16 + 48) * 5 + 297 * NUM_LEVELS
 
 
@@ -62,13 +64,13 @@ def test_progress_counts_the_guide_where_it_guides(
     denoiser: Denoiser, interval: tuple[float, float] | None, guiding: int
 ) -> None:
     """Three steps: from 80 to about 2.5, to 0.002, and to 0 with a single evaluation."""
-    watch, guide = Watch(), build_denoiser(CONFIG.network)
+    watch, guide = TaskProgress(), build_denoiser(CONFIG.network)
     calls: list[int] = []
     guide.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
     options = {"guidance": 2.0, "guide_id": "rec-x", "guidance_interval": interval, "churn": 1.0}
     recipe = RECIPE.model_copy(update={**options, "metrics": ("frechet",)})
     evaluate(denoiser, guide, CONFIG, recipe, watch)
-    assert watch.progress == 1.0
+    assert watch.fraction == 1.0
     assert watch._done == (16 + 48) * (5 + guiding)
     assert len(calls) == 2 * guiding, "one batch for the grid, one for the samples"
 
@@ -76,13 +78,13 @@ def test_progress_counts_the_guide_where_it_guides(
 def test_pictures_depend_on_neither_batch_size_nor_threads(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit. Threads may round the features of a picture differently, far below what figures are shown with."""
     recipe = RECIPE.model_copy(update={"metrics": ("frechet",), "churn": 1.0})
-    reference = evaluate(denoiser, None, CONFIG, recipe, Watch())
+    reference = evaluate(denoiser, None, CONFIG, recipe, TaskProgress())
     monkeypatch.setattr("phema.services.phema_worker.evaluate.batch_size", lambda _: 5)
-    assert evaluate(denoiser, None, CONFIG, recipe, Watch()) == reference
+    assert evaluate(denoiser, None, CONFIG, recipe, TaskProgress()) == reference
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        found = evaluate(denoiser, None, CONFIG, recipe, Watch())
+        found = evaluate(denoiser, None, CONFIG, recipe, TaskProgress())
     finally:
         torch.set_num_threads(threads)
     assert found.png == reference.png
@@ -98,7 +100,7 @@ def test_rows_of_the_grid_are_classes(denoiser: Denoiser) -> None:
         return brightness[:, None, None, None].expand_as(output)
 
     denoiser.register_forward_hook(draw)
-    png = evaluate(denoiser, None, CONFIG, RECIPE.model_copy(update={"grid": 12}), Watch()).png
+    png = evaluate(denoiser, None, CONFIG, RECIPE.model_copy(update={"grid": 12}), TaskProgress()).png
     image = np.asarray(Image.open(io.BytesIO(png)))
     rows = [image[2 + 50 * row + 20, 22::50][:12] for row in range(12)]
     for row, shades in enumerate(rows):
@@ -174,7 +176,7 @@ def test_the_grid_of_noise_levels_has_the_training_distribution() -> None:
 
 
 def test_work_stops_at_the_next_evaluation_of_the_network(denoiser: Denoiser) -> None:
-    watch = Watch()
+    watch = TaskProgress()
     calls = 0
 
     def count(*_: object) -> None:
@@ -194,13 +196,13 @@ def test_a_network_without_finite_output_is_refused(denoiser: Denoiser) -> None:
         denoiser.unet.out_gain.fill_(float("inf"))
     for metrics in (("frechet",), ("held_out_loss",)):
         with pytest.raises(NotFinite, match="not finite"):
-            evaluate(denoiser, None, CONFIG, RECIPE.model_copy(update={"metrics": metrics}), Watch())
+            evaluate(denoiser, None, CONFIG, RECIPE.model_copy(update={"metrics": metrics}), TaskProgress())
 
 
 def test_guidance_by_the_network_itself_changes_nothing(denoiser: Denoiser) -> None:
-    alone = evaluate(denoiser, None, CONFIG, RECIPE, Watch())
+    alone = evaluate(denoiser, None, CONFIG, RECIPE, TaskProgress())
     recipe = RECIPE.model_copy(update={"guidance": 2.0, "guide_id": "rec-self"})
-    both = evaluate(denoiser, denoiser, CONFIG, recipe, Watch())
+    both = evaluate(denoiser, denoiser, CONFIG, recipe, TaskProgress())
     assert both.figures["frechet"] == pytest.approx(alone.figures["frechet"], rel=1e-3)
 
 
@@ -208,7 +210,7 @@ def test_a_guide_of_another_shape_is_refused(denoiser: Denoiser) -> None:
     other = tiny_config(network={"model_channels": 16, "channels_per_head": 16, "label_dim": 3})
     recipe = RECIPE.model_copy(update={"guidance": 2.0, "guide_id": "rec-other"})
     with pytest.raises(SamplerError, match="label_dim"):
-        evaluate(denoiser, build_denoiser(other.network), CONFIG, recipe, Watch())
+        evaluate(denoiser, build_denoiser(other.network), CONFIG, recipe, TaskProgress())
 
 
 @pytest.mark.parametrize("preset", PRESETS)

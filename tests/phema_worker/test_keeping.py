@@ -1,4 +1,4 @@
-"""Bases are made and snapshots deleted by the worker's own hands, without Ray; whoever dies on the way is replaced."""
+"""The worker's code, without Ray, writes bases and deletes snapshots. After a crash, another process continues."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from phema.administration.rebuild import rebuild
 from phema.services.api.bases.schemas import BasisCreate
 from phema.services.api.bases.service import create, plan
 from phema.services.api.reconstructions.stored_inputs import held
-from phema.services.phema_worker.job_tasks import record, task_of
-from phema.services.phema_worker.task_progress import Watch
-from phema.services.phema_worker.task_runner import Workbench
+from phema.services.phema_worker.job_tasks import complete_job, task_of
+from phema.services.phema_worker.task_progress import TaskProgress
+from phema.services.phema_worker.task_runner import TaskRunner
 from phema.services.phema_worker.tasks import CompactTask, Done, RetainTask, Stopped
 from phema.shared.catalog import Basis, Catalog, Job, JobKind, JobState, Run, content_key
 from phema.shared.settings import Settings
@@ -59,7 +59,7 @@ def laboratory(folder: Path, catalog: Catalog, store_url: str, options: S3Option
 
 @pytest.fixture
 def lab(tmp_path: Path, fresh: Callable[[str], Catalog]) -> Iterator[Lab]:
-    """SQLite and a folder; nobody works but the test."""
+    """SQLite and a folder, without workers."""
     made = laboratory(tmp_path, fresh("catalog.db"), (tmp_path / "store").as_uri())
     yield made
     made.catalog.close()
@@ -73,8 +73,8 @@ def s3_lab(tmp_path: Path, fresh: Callable[[str], Catalog], s3_options: tuple[st
 
 
 @pytest.fixture
-def bench(lab: Lab) -> Workbench:
-    return Workbench(Settings(state_dir=lab.folder, store_url=lab.env["PHEMA_STORE_URL"]))
+def bench(lab: Lab) -> TaskRunner:
+    return TaskRunner(Settings(state_dir=lab.folder, store_url=lab.env["PHEMA_STORE_URL"]))
 
 
 def described(lab: Lab) -> tuple[Run, list[dict[str, torch.Tensor]]]:
@@ -88,22 +88,22 @@ def described(lab: Lab) -> tuple[Run, list[dict[str, torch.Tensor]]]:
 
 def claim(lab: Lab, kind: JobKind) -> Job:
     with lab.catalog.transaction() as tx:
-        tx.jobs.expire([kind])
-        job = tx.jobs.claim([kind], owner="test", lease_seconds=60.0)
+        tx.leases.expire([kind])
+        job = tx.leases.claim([kind], owner="test", lease_seconds=60.0)
     assert job is not None
     return job
 
 
-def work(lab: Lab, bench: Workbench, kind: JobKind) -> Job:
+def work(lab: Lab, bench: TaskRunner, kind: JobKind) -> Job:
     """One attempt at the oldest job of that kind."""
     job = claim(lab, kind)
     with lab.catalog.transaction(read_only=True) as tx:
         task = task_of(tx, job)
     assert task is not None
-    done = bench.do(task, Watch())
+    done = bench.do(task, TaskProgress())
     assert isinstance(done, Done), done
     with lab.catalog.transaction() as tx:
-        return record(tx, job, task, done)
+        return complete_job(tx, job, task, done)
 
 
 def ask_basis(lab: Lab, run: Run, **wanted: Any) -> str:
@@ -119,7 +119,7 @@ def basis(lab: Lab, basis_id: str) -> Basis:
         return tx.bases.get(basis_id)
 
 
-def test_vectors_are_the_planned_sums_and_say_so(lab: Lab, bench: Workbench) -> None:
+def test_vectors_are_the_planned_sums_and_say_so(lab: Lab, bench: TaskRunner) -> None:
     run, states = described(lab)
     basis_id = ask_basis(lab, run)
     job = work(lab, bench, JobKind.COMPACT)
@@ -151,7 +151,7 @@ def test_vectors_are_the_planned_sums_and_say_so(lab: Lab, bench: Workbench) -> 
             np.testing.assert_allclose(found.numpy(), wanted, rtol=0, atol=3e-7 * scale, err_msg=name)
 
 
-def test_a_profile_from_the_basis_is_that_from_all_snapshots(lab: Lab, bench: Workbench) -> None:
+def test_a_profile_from_the_basis_is_that_from_all_snapshots(lab: Lab, bench: TaskRunner) -> None:
     run, states = described(lab)
     ask_basis(lab, run)
     work(lab, bench, JobKind.COMPACT)
@@ -180,7 +180,7 @@ def test_a_profile_from_the_basis_is_that_from_all_snapshots(lab: Lab, bench: Wo
 
 
 def test_a_basis_outlives_its_snapshots_and_the_catalog(
-    lab: Lab, bench: Workbench, fresh: Callable[[str], Catalog]
+    lab: Lab, bench: TaskRunner, fresh: Callable[[str], Catalog]
 ) -> None:
     run, _ = described(lab)
     basis_id = ask_basis(lab, run)
@@ -216,17 +216,17 @@ def test_a_basis_outlives_its_snapshots_and_the_catalog(
     other.close()
 
 
-def test_a_second_attempt_writes_the_same_vectors(lab: Lab, bench: Workbench) -> None:
+def test_a_second_attempt_writes_the_same_vectors(lab: Lab, bench: TaskRunner) -> None:
     run, _ = described(lab)
     basis_id = ask_basis(lab, run)
     job = claim(lab, JobKind.COMPACT)
     with lab.catalog.transaction(read_only=True) as tx:
         task = task_of(tx, job)
     assert isinstance(task, CompactTask)
-    done = bench.do(task, Watch())
+    done = bench.do(task, TaskProgress())
     assert isinstance(done, Done)
     with lab.catalog.transaction() as tx:  # it dies before it writes the end down
-        tx.jobs.release(job.id, job.fence)
+        tx.leases.release(job.id, job.fence)
     work(lab, bench, JobKind.COMPACT)
     row = basis(lab, basis_id)
     assert [vector["key"] for vector in row.vectors or ()] == [written.key for written in done.written]
@@ -236,7 +236,7 @@ def test_a_second_attempt_writes_the_same_vectors(lab: Lab, bench: Workbench) ->
         assert task_of(tx, job) is None
 
 
-def test_a_killed_compaction_is_taken_up_and_leaves_nothing(lab: Lab, bench: Workbench) -> None:
+def test_a_killed_compaction_is_taken_up_and_leaves_nothing(lab: Lab, bench: TaskRunner) -> None:
     run, _ = described(lab)
     lost, made = ask_basis(lab, run), ask_basis(lab, run, tolerance=1e-5)
     kill(lab, "compact")
@@ -251,19 +251,19 @@ def test_a_killed_compaction_is_taken_up_and_leaves_nothing(lab: Lab, bench: Wor
     assert sorted(o.key for o in lab.store.list(f"runs/{run.id}/bases/")) == sorted(v["key"] for v in vectors)
 
 
-def test_a_cancelled_deletion_stops_between_two_objects(lab: Lab, bench: Workbench) -> None:
+def test_a_cancelled_deletion_stops_between_two_objects(lab: Lab, bench: TaskRunner) -> None:
     run, _ = described(lab)
     mortal.give_up(lab.catalog, run.id, lambda here: None)
     job = claim(lab, JobKind.RETAIN)
     with lab.catalog.transaction(read_only=True) as tx:
         task = task_of(tx, job)
     assert isinstance(task, RetainTask)
-    watch = Watch()
+    watch = TaskProgress()
     watch.stop()
     assert bench.do(task, watch) == Stopped()
     assert sum(lab.store.head(key) is None for key in task.doomed) == 1
     assert task.keys == (), "what ends without success has written nothing to clear away"
-    late = Watch(hold_seconds=0)
+    late = TaskProgress(hold_seconds=0)
     assert bench.do(task, late) == Stopped(), "another attempt may have the job"
     assert sum(lab.store.head(key) is None for key in task.doomed) == 1
     late.hold(60)
@@ -285,7 +285,7 @@ def kill(lab: Lab, phase: str) -> None:
 
 
 def mortal_run(lab: Lab) -> tuple[str, list[str]]:
-    """A run of that name with files for snapshots; nobody looks into them."""
+    """A run of that name with files as snapshots. Their content does not matter."""
     run = lab.create_run()
     keys = []
     with lab.catalog.transaction() as tx:
@@ -341,7 +341,7 @@ def test_so_it_is_on_s3(s3_lab: Lab) -> None:
 
 
 def test_what_a_rebuild_makes_of_a_deletion_that_was_cut_short(lab: Lab, fresh: Callable[[str], Catalog]) -> None:
-    """The store alone tells: what was given up and not deleted yet is a snapshot again, and can be given up again."""
+    """A rebuild sees only the store: a retired snapshot that still exists is a snapshot again and can be retired."""
     run, _ = described(lab)
     mortal.give_up(lab.catalog, run.id, lambda here: None)
     kept, retired = rows(lab, run.id)
@@ -369,12 +369,12 @@ def test_a_rebuild_while_snapshots_are_deleted_brings_none_back(lab: Lab) -> Non
     assert rows(lab, run.id) == (kept, [])
 
 
-def test_a_second_job_of_the_run_finds_what_the_first_has_left(lab: Lab, bench: Workbench) -> None:
+def test_a_second_job_of_the_run_finds_what_the_first_has_left(lab: Lab, bench: TaskRunner) -> None:
     run, _ = described(lab)
     mortal.give_up(lab.catalog, run.id, lambda here: None)
     first = claim(lab, JobKind.RETAIN)
     with lab.catalog.transaction() as tx:
-        tx.jobs.fail(first.id, first.fence, "the store is away", retry=False)
+        tx.leases.fail(first.id, first.fence, "the store is away", retry=False)
         doomed = sorted(row.id for row in tx.snapshots.retired(run.id))
         key = content_key("retain", doomed)
         second, created = tx.jobs.enqueue(JobKind.RETAIN, payload={}, content_key=key, run_id=run.id)
@@ -387,7 +387,7 @@ def test_a_second_job_of_the_run_finds_what_the_first_has_left(lab: Lab, bench: 
     assert rows(lab, run.id)[1] == []
 
 
-def test_a_trainer_that_writes_a_retired_snapshot_again_brings_nothing_back(lab: Lab, bench: Workbench) -> None:
+def test_a_trainer_that_writes_a_retired_snapshot_again_brings_nothing_back(lab: Lab, bench: TaskRunner) -> None:
     run, _ = described(lab)
     mortal.give_up(lab.catalog, run.id, lambda here: None)
     with lab.catalog.transaction(read_only=True) as tx:

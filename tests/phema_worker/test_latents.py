@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from phema.services.phema_worker.evaluate import evaluate
-from phema.services.phema_worker.task_progress import Watch
+from phema.services.phema_worker.task_progress import TaskProgress
 from phema.shared.datasets import DatasetError
 from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
@@ -44,8 +44,8 @@ def test_latents_are_decoded_for_people(tmp_path: Path) -> None:
         AutoencoderKL(**blocks, block_out_channels=(4, 4), norm_num_groups=2).save_pretrained(tmp_path / "vae")
         config = latent_run(tmp_path, str(tmp_path / "vae"))
         denoiser = build_denoiser(config.network)
-    decoded = evaluate(denoiser, None, config, RECIPE, Watch())
-    plain = evaluate(denoiser, None, latent_run(tmp_path, None), RECIPE, Watch())
+    decoded = evaluate(denoiser, None, config, RECIPE, TaskProgress())
+    plain = evaluate(denoiser, None, latent_run(tmp_path, None), RECIPE, TaskProgress())
     assert decoded.figures == plain.figures  # figures are of latents, with or without a VAE
     assert set(decoded.figures) == {"frechet", "held_out_loss"}
     # 4x4 latents become 8x8 pictures, enlarged by whole factors to 48 pixels either way
@@ -57,5 +57,5 @@ def test_a_loss_on_no_pictures_is_refused(tmp_path: Path) -> None:
     config = latent_run(tmp_path, None, held_out=0)
     denoiser = build_denoiser(config.network)
     with pytest.raises(DatasetError, match=r"dataset\.held_out of the run is 0, so no pictures were kept"):
-        evaluate(denoiser, None, config, RECIPE, Watch())
-    evaluate(denoiser, None, config, RECIPE.model_copy(update={"metrics": ("frechet",)}), Watch())
+        evaluate(denoiser, None, config, RECIPE, TaskProgress())
+    evaluate(denoiser, None, config, RECIPE.model_copy(update={"metrics": ("frechet",)}), TaskProgress())

@@ -1,4 +1,4 @@
-"""What a worker and its actor write about a job says which job, of which run, for which request."""
+"""Log lines of a worker and its actor name the job, the run and the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of profile asked through the API and made by the worker's own code, here without Ray around it."""
+"""Every kind of profile: requested through the API, computed by the worker's code without Ray."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import phema
 from phema.administration.rebuild import rebuild
 from phema.services.api.app import create_app
 from phema.services.api.reconstructions.service import detail
-from phema.services.phema_worker.job_tasks import record, task_of
-from phema.services.phema_worker.task_progress import Watch
-from phema.services.phema_worker.task_runner import Workbench
+from phema.services.phema_worker.job_tasks import complete_job, task_of
+from phema.services.phema_worker.task_progress import TaskProgress
+from phema.services.phema_worker.task_runner import TaskRunner
 from phema.services.phema_worker.tasks import Done
 from phema.shared.catalog import Catalog, JobKind, Reconstruction
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
@@ -41,12 +41,12 @@ State = dict[str, torch.Tensor]
 
 
 class House:
-    """The API, a run trained under three kinds of averages, and the hands of a worker."""
+    """The API, a run with three kinds of averages, and a worker's task runner."""
 
     def __init__(self, settings: Settings, api: Api) -> None:
         self.settings, self.api = settings, api
         self.lab = Lab(settings.state_dir, api.catalog, api.store, {})
-        self._bench = Workbench(settings)
+        self._bench = TaskRunner(settings)
         self.run = self.lab.create_run()
         described = {"id": self.run.id, "name": self.run.name, "config": self.run.config}
         api.store.put(run_key(self.run.id), json.dumps(described).encode())
@@ -76,7 +76,7 @@ class House:
         self.states[identity] = copied
 
     def reconstruct(self, **body: Any) -> list[Any]:
-        """Ask, let the worker's code do the job, and answer the finished reconstructions with their lineage."""
+        """Request reconstructions, run the job, and return the finished reconstructions with their lineage."""
         response = self.api.post(f"/v1/runs/{self.run.name}/reconstructions", body)
         assert response.status_code == 202, response.text
         self.work(JobKind.RECONSTRUCT)
@@ -87,14 +87,14 @@ class House:
         """Do the oldest queued job of a kind."""
         catalog = self.api.catalog
         with catalog.transaction() as tx:
-            job = tx.jobs.claim([kind], owner="test", lease_seconds=600)
+            job = tx.leases.claim([kind], owner="test", lease_seconds=600)
             assert job is not None
             task = task_of(tx, job)
         assert task is not None
-        outcome = self._bench.do(task, Watch())
+        outcome = self._bench.do(task, TaskProgress())
         assert isinstance(outcome, Done), outcome
         with catalog.transaction() as tx:
-            record(tx, job, task, outcome)
+            complete_job(tx, job, task, outcome)
 
     def file(self, item: Any) -> bytes:
         key = self.lab.reconstruction(item["id"]).key
@@ -199,7 +199,7 @@ def test_a_file_tells_its_lineage_and_needs_no_phema_to_be_read(house: House, tm
 
 
 def test_what_is_left_when_the_snapshots_are_gone(house: House, tmp_path: Path) -> None:
-    """Reconstructions from a basis are those from the snapshots; finished ones come back from their files alone."""
+    """Reconstructions from a basis equal those from snapshots. A rebuild restores finished ones from their files."""
     own = House(house.settings, house.api)
     path = f"/v1/runs/{own.run.name}"
     (before,) = own.reconstruct(sigma_rel=0.15)
@@ -241,7 +241,7 @@ def test_what_is_left_when_the_snapshots_are_gone(house: House, tmp_path: Path) 
 
 
 def test_a_file_tells_the_time_it_was_asked_for_whatever_was_read(house: House) -> None:
-    """Nothing of the row's own time need be read: the last share of this average is nought."""
+    """The last snapshot need not be read: its coefficient is zero."""
     profile = Profile(kind="sampled", times=(TIMES[1], TIMES[-1]), weights=(1, 0))
     catalog = house.api.catalog
     with catalog.transaction() as tx:
@@ -265,7 +265,7 @@ def test_a_file_tells_the_time_it_was_asked_for_whatever_was_read(house: House) 
 
 
 def test_a_rebuild_leaves_the_rows_of_jobs_alone(house: House) -> None:
-    """What a job has written is its own, and is removed if it is cancelled."""
+    """A job's objects are its own, and are deleted if the job is cancelled."""
     own = House(house.settings, house.api)
     (item,) = own.reconstruct(sigma_rel=0.09)
     catalog = own.api.catalog

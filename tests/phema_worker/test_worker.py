@@ -1,4 +1,4 @@
-"""Questions in, answers out: a real worker process, its Ray actor, the catalog, a local store and S3."""
+"""Jobs from request to result: a real worker process, its Ray actor, the catalog, a local store and S3."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def test_metrics_are_announced_and_served(working_lab: Lab) -> None:
 
     def announced() -> bool:
         with lab.catalog.transaction(read_only=True) as tx:
-            return any((target.kind, target.address) == ("worker", address) for target in tx.targets.live(5))
+            return any((target.kind, target.address) == ("worker", address) for target in tx.scrape_targets.live(5))
 
     until(announced, "the target")
     run = lab.create_run()

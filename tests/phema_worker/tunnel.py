@@ -1,4 +1,4 @@
-"""A TCP forwarder in front of a real server, so that a test can take the server away and give it back."""
+"""A TCP forwarder in front of a real server, so that a test can cut the server off and connect it again."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def get_run(catalog: Catalog, run: str) -> Run:
 
 def checkpoint_times(catalog: Catalog, run: str) -> list[int]:
     with catalog.transaction(read_only=True) as tx:
-        return [c.num_images for c in tx.checkpoints.beyond(tx.runs.get(run).id, 0)]
+        return [c.num_images for c in tx.checkpoints.all_but_latest(tx.runs.get(run).id, 0)]
 
 
 def loose_attempt(run_id: str = "run-1", **fields: Any) -> TrainingAttempt:

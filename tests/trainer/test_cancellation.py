@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from phema.services.trainer.attempt import TrainingAttempt
-from phema.services.trainer.control.heartbeat import Heartbeat
+from phema.services.trainer.control.heartbeat import hold_lease
 from phema.services.trainer.control.terminal_state import finish_job
 from phema.services.trainer.local_training import claim_locally, train_attempt
 from phema.services.trainer.training import cancellation as module
@@ -159,10 +159,10 @@ def test_after_a_cancel_heartbeats_keep_the_workers_message(local_catalog: Catal
         return expires
 
     request_cancel(local_catalog, attempt)
-    with Heartbeat(attempt, local_catalog, interval_s=0.02, lease_s=180):
+    with hold_lease(attempt, local_catalog, interval_s=0.02, lease_s=180):
         assert message(local_catalog, attempt) == "0 of 16000 images", "the trainer waits for a first message"
         with local_catalog.transaction() as tx:
-            tx.jobs.report(attempt.job_id, attempt.fence, "cancelling for 1.0 s: something")
+            tx.leases.report(attempt.job_id, attempt.fence, "cancelling for 1.0 s: something")
         before = lease()
         wait_until(lambda: lease() > before, "a heartbeat", 30)
         assert message(local_catalog, attempt) == "cancelling for 1.0 s: something"
@@ -187,8 +187,8 @@ def test_an_unreachable_catalog_is_polled_again(tmp_path: Path, monkeypatch: pyt
 
 def test_a_cancel_of_a_later_attempt_is_ignored(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
     with local_catalog.transaction() as tx:
-        tx.jobs.release(attempt.job_id, attempt.fence)
-        assert tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
+        tx.leases.release(attempt.job_id, attempt.fence)
+        assert tx.leases.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
     request_cancel(local_catalog, attempt)
     with Cancellation(attempt, local_catalog, WorkerGroup()) as cancel:
         assert not cancel.stop_now()

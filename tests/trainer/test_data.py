@@ -46,9 +46,9 @@ def test_a_run_on_a_zip_of_photographs_resumes_bit_for_bit(
     train_attempt(attempt, local_catalog, local_store)  # stops after its first step, with a checkpoint
     with local_catalog.transaction() as tx:
         finish_job(tx, attempt)
-        assert tx.checkpoints.beyond(attempt.run_id, 0)[-1].num_images == 8
+        assert tx.checkpoints.all_but_latest(attempt.run_id, 0)[-1].num_images == 8
         tx.runs.resume(attempt.run_id)
-        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
+        job = tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
     assert train_locally(config, local_catalog, local_store, job).state is JobState.SUCCEEDED
     assert snapshots_of(local_catalog, local_store, "resumed") == snapshots_of(local_catalog, local_store, whole.id)
 

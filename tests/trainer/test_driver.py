@@ -67,7 +67,7 @@ def test_a_configuration_of_another_version_fails_at_once(local_catalog: Catalog
     config = tiny_config()
     with local_catalog.transaction() as tx:
         run = tx.runs.create("newer", {**config.model_dump(mode="json"), "future": 1}, config.config_hash, 320)
-        assert tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60) is not None
+        assert tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=60) is not None
     assert drive(local_catalog, Settings(state_dir=tmp_path), run.job_id, 1) == 0
     job = get_run(local_catalog, run.id).job
     assert job.state is JobState.FAILED

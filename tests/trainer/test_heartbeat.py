@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from phema.services.trainer.attempt import TrainingAttempt
-from phema.services.trainer.control.heartbeat import EXIT_LOST, Heartbeat
+from phema.services.trainer.control.heartbeat import EXIT_LOST, hold_lease
 from phema.services.trainer.control.terminal_state import finish_job
 from phema.services.trainer.local_training import claim_locally
 from phema.shared.catalog import Catalog, JobKind, JobState, LeaseLost
@@ -26,12 +26,12 @@ def attempt(local_catalog: Catalog) -> TrainingAttempt:
 
 def take_away(catalog: Catalog, attempt: TrainingAttempt) -> None:
     with catalog.transaction() as tx:
-        tx.jobs.release(attempt.job_id, attempt.fence)
-        assert tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
+        tx.leases.release(attempt.job_id, attempt.fence)
+        assert tx.leases.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
 
 
 def test_the_first_heartbeat_is_sent_at_once_with_a_message(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
-    with Heartbeat(attempt, local_catalog, interval_s=60, lease_s=180), local_catalog.transaction() as tx:
+    with hold_lease(attempt, local_catalog, interval_s=60, lease_s=180), local_catalog.transaction() as tx:
         job = tx.jobs.get(attempt.job_id)
         assert job.message == "0 of 320 images"
 
@@ -43,7 +43,7 @@ def test_heartbeats_extend_the_lease_and_report_progress(local_catalog: Catalog,
         assert expires is not None
         return expires
 
-    with Heartbeat(attempt, local_catalog, interval_s=0.05, lease_s=180):
+    with hold_lease(attempt, local_catalog, interval_s=0.05, lease_s=180):
         first = lease()
         wait_until(lambda: lease() > first, "a longer lease")
         with local_catalog.transaction() as tx:
@@ -58,7 +58,7 @@ def test_heartbeats_extend_the_lease_and_report_progress(local_catalog: Catalog,
 
 def test_a_lost_lease_is_reported_once(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
     told: queue.Queue[str] = queue.Queue()
-    with Heartbeat(attempt, local_catalog, interval_s=0.05, lease_s=180, on_lost=told.put):
+    with hold_lease(attempt, local_catalog, interval_s=0.05, lease_s=180, on_lost=told.put):
         take_away(local_catalog, attempt)
         assert "Attempt 1 no longer holds job" in told.get(timeout=30)
     assert told.empty()
@@ -70,7 +70,7 @@ def test_a_catalog_that_stays_away_for_a_lease_ends_the_attempt(tmp_path: Path) 
     catalog.upgrade()
     attempt = claim_locally(tiny_config(), catalog)
     told: queue.Queue[str] = queue.Queue()
-    with Heartbeat(attempt, catalog, interval_s=0.05, lease_s=0.5, on_lost=told.put):
+    with hold_lease(attempt, catalog, interval_s=0.05, lease_s=0.5, on_lost=told.put):
         catalog.close()
         folder.rename(tmp_path / "away")
         reason = told.get(timeout=30)
@@ -83,11 +83,11 @@ def test_a_lost_lease_ends_the_process(local_catalog: Catalog, attempt: Training
     code = f"""
 import threading
 from phema.services.trainer.attempt import load_attempt
-from phema.services.trainer.control.heartbeat import Heartbeat
+from phema.services.trainer.control.heartbeat import hold_lease
 from phema.shared.catalog import Catalog
 catalog = Catalog({f"sqlite:///{tmp_path / 'catalog.db'}"!r})
 attempt = load_attempt(catalog, {attempt.job_id!r}, {attempt.fence})
-with Heartbeat(attempt, catalog, interval_s=0.05, lease_s=60):
+with hold_lease(attempt, catalog, interval_s=0.05, lease_s=60):
     print("beating", flush=True)
     threading.Event().wait()
 """
@@ -105,10 +105,10 @@ with Heartbeat(attempt, catalog, interval_s=0.05, lease_s=60):
 def test_no_heartbeat_follows_the_end(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
     """It would find the lease gone and kill a process that is about to end normally."""
     told: queue.Queue[str] = queue.Queue()
-    with Heartbeat(attempt, local_catalog, interval_s=0.01, lease_s=60, on_lost=told.put) as heartbeat:
+    with hold_lease(attempt, local_catalog, interval_s=0.01, lease_s=60, on_lost=told.put) as lease:
         with local_catalog.transaction() as tx:
             tx.jobs.request_cancel(attempt.job_id)
-        assert heartbeat.end(lambda tx: finish_job(tx, attempt)) is JobState.CANCELLED
+        assert lease.end(lambda tx: finish_job(tx, attempt)) is JobState.CANCELLED
         threading.Event().wait(0.1)
     assert told.empty()
 
@@ -120,18 +120,18 @@ def test_the_end_waits_for_a_catalog_that_is_away(tmp_path: Path) -> None:
     attempt = claim_locally(tiny_config(), catalog)
     with catalog.transaction() as tx:
         tx.jobs.request_cancel(attempt.job_id)
-    with Heartbeat(attempt, catalog, interval_s=60, lease_s=180) as heartbeat:
+    with hold_lease(attempt, catalog, interval_s=60, lease_s=180) as lease:
         catalog.close()
         folder.rename(tmp_path / "away")
         back = threading.Timer(0.3, lambda: (tmp_path / "away").rename(folder))
         back.start()
-        assert heartbeat.end(lambda tx: finish_job(tx, attempt)) is JobState.CANCELLED
+        assert lease.end(lambda tx: finish_job(tx, attempt)) is JobState.CANCELLED
         back.join()
     catalog.close()
 
 
 def test_the_end_of_a_stale_attempt_is_refused(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
-    with Heartbeat(attempt, local_catalog, interval_s=60, lease_s=180) as heartbeat:
+    with hold_lease(attempt, local_catalog, interval_s=60, lease_s=180) as heartbeat:
         take_away(local_catalog, attempt)
         with pytest.raises(LeaseLost):
-            heartbeat.end(lambda tx: finish_job(tx, attempt))
+            lease.end(lambda tx: finish_job(tx, attempt))

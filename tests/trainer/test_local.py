@@ -35,7 +35,7 @@ def test_a_run_leaves_the_expected_rows_and_objects(catalog: Catalog, store: Obj
     times = [(t, s) for t in (80, 160, 240, 320) for s in (0.05, 0.10)]
     assert sorted(snapshots_of(catalog, store, run.id)) == times
     with catalog.transaction() as tx:
-        checkpoints = tx.checkpoints.beyond(run.id, 0)
+        checkpoints = tx.checkpoints.all_but_latest(run.id, 0)
         history = tx.history.list(run.id).items
         rows = tx.snapshots.list(run.id)
     assert [c.num_images for c in checkpoints] == [160, 320]
@@ -190,7 +190,7 @@ def test_a_damaged_checkpoint_is_skipped(damage: str, local_catalog: Catalog, lo
     attempt = claim_locally(config, local_catalog, name="damaged")
     train_attempt(attempt, local_catalog, local_store)
     with local_catalog.transaction() as tx:
-        checkpoints = tx.checkpoints.beyond(attempt.run_id, 0)
+        checkpoints = tx.checkpoints.all_but_latest(attempt.run_id, 0)
     for checkpoint in checkpoints if damage == "all" else checkpoints[-1:]:
         path = local_store.local_path(checkpoint.key)
         assert path is not None
@@ -202,7 +202,7 @@ def test_a_damaged_checkpoint_is_skipped(damage: str, local_catalog: Catalog, lo
     train_attempt(attempt, local_catalog, local_store)
     assert snapshots_of(local_catalog, local_store, "damaged") == snapshots_of(local_catalog, local_store, whole.id)
     with local_catalog.transaction() as tx:
-        for checkpoint in tx.checkpoints.beyond(attempt.run_id, 0):
+        for checkpoint in tx.checkpoints.all_but_latest(attempt.run_id, 0):
             assert local_store.head(checkpoint.key) is not None
         assert finish_job(tx, attempt) is JobState.SUCCEEDED
 
@@ -210,14 +210,14 @@ def test_a_damaged_checkpoint_is_skipped(damage: str, local_catalog: Catalog, lo
 def test_an_attempt_that_lost_its_lease_writes_nothing(local_catalog: Catalog, local_store: ObjectStore) -> None:
     stale = claim_locally(tiny_config(), local_catalog)
     with local_catalog.transaction() as tx:
-        tx.jobs.release(stale.job_id, stale.fence)
-        job = tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60)
+        tx.leases.release(stale.job_id, stale.fence)
+        job = tx.leases.claim([JobKind.TRAIN], owner="another", lease_seconds=60)
     assert job is not None
     with pytest.raises(LeaseLost):
         train_attempt(stale, local_catalog, local_store)
     with local_catalog.transaction() as tx:
         assert tx.snapshots.list(stale.run_id) == []
-        assert tx.checkpoints.beyond(stale.run_id, 0) == []
+        assert tx.checkpoints.all_but_latest(stale.run_id, 0) == []
         assert tx.history.list(stale.run_id).items == []
         assert tx.runs.get(stale.run_id).num_images == 0
     with pytest.raises(LeaseLost), local_catalog.transaction() as tx:
@@ -251,7 +251,7 @@ def test_a_cancelled_run_can_be_resumed_where_it_stopped(local_catalog: Catalog,
     assert checkpoint_times(local_catalog, "resumed") == [16]
     with local_catalog.transaction() as tx:
         tx.runs.resume(attempt.run_id)
-        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
+        job = tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
     assert job is not None
     assert train_locally(attempt.config, local_catalog, local_store, job).state is JobState.SUCCEEDED
     assert snapshots_of(local_catalog, local_store, "resumed") == snapshots_of(local_catalog, local_store, whole.id)
@@ -265,7 +265,7 @@ def test_a_run_of_an_older_version_keeps_its_recorded_configuration(
     document = {name: value for name, value in config.model_dump(mode="json").items() if name != "adam_eps"}
     with local_catalog.transaction() as tx:
         run = tx.runs.create("older", document, "the hash of then", config.total_images)
-        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
+        job = tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
     assert job is not None
     assert train_locally(config, local_catalog, local_store, job).state is JobState.SUCCEEDED
     with local_catalog.transaction() as tx:

@@ -110,7 +110,7 @@ def test_kills_of_worker_driver_and_trainer_change_nothing(
 
 def targets(catalog: Catalog) -> dict[str, str]:
     with catalog.transaction(read_only=True) as tx:
-        return {target.kind: target.address for target in tx.targets.live(60)}
+        return {target.kind: target.address for target in tx.scrape_targets.live(60)}
 
 
 def test_a_restarted_trainer_adopts_a_training_and_a_cancel_stops_it(trainer: Trainer, local_catalog: Catalog) -> None:
@@ -285,7 +285,7 @@ def test_a_driver_that_lost_its_lease_ends_and_the_next_takes_over(
     wait_for_checkpoint(local_catalog, 0)
     driver = trainer.driver(run.job_id, 1)
     with local_catalog.transaction() as tx:
-        tx.jobs.release(run.job_id, 1)
+        tx.leases.release(run.job_id, 1)
     driver.wait(timeout=60)
     assert finished(local_catalog, run.id).state is JobState.SUCCEEDED
     assert [attempt.number for attempt in attempts(local_catalog)] == [1, 2]

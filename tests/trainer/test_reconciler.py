@@ -15,11 +15,11 @@ import pytest
 from sqlalchemy import update
 
 from phema.local_service.ray_head import RayHead
-from phema.services.trainer.control.announce import announced
 from phema.services.trainer.control.ray_jobs import RayJobs, RayUnavailable
 from phema.services.trainer.control.reconciler import Reconciler
 from phema.shared.catalog import Catalog, Job, JobKind, JobState, submission_id
 from phema.shared.catalog.models import IdempotencyRecord
+from phema.shared.service_runtime.metrics_announcement import announced
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, configure_logs, metrics
 from tests.trainer.rays import submit
@@ -57,7 +57,7 @@ def test_a_claim_that_was_never_submitted_is_adopted_and_a_cancel_before_the_sta
     """The trainer died between its claim and the submission; the next one submits under the same id."""
     run = submit(local_catalog, tiny_config())
     with local_catalog.transaction() as tx:
-        assert tx.jobs.claim([JobKind.TRAIN], owner="a trainer that died", lease_seconds=300) is not None
+        assert tx.leases.claim([JobKind.TRAIN], owner="a trainer that died", lease_seconds=300) is not None
     name = submission_id(run.job_id, 1)
     assert ray_jobs.get(name) is None
     rounds = reconciler(settings, local_catalog, ray_jobs)
@@ -74,7 +74,7 @@ def test_a_claim_that_was_never_submitted_is_adopted_and_a_cancel_before_the_sta
 def test_a_cancelled_claim_is_never_submitted(settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs) -> None:
     run = submit(local_catalog, tiny_config())
     with local_catalog.transaction() as tx:
-        assert tx.jobs.claim([JobKind.TRAIN], owner="a trainer that died", lease_seconds=300) is not None
+        assert tx.leases.claim([JobKind.TRAIN], owner="a trainer that died", lease_seconds=300) is not None
         tx.jobs.request_cancel(run.job_id)
     reconciler(settings, local_catalog, ray_jobs).reconcile()
     assert get_run(local_catalog, run.id).state is JobState.CANCELLED
@@ -126,16 +126,16 @@ def test_of_several_trainers_one_counts_the_end_of_a_job(
     def claimed_by_one(name: str) -> Job:
         submit(local_catalog, tiny_config(), name=name)
         with local_catalog.transaction() as tx:
-            job = tx.jobs.claim([JobKind.TRAIN], owner="one", lease_seconds=300)
+            job = tx.leases.claim([JobKind.TRAIN], owner="one", lease_seconds=300)
             assert job is not None
-            tx.jobs.report(job.id, job.fence, "its driver was heard")
+            tx.leases.report(job.id, job.fence, "its driver was heard")
         return job
 
     def ended(job: Job, *trainers: Reconciler) -> None:
         for each in trainers:
             each.reconcile()
         with local_catalog.transaction() as tx:
-            tx.jobs.fail(job.id, job.fence, "no", retry=False)
+            tx.leases.fail(job.id, job.fence, "no", retry=False)
         for each in trainers:
             each.reconcile()
 
@@ -156,7 +156,7 @@ def test_an_error_of_ray_about_a_job_is_logged_once_with_its_ids(
 ) -> None:
     run = submit(local_catalog, tiny_config(), request_id="asked-by-a-user")
     with local_catalog.transaction() as tx:
-        assert tx.jobs.claim([JobKind.TRAIN], owner="a trainer that died", lease_seconds=300) is not None
+        assert tx.leases.claim([JobKind.TRAIN], owner="a trainer that died", lease_seconds=300) is not None
     configure_logs("trainer", stream=log_stream)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -177,7 +177,7 @@ def test_a_cancelled_training_that_updates_its_message_is_not_ended(
     """Not even after six times the grace period, since storing may take long. When the updates stop, it is ended."""
     run = submit(local_catalog, tiny_config())
     with local_catalog.transaction() as tx:
-        job = tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=300)
+        job = tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=300)
         assert job is not None
         tx.jobs.request_cancel(job.id)
     name, grace = submission_id(job.id, job.fence), 0.3
@@ -187,7 +187,7 @@ def test_a_cancelled_training_that_updates_its_message_is_not_ended(
     while time.monotonic() - began < 6 * grace:
         words += 1
         with local_catalog.transaction() as tx:
-            tx.jobs.report(job.id, job.fence, f"word {words}")
+            tx.leases.report(job.id, job.fence, f"word {words}")
         rounds.reconcile()
         found = ray_jobs.get(name)
         assert found is not None
@@ -214,7 +214,7 @@ def test_a_driver_without_heartbeats_loses_the_job(
 ) -> None:
     run = submit(local_catalog, tiny_config())
     with local_catalog.transaction() as tx:
-        assert tx.jobs.claim([JobKind.TRAIN], owner="test", lease_seconds=0) is not None
+        assert tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=0) is not None
     name = submission_id(run.job_id, 1)
     ray_jobs.submit(name, "exec sleep 1000", env={}, metadata={})
     rounds = reconciler(settings, local_catalog, ray_jobs)
@@ -257,11 +257,11 @@ def test_nothing_is_claimed_while_ray_is_unavailable(settings: Settings, local_c
 def test_metrics_are_announced_and_withdrawn(local_catalog: Catalog) -> None:
     meters = Meters("trainer")
     meters.set(metrics.TRAININGS_RUNNING, 2)
-    with announced(meters, local_catalog, "127.0.0.1") as address:
+    with announced(meters, local_catalog, "127.0.0.1", interval_s=5) as address:
 
         def live() -> list[tuple[str, str]]:
             with local_catalog.transaction() as tx:
-                return [(target.kind, target.address) for target in tx.targets.live(60)]
+                return [(target.kind, target.address) for target in tx.scrape_targets.live(60)]
 
         assert wait_until(live, "a target") == [("trainer", address)]
         assert "phema_trainings_running 2.0" in httpx.get(f"http://{address}/metrics").text

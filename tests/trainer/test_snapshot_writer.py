@@ -149,7 +149,7 @@ def test_rows_are_fenced(
     attempt: TrainingAttempt, local_catalog: Catalog, local_store: ObjectStore, steps: Iterator[TrainingState]
 ) -> None:
     with local_catalog.transaction() as tx:
-        tx.jobs.release(attempt.job_id, attempt.fence)
+        tx.leases.release(attempt.job_id, attempt.fence)
     with pytest.raises(LeaseLost), snapshot_writer(attempt, local_catalog, local_store) as writer:
         writer.write_due(next(steps))
     with local_catalog.transaction() as tx:
@@ -207,6 +207,6 @@ def test_a_status_does_not_change_what_is_trained(local_catalog: Catalog, local_
         attempt = claim_locally(tiny_config(status_every=every, network={"dropout": 0.1}), local_catalog, name=name)
         train_attempt(attempt, local_catalog, local_store)
         with local_catalog.transaction() as tx:
-            tx.jobs.succeed(attempt.job_id, attempt.fence)
+            tx.leases.succeed(attempt.job_id, attempt.fence)
         results.append(snapshots_of(local_catalog, local_store, name))
     assert results[0] == results[1]

@@ -7,7 +7,7 @@ import queue
 import pytest
 
 from phema.services.trainer.attempt import load_attempt
-from phema.services.trainer.control.heartbeat import Heartbeat
+from phema.services.trainer.control.heartbeat import hold_lease
 from phema.services.trainer.control.terminal_state import finish_job, permanent_errors_fail_the_job, write_unless_ended
 from phema.services.trainer.local_training import claim_locally
 from phema.services.trainer.training.checkpoint import CheckpointError
@@ -21,7 +21,7 @@ from tests.trainer.support import get_run, tiny_config
 def test_a_permanent_error_ends_the_job_once(kind: type[Exception], local_catalog: Catalog) -> None:
     """Although attempts are left. Errors of other workers, the driver and a restarted worker do not change that."""
     attempt = claim_locally(tiny_config(), local_catalog, max_attempts=5)
-    with Heartbeat(attempt, local_catalog, interval_s=60, lease_s=180) as heartbeat:
+    with hold_lease(attempt, local_catalog, interval_s=60, lease_s=180) as lease:
         for sentence in ("what is wrong", "what another worker says"):
             with pytest.raises(kind, match=sentence), permanent_errors_fail_the_job(attempt, local_catalog):
                 raise kind(sentence)
@@ -31,9 +31,9 @@ def test_a_permanent_error_ends_the_job_once(kind: type[Exception], local_catalo
             load_attempt(local_catalog, attempt.job_id, attempt.fence)
         for write in (
             lambda tx: finish_job(tx, attempt),
-            lambda tx: tx.jobs.fail(attempt.job_id, attempt.fence, "gloo", retry=True),
+            lambda tx: tx.leases.fail(attempt.job_id, attempt.fence, "gloo", retry=True),
         ):
-            assert heartbeat.end(lambda tx, write=write: write_unless_ended(tx, attempt, write)) is JobState.FAILED
+            assert lease.end(lambda tx, write=write: write_unless_ended(tx, attempt, write)) is JobState.FAILED
     assert get_run(local_catalog, attempt.run_id).job.error == "what is wrong"
 
 
@@ -47,8 +47,8 @@ def test_another_error_leaves_the_job_to_the_driver(local_catalog: Catalog) -> N
 def test_a_stale_attempt_ends_nothing(local_catalog: Catalog) -> None:
     attempt = claim_locally(tiny_config(), local_catalog)
     with local_catalog.transaction() as tx:
-        tx.jobs.release(attempt.job_id, attempt.fence)
-        assert tx.jobs.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
+        tx.leases.release(attempt.job_id, attempt.fence)
+        assert tx.leases.claim([JobKind.TRAIN], owner="another", lease_seconds=60) is not None
     with pytest.raises(DatasetError), permanent_errors_fail_the_job(attempt, local_catalog):
         raise DatasetError("what is wrong")
     with pytest.raises(LeaseLost), local_catalog.transaction() as tx:
@@ -61,7 +61,7 @@ def test_the_driver_ends_at_once_when_a_worker_has_ended_the_job(local_catalog: 
     attempt = claim_locally(tiny_config(), local_catalog)
     ended: queue.Queue[str] = queue.Queue()
     lost: queue.Queue[str] = queue.Queue()
-    with Heartbeat(attempt, local_catalog, interval_s=0.02, lease_s=60, on_lost=lost.put, on_ended=ended.put):
+    with hold_lease(attempt, local_catalog, interval_s=0.02, lease_s=60, on_lost=lost.put, on_ended=ended.put):
         with pytest.raises(DatasetError), permanent_errors_fail_the_job(attempt, local_catalog):
             raise DatasetError("what is wrong")
         assert ended.get(timeout=30) == "a worker has ended the job, which is failed"

@@ -90,7 +90,7 @@ def create(tx: Transaction, run_id: str, planned: BasisPlan, *, max_attempts: in
 
 def refuse_lost(tx: Transaction, snapshot_ids: list[str]) -> None:
     """Call with the run locked, before a job that reads these snapshots is queued. Raises SnapshotsGone."""
-    lost = tx.snapshots.lost(snapshot_ids)
+    lost = tx.snapshots.missing(snapshot_ids)
     if lost:
         raise SnapshotsGone(f"{len(lost)} of the planned snapshots were given up by retention meanwhile; ask again")
 

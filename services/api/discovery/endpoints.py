@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from phema.services.api.discovery.schemas import TargetGroup
 from phema.services.api.http.dependencies import ServicesDep
-from phema.shared.catalog import Target
+from phema.shared.catalog import ScrapeTarget
 
 router = APIRouter(tags=["operations"])
 
@@ -20,11 +20,11 @@ def list_prometheus_targets(services: ServicesDep) -> list[TargetGroup]:
     All labels start with `__meta_phema_`: a plain label that a metric also has would rename the metric's own.
     """
     with services.catalog.transaction(read_only=True) as tx:
-        targets = tx.targets.live(services.settings.target_silence_seconds)
+        targets = tx.scrape_targets.live(services.settings.target_silence_seconds)
     return [_group(target) for target in targets]
 
 
-def _group(target: Target) -> TargetGroup:
+def _group(target: ScrapeTarget) -> TargetGroup:
     labels = {"kind": target.kind, **target.labels}
     meta = {f"__meta_phema_{re.sub(r'[^A-Za-z0-9_]', '_', name)}": str(value) for name, value in labels.items()}
     return TargetGroup(targets=[target.address], labels=meta)

@@ -25,7 +25,7 @@ from phema.shared.snapshots.stores.store import ObjectStore, digest
 def open_run(tx: Transaction, body: ExternalRunOpen) -> tuple[catalog.Run, bool]:
     """The run, and whether it is new. Raises NameTaken, Invalid."""
     try:
-        row, created = tx.external.open(
+        row, created = tx.external_runs.open(
             body.name,
             origin=body.origin,
             config=body.config,
@@ -158,7 +158,7 @@ def register(tx: Transaction, store: ObjectStore, run_id: str, body: SnapshotReg
     # Retention may have deleted an earlier copy since the object was looked at; with the run locked it cannot any more.
     if created and store.head(body.key) is None:
         raise Invalid.of("key", f"key {body.key} was deleted by retention meanwhile; upload it again")
-    tx.external.seen(run_id, body.num_images)
+    tx.external_runs.seen(run_id, body.num_images)
     return to_snapshot(row), created
 
 
@@ -167,7 +167,7 @@ def finish(tx: Transaction, run: str) -> Run:
     row = tx.runs.get(run)
     if row.origin == "trained":
         raise NotOpen(f"run {row.name} is trained by phema, which ends it itself; cancel it to stop it")
-    row = tx.external.finish(row.id)
+    row = tx.external_runs.finish(row.id)
     if row.state is not JobState.SUCCEEDED:
         raise NotOpen(f"run {row.name} has {row.state}; resume it to open it again")
     return to_run(row)

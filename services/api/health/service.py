@@ -18,7 +18,7 @@ from prometheus_client import generate_latest
 
 from phema.services.api.health.background_check import Background
 from phema.services.api.health.schemas import Check, Readiness
-from phema.shared.catalog import AttemptOutcome, Catalog, CatalogError, JobKind, QueueStats, Target
+from phema.shared.catalog import AttemptOutcome, Catalog, CatalogError, JobKind, QueueStats, ScrapeTarget
 from phema.shared.settings import Settings
 from phema.shared.snapshots import ObjectStore
 from phema.shared.snapshots.errors import SnapshotError
@@ -45,8 +45,8 @@ class _Figures:
     """What the catalog says of the queue and of the processes."""
 
     stats: QueueStats
-    live: list[Target]
-    silent: list[Target]
+    live: list[ScrapeTarget]
+    silent: list[ScrapeTarget]
 
 
 class Probes:
@@ -137,7 +137,9 @@ class Probes:
     def _read(self) -> _Figures:
         silence = self._settings.target_silence_seconds
         with self._catalog.transaction(read_only=True) as tx:
-            return _Figures(tx.jobs.stats(), tx.targets.live(silence), tx.targets.silent(silence, LOST_SECONDS))
+            return _Figures(
+                tx.jobs.stats(), tx.scrape_targets.live(silence), tx.scrape_targets.silent(silence, LOST_SECONDS)
+            )
 
     def _show(self, figures: _Figures | None) -> None:
         meters = self._meters

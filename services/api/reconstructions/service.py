@@ -133,7 +133,7 @@ def _row(
         "dtype": body.dtype,
     }
     errors = [part.predicted_error for part in (output.errors, *(t.errors for t in output.tensors))]
-    known = tx.reconstructions.as_good(**question, regularize=body.regularize, predicted_errors=errors)
+    known = tx.reconstructions.find_equivalent(**question, regularize=body.regularize, predicted_errors=errors)
     if known is not None:
         return known, False
     return tx.reconstructions.find_or_create(**question, plan=_lineage(planned, output, body.regularize))
@@ -246,7 +246,7 @@ def detail(tx: Transaction, reconstruction_id: str) -> schemas.ReconstructionDet
 def page(tx: Transaction, run: str, *, cursor: str | None, limit: int) -> Page[schemas.Reconstruction]:
     """Newest first. Raises catalog.NotFound, catalog.BadCursor."""
     found = tx.reconstructions.summaries(tx.runs.get(run).id, after=cursor, limit=limit)
-    items = [to_reconstruction(summary.row, summary.said) for summary in found.items]
+    items = [to_reconstruction(summary.row, summary.plan_fields) for summary in found.items]
     return Page(items=items, next_cursor=found.next_cursor)
 
 

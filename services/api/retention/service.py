@@ -186,7 +186,7 @@ def _rewritable(tx: Transaction, run: catalog.Run, rows: Sequence[catalog.Snapsh
     """
     if run.origin != "trained" or run.state is JobState.SUCCEEDED:
         return set()
-    checkpoints = tx.checkpoints.beyond(run.id, 0)
+    checkpoints = tx.checkpoints.all_but_latest(run.id, 0)
     safe = checkpoints[0].num_images if checkpoints else 0
     return {row.id for row in rows if row.num_images > safe}
 

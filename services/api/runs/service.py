@@ -85,7 +85,7 @@ def resume(tx: Transaction, run: str, *, max_attempts: int) -> Run:
     """Raises catalog.NotFound."""
     row = tx.runs.get(run)
     if row.origin != "trained":
-        return to_run(tx.external.reopen(row.id))
+        return to_run(tx.external_runs.reopen(row.id))
     return to_run(tx.runs.resume(row.id, max_attempts))
 
 

@@ -15,7 +15,7 @@ import sys
 from pydantic import ValidationError
 
 from phema.services.trainer.attempt import TrainingAttempt, load_attempt
-from phema.services.trainer.control.heartbeat import EXIT_LOST, Heartbeat
+from phema.services.trainer.control.heartbeat import EXIT_LOST, hold_lease
 from phema.services.trainer.control.job_environment import MissingSecret, check_secrets
 from phema.services.trainer.control.ray_training import root_cause, train_on_ray
 from phema.services.trainer.control.terminal_state import finish_job, write_unless_ended
@@ -23,6 +23,7 @@ from phema.services.trainer.control.worker_resources import CannotTrain
 from phema.services.trainer.training.run_checks import verify_dataset
 from phema.shared.catalog import Catalog, JobState, LeaseLost, Transaction
 from phema.shared.datasets import DatasetError
+from phema.shared.service_runtime.lease_holder import LeaseHolder
 from phema.shared.settings import Settings
 from phema.shared.snapshots import SnapshotError
 from phema.shared.telemetry import configure_logs, process_log_fields
@@ -69,34 +70,34 @@ def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int) -> int:
         problem = error.errors(include_url=False)[0]
         sentence = f"The run's configuration is not valid: {'.'.join(map(str, problem['loc']))}: {problem['msg']}."
         with catalog.transaction() as tx:
-            tx.jobs.fail(job_id, fence, sentence, retry=False)
+            tx.leases.fail(job_id, fence, sentence, retry=False)
         return 0
-    heartbeat = Heartbeat(attempt, catalog, interval_s=settings.heartbeat_seconds, lease_s=settings.lease_seconds)
-    with heartbeat:
+    lease = hold_lease(attempt, catalog, interval_s=settings.heartbeat_seconds, lease_s=settings.lease_seconds)
+    with lease:
         try:
             verify_dataset(attempt.config, remote_from(settings))
             store_from(settings).check()
             train_on_ray(attempt, settings)
         except CannotTrain as error:
-            state = _fail(heartbeat, attempt, str(error), retry=error.retry)
+            state = _fail(lease, attempt, str(error), retry=error.retry)
         except DatasetError as error:
-            state = _fail(heartbeat, attempt, str(error), retry=False)
+            state = _fail(lease, attempt, str(error), retry=False)
         except SnapshotError as error:
-            state = _fail(heartbeat, attempt, str(error), retry=True)
+            state = _fail(lease, attempt, str(error), retry=True)
         except Exception as error:  # the job's row must say why, whatever the error is
             _log.exception("training failed")
-            state = _fail(heartbeat, attempt, f"Training failed: {root_cause(error)}", retry=True)
+            state = _fail(lease, attempt, f"Training failed: {root_cause(error)}", retry=True)
         else:
-            state = heartbeat.end(lambda tx: write_unless_ended(tx, attempt, lambda tx: finish_job(tx, attempt)))
+            state = lease.end(lambda tx: write_unless_ended(tx, attempt, lambda tx: finish_job(tx, attempt)))
     _log.info("the attempt ended, its job is %s", state)
     return 0
 
 
-def _fail(heartbeat: Heartbeat, attempt: TrainingAttempt, error: str, *, retry: bool) -> JobState:
+def _fail(lease: LeaseHolder, attempt: TrainingAttempt, error: str, *, retry: bool) -> JobState:
     def write(tx: Transaction) -> JobState:
-        return tx.jobs.fail(attempt.job_id, attempt.fence, error, retry=retry)
+        return tx.leases.fail(attempt.job_id, attempt.fence, error, retry=retry)
 
-    return heartbeat.end(lambda tx: write_unless_ended(tx, attempt, write))
+    return lease.end(lambda tx: write_unless_ended(tx, attempt, write))
 
 
 if __name__ == "__main__":

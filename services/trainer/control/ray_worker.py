@@ -11,11 +11,11 @@ import ray.train.torch
 import torch
 
 from phema.services.trainer.attempt import load_attempt
-from phema.services.trainer.control.announce import announced
 from phema.services.trainer.control.terminal_state import permanent_errors_fail_the_job
 from phema.services.trainer.training.loop import train
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import LeaseLost
+from phema.shared.service_runtime.metrics_announcement import announced
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, configure_logs
 from phema.shared.wiring import catalog_from, remote_from, store_from
@@ -47,7 +47,8 @@ def run_worker(config: dict[str, Any]) -> None:
         meters = Meters("training")
         with contextlib.ExitStack() as stack:
             if group.is_first:
-                stack.enter_context(announced(meters, catalog, settings.metrics_host))
+                announcement = announced(meters, catalog, settings.metrics_host, interval_s=settings.heartbeat_seconds)
+                stack.enter_context(announcement)
             try:
                 remote = remote_from(settings)
                 with permanent_errors_fail_the_job(attempt, catalog):

@@ -75,10 +75,10 @@ class Reconciler:
         """
         if not self._adopted:
             with self._catalog.transaction() as tx:
-                tx.jobs.adopt([JobKind.TRAIN], owner=self._owner)
+                tx.leases.adopt([JobKind.TRAIN], owner=self._owner)
             self._adopted = True
         with self._catalog.transaction() as tx:
-            expired = tx.jobs.expire([JobKind.TRAIN])
+            expired = tx.leases.expire([JobKind.TRAIN])
         for job in expired:
             self._end_expired(job)
         with self._catalog.transaction(read_only=True) as tx:
@@ -121,7 +121,7 @@ class Reconciler:
                     return
             self._ray.check()
             with self._catalog.transaction() as tx:
-                job = tx.jobs.claim(
+                job = tx.leases.claim(
                     [JobKind.TRAIN], owner=self._owner, lease_seconds=self._settings.train_start_seconds
                 )
             if job is None:
@@ -186,12 +186,12 @@ class Reconciler:
         error = f"Attempt {job.fence} ended without a result ({known.status.lower()}): {known.reason}"
         try:
             with self._catalog.transaction() as tx:
-                held = tx.jobs.assert_fence(job.id, job.fence)
+                held = tx.leases.assert_fence(job.id, job.fence)
                 if held.cancel_requested:
-                    tx.jobs.cancelled(job.id, job.fence)
+                    tx.leases.cancelled(job.id, job.fence)
                     state = JobState.CANCELLED
                 else:
-                    state = tx.jobs.fail(job.id, job.fence, error, retry=True)
+                    state = tx.leases.fail(job.id, job.fence, error, retry=True)
         except LeaseLost:
             return  # the driver had written a terminal state just before it ended
         self._meters.add(metrics.TRAINING_ATTEMPTS, outcome="cancelled" if state is JobState.CANCELLED else "lost")
@@ -199,7 +199,7 @@ class Reconciler:
 
     def _cancel_unsubmitted(self, job: Job) -> None:
         with self._catalog.transaction() as tx:
-            tx.jobs.cancelled(job.id, job.fence)
+            tx.leases.cancelled(job.id, job.fence)
         self._meters.add(metrics.TRAINING_ATTEMPTS, outcome="cancelled")
         _log.info("cancelled before it was submitted")
 

@@ -31,14 +31,8 @@ def permanent_errors_fail_the_job(attempt: TrainingAttempt, catalog: Catalog) ->
         yield
     except PERMANENT_ERRORS as error:
         with suppress(LeaseLost), attempt.fenced_transaction(catalog) as (tx, _):
-            tx.jobs.fail(attempt.job_id, attempt.fence, str(error), retry=False)
+            tx.leases.fail(attempt.job_id, attempt.fence, str(error), retry=False)
         raise
-
-
-def terminal_state_of(tx: Transaction, attempt: TrainingAttempt) -> JobState | None:
-    """The terminal state that the job reached in this attempt; None if it has not ended or another attempt has it."""
-    job = tx.jobs.get(attempt.job_id)
-    return job.state if job.fence == attempt.fence and job.state.terminal else None
 
 
 def write_unless_ended(tx: Transaction, attempt: TrainingAttempt, write: Callable[[Transaction], JobState]) -> JobState:
@@ -46,7 +40,7 @@ def write_unless_ended(tx: Transaction, attempt: TrainingAttempt, write: Callabl
     try:
         return write(tx)
     except LeaseLost:
-        state = terminal_state_of(tx, attempt)
+        state = tx.leases.end_of(attempt.job_id, attempt.fence)
         if state is None:
             raise
         return state
@@ -65,16 +59,16 @@ def finish_job(tx: Transaction, attempt: TrainingAttempt) -> JobState:
     If all final snapshots are registered, the job has succeeded. Otherwise a requested cancel takes effect. Without
     such a request this attempt has failed, and the job is retried if attempts are left.
     """
-    job = tx.jobs.assert_fence(attempt.job_id, attempt.fence)
+    job = tx.leases.assert_fence(attempt.job_id, attempt.fence)
     if has_all_final_snapshots(tx, attempt):
         tx.runs.set_progress(attempt.run_id, attempt.config.total_images)
         result = {"num_images": attempt.config.total_images, "snapshots": len(tx.snapshots.list(attempt.run_id))}
-        tx.jobs.succeed(attempt.job_id, attempt.fence, result)
+        tx.leases.succeed(attempt.job_id, attempt.fence, result)
         return JobState.SUCCEEDED
     if job.cancel_requested:
         done = tx.runs.get(attempt.run_id).num_images
-        tx.jobs.report(attempt.job_id, attempt.fence, f"stopped at {done} of {attempt.config.total_images} images")
-        tx.jobs.cancelled(attempt.job_id, attempt.fence)
+        tx.leases.report(attempt.job_id, attempt.fence, f"stopped at {done} of {attempt.config.total_images} images")
+        tx.leases.cancelled(attempt.job_id, attempt.fence)
         return JobState.CANCELLED
     error = "The training workers ended before the run's last snapshot was registered."
-    return tx.jobs.fail(attempt.job_id, attempt.fence, error, retry=True)
+    return tx.leases.fail(attempt.job_id, attempt.fence, error, retry=True)

@@ -112,4 +112,4 @@ class Cancellation:
         else:
             return
         with self._catalog.transaction() as tx:
-            tx.jobs.report(self._attempt.job_id, self._attempt.fence, f"cancelling for {seconds:.1f} s: {what}")
+            tx.leases.report(self._attempt.job_id, self._attempt.fence, f"cancelling for {seconds:.1f} s: {what}")

@@ -65,7 +65,7 @@ def resume(
     """
     broken: list[Checkpoint] = []
     with catalog.transaction(read_only=True) as tx:
-        newest_first = tx.checkpoints.beyond(attempt.run_id, 0)[::-1]
+        newest_first = tx.checkpoints.all_but_latest(attempt.run_id, 0)[::-1]
     for checkpoint in newest_first:
         try:
             data = _read(store, checkpoint)

@@ -195,8 +195,8 @@ class SnapshotWriter:
             tx.checkpoints.add(
                 run_id=attempt.run_id, num_images=num_images, key=info.key, size=info.size, sha256=_sha256(info)
             )
-            tx.jobs.made_progress(attempt.job_id, attempt.fence)
-            old = tx.checkpoints.beyond(attempt.run_id, CHECKPOINTS_KEPT)
+            tx.leases.made_progress(attempt.job_id, attempt.fence)
+            old = tx.checkpoints.all_but_latest(attempt.run_id, CHECKPOINTS_KEPT)
         self._meters.add(metrics.CHECKPOINTS_UPLOADED, run_id=self._run)
         self._meters.add(metrics.CHECKPOINT_BYTES, info.size, run_id=self._run)
         for checkpoint in old:

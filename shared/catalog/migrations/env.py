@@ -1,4 +1,4 @@
-"""Run by Alembic: migrations use the connection, and the transaction, of `phema.shared.catalog.schema`."""
+"""Alembic runs this module. Migrations use the connection and the transaction of `phema.shared.catalog.schema`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phema.shared.catalog.models import Base
 
 
 def render_item(kind: str, item: Any, _: Any) -> str | Literal[False]:
-    """Migrations name plain column types, so that they stay what they were when the models move on."""
+    """Write plain column types into migrations, so that later changes of the models do not change them."""
     return "sa.JSON()" if kind == "type" and isinstance(item, Figures) else False
 
 
@@ -20,7 +20,7 @@ context.configure(
     connection=connection,
     target_metadata=Base.metadata,
     render_item=render_item,
-    # SQLite can change a table only by rebuilding it.
+    # SQLite changes a table by rebuilding it.
     render_as_batch=connection.dialect.name == "sqlite",
 )
 with context.begin_transaction():

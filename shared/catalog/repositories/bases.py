@@ -1,4 +1,4 @@
-"""Bases: a few vectors that stand for all snapshots of a run up to a time."""
+"""Rows of `/v1/bases`: a few orthonormal vectors that stand for all snapshots of a run up to one time."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class BasisRepository(ResultRepository[Basis]):
         plan: dict[str, Any],
         content_key: str | None = None,
     ) -> tuple[Basis, bool]:
-        """The row that answers this question, and whether it needs a job: it is new, or its last one gave nothing.
+        """(the row with this content key, whether it needs a job). It needs one if it has no result and no live job.
 
-        The run stays locked until the transaction ends: enqueue and `assign` in this same transaction. The key
-        defaults to run, time, range, tolerance and the contents of the snapshots used.
+        Locks the run until the transaction ends: enqueue the job and call `assign` in the same transaction.
+        `content_key` defaults to a hash of run, time, range of sigma_rel, tolerance and the snapshots' hashes.
         """
         question = {
             "num_images": num_images,
@@ -49,10 +49,10 @@ class BasisRepository(ResultRepository[Basis]):
         return self._all(select(Basis).where(Basis.run_id == run_id, Basis.vectors.is_not(None)).order_by(Basis.seq))
 
     def times(self, run_id: str) -> set[int]:
-        """Those of `num_images` that have a finished basis."""
+        """Every `num_images` at which the run has a finished basis."""
         query = select(Basis.num_images).where(Basis.run_id == run_id, Basis.vectors.is_not(None))
         return set(self._session.scalars(query))
 
     def complete(self, basis_id: str, vectors: list[dict[str, Any]]) -> Basis:
-        """Register the finished vectors (of each its key, size and sha256); a row that has some keeps them."""
+        """Register the finished vectors, one `{key, size, sha256}` each. A row that already has vectors keeps them."""
         return self._complete(basis_id, {"vectors": vectors})

@@ -1,4 +1,4 @@
-"""Checkpoints: what a run resumes from."""
+"""Checkpoints, from which runs resume."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phema.shared.catalog.repositories.repository import Repository, Rows
 
 class CheckpointRepository(Repository):
     def add(self, *, run_id: str, num_images: int, key: str, size: int, sha256: str) -> tuple[Checkpoint, bool]:
-        """The row of this time, and whether it is new."""
+        """(the row of this time, whether it is new)."""
         values = {
             "id": new_id("ckpt"),
             "run_id": run_id,
@@ -25,15 +25,16 @@ class CheckpointRepository(Repository):
         return self._all(query)[0], created
 
     def latest(self, run_id: str) -> Checkpoint | None:
+        """The run's latest checkpoint, or None."""
         return self._first(select(Checkpoint).where(Checkpoint.run_id == run_id).order_by(Checkpoint.num_images.desc()))
 
-    def beyond(self, run_id: str, keep: int) -> Rows[Checkpoint]:
-        """All but the `keep` latest, oldest first. Delete the row, commit, then the object: never the other way."""
+    def all_but_latest(self, run_id: str, keep: int) -> Rows[Checkpoint]:
+        """All but the `keep` latest, oldest first. To delete one: delete its row, commit, delete its object."""
         query = select(Checkpoint).where(Checkpoint.run_id == run_id).order_by(Checkpoint.num_images.desc())
         return self._all(query)[keep:][::-1]
 
     def delete(self, checkpoint_id: str) -> None:
-        """Deleting twice is harmless."""
+        """Does nothing when the row does not exist."""
         self._session.execute(
             delete(Checkpoint).where(Checkpoint.id == checkpoint_id).execution_options(synchronize_session=False)
         )

@@ -1,4 +1,4 @@
-"""Evaluations: figures and pictures of reconstructions."""
+"""Rows of `/v1/evaluations`: figures and pictures of reconstructions."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class EvaluationRepository(ResultRepository[Evaluation]):
     def find_or_create(
         self, *, run_id: str, reconstruction_id: str, recipe: dict[str, Any], content_key: str | None = None
     ) -> tuple[Evaluation, bool]:
-        """The row that answers this question, and whether it needs a job: it is new, or its last one gave nothing.
+        """(the row with this content key, whether it needs a job). It needs one if it has no result and no live job.
 
-        The run stays locked until the transaction ends: enqueue and `assign` in this same transaction. The key
-        defaults to the reconstruction and the recipe.
+        Locks the run until the transaction ends: enqueue the job and call `assign` in the same transaction.
+        `content_key` defaults to a hash of the reconstruction's id and the recipe.
         """
         if content_key is None:
             content_key = key_of("evaluation", {"reconstruction_id": reconstruction_id, "recipe": recipe})
         return self._find_or_create(run_id, content_key, {"reconstruction_id": reconstruction_id, "recipe": recipe})
 
     def complete(self, evaluation_id: str, figures: dict[str, float], pictures_key: str | None = None) -> Evaluation:
-        """Register the finished figures; a row that has some keeps them."""
+        """Register the finished figures. A row that already has figures keeps them."""
         return self._complete(evaluation_id, {"figures": figures, "pictures_key": pictures_key})

@@ -1,7 +1,7 @@
 """Runs that phema does not train: the user's own training loops, and runs imported from files.
 
-Their job is `running` from the start, without an attempt and without a lease: nobody claims it and it never expires.
-Its user ends it.
+The job of such a run is `running` from the start, without an attempt and without a lease. No service claims it and it
+never expires; the user ends it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class ExternalRunRepository(Repository):
         self._runs = runs
 
     def open(self, name: str, *, origin: str, config: dict[str, Any], total_images: int | None) -> tuple[Run, bool]:
-        """The run of this name, origin and configuration, whatever its state, and whether it is new.
+        """(the run with this name, origin and configuration, in any state; whether it is new).
 
-        `total_images` None grows with the snapshots. `NameTaken` when another run has the name.
+        `total_images` None: the length grows with the snapshots. Raises `NameTaken` when another run has the name.
         """
         run_id = new_id("run", 6)
         if self._insert_run(run_id, name, origin, config, total_images):
@@ -49,10 +49,10 @@ class ExternalRunRepository(Repository):
         total_images: int | None,
         num_images: int,
     ) -> bool:
-        """Write a run found in the store back; False when the catalog has it already.
+        """Write a run that was found in the store. False when the catalog has the run already.
 
-        Nobody wrote down whether its user had ended it: it is open, unless its snapshots reach a known end.
-        `NameTaken` when another run has the name.
+        The store does not record whether the user had ended the run. The run is open, unless its snapshots reach
+        `total_images`. Raises `NameTaken` when another run has the name.
         """
         if self._first(select(Run).where(Run.id == run_id)) is not None:
             return False
@@ -64,18 +64,18 @@ class ExternalRunRepository(Repository):
         return True
 
     def reopen(self, run_id: str) -> Run:
-        """Let a run that has ended take snapshots again; one that has not stays as it is."""
+        """Let an ended run accept snapshots again. A running one stays unchanged."""
         self._runs.lock(run_id)
         run = self._runs.get(run_id)
         if run.state.terminal:
-            # An ended job is final: another one takes its place.
+            # An ended job is final, so the run gets a new one.
             job_id = new_id("job")
             self._start(run_id, job_id, run.job.payload)
             self._session.execute(update(Run).where(Run.id == run_id).values(job_id=job_id))
         return self._runs.get(run_id)
 
     def finish(self, run_id: str) -> Run:
-        """End a running run as succeeded; one that has ended stays as it is."""
+        """End a running run as succeeded. An ended run stays unchanged."""
         self._runs.lock(run_id)
         statement = (
             update(Job)
@@ -87,7 +87,7 @@ class ExternalRunRepository(Repository):
         return self._runs.get(run_id)
 
     def seen(self, run_id: str, num_images: int) -> None:
-        """A snapshot of that time is registered: the run has seen at least as many images."""
+        """Raise the run's progress to at least `num_images`, the time of a registered snapshot."""
         run = self._runs.get(run_id)
         seen = max(run.num_images, num_images)
         grows = run.job.payload.get("total_images") is None
@@ -134,5 +134,5 @@ class ExternalRunRepository(Repository):
 
 
 def _hash(config: dict[str, Any]) -> str:
-    """As `RunConfig.config_hash`, of any description."""
+    """As `RunConfig.config_hash`, for any description of a run."""
     return hashlib.sha256(canonical(config).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Figures of a run over its clock."""
+"""Rows of `/v1/runs/{run}/history`: figures of a run by number of images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from phema.shared.catalog.repositories.repository import Repository
 
 class HistoryRepository(Repository):
     def put(self, run_id: str, num_images: int, values: dict[str, float]) -> None:
-        """Record the figures of one time; those of an earlier attempt at the same time are replaced."""
+        """Record the figures of one time. Figures of an earlier attempt at the same time are replaced."""
         statement = self._insert(HistoryPoint).values(run_id=run_id, num_images=num_images, values=values)
         self._session.execute(
             statement.on_conflict_do_update(
@@ -23,7 +23,7 @@ class HistoryRepository(Repository):
         )
 
     def list(self, run_id: str, after: int | str | None = None, limit: int = 1000) -> Page[HistoryPoint]:
-        """Ascending in time, after `after` images. A point's cursor is its `num_images`, so followers can poll."""
+        """A page in order of time, after `after` images. A point's cursor is its `num_images`, so clients can poll."""
         query = select(HistoryPoint).where(HistoryPoint.run_id == run_id)
         if after is not None:
             query = query.where(HistoryPoint.num_images > _position(after))

@@ -1,4 +1,4 @@
-"""The queue as askers see it: enqueue, cancel, look. What workers do is in `leases`."""
+"""The queue for those who ask for work: enqueue, cancel, list. `leases` serves those who do the work."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from phema.shared.catalog.column_types import new_id
 from phema.shared.catalog.errors import NotFound
 from phema.shared.catalog.models import LIVE_CONTENT, PRIORITY, Attempt, AttemptOutcome, Job, JobKind, JobState
 from phema.shared.catalog.pagination import Page
-from phema.shared.catalog.repositories.leases import LeaseRepository
-from phema.shared.catalog.repositories.repository import FRESH, Rows
+from phema.shared.catalog.repositories.repository import FRESH, Repository, Rows
 
 
 @dataclass(frozen=True)
 class QueueStats:
-    """The queue at a glance, for metrics."""
+    """Counts of jobs and attempts, for metrics."""
 
     counts: list[tuple[JobKind, JobState, int]]
-    """Only those that are not zero."""
+    """Without zero counts."""
     oldest_queued_seconds: dict[JobKind, float]
-    """Age of the oldest queued job, of kinds that have one."""
+    """Age of the oldest queued job, by kind; kinds without one are missing."""
     attempts: list[tuple[JobKind, AttemptOutcome, int]]
-    """Attempts that have ended, by their job's kind; only those that are not zero."""
+    """Attempts that have ended, by the kind of their job; without zero counts."""
 
 
-class JobRepository(LeaseRepository):
-    """Jobs: asked for, worked on (see `LeaseRepository`), looked at. They are never deleted."""
+class JobRepository(Repository):
+    """Rows of `/v1/jobs`. Jobs are never deleted."""
 
     def __init__(self, session: Session, request_id: str | None = None) -> None:
         super().__init__(session)
@@ -47,7 +46,7 @@ class JobRepository(LeaseRepository):
         priority: int | None = None,
         job_id: str | None = None,
     ) -> tuple[Job, bool]:
-        """The job that answers this question, and whether it is new: a queued, running or succeeded one is reused."""
+        """(job, whether it is new). A queued, running or succeeded job with the same content key is reused."""
         values = {
             "kind": kind,
             "payload": payload,
@@ -68,10 +67,10 @@ class JobRepository(LeaseRepository):
             existing = self._first(live)
             if existing is not None:
                 return existing, False
-            # The job in our way failed or was cancelled between the two statements: ask again.
+            # The existing job failed or was cancelled between the two statements: try again.
 
     def get(self, job_id: str) -> Job:
-        """`NotFound` when there is no such job."""
+        """Raises `NotFound`."""
         return self._one(select(Job).where(Job.id == job_id), "job", job_id)
 
     def list(
@@ -83,7 +82,7 @@ class JobRepository(LeaseRepository):
         after: str | None = None,
         limit: int = 50,
     ) -> Page[Job]:
-        """Newest first."""
+        """A page of jobs, newest first."""
         query = select(Job)
         if kind is not None:
             query = query.where(Job.kind == kind)
@@ -94,31 +93,28 @@ class JobRepository(LeaseRepository):
         return self._newest_first(query, Job.seq, after, limit)
 
     def running(self, kind: JobKind) -> Rows[Job]:
-        """In order of insertion."""
+        """Running jobs of the kind, oldest first."""
         return self._all(select(Job).where(Job.kind == kind, Job.state == JobState.RUNNING).order_by(Job.seq))
 
     def attempts(self, job_id: str) -> Rows[Attempt]:
-        """First to last."""
+        """All attempts at the job, oldest first."""
         return self._all(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number))
 
     def request_cancel(self, job_id: str) -> Job:
-        """Cancel a queued job at once, ask the holder of a running one to stop, leave a finished one as it is.
+        """Cancel a queued job at once; ask the holder of a running job to stop; leave an ended job unchanged.
 
-        An external run's job has no holder: it is cancelled at once as well.
+        The job of an external run has no holder, so it is cancelled at once too. Raises `NotFound`.
         """
         query = select(Job, database_now()).where(Job.id == job_id).with_for_update()
         row = self._session.execute(query, execution_options=FRESH).one_or_none()
         if row is None:
             raise NotFound("job", job_id)
         job, now = row[0], row[1]
-        if job.state is JobState.QUEUED:
-            job.state = JobState.CANCELLED
+        if not job.state.terminal:
             job.cancel_requested = True
-            job.finished_at = now
-        elif job.state is JobState.RUNNING:
-            job.cancel_requested = True
-            if job.kind is JobKind.EXTERNAL:
-                self._end(job, now, JobState.CANCELLED, AttemptOutcome.CANCELLED)
+            if job.state is JobState.QUEUED or job.kind is JobKind.EXTERNAL:
+                job.state = JobState.CANCELLED
+                job.finished_at = now
         self._session.flush()
         return job
 

@@ -1,7 +1,7 @@
-"""The queue as workers see it: claim, heartbeat, end. Every change of a held job is guarded by its fence.
+"""The queue for those who do the work: claim, heartbeat, end. Every change of a held job checks its fence.
 
-A lease that has run out is not lost until `expire` takes the job away: a worker that was only suspended may go on,
-and two never hold one job, since every claim raises the fence.
+A lease that has run out is lost only when `expire` takes the job away, so a worker that was suspended may continue.
+Two attempts never hold one job, since every claim increments the fence.
 """
 
 from __future__ import annotations
@@ -17,28 +17,33 @@ from phema.shared.catalog.models import Attempt, AttemptOutcome, Job, JobKind, J
 from phema.shared.catalog.repositories.repository import FRESH, Repository
 
 RETRY_SECONDS = 1.0
-"""Pause before the first retry; it doubles with every further one."""
+"""Pause before the first retry. It doubles with every further retry."""
 RETRY_SECONDS_LIMIT = 300.0
+"""Longest pause before a retry."""
 
 
 def retry_delay(attempts: int) -> float:
-    """Seconds until a job that has failed `attempts` times since its last progress may be claimed again."""
+    """Seconds until a job may be claimed again that has failed `attempts` times since its last progress."""
     return float(min(RETRY_SECONDS * 2.0 ** min(max(attempts, 1) - 1, 30), RETRY_SECONDS_LIMIT))
 
 
 def submission_id(job_id: str, fence: int) -> str:
+    """Name of an attempt, unique among all jobs."""
     return f"{job_id}-a{fence}"
 
 
 class LeaseRepository(Repository):
-    """Changes of jobs by those who hold them. `LeaseLost` always means that nothing was changed."""
+    """Changes of jobs by the attempts that hold them.
+
+    Every method that takes a fence raises `LeaseLost` if that attempt no longer holds the job, and changes nothing.
+    """
 
     def claim(self, kinds: Iterable[JobKind], *, owner: str, lease_seconds: float) -> Job | None:
-        """Take the most urgent job that is due: lowest priority number, then first come. None when there is none.
+        """Claim the due job with the lowest priority number, the oldest first. None when no job is due.
 
-        Dying after this commits is safe: the lease runs out and `expire` hands the job on.
+        If the owner dies after the commit, the lease runs out and `expire` queues the job again.
         """
-        # One statement, because SQLite ignores FOR UPDATE; on PostgreSQL, SKIP LOCKED lets claims pass each other.
+        # One statement, since SQLite ignores FOR UPDATE. On PostgreSQL, SKIP LOCKED lets concurrent claims proceed.
         candidate = (
             select(Job.seq)
             .where(Job.state == JobState.QUEUED, Job.kind.in_(list(kinds)), Job.not_before <= database_now())
@@ -71,7 +76,7 @@ class LeaseRepository(Repository):
         return job
 
     def adopt(self, kinds: Iterable[JobKind], *, owner: str) -> None:
-        """Make `owner` the one that looks after every running job of these kinds; its fence and lease stay."""
+        """Make `owner` the lease owner of every running job of these kinds. Fences and leases do not change."""
         self._session.execute(
             update(Job)
             .where(Job.state == JobState.RUNNING, Job.kind.in_(list(kinds)))
@@ -88,7 +93,7 @@ class LeaseRepository(Repository):
         progress: float | None = None,
         message: str | None = None,
     ) -> bool:
-        """Extend the lease from now on and report; True when the job should stop because a cancel was requested."""
+        """Extend the lease to `lease_seconds` from now and report. True when a cancel was requested."""
         values: dict[str, Any] = {"lease_expires_at": database_now() + lease_seconds}
         if progress is not None:
             values["progress"] = min(max(float(progress), 0.0), 1.0)
@@ -107,23 +112,28 @@ class LeaseRepository(Repository):
         return cancel_requested
 
     def report(self, job_id: str, fence: int, message: str) -> None:
-        """Say what the job does, beside the heartbeats that extend its lease."""
+        """Set the job's message without extending the lease."""
         self._held(job_id, fence)[0].message = message
         self._session.flush()
 
     def assert_fence(self, job_id: str, fence: int) -> Job:
-        """Hold the job's row until the transaction ends, so that what is written beside it is written by its holder."""
+        """Lock the job's row until the transaction ends. What the transaction writes is then written by the holder."""
         return self._held(job_id, fence)[0]
 
+    def end_of(self, job_id: str, fence: int) -> JobState | None:
+        """The terminal state that the job reached under this fence; None if it has not. Never raises `LeaseLost`."""
+        job = self._first(select(Job).where(Job.id == job_id, Job.fence == fence))
+        return job.state if job is not None and job.state.terminal else None
+
     def succeed(self, job_id: str, fence: int, result: dict[str, Any] | None = None) -> Job:
-        """End the job; write its results in the same transaction, or a death in between computes them twice."""
+        """End the job. Write its results in the same transaction: a crash in between would compute them twice."""
         job, now = self._held(job_id, fence)
         job.result = result
         job.progress = 1.0
         return self._end(job, now, JobState.SUCCEEDED, AttemptOutcome.SUCCEEDED)
 
     def fail(self, job_id: str, fence: int, error: str, *, retry: bool) -> JobState:
-        """End the attempt with one sentence; with `retry` the job is queued again while it has attempts left."""
+        """End the attempt with an error of one sentence. With `retry`, the job is queued again if attempts are left."""
         job, now = self._held(job_id, fence)
         if not retry:
             self._end(job, now, JobState.FAILED, AttemptOutcome.FAILED, error)
@@ -136,12 +146,12 @@ class LeaseRepository(Repository):
         return job.state
 
     def cancelled(self, job_id: str, fence: int) -> Job:
-        """End a job whose worker has stopped at the user's request."""
+        """End a job whose worker has stopped because a user cancelled it."""
         job, now = self._held(job_id, fence)
         return self._end(job, now, JobState.CANCELLED, AttemptOutcome.CANCELLED)
 
     def release(self, job_id: str, fence: int) -> Job:
-        """Hand an unfinished job back on shutdown: the attempt does not count."""
+        """Queue an unfinished job again when its worker shuts down. The attempt does not count."""
         job, now = self._held(job_id, fence)
         if job.cancel_requested:
             return self._end(job, now, JobState.CANCELLED, AttemptOutcome.RELEASED)
@@ -149,16 +159,16 @@ class LeaseRepository(Repository):
         return self._requeue(job, now, AttemptOutcome.RELEASED)
 
     def made_progress(self, job_id: str, fence: int) -> None:
-        """Something durable was gained: earlier attempts no longer count against the limit."""
+        """Reset the count of attempts, because the attempt has stored something that the next one continues."""
         job, _ = self._held(job_id, fence)
         job.attempts = 0
         self._session.flush()
 
     def expire(self, kinds: Iterable[JobKind] | None = None) -> list[Job]:
-        """Take away every job (of these kinds) whose holder is silent for longer than its lease.
+        """Take every job (of these kinds) away whose lease has run out.
 
-        The jobs, in their new states: only this caller learns of them, so a service that has to clean up after a dead
-        worker leaves the kinds it does not know to others.
+        Returns the jobs in their new states. Only this caller learns of them, so a service should name the kinds for
+        which it can clean up after a dead worker.
         """
         query = (
             select(Job, database_now())
@@ -177,13 +187,13 @@ class LeaseRepository(Repository):
                 error = f"{silence}; all {job.max_attempts} attempts without progress are used up."
                 self._end(job, now, JobState.FAILED, AttemptOutcome.EXPIRED, error)
             else:
-                # No further pause: the lease that ran out was one.
+                # No delay: the time of the lease has passed already.
                 self._requeue(job, now, AttemptOutcome.EXPIRED, f"{silence}.")
             expired.append(job)
         return expired
 
     def _held(self, job_id: str, fence: int) -> tuple[Job, float]:
-        """The locked row and the database's time; `LeaseLost` unless this attempt runs it."""
+        """(the locked row, the database's time). Raises `LeaseLost` unless this attempt holds the job."""
         query = select(Job, database_now()).where(Job.id == job_id).with_for_update()
         row = self._session.execute(query, execution_options=FRESH).one_or_none()
         if row is None or row[0].state is not JobState.RUNNING or row[0].fence != fence:
@@ -193,7 +203,7 @@ class LeaseRepository(Repository):
     def _end(self, job: Job, now: float, state: JobState, outcome: AttemptOutcome, error: str | None = None) -> Job:
         job.state = state
         job.finished_at = now
-        # What went wrong before an end that is no failure stays with its attempt.
+        # An error before a cancel is kept with the attempt only.
         job.error = error if state is JobState.FAILED else None
         return self._close_attempt(job, now, outcome, error)
 

@@ -1,4 +1,4 @@
-"""Reconstructions: one row per wanted profile."""
+"""Rows of `/v1/reconstructions`: one per requested profile of a run at one time."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from phema.shared.catalog.pagination import Page, cut, decode_cursor, encode_cur
 from phema.shared.catalog.repositories.repository import FRESH
 from phema.shared.catalog.repositories.results import ResultRepository
 
-_AS_GOOD = 1.03
-"""A plan may leave unread what raises its error by 2 %; which snapshots it reads depends on what else is asked for."""
+_ERROR_TOLERANCE = 1.03
+"""Largest ratio of predicted errors at which a stored row still answers a request. The planner may drop snapshots that
+change the error by up to 2 %, and which ones it drops depends on the other profiles of the request."""
 
-SAID = ("profile_error", "rounding_error", "predicted_error", "noise_gain", "regularize", "advice")
-"""What summaries tell of a plan."""
+SUMMARY_FIELDS = ("profile_error", "rounding_error", "predicted_error", "noise_gain", "regularize", "advice")
+"""Fields of a plan that a list of reconstructions shows."""
 
 
 @dataclass(frozen=True)
-class Summary:
-    """A row whose `plan` is not loaded, and the fields SAID of it; None for one that the plan lacks."""
+class ReconstructionSummary:
+    """A row whose `plan` is not loaded, and the plan's SUMMARY_FIELDS (None for a field that the plan lacks)."""
 
     row: Reconstruction
-    said: dict[str, Any]
+    plan_fields: dict[str, Any]
 
 
 class ReconstructionRepository(ResultRepository[Reconstruction]):
@@ -47,11 +48,11 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
         plan: dict[str, Any],
         content_key: str | None = None,
     ) -> tuple[Reconstruction, bool]:
-        """The row that answers this question, and whether it needs a job: it is new, or its last one gave nothing.
+        """(the row with this content key, whether it needs a job). It needs one if it has no result and no live job.
 
-        The run stays locked until the transaction ends: enqueue and `assign` in this same transaction. The key
-        defaults to everything that the weights depend on: run, time, profile, dtype, whether the solve is regularised,
-        the contents of the snapshots used and their coefficients.
+        Locks the run until the transaction ends: enqueue the job and call `assign` in the same transaction.
+        `content_key` defaults to a hash of everything that the weights depend on: run, time, profile, dtype, whether
+        the solve is regularised, and the hashes and coefficients of the snapshots.
         """
         if content_key is None:
             content_key = key_of(
@@ -76,10 +77,10 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
         }
         return self._find_or_create(run_id, content_key, values)
 
-    def summaries(self, run_id: str, *, after: str | None = None, limit: int = 50) -> Page[Summary]:
-        """Those of a run, newest first, without their plans: of many snapshots these are long."""
+    def summaries(self, run_id: str, *, after: str | None = None, limit: int = 50) -> Page[ReconstructionSummary]:
+        """The run's reconstructions, newest first, without their plans: plans of many snapshots are long."""
         query = (
-            select(Reconstruction, self._said())
+            select(Reconstruction, self._summary_fields())
             .where(Reconstruction.run_id == run_id)
             .options(defer(Reconstruction.plan, raiseload=True))
             .order_by(Reconstruction.seq.desc())
@@ -87,20 +88,24 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
         if after is not None:
             query = query.where(Reconstruction.seq < decode_cursor(after, int)[0])
         found = self._session.execute(query.limit(limit + 1), execution_options=FRESH)
-        summaries = [Summary(row, dict(zip(SAID, said, strict=True))) for row, said in found]
+        summaries = [
+            ReconstructionSummary(row, dict(zip(SUMMARY_FIELDS, values, strict=True))) for row, values in found
+        ]
         return cut(summaries, limit, lambda summary: encode_cursor(summary.row.seq))
 
-    def _said(self) -> ColumnElement[list[Any]]:
-        """The fields SAID of the plan, taken out in the database; either spelling leaves every digit as it is."""
+    def _summary_fields(self) -> ColumnElement[list[Any]]:
+        """SQL that extracts the plan's SUMMARY_FIELDS in the database. Both dialects keep every digit of a float."""
         if self._postgresql:
-            # As one record: every `->` would parse the whole plan once more.
-            fields = func.json_to_record(Reconstruction.plan).table_valued(*(column(name, Json) for name in SAID))
+            # One record: each use of `->` would parse the whole plan again.
+            fields = func.json_to_record(Reconstruction.plan).table_valued(
+                *(column(name, Json) for name in SUMMARY_FIELDS)
+            )
             record = fields.render_derived(with_types=True)
-            said = func.json_build_array(*(record.c[name] for name in SAID), type_=Json)
-            return select(said).select_from(record).correlate(Reconstruction).scalar_subquery()
-        return func.json_extract(Reconstruction.plan, *(f"$.{name}" for name in SAID), type_=Json)
+            values = func.json_build_array(*(record.c[name] for name in SUMMARY_FIELDS), type_=Json)
+            return select(values).select_from(record).correlate(Reconstruction).scalar_subquery()
+        return func.json_extract(Reconstruction.plan, *(f"$.{name}" for name in SUMMARY_FIELDS), type_=Json)
 
-    def as_good(
+    def find_equivalent(
         self,
         *,
         run_id: str,
@@ -110,19 +115,20 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
         regularize: bool,
         predicted_errors: Sequence[float],
     ) -> Reconstruction | None:
-        """A row, finished or under way, that promises the same weights at least as exactly, whatever they are made of:
-        the snapshots may be gone by now, or a basis may have come. None when there is none.
+        """A finished or running reconstruction of the same profile, time and dtype with no larger predicted errors.
 
-        `predicted_errors`: the profile's own and, of a per-tensor one, of every pattern in order.
-
+        It may be made of other inputs: snapshots that are deleted by now, or a basis. Returns None when there is none.
         Locks the run until the transaction ends, as `find_or_create` does.
+
+        Args:
+            predicted_errors: that of the profile, then that of each per-tensor pattern, in order.
         """
         self._runs.lock(run_id)
         query = select(Reconstruction).where(
             Reconstruction.run_id == run_id,
             Reconstruction.num_images == num_images,
             Reconstruction.dtype == dtype,
-            # As text, in the database: plans are long, and a run may have thousands of them.
+            # Compared as text in the database: plans are long, and a run may have thousands of rows.
             cast(Reconstruction.profile, Text) == dump_json(profile),
         )
         found = [
@@ -131,22 +137,23 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
             if not row.needs_job
             and row.plan.get("regularize", True) == regularize
             and all(
-                there <= _AS_GOOD * wanted for there, wanted in zip(_errors(row.plan), predicted_errors, strict=True)
+                there <= _ERROR_TOLERANCE * wanted
+                for there, wanted in zip(_errors(row.plan), predicted_errors, strict=True)
             )
         ]
-        # What is there goes before what has to be waited for.
+        # Finished rows go before those that still need waiting.
         return min(found, key=lambda row: (row.key is None, max(_errors(row.plan))), default=None)
 
     def keys(self, run_id: str) -> set[str]:
-        """Of all finished weights of a run."""
+        """Object keys of all finished weights of a run."""
         query = select(Reconstruction.key).where(Reconstruction.run_id == run_id, Reconstruction.key.is_not(None))
         return {str(key) for key in self._session.scalars(query)}
 
     def complete(self, reconstruction_id: str, key: str, size: int, sha256: str) -> Reconstruction:
-        """Register the finished weights; a row that has some keeps them."""
+        """Register the finished weights. A row that already has weights keeps them."""
         return self._complete(reconstruction_id, {"key": key, "size": size, "sha256": sha256})
 
 
 def _errors(plan: dict[str, Any]) -> list[float]:
-    """Predicted, of the profile and of every pattern."""
+    """Predicted errors: that of the profile, then that of each pattern."""
     return [float(part["predicted_error"]) for part in (plan, *plan.get("tensors", ()))]

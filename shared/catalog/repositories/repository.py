@@ -1,4 +1,4 @@
-"""What all repositories share: one session, rows read fresh, and inserts that lose races quietly."""
+"""Base class of the repositories."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from phema.shared.catalog.pagination import Page, cut, decode_cursor, encode_cur
 M = TypeVar("M", bound=Base)
 Item = TypeVar("Item")
 Rows = list[Item]
-"""`list` for repositories whose method `list` hides that name."""
+"""`list`, for repositories whose method `list` hides the builtin."""
 FRESH = {"populate_existing": True}
-"""Rows may have been changed by statements since the session saw them."""
+"""Read rows again from the database: UPDATE statements do not change objects that the session has loaded."""
 
 
 class Repository:
-    """SQL of one table, within one transaction. Repositories never commit."""
+    """SQL within one transaction, which the caller commits."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -37,19 +37,19 @@ class Repository:
         return self._session.scalars(query.limit(1), execution_options=FRESH).unique().first()
 
     def _one(self, query: Select[M], what: str, key: str) -> M:
-        """The row, or `NotFound`."""
-        # PostgreSQL cannot even be asked about a text with NUL, which a URL may hold.
+        """The row. Raises `NotFound`."""
+        # PostgreSQL rejects strings with NUL, which a URL may contain.
         row = None if "\x00" in key else self._first(query)
         if row is None:
             raise NotFound(what, key)
         return row
 
     def _insert(self, model: type[M]) -> postgresql.Insert | sqlite.Insert:
-        """An INSERT that can say ON CONFLICT, which both databases spell alike."""
+        """The dialect's INSERT, which supports ON CONFLICT."""
         return postgresql.insert(model) if self._postgresql else sqlite.insert(model)
 
     def _add(self, model: type[M], values: dict[str, Any], unique: list[str], where: str | None = None) -> bool:
-        """Insert a row unless another has the same `unique` columns: False, once that other row is committed."""
+        """Insert a row. False when another row has the same `unique` columns; waits until that row is committed."""
         statement: Insert = (
             self._insert(model)
             .values(**values)
@@ -61,7 +61,7 @@ class Repository:
     def _newest_first(
         self, query: Select[M], seq: InstrumentedAttribute[int], after: str | None, limit: int
     ) -> Page[M]:
-        """A page in descending order of insertion: rows that appear meanwhile come before the first page."""
+        """A page, newest row first. Rows inserted later do not appear on later pages."""
         if after is not None:
             query = query.where(seq < decode_cursor(after, int)[0])
         rows = self._all(query.order_by(seq.desc()).limit(limit + 1))

@@ -1,4 +1,4 @@
-"""What reconstructions, bases and evaluations share: a row asks a question, a job answers it, the answer stays."""
+"""Base class for reconstructions, bases and evaluations: a row states a request, and a job adds the result once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ResultRepository(Repository, Generic[R]):
         self._runs = runs
 
     def assign(self, ids: Iterable[str], job_id: str) -> None:
-        """Let a job compute those of these rows that have no result."""
+        """Assign a job to those of the rows that have no result."""
         model = self._model
         self._session.execute(
             update(model)
@@ -42,11 +42,11 @@ class ResultRepository(Repository, Generic[R]):
         )
 
     def get(self, result_id: str) -> R:
-        """`NotFound` when there is no such row."""
+        """Raises `NotFound`."""
         return self._one(select(self._model).where(self._model.id == result_id), self._what, result_id)
 
     def by_ids(self, ids: Iterable[str]) -> list[R]:
-        """The rows in the order of `ids`; `NotFound` names the first that is missing."""
+        """The rows in the order of `ids`. Raises `NotFound` for the first missing id."""
         wanted = list(ids)
         rows = {row.id: row for row in self._all(select(self._model).where(self._model.id.in_(wanted)))}
         missing = next((one for one in wanted if one not in rows), None)
@@ -55,20 +55,20 @@ class ResultRepository(Repository, Generic[R]):
         return [rows[one] for one in wanted]
 
     def page(self, run_id: str | None = None, *, after: str | None = None, limit: int = 50) -> Page[R]:
-        """Newest first, of one run or of all."""
+        """A page of rows of one run or of all runs, newest first."""
         query = select(self._model)
         if run_id is not None:
             query = query.where(self._model.run_id == run_id)
         return self._newest_first(query, self._model.seq, after, limit)
 
     def under_way(self, run_id: str) -> list[R]:
-        """Rows of a run that a queued or running job is about to answer."""
+        """Rows of a run without a result that have a queued or running job."""
         model = self._model
         jobs = select(Job.id).where(Job.run_id == run_id, Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
         return self._all(select(model).where(model.run_id == run_id, self._unfinished(), model.job_id.in_(jobs)))
 
     def _find_or_create(self, run_id: str, content_key: str, values: dict[str, Any]) -> tuple[R, bool]:
-        # One asker per run at a time: the next one sees the job that this one has enqueued and assigned.
+        # One request per run at a time: the next request sees the job that this one enqueues and assigns.
         self._runs.lock(run_id)
         values = {"id": new_id(self._prefix), "run_id": run_id, "content_key": content_key, **values}
         self._add(self._model, values, ["content_key"])

@@ -1,4 +1,4 @@
-"""Training runs."""
+"""Rows of `/v1/runs`: training runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RunRepository(Repository):
     def create(
         self, name: str, config: dict[str, Any], config_hash: str, total_images: int, max_attempts: int = 5
     ) -> Run:
-        """A run and its queued `train` job; `NameTaken` when another run has the name."""
+        """Create a run and its queued `train` job. Raises `NameTaken`."""
         run_id, job_id = new_id("run", 6), new_id("job")
         values = {
             "id": run_id,
@@ -47,7 +47,7 @@ class RunRepository(Repository):
         return self.get(run_id)
 
     def resume(self, run_id: str, max_attempts: int = 5) -> Run:
-        """Train a failed or cancelled run on from its latest checkpoint; any other stays as it is."""
+        """Continue a failed or cancelled run from its latest checkpoint. Other runs stay unchanged."""
         self.lock(run_id)
         run = self.get(run_id)
         if run.state in (JobState.FAILED, JobState.CANCELLED):
@@ -71,10 +71,9 @@ class RunRepository(Repository):
         total_images: int,
         num_images: int,
     ) -> bool:
-        """Write a run found in the store back with an ended job; False when the catalog has it already.
+        """Write a run that was found in the store, with an ended job. False when the catalog has the run already.
 
-        Training that had not reached its end is `failed`, so that somebody decides whether to `resume` it. `NameTaken`
-        when another run has the name.
+        An incomplete run is `failed`, so that a user decides whether to `resume` it. Raises `NameTaken`.
         """
         if self._first(select(Run).where(Run.id == run_id)) is not None:
             return False
@@ -108,26 +107,26 @@ class RunRepository(Repository):
         return True
 
     def get(self, id_or_name: str) -> Run:
-        """`NotFound` when neither an id nor a name matches; an id goes before a name."""
+        """The run with this id, else with this name. Raises `NotFound`."""
         by_id_first = case((Run.id == id_or_name, 0), else_=1)
         query = select(Run).where(or_(Run.id == id_or_name, Run.name == id_or_name)).order_by(by_id_first)
         return self._one(query, "run", id_or_name)
 
     def list(self, *, state: JobState | None = None, after: str | None = None, limit: int = 50) -> Page[Run]:
-        """Newest first."""
+        """A page of runs, newest first."""
         query = select(Run)
         if state is not None:
             query = query.where(Run.job_id.in_(select(Job.id).where(Job.state == state)))
         return self._newest_first(query, Run.seq, after, limit)
 
     def set_progress(self, run_id: str, num_images: int) -> None:
-        """Images seen so far; a resume may set it back."""
+        """Set the number of images seen. A resume may lower it. Raises `NotFound`."""
         statement = update(Run).where(Run.id == run_id).values(num_images=num_images).returning(Run.id)
         if self._session.scalars(statement).one_or_none() is None:
             raise NotFound("run", run_id)
 
     def lock(self, run_id: str) -> None:
-        """Let one transaction at a time decide what of this run still needs a job."""
+        """Lock the run until the transaction ends: one transaction at a time decides which results need a job."""
         query = select(Run.id).where(Run.id == run_id).with_for_update(key_share=True)
         if self._session.scalars(query).one_or_none() is None:
             raise NotFound("run", run_id)

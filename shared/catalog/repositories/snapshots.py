@@ -1,6 +1,7 @@
-"""Snapshots: register the bytes first, then the row.
+"""Rows of `/v1/snapshots`.
 
-They go the other way: a row is retired (nobody plans with it any more), its object is deleted, the row is removed.
+To add a snapshot, write its object, then `add` its row. To delete one, `retire` its row, so that plans no longer use
+it, delete its object, then `remove` the row.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from phema.shared.catalog.pagination import Page, cut, decode_cursor, encode_cur
 from phema.shared.catalog.repositories.repository import Repository, Rows
 
 _WIDEST = 1.0
-"""Beyond every sigma_rel: averages that have none come last."""
-_MOST_AT_ONCE = 1000
-"""Parameters of one statement; databases allow a few ten thousand."""
+"""Larger than every sigma_rel: averages without a sigma_rel come last."""
+_MAX_PARAMETERS = 1000
+"""Ids in one statement; databases allow a few tens of thousands."""
 _ORDER = (Snapshot.num_images, func.coalesce(Snapshot.sigma_rel, _WIDEST), Snapshot.id)
 
 
@@ -37,9 +38,9 @@ class SnapshotRepository(Repository):
         sha256: str,
         probe: bytes | None = None,
     ) -> tuple[Snapshot, bool]:
-        """The row of this time and profile, and whether it is new: a resumed run finds the one it had written.
+        """(the row of this time and profile, whether it is new). A resumed run finds the rows it had written before.
 
-        A retired row is found, too, and stays retired.
+        A retired row is returned too, and stays retired.
         """
         profile_key = canonical(profile)
         values = {
@@ -62,19 +63,19 @@ class SnapshotRepository(Repository):
         return self._all(query)[0], created
 
     def get(self, snapshot_id: str) -> Snapshot:
-        """`NotFound` when there is no such snapshot, or it is retired."""
+        """Raises `NotFound`, also when the snapshot is retired."""
         query = select(Snapshot).where(Snapshot.id == snapshot_id, Snapshot.retired_at.is_(None))
         return self._one(query, "snapshot", snapshot_id)
 
     def list(self, run_id: str, *, up_to: int | None = None) -> Rows[Snapshot]:
-        """All of a run that are kept, in order of time, then profile; with `up_to`, those of at most so many images."""
+        """The run's snapshots, without retired ones, by time, then profile. `up_to`: the largest `num_images`."""
         query = select(Snapshot).where(Snapshot.run_id == run_id, Snapshot.retired_at.is_(None))
         if up_to is not None:
             query = query.where(Snapshot.num_images <= up_to)
         return self._all(query.order_by(*_ORDER))
 
     def find(self, run_id: str, num_images: int, profile_key: str) -> Snapshot | None:
-        """The one of that time and profile, if it is kept."""
+        """The snapshot of that time and profile; None if it does not exist or is retired."""
         return self._first(
             select(Snapshot).where(
                 Snapshot.run_id == run_id,
@@ -85,24 +86,24 @@ class SnapshotRepository(Repository):
         )
 
     def latest(self, run_id: str) -> Snapshot | None:
-        """One of the latest time, if any is kept."""
+        """A snapshot of the run's latest time, or None."""
         query = select(Snapshot).where(Snapshot.run_id == run_id, Snapshot.retired_at.is_(None))
         return self._first(query.order_by(Snapshot.num_images.desc()))
 
     def fill_probe(self, key: str, probe: bytes) -> None:
-        """Give the snapshot with that object its probe, if it lacks one: those of older versions of phema do."""
+        """Set the probe of the snapshot with object `key`, if it has none: older versions of phema wrote none."""
         statement = update(Snapshot).where(Snapshot.key == key, Snapshot.probe.is_(None)).values(probe=probe)
         self._session.execute(statement.execution_options(synchronize_session=False))
 
     def probes(self, run_id: str) -> dict[str, bytes]:
-        """By id, of the snapshots that are kept and have one."""
+        """id -> probe, for the run's snapshots that have a probe and are not retired."""
         query = select(Snapshot.id, Snapshot.probe).where(
             Snapshot.run_id == run_id, Snapshot.retired_at.is_(None), Snapshot.probe.is_not(None)
         )
         return {row.id: row.probe for row in self._session.execute(query)}
 
     def page(self, run_id: str, *, after: str | None = None, limit: int = 50) -> Page[Snapshot]:
-        """In order of time, then profile."""
+        """A page of the run's snapshots, by time, then profile."""
         query = select(Snapshot).where(Snapshot.run_id == run_id, Snapshot.retired_at.is_(None))
         if after is not None:
             query = query.where(tuple_(*_ORDER) > tuple_(*decode_cursor(after, int, float, str)))
@@ -110,7 +111,7 @@ class SnapshotRepository(Repository):
         return cut(rows, limit, lambda row: encode_cursor(row.num_images, _width(row), row.id))
 
     def times(self, run_id: str) -> Rows[int]:
-        """Ascending `num_images` at which the run has snapshots."""
+        """Every `num_images` at which the run has snapshots, ascending."""
         query = (
             select(Snapshot.num_images)
             .where(Snapshot.run_id == run_id, Snapshot.retired_at.is_(None))
@@ -119,23 +120,23 @@ class SnapshotRepository(Repository):
         )
         return list(self._session.scalars(query))
 
-    def lost(self, ids: Iterable[str]) -> set[str]:
-        """Those of `ids` that are retired or removed. Ask while the run is locked, or the answer may be old."""
+    def missing(self, ids: Iterable[str]) -> set[str]:
+        """The `ids` that are retired or removed. Lock the run first; otherwise the result may be outdated."""
         wanted = set(ids)
-        for some in _portions(wanted):
+        for some in _batches(wanted):
             kept = select(Snapshot.id).where(Snapshot.id.in_(some), Snapshot.retired_at.is_(None))
             wanted = wanted - set(self._session.scalars(kept))
         return wanted
 
     def set_pinned(self, ids: Iterable[str], pinned: bool) -> None:
-        """Keep snapshots whatever policy is applied, or no longer; lock the run first. Retired ones stay retired."""
-        for some in _portions(ids):
+        """Pin or unpin snapshots; policies keep pinned ones. Lock the run first. Retired snapshots stay retired."""
+        for some in _batches(ids):
             statement = update(Snapshot).where(Snapshot.id.in_(some), Snapshot.retired_at.is_(None))
             self._session.execute(statement.values(pinned=pinned).execution_options(synchronize_session=False))
 
     def retire(self, ids: Iterable[str]) -> None:
-        """Give snapshots up for ever: no list holds them any more. Lock the run first. Pinned ones stay."""
-        for some in _portions(ids):
+        """Hide snapshots from all lists, for good. Lock the run first. Pinned snapshots stay."""
+        for some in _batches(ids):
             statement = update(Snapshot).where(
                 Snapshot.id.in_(some), Snapshot.retired_at.is_(None), Snapshot.pinned.is_(False)
             )
@@ -143,13 +144,13 @@ class SnapshotRepository(Repository):
             self._session.execute(statement.values(values).execution_options(synchronize_session=False))
 
     def retired(self, run_id: str) -> Rows[Snapshot]:
-        """Given up, with the row still there: the object may be gone."""
+        """Retired snapshots whose row still exists. Their objects may be deleted."""
         return self._all(select(Snapshot).where(Snapshot.run_id == run_id, Snapshot.retired_at.is_not(None)))
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Delete the rows of retired snapshots whose objects are gone; how many there were. Twice is harmless."""
+        """Delete the rows of retired snapshots, after their objects. Returns how many rows existed."""
         removed = 0
-        for some in _portions(ids):
+        for some in _batches(ids):
             statement = delete(Snapshot).where(Snapshot.id.in_(some), Snapshot.retired_at.is_not(None))
             gone = self._session.scalars(
                 statement.returning(Snapshot.id).execution_options(synchronize_session=False)
@@ -158,10 +159,10 @@ class SnapshotRepository(Repository):
         return removed
 
 
-def _portions(ids: Iterable[str]) -> Iterator[Rows[str]]:
+def _batches(ids: Iterable[str]) -> Iterator[Rows[str]]:
     rest = list(ids)
-    for first in range(0, len(rest), _MOST_AT_ONCE):
-        yield rest[first : first + _MOST_AT_ONCE]
+    for first in range(0, len(rest), _MAX_PARAMETERS):
+        yield rest[first : first + _MAX_PARAMETERS]
 
 
 def _width(row: Snapshot) -> float:

@@ -1,0 +1,1 @@
+"""What every long-running service shares: holding the lease of a job, and announcing its metrics to Prometheus."""
