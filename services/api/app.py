@@ -16,11 +16,11 @@ from phema.services.api.health.endpoints import router as health
 from phema.services.api.health.service import Probes
 from phema.services.api.http import openapi
 from phema.services.api.http import problem_documents as problems
-from phema.services.api.http.auth import RequireToken, Token
-from phema.services.api.http.body_limit import LimitBody
+from phema.services.api.http.auth import Token, TokenMiddleware
+from phema.services.api.http.body_limit import BodyLimitMiddleware
 from phema.services.api.http.dependencies import Services
-from phema.services.api.http.request_id import RequestId
-from phema.services.api.http.request_metrics import Observe, begin_server_errors
+from phema.services.api.http.request_id import RequestIdMiddleware
+from phema.services.api.http.request_metrics import RequestMetricsMiddleware, start_error_counters
 from phema.services.api.http.validation import refuse_unknown
 from phema.services.api.jobs.endpoints import router as jobs
 from phema.services.api.presets.endpoints import router as presets
@@ -63,12 +63,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = services
     for router in ROUTERS:
         app.include_router(router)
-    begin_server_errors([route for router in ROUTERS for route in router.routes], meters)
+    start_error_counters([route for router in ROUTERS for route in router.routes], meters)
     problems.install(app)
     openapi.install(app)
     # The last one added is the first to see a request.
-    app.add_middleware(LimitBody)
-    app.add_middleware(RequireToken, token=token)
-    app.add_middleware(Observe, meters=services.meters)
-    app.add_middleware(RequestId)
+    app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(TokenMiddleware, token=token)
+    app.add_middleware(RequestMetricsMiddleware, meters=services.meters)
+    app.add_middleware(RequestIdMiddleware)
     return app

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
 from phema.services.api.health import service
-from phema.services.api.http.errors import Problem
+from phema.services.api.http.problems import Problem
 from phema.shared.catalog import JobKind, Target
 from phema.shared.catalog.clock import database_now
 from phema.shared.settings import Settings

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from phema.services.api.http.schema_base import MAX_COUNT, Answer, Body, Timestamp
+from phema.services.api.http.schema_base import MAX_COUNT, RequestModel, ResponseModel, Timestamp
 from phema.services.api.jobs.schemas import Job
 from phema.shared.catalog import JobState
 from phema.shared.recipes.run_config import SIGMA_REL_LIMIT
@@ -15,7 +15,7 @@ from phema.shared.snapshots.profile import MIN_SIGMA_REL
 SigmaRel = Annotated[float, Field(ge=MIN_SIGMA_REL, lt=SIGMA_REL_LIMIT)]
 
 
-class BasisCreate(Body):
+class BasisCreate(RequestModel):
     """Which time and which EMA lengths a basis should stand for, and how exactly."""
 
     num_images: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = Field(
@@ -35,12 +35,12 @@ class BasisCreate(Body):
         return self
 
 
-class BasisSnapshot(Answer):
+class BasisSnapshot(ResponseModel):
     num_images: int
     profile: dict[str, Any]
 
 
-class BasisPlan(Answer):
+class BasisPlan(ResponseModel):
     """What making a basis would read and store, known without reading any weights."""
 
     num_images: int
@@ -59,7 +59,7 @@ class BasisPlan(Answer):
     )
 
 
-class Basis(Answer):
+class Basis(ResponseModel):
     """A few vectors that stand for all snapshots of a run up to a time."""
 
     id: str
@@ -77,7 +77,7 @@ class Basis(Answer):
     created_at: Timestamp
 
 
-class BasisAccepted(Answer):
+class BasisAccepted(ResponseModel):
     """The basis, and the job that makes it."""
 
     job: Job | None = Field(description="Null when no new work was needed; the basis names the job that makes it.")

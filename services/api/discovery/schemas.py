@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from phema.services.api.http.schema_base import Answer
+from phema.services.api.http.schema_base import ResponseModel
 
 
-class TargetGroup(Answer):
+class TargetGroup(ResponseModel):
     """One process to scrape."""
 
     targets: list[str] = Field(description="host:port")

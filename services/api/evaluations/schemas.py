@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from phema.services.api.http.schema_base import Answer, BodyId, Timestamp
+from phema.services.api.http.schema_base import BodyId, ResponseModel, Timestamp
 from phema.shared.catalog import JobState
 from phema.shared.recipes.run_config import EvaluationRecipe, Metric
 
@@ -44,7 +44,7 @@ class EvaluationCreate(EvaluationRecipe):
         return EvaluationRecipe.model_validate(self.model_dump(exclude={"reconstruction_id"}) | {"metrics": metrics})
 
 
-class Evaluation(Answer):
+class Evaluation(ResponseModel):
     """Figures and pictures of one set of weights under one recipe."""
 
     id: str

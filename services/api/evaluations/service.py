@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from phema.services.api.evaluations.schemas import Evaluation, EvaluationCreate
 from phema.services.api.http.downloads import Download
-from phema.services.api.http.errors import Damaged, Invalid, NotFinished
-from phema.services.api.http.idempotency import Outcome
+from phema.services.api.http.idempotency import EndpointResult
+from phema.services.api.http.problems import Damaged, Invalid, NotFinished
 from phema.services.api.http.query_parameters import run_id_of
 from phema.services.api.http.schema_base import Page
 from phema.services.api.reconstructions.service import unfinished
@@ -23,7 +23,7 @@ from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.store import ObjectStore, digest
 
 
-def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> Outcome:
+def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> EndpointResult:
     """The row that answers the question, and its job unless there is an answer. Raises Invalid, NotFinished."""
     subject = _finished(tx, "reconstruction_id", body.reconstruction_id)
     if body.guide_id is not None:
@@ -43,7 +43,7 @@ def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> Out
         )
         tx.evaluations.assign([row.id], job.id)
         row = tx.evaluations.get(row.id)
-    return Outcome(200 if row.state is JobState.SUCCEEDED else 202, to_evaluation(row))
+    return EndpointResult(200 if row.state is JobState.SUCCEEDED else 202, to_evaluation(row))
 
 
 def _finished(tx: Transaction, field: str, reconstruction_id: str) -> catalog.Reconstruction:

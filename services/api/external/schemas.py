@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from phema.services.api.http.schema_base import MAX_COUNT, Body
+from phema.services.api.http.schema_base import MAX_COUNT, RequestModel
 from phema.services.api.runs.schemas import RunName
 from phema.shared.snapshots.files.header import StoredDtype
 from phema.shared.snapshots.files.weight_probe import PROBE_WEIGHTS, values
@@ -22,7 +22,7 @@ MAX_DEPTH = 64
 _PROBE_BYTES = 4 * PROBE_WEIGHTS
 
 
-class ExternalRunOpen(Body):
+class ExternalRunOpen(RequestModel):
     """A run whose snapshots somebody else writes."""
 
     name: RunName = Field(description="Unique; letters, digits and `._-`.")
@@ -52,7 +52,7 @@ class ExternalRunOpen(Body):
         return config
 
 
-class SnapshotRegister(Body):
+class SnapshotRegister(RequestModel):
     """A snapshot file that lies in the store."""
 
     num_images: Count = Field(description="Images seen.")

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from phema.services.api.external.schemas import ExternalRunOpen, SnapshotRegister
-from phema.services.api.http.errors import BeingDeleted, Invalid, NameTaken, NotOpen
+from phema.services.api.http.problems import BeingDeleted, Invalid, NameTaken, NotOpen
 from phema.services.api.runs.schemas import Run
 from phema.services.api.runs.service import to_run
 from phema.services.api.snapshots.schemas import Snapshot

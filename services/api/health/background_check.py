@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Background(Generic[T]):
+class BackgroundCheck(Generic[T]):
     """Asks one question at a time; whoever comes while it is being asked waits for the same answer. Thread-safe."""
 
     def __init__(self, name: str, question: Callable[[], T]) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from prometheus_client import generate_latest
 
-from phema.services.api.health.background_check import Background
+from phema.services.api.health.background_check import BackgroundCheck
 from phema.services.api.health.schemas import Check, Readiness
 from phema.shared.catalog import AttemptOutcome, Catalog, CatalogError, JobKind, QueueStats, Target
 from phema.shared.settings import Settings
@@ -55,10 +55,10 @@ class Probes:
     def __init__(self, settings: Settings, catalog: Catalog, store: ObjectStore, meters: Meters) -> None:
         self._settings, self._catalog, self._meters = settings, catalog, meters
         self._rendering = threading.Lock()
-        self._figures = Background("queue", self._read)
-        self._parts: dict[Part, Background[Literal[True]]] = {
-            "catalog": Background("catalog", lambda: self._looked("catalog", catalog.check)),
-            "store": Background("store", lambda: self._looked("store", store.check)),
+        self._figures = BackgroundCheck("queue", self._read)
+        self._parts: dict[Part, BackgroundCheck[Literal[True]]] = {
+            "catalog": BackgroundCheck("catalog", lambda: self._looked("catalog", catalog.check)),
+            "store": BackgroundCheck("store", lambda: self._looked("store", store.check)),
         }
         self._looked_at: dict[Part, float] = {}
 

@@ -7,8 +7,8 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from phema.services.api.http.errors import Unauthorized
 from phema.services.api.http.problem_documents import render
+from phema.services.api.http.problems import Unauthorized
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 """What anybody may ask: load balancers cannot carry tokens, and the description is public anyway."""
@@ -28,7 +28,7 @@ class Token:
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._secret)
 
 
-class RequireToken:
+class TokenMiddleware:
     """ASGI middleware, so that nothing of a request is looked at before its token is."""
 
     def __init__(self, app: ASGIApp, token: Token) -> None:

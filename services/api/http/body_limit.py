@@ -8,14 +8,14 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from phema.services.api.http.errors import TooLarge
 from phema.services.api.http.problem_documents import render
+from phema.services.api.http.problems import TooLarge
 
 MAX_BODY_BYTES = 2**20
 _SENTENCE = f"the body must be at most {MAX_BODY_BYTES} bytes"
 
 
-class LimitBody:
+class BodyLimitMiddleware:
     """ASGI middleware: answers 413 when the announced or the received body is longer than `MAX_BODY_BYTES`."""
 
     def __init__(self, app: ASGIApp) -> None:

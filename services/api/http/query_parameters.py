@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phema.services.api.http.errors import Invalid
+from phema.services.api.http.problems import Invalid
 from phema.shared import catalog
 from phema.shared.catalog import Transaction
 

@@ -21,7 +21,7 @@ def request_id_of(scope: Scope) -> str:
     return request_id
 
 
-class RequestId:
+class RequestIdMiddleware:
     """ASGI middleware around everything else: takes the caller's id or makes one, and gives it back in a header.
 
     An id that cannot be used (too long, or with characters that logs and shells do not take well) is replaced, not

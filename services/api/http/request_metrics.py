@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from phema.services.api.http.errors import Internal, Unavailable
 from phema.services.api.http.problem_documents import METHODS, render
+from phema.services.api.http.problems import Internal, Unavailable
 from phema.shared.telemetry import Meters
 from phema.shared.telemetry.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
 
@@ -25,7 +25,7 @@ SERVER_ERRORS = (Internal.status, Unavailable.status)
 log = logging.getLogger(__name__)
 
 
-def begin_server_errors(routes: Iterable[BaseRoute], meters: Meters) -> None:
+def start_error_counters(routes: Iterable[BaseRoute], meters: Meters) -> None:
     """Count the server errors of every route from 0 on: `rate` does not see the first event of a series."""
     known = [(route.path, method) for route in routes if isinstance(route, Route) for method in route.methods or ()]
     known += [(NO_ROUTE, method) for method in METHODS]
@@ -33,8 +33,8 @@ def begin_server_errors(routes: Iterable[BaseRoute], meters: Meters) -> None:
         meters.begin(HTTP_REQUESTS, method=method, route=route, status=str(status))
 
 
-class Observe:
-    """ASGI middleware around everything but `RequestId`."""
+class RequestMetricsMiddleware:
+    """ASGI middleware around everything but `RequestIdMiddleware`."""
 
     def __init__(self, app: ASGIApp, meters: Meters) -> None:
         self._app, self._meters = app, meters

@@ -40,22 +40,22 @@ def _iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-class Body(BaseModel):
+class RequestModel(BaseModel):
     """A request: unknown keys are refused, so that a mistyped field is an error and never silence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Answer(BaseModel):
+class ResponseModel(BaseModel):
     """An answer. Built from catalog rows by the resources' services."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Item = TypeVar("Item", bound=Answer)
+Item = TypeVar("Item", bound=ResponseModel)
 
 
-class Page(Answer, Generic[Item]):
+class Page(ResponseModel, Generic[Item]):
     """A part of a list. `next_cursor` is null on the last page and opaque otherwise."""
 
     items: list[Item]

@@ -12,12 +12,12 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
-from phema.services.api.http.errors import BadRequest, FieldError, Invalid, Place, Problem
+from phema.services.api.http.problems import BadRequest, FieldError, Invalid, Place, Problem
 
 _LONGEST = 60
 
 
-def explain(error: RequestValidationError, request: Request) -> Problem:
+def validation_problem(error: RequestValidationError, request: Request) -> Problem:
     """One problem that lists every wrong field of the request."""
     records = error.errors()
     for record in records:

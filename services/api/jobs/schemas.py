@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import Field
 
-from phema.services.api.http.schema_base import Answer, Timestamp
+from phema.services.api.http.schema_base import ResponseModel, Timestamp
 from phema.shared.catalog import JobKind, JobState
 
 
-class Job(Answer):
+class Job(ResponseModel):
     """A durable unit of work in the queue."""
 
     id: str
@@ -31,7 +31,7 @@ class Job(Answer):
     finished_at: Timestamp | None
 
 
-class Attempt(Answer):
+class Attempt(ResponseModel):
     """One claim of a job by one process."""
 
     number: int

@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
-from phema.services.api.http.schema_base import Answer
+from phema.services.api.http.schema_base import ResponseModel
 
 
-class Preset(Answer):
+class Preset(ResponseModel):
     """A recipe by name, what it costs, and what the paper says came of it."""
 
     name: str

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from phema.services.api.http.errors import FieldError, Invalid
+from phema.services.api.http.problems import FieldError, Invalid
 from phema.services.api.reconstructions.schemas import ReconstructionCreate
 from phema.shared.snapshots.files.header import is_average, read_header
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from phema.services.api.http.schema_base import MAX_COUNT, Answer, Body, Timestamp
+from phema.services.api.http.schema_base import MAX_COUNT, RequestModel, ResponseModel, Timestamp
 from phema.services.api.jobs.schemas import Job
 from phema.shared.catalog import JobState
 from phema.shared.recipes.run_config import SIGMA_REL_LIMIT
@@ -51,7 +51,7 @@ SigmaRels = Annotated[
 _SOME: dict[str, Any] = {"minItems": 1, "maxItems": MAX_OUTPUTS}
 
 
-class ReconstructionCreate(Body):
+class ReconstructionCreate(RequestModel):
     """Which averages are wanted, and of what time: `sigma_rel` or `profiles`, one of the two."""
 
     sigma_rel: SigmaRels | None = Field(
@@ -137,7 +137,7 @@ class ReconstructionCreate(Body):
         return (Profile(kind="per_tensor", default=plain[0], tensors=self.tensors),)
 
 
-class PlannedSnapshot(Answer):
+class PlannedSnapshot(ResponseModel):
     """A snapshot, or a vector of the plan's basis."""
 
     id: str | None = Field(description="Null when it is gone and the catalog was written anew since.")
@@ -146,7 +146,7 @@ class PlannedSnapshot(Answer):
     sigma_rel: float | None = Field(description="Of a power-function EMA, otherwise null.")
 
 
-class Errors(Answer):
+class Errors(ResponseModel):
     """What coefficients promise; all are relative."""
 
     profile_error: float | None = Field(
@@ -180,7 +180,7 @@ class PlannedOutput(Errors):
     tensors: list[TensorCoefficients] = Field(description="Of a per-tensor profile: all that is not its default.")
 
 
-class Plan(Answer):
+class Plan(ResponseModel):
     """What a reconstruction would read and give, known without reading any weights."""
 
     num_images: int
@@ -229,7 +229,7 @@ class ReconstructionDetail(Reconstruction):
     basis_id: str | None = Field(description="The basis whose vectors were read instead of snapshots.")
 
 
-class ReconstructionsAccepted(Answer):
+class ReconstructionsAccepted(ResponseModel):
     """The wanted outputs, in the order asked for, and the job that makes those nobody had asked for before."""
 
     job: Job | None = Field(description="Null when no new work was needed; each output names the job that makes it.")

@@ -8,12 +8,12 @@ from typing import Any
 
 from phema.services.api.bases.service import refuse_lost
 from phema.services.api.http.downloads import Download
-from phema.services.api.http.errors import Invalid, NoSnapshots, NotFinished
-from phema.services.api.http.idempotency import Outcome
+from phema.services.api.http.idempotency import EndpointResult
+from phema.services.api.http.problems import Invalid, NoSnapshots, NotFinished
 from phema.services.api.http.schema_base import Page
 from phema.services.api.jobs.service import to_job
 from phema.services.api.reconstructions import schemas
-from phema.services.api.reconstructions.stored_inputs import Held
+from phema.services.api.reconstructions.stored_inputs import StoredInputs
 from phema.services.api.snapshots.service import MEDIA_TYPE, weights_filename
 from phema.shared import catalog
 from phema.shared.catalog import JobKind, JobState, Transaction, content_key
@@ -28,10 +28,10 @@ _MEASURED = 8
 """Jobs whose speed is taken for the store's."""
 
 
-def plan(held: Held, body: schemas.ReconstructionCreate) -> Plan:
+def plan(inputs: StoredInputs, body: schemas.ReconstructionCreate) -> Plan:
     """Coefficients and errors for every wanted profile. Raises NoSnapshots, Invalid."""
-    if not held.snapshots and not held.bases:
-        run, first = held.run, ""
+    if not inputs.snapshots and not inputs.bases:
+        run, first = inputs.run, ""
         if run.origin == "trained":
             every = run.config["snapshot_every"]
             first = f"the first is written after {min(every, run.total_images)} images, "
@@ -39,17 +39,17 @@ def plan(held: Held, body: schemas.ReconstructionCreate) -> Plan:
             f"run {run.name} has no snapshots yet: {first}it has seen {run.num_images} and is {run.state}"
         )
     # An impulse is near no profile, only near weights: plain least squares goes without raw ones.
-    usable = [s for s in held.snapshots if body.regularize or s.profile.kind != "raw"] or held.snapshots
+    usable = [s for s in inputs.snapshots if body.regularize or s.profile.kind != "raw"] or inputs.snapshots
     try:
         return planning.plan(
             usable,
             body.wanted,
-            num_images=body.num_images or _last_sampled(body.wanted) or held.latest,
+            num_images=body.num_images or _last_sampled(body.wanted) or inputs.latest,
             regularize=body.regularize,
             tolerance=body.tolerance,
-            probes=held.probes,
-            bases=held.bases,
-            update_images=held.update_images,
+            probes=inputs.probes,
+            bases=inputs.bases,
+            update_images=inputs.update_images,
         )
     except NoSnapshotAtTime as error:
         raise Invalid.of("num_images", str(error)) from error
@@ -97,7 +97,7 @@ def to_plan(planned: Plan, speed: float | None) -> schemas.Plan:
 
 def create(
     tx: Transaction, run_id: str, planned: Plan, body: schemas.ReconstructionCreate, *, max_attempts: int
-) -> Outcome:
+) -> EndpointResult:
     """Rows for all outputs, and one job for those that nobody has asked for, or that failed before.
 
     Raises SnapshotsGone.
@@ -119,7 +119,7 @@ def create(
         job=to_job(job) if job else None, reconstructions=[to_reconstruction(row) for row in fresh]
     )
     done = all(row.state is JobState.SUCCEEDED for row in fresh)
-    return Outcome(200 if done else 202, answer)
+    return EndpointResult(200 if done else 202, answer)
 
 
 def _row(

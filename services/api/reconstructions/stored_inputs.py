@@ -12,7 +12,7 @@ from phema.shared.snapshots.profile import Profile
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredInputs:
     """A run with its snapshots in order of time, their probes, and its finished bases."""
 
     run: catalog.Run
@@ -44,14 +44,14 @@ class Held:
         return max((time for time, found in stored_at.items() if tracked <= found), default=max(stored_at))
 
 
-def held(tx: Transaction, run: str) -> Held:
+def load_stored_inputs(tx: Transaction, run: str) -> StoredInputs:
     """Raises catalog.NotFound."""
     row = tx.runs.get(run)
     snapshots = tuple(map(as_stored, tx.snapshots.list(row.id)))
-    return Held(row, snapshots, tx.snapshots.probes(row.id), _finished(tx, row.id))
+    return StoredInputs(row, snapshots, tx.snapshots.probes(row.id), _finished_bases(tx, row.id))
 
 
-def _finished(tx: Transaction, run_id: str) -> tuple[StoredBasis, ...]:
+def _finished_bases(tx: Transaction, run_id: str) -> tuple[StoredBasis, ...]:
     """The bases of a run that plans may use."""
     return tuple(
         StoredBasis(

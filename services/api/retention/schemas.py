@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from phema.services.api.http.schema_base import MAX_COUNT, Answer, Body, BodyId
+from phema.services.api.http.schema_base import MAX_COUNT, BodyId, RequestModel, ResponseModel
 from phema.services.api.jobs.schemas import Job
 from phema.services.api.snapshots.schemas import Snapshot
 
@@ -17,7 +17,7 @@ PARAMETERS = {"keep": "latest", "coarsest": "thin", "times": "basis"}
 """Which policy a parameter belongs to."""
 
 
-class RetentionCreate(Body):
+class RetentionCreate(RequestModel):
     """A policy for the snapshots of a run. Nothing is deleted unless `dry_run` is false."""
 
     policy: Literal["all", "thin", "basis", "latest"] = Field(
@@ -50,25 +50,25 @@ class RetentionCreate(Body):
         return self
 
 
-class Amount(Answer):
+class Amount(ResponseModel):
     snapshots: int
     bytes: int
 
 
-class ForecastLine(Answer):
+class ForecastLine(ResponseModel):
     sigma_rel: float
     before: float | None = Field(description="Predicted relative error of the weights today.")
     after: float | None = Field(description="The same afterwards; null when it could not be reconstructed any more.")
 
 
-class Forecast(Answer):
+class Forecast(ResponseModel):
     """Errors of reconstructions at one time."""
 
     num_images: int
     errors: list[ForecastLine]
 
 
-class Retention(Answer):
+class Retention(ResponseModel):
     """What a policy frees and what it does to reconstructions."""
 
     policy: str
@@ -86,7 +86,7 @@ class Retention(Answer):
     job: Job | None = Field(description="What deletes; null for a dry run, or when nothing is left to delete.")
 
 
-class PinCreate(Body):
+class PinCreate(RequestModel):
     """Snapshots of a run, by id or by time."""
 
     snapshot_ids: Annotated[tuple[BodyId, ...], Field(min_length=1, max_length=1000)] | None = None
@@ -100,7 +100,7 @@ class PinCreate(Body):
         return self
 
 
-class Pinned(Answer):
+class Pinned(ResponseModel):
     """The snapshots that were named, as they are now."""
 
     snapshots: list[Snapshot]

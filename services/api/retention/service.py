@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from phema.services.api.http.errors import Invalid, RetentionRefused
-from phema.services.api.http.idempotency import Outcome
+from phema.services.api.http.idempotency import EndpointResult
+from phema.services.api.http.problems import Invalid, RetentionRefused
 from phema.services.api.jobs.service import to_job
-from phema.services.api.reconstructions.stored_inputs import Held, as_stored
+from phema.services.api.reconstructions.stored_inputs import StoredInputs, as_stored
 from phema.services.api.retention import schemas
 from phema.services.api.snapshots.service import to_snapshot
 from phema.shared import catalog
@@ -23,7 +23,7 @@ from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 
 
 @dataclass(frozen=True)
-class Situation:
+class RetentionInputs:
     """What a policy is applied to: rows that are quickly read, for this is asked again while the catalog is locked."""
 
     run: catalog.Run
@@ -35,18 +35,18 @@ class Situation:
 
     def decide(self, policy: Policy) -> Decision:
         """Raises Invalid."""
-        held = self.pinned | self.in_use
+        protected = self.pinned | self.in_use
         try:
-            return retention.decide(self.snapshots, policy, held=held, compacted=self.compacted)
+            return retention.decide(self.snapshots, policy, held=protected, compacted=self.compacted)
         except RetentionError as error:
             raise Invalid.of(error.field, str(error)) from error
 
 
-def situation(tx: Transaction, run: str) -> Situation:
+def read_inputs(tx: Transaction, run: str) -> RetentionInputs:
     """Raises catalog.NotFound."""
     row = tx.runs.get(run)
     rows = tx.snapshots.list(row.id)
-    return Situation(
+    return RetentionInputs(
         row,
         tuple(map(as_stored, rows)),
         frozenset(tx.bases.times(row.id)),
@@ -71,22 +71,22 @@ def policy_of(body: schemas.RetentionCreate) -> Policy:
         raise Invalid.of(error.field, str(error)) from error
 
 
-def forecast(held: Held, decision: Decision, at: Sequence[int] | None) -> tuple[Forecast, ...]:
+def forecast(inputs: StoredInputs, decision: Decision, at: Sequence[int] | None) -> tuple[Forecast, ...]:
     """Raises Invalid."""
     try:
         return retention.forecast(
             decision,
             times=at,
-            bases=held.bases,
-            probes=held.probes,
-            update_images=held.update_images,
+            bases=inputs.bases,
+            probes=inputs.probes,
+            update_images=inputs.update_images,
         )
     except RetentionError as error:
         raise Invalid.of(error.field, str(error)) from error
 
 
 def to_retention(
-    found: Situation,
+    found: RetentionInputs,
     policy: Policy,
     body: schemas.RetentionCreate,
     decision: Decision,
@@ -126,13 +126,13 @@ def apply(
     forecasts: Sequence[Forecast],
     *,
     max_attempts: int,
-) -> Outcome:
+) -> EndpointResult:
     """Retire what the policy drops and queue the job that deletes it. Raises Invalid, RetentionRefused.
 
     Decided anew: since the forecast, snapshots may have come, been pinned or been asked for.
     """
     tx.runs.lock(run_id)
-    found = situation(tx, run_id)
+    found = read_inputs(tx, run_id)
     decision = found.decide(policy)
     refused = None if body.force else retention.refusal(policy, decision, forecasts)
     if refused is not None:
@@ -149,7 +149,7 @@ def apply(
             run_id=run_id,
             max_attempts=max_attempts,
         )
-    return Outcome(202 if job else 200, to_retention(found, policy, body, decision, forecasts, job))
+    return EndpointResult(202 if job else 200, to_retention(found, policy, body, decision, forecasts, job))
 
 
 def pin(tx: Transaction, run: str, body: schemas.PinCreate) -> schemas.Pinned:

@@ -8,10 +8,18 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from phema.services.api.http.dependencies import ServicesDep
-from phema.services.api.http.errors import Invalid, KeyReused, NameTaken, NotFound
-from phema.services.api.http.idempotency import OnceDep, Outcome
-from phema.services.api.http.problem_documents import documented
-from phema.services.api.http.schema_base import MAX_COUNT, Body, CursorParameter, Limit, Page, RunRef, StateQuery
+from phema.services.api.http.idempotency import EndpointResult, IdempotencyDep
+from phema.services.api.http.problem_documents import problem_responses
+from phema.services.api.http.problems import Invalid, KeyReused, NameTaken, NotFound
+from phema.services.api.http.schema_base import (
+    MAX_COUNT,
+    CursorParameter,
+    Limit,
+    Page,
+    RequestModel,
+    RunRef,
+    StateQuery,
+)
 from phema.services.api.runs import service
 from phema.services.api.runs.schemas import HistoryRow, Run, RunCreate
 
@@ -23,18 +31,20 @@ router = APIRouter(tags=["runs"])
     status_code=201,
     response_model=Run,
     summary="Launch a training run",
-    responses=documented(NameTaken, Invalid, KeyReused),
+    responses=problem_responses(NameTaken, Invalid, KeyReused),
 )
-def create_run(body: RunCreate, services: ServicesDep, once: OnceDep) -> Response:
+def create_run(body: RunCreate, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
     """Check the complete configuration, freeze it, and queue the training."""
-    if (given := once.replay(body)) is not None:
+    if (given := idempotency.saved_response(body)) is not None:
         return given
     config = service.configure(body)
     attempts = services.settings.max_attempts
-    return once.run(body, lambda tx: Outcome(201, service.create(tx, body, config, max_attempts=attempts)))
+    return idempotency.run(
+        body, lambda tx: EndpointResult(201, service.create(tx, body, config, max_attempts=attempts))
+    )
 
 
-@router.get("/v1/runs", summary="List runs", responses=documented(Invalid))
+@router.get("/v1/runs", summary="List runs", responses=problem_responses(Invalid))
 def list_runs(
     services: ServicesDep, state: StateQuery = None, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[Run]:
@@ -43,14 +53,14 @@ def list_runs(
         return service.page(tx, state=state, cursor=cursor, limit=limit)
 
 
-@router.get("/v1/runs/{run}", summary="One run", responses=documented(NotFound))
+@router.get("/v1/runs/{run}", summary="One run", responses=problem_responses(NotFound))
 def get_run(run: RunRef, services: ServicesDep) -> Run:
     """A run by id or name, with its configuration and progress."""
     with services.catalog.transaction(read_only=True) as tx:
         return service.to_run(tx.runs.get(run))
 
 
-@router.post("/v1/runs/{run}/cancel", summary="Cancel a run", responses=documented(NotFound))
+@router.post("/v1/runs/{run}/cancel", summary="Cancel a run", responses=problem_responses(NotFound))
 def cancel_run(run: RunRef, services: ServicesDep) -> Run:
     """Stop training; what was stored stays. A queued run is cancelled at once, a finished one stays as it is."""
     with services.catalog.transaction() as tx:
@@ -61,18 +71,20 @@ def cancel_run(run: RunRef, services: ServicesDep) -> Run:
     "/v1/runs/{run}/resume",
     response_model=Run,
     summary="Resume a run",
-    responses=documented(NotFound, KeyReused, Invalid),
+    responses=problem_responses(NotFound, KeyReused, Invalid),
 )
-def resume_run(run: RunRef, services: ServicesDep, once: OnceDep) -> Response:
+def resume_run(run: RunRef, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
     """Train a failed or cancelled run on from its latest checkpoint, with a new job; any other stays as it is.
 
     A run of another training loop takes snapshots again, however it had ended.
     """
     attempts = services.settings.max_attempts
-    return once.run(Body(), lambda tx: Outcome(200, service.resume(tx, run, max_attempts=attempts)))
+    return idempotency.run(
+        RequestModel(), lambda tx: EndpointResult(200, service.resume(tx, run, max_attempts=attempts))
+    )
 
 
-@router.get("/v1/runs/{run}/metrics", summary="A run's history", responses=documented(NotFound, Invalid))
+@router.get("/v1/runs/{run}/metrics", summary="A run's history", responses=problem_responses(NotFound, Invalid))
 def list_run_metrics(
     run: RunRef,
     services: ServicesDep,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from phema.services.api.http.schema_base import Answer, Body, Timestamp
+from phema.services.api.http.schema_base import RequestModel, ResponseModel, Timestamp
 from phema.services.api.jobs.schemas import Job
 from phema.shared.catalog import JobState
 
@@ -23,7 +23,7 @@ RunName = Annotated[
 ]
 
 
-class RunCreate(Body):
+class RunCreate(RequestModel):
     """A new training run: a preset and what differs from it."""
 
     name: RunName = Field(description="Unique; letters, digits and `._-`.")
@@ -33,7 +33,7 @@ class RunCreate(Body):
     )
 
 
-class Run(Answer):
+class Run(ResponseModel):
     """One training run. Its clock is `num_images`, the images seen."""
 
     id: str
@@ -52,7 +52,7 @@ class Run(Answer):
     error: str | None
 
 
-class HistoryRow(Answer):
+class HistoryRow(ResponseModel):
     """Measurements of a run at one time."""
 
     num_images: int

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from phema.services.api.http.errors import FieldError, Invalid, NameTaken
+from phema.services.api.http.problems import FieldError, Invalid, NameTaken
 from phema.services.api.http.schema_base import MAX_COUNT, Page
 from phema.services.api.jobs.service import to_job
 from phema.services.api.runs.schemas import HistoryRow, Run, RunCreate

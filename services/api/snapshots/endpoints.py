@@ -7,18 +7,20 @@ from starlette.responses import Response
 
 from phema.services.api.http import downloads
 from phema.services.api.http.dependencies import ServicesDep
-from phema.services.api.http.errors import Damaged, Invalid, NotFound, RangeNotSatisfiable
-from phema.services.api.http.problem_documents import documented
+from phema.services.api.http.problem_documents import problem_responses
+from phema.services.api.http.problems import Damaged, Invalid, NotFound, RangeNotSatisfiable
 from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunRef
 from phema.services.api.snapshots import service
 from phema.services.api.snapshots.schemas import Snapshot
 
 router = APIRouter(tags=["snapshots"])
 
-FILE = {**downloads.documented(service.MEDIA_TYPE), **documented(NotFound, RangeNotSatisfiable, Damaged)}
+FILE = {**downloads.file_responses(service.MEDIA_TYPE), **problem_responses(NotFound, RangeNotSatisfiable, Damaged)}
 
 
-@router.get("/v1/runs/{run}/snapshots", summary="List a run's snapshots", responses=documented(NotFound, Invalid))
+@router.get(
+    "/v1/runs/{run}/snapshots", summary="List a run's snapshots", responses=problem_responses(NotFound, Invalid)
+)
 def list_snapshots(
     run: RunRef, services: ServicesDep, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[Snapshot]:

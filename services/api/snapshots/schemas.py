@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
-from phema.services.api.http.schema_base import Answer, Timestamp
+from phema.services.api.http.schema_base import ResponseModel, Timestamp
 
 
-class Snapshot(Answer):
+class Snapshot(ResponseModel):
     """The weights of one EMA of one run at one time: immutable."""
 
     id: str
