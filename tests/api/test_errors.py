@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from phema.services.api.http import problems
 from phema.services.api.http.body_limit import MAX_BODY_BYTES
 from phema.shared.catalog.pagination import encode_cursor
 from phema.shared.settings import Settings

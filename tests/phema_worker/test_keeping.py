@@ -20,6 +20,7 @@ import torch
 from phema.administration.rebuild import rebuild
 from phema.services.api.bases.schemas import BasisCreate
 from phema.services.api.bases.service import create, plan
+from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 from phema.services.phema_worker.job_tasks import record, task_of
 from phema.services.phema_worker.task_progress import Watch
 from phema.services.phema_worker.task_runner import Workbench

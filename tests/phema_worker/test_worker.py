@@ -13,6 +13,7 @@ from PIL import Image
 
 from phema.services.api.bases import service as bases
 from phema.services.api.bases.schemas import BasisCreate
+from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 from phema.shared.catalog import JobKind, JobState
 from phema.shared.recipes.run_config import EvaluationRecipe
 from phema.shared.snapshots.errors import ObjectMissing

@@ -9,7 +9,7 @@ from phema.services.api.bases import schemas, service
 from phema.services.api.http.dependencies import ServicesDep
 from phema.services.api.http.idempotency import IdempotencyDep
 from phema.services.api.http.problem_documents import problem_responses
-from phema.services.api.http.problems import Invalid, KeyReused, NoSnapshots, NotFound, SnapshotsGone
+from phema.services.api.http.problems import NoSnapshots, SnapshotsGone
 from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunRef
 from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 
@@ -26,7 +26,7 @@ router = APIRouter(tags=["storage"])
             "model": schemas.BasisPlan | schemas.BasisAccepted,
             "description": "The plan, when `plan_only`; or a finished basis that covers what is asked for.",
         },
-        **problem_responses(NotFound, NoSnapshots, SnapshotsGone, Invalid, KeyReused),
+        **problem_responses(NoSnapshots, SnapshotsGone),
     },
 )
 def create_basis(
@@ -46,7 +46,7 @@ def create_basis(
     return idempotency.run(body, lambda tx: service.create(tx, inputs.run.id, planned, max_attempts=attempts))
 
 
-@router.get("/v1/runs/{run}/bases", summary="List a run's bases", responses=problem_responses(NotFound, Invalid))
+@router.get("/v1/runs/{run}/bases", summary="List a run's bases")
 def list_bases(
     run: RunRef, services: ServicesDep, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[schemas.Basis]:
@@ -55,7 +55,7 @@ def list_bases(
         return service.page(tx, run, cursor=cursor, limit=limit)
 
 
-@router.get("/v1/bases/{basis_id}", summary="One basis", responses=problem_responses(NotFound))
+@router.get("/v1/bases/{basis_id}", summary="One basis")
 def get_basis(basis_id: Id, services: ServicesDep) -> schemas.Basis:
     """A basis with its state."""
     with services.catalog.transaction(read_only=True) as tx:

@@ -11,14 +11,14 @@ from phema.services.api.http import downloads
 from phema.services.api.http.dependencies import ServicesDep
 from phema.services.api.http.idempotency import IdempotencyDep
 from phema.services.api.http.problem_documents import problem_responses
-from phema.services.api.http.problems import Damaged, Invalid, KeyReused, NotFinished, NotFound, RangeNotSatisfiable
+from phema.services.api.http.problems import NotFinished
 from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunQuery
 
 router = APIRouter(tags=["evaluations"])
 
 PICTURES = {
     **downloads.file_responses("image/png"),
-    **problem_responses(NotFound, NotFinished, RangeNotSatisfiable, Damaged),
+    **problem_responses(NotFinished),
 }
 
 
@@ -29,7 +29,7 @@ PICTURES = {
     summary="Evaluate a reconstruction",
     responses={
         200: {"model": Evaluation, "description": "It was evaluated under this recipe before."},
-        **problem_responses(NotFinished, Invalid, KeyReused),
+        **problem_responses(NotFinished),
     },
 )
 def create_evaluation(body: EvaluationCreate, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
@@ -38,7 +38,7 @@ def create_evaluation(body: EvaluationCreate, services: ServicesDep, idempotency
     return idempotency.run(body, lambda tx: service.create(tx, body, max_attempts=attempts))
 
 
-@router.get("/v1/evaluations", summary="List evaluations", responses=problem_responses(Invalid))
+@router.get("/v1/evaluations", summary="List evaluations")
 def list_evaluations(
     services: ServicesDep, run: RunQuery = None, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[Evaluation]:
@@ -47,7 +47,7 @@ def list_evaluations(
         return service.page(tx, run=run, cursor=cursor, limit=limit)
 
 
-@router.get("/v1/evaluations/{evaluation_id}", summary="One evaluation", responses=problem_responses(NotFound))
+@router.get("/v1/evaluations/{evaluation_id}", summary="One evaluation")
 def get_evaluation(evaluation_id: Id, services: ServicesDep) -> Evaluation:
     """An evaluation with its figures, once they are there."""
     with services.catalog.transaction(read_only=True) as tx:

@@ -8,7 +8,7 @@ from phema.services.api.external import service
 from phema.services.api.external.schemas import ExternalRunOpen, SnapshotRegister
 from phema.services.api.http.dependencies import ServicesDep
 from phema.services.api.http.problem_documents import problem_responses
-from phema.services.api.http.problems import BeingDeleted, Invalid, NameTaken, NotFound, NotOpen
+from phema.services.api.http.problems import BeingDeleted, NameTaken, NotOpen
 from phema.services.api.http.schema_base import RunRef
 from phema.services.api.runs.schemas import Run
 from phema.services.api.runs.service import to_run
@@ -22,7 +22,7 @@ router = APIRouter()
     status_code=201,
     summary="Open a run of another training loop",
     tags=["runs"],
-    responses={200: {"model": Run, "description": "The run was there."}, **problem_responses(NameTaken, Invalid)},
+    responses={200: {"model": Run, "description": "The run was there."}, **problem_responses(NameTaken)},
 )
 def open_external_run(body: ExternalRunOpen, services: ServicesDep, response: Response) -> Run:
     """A run that phema does not train: it is running until it is finished or cancelled, and no worker takes it.
@@ -45,7 +45,7 @@ def open_external_run(body: ExternalRunOpen, services: ServicesDep, response: Re
     tags=["snapshots"],
     responses={
         200: {"model": Snapshot, "description": "It was registered."},
-        **problem_responses(NotFound, NotOpen, BeingDeleted, Invalid),
+        **problem_responses(NotOpen, BeingDeleted),
     },
 )
 def register_snapshot(run: RunRef, body: SnapshotRegister, services: ServicesDep, response: Response) -> Snapshot:
@@ -75,7 +75,7 @@ def register_snapshot(run: RunRef, body: SnapshotRegister, services: ServicesDep
     "/v1/runs/{run}/finish",
     summary="Finish an external run",
     tags=["runs"],
-    responses=problem_responses(NotFound, NotOpen),
+    responses=problem_responses(NotOpen),
 )
 def finish_run(run: RunRef, services: ServicesDep) -> Run:
     """End a run of another training loop as succeeded; it takes no more snapshots unless it is resumed."""

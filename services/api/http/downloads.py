@@ -18,6 +18,7 @@ from fastapi import Request
 from starlette import responses
 from starlette.responses import FileResponse, RedirectResponse, Response
 
+from phema.services.api.http.problem_documents import problem_responses
 from phema.services.api.http.problems import Damaged, RangeNotSatisfiable
 from phema.shared.snapshots.stores.store import ObjectStore
 
@@ -150,6 +151,7 @@ def file_responses(media_type: str) -> dict[int | str, dict[str, object]]:
             "description": "S3: `Location` is a presigned URL that serves the file, with ranges.",
             "headers": {"Location": {"schema": {"type": "string", "format": "uri"}}},
         },
+        **problem_responses(RangeNotSatisfiable, Damaged),
     }
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from phema.services.api.http.dependencies import ServicesDep
-from phema.services.api.http.problem_documents import problem_responses
-from phema.services.api.http.problems import Invalid, NotFound
 from phema.services.api.http.schema_base import CursorParameter, Id, KindQuery, Limit, Page, RunQuery, StateQuery
 from phema.services.api.jobs import service
 from phema.services.api.jobs.schemas import Job, JobDetail
@@ -14,7 +12,7 @@ from phema.services.api.jobs.schemas import Job, JobDetail
 router = APIRouter(tags=["jobs"])
 
 
-@router.get("/v1/jobs", summary="List jobs", responses=problem_responses(Invalid))
+@router.get("/v1/jobs", summary="List jobs")
 def list_jobs(
     services: ServicesDep,
     kind: KindQuery = None,
@@ -28,14 +26,14 @@ def list_jobs(
         return service.page(tx, kind=kind, state=state, run=run, cursor=cursor, limit=limit)
 
 
-@router.get("/v1/jobs/{job_id}", summary="One job", responses=problem_responses(NotFound))
+@router.get("/v1/jobs/{job_id}", summary="One job")
 def get_job(job_id: Id, services: ServicesDep) -> JobDetail:
     """A job with its progress and everything that was tried."""
     with services.catalog.transaction(read_only=True) as tx:
         return service.detail(tx, job_id)
 
 
-@router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=problem_responses(NotFound))
+@router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job")
 def cancel_job(job_id: Id, services: ServicesDep) -> Job:
     """A queued job is cancelled at once, a running one as soon as its worker looks up, a finished one never."""
     with services.catalog.transaction() as tx:

@@ -11,12 +11,8 @@ from phema.services.api.http.idempotency import IdempotencyDep
 from phema.services.api.http.problem_documents import problem_responses
 from phema.services.api.http.problems import (
     Damaged,
-    Invalid,
-    KeyReused,
     NoSnapshots,
     NotFinished,
-    NotFound,
-    RangeNotSatisfiable,
     SnapshotsGone,
 )
 from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunRef
@@ -29,7 +25,7 @@ router = APIRouter(tags=["reconstructions"])
 
 FILE = {
     **downloads.file_responses(MEDIA_TYPE),
-    **problem_responses(NotFound, NotFinished, RangeNotSatisfiable, Damaged),
+    **problem_responses(NotFinished),
 }
 
 
@@ -43,7 +39,7 @@ FILE = {
             "model": schemas.Plan | schemas.ReconstructionsAccepted,
             "description": "The plan, when `plan_only`; or everything asked for is already there.",
         },
-        **problem_responses(NotFound, NoSnapshots, SnapshotsGone, Invalid, KeyReused, Damaged),
+        **problem_responses(NoSnapshots, SnapshotsGone, Damaged),
     },
 )
 def create_reconstructions(
@@ -68,7 +64,6 @@ def create_reconstructions(
 @router.get(
     "/v1/runs/{run}/reconstructions",
     summary="List a run's reconstructions",
-    responses=problem_responses(NotFound, Invalid),
 )
 def list_reconstructions(
     run: RunRef, services: ServicesDep, limit: Limit = 50, cursor: CursorParameter = None
@@ -78,9 +73,7 @@ def list_reconstructions(
         return service.page(tx, run, cursor=cursor, limit=limit)
 
 
-@router.get(
-    "/v1/reconstructions/{reconstruction_id}", summary="One reconstruction", responses=problem_responses(NotFound)
-)
+@router.get("/v1/reconstructions/{reconstruction_id}", summary="One reconstruction")
 def get_reconstruction(reconstruction_id: Id, services: ServicesDep) -> schemas.ReconstructionDetail:
     """A reconstruction with its state and lineage."""
     with services.catalog.transaction(read_only=True) as tx:

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from phema.services.api.http.dependencies import ServicesDep
 from phema.services.api.http.idempotency import IdempotencyDep
 from phema.services.api.http.problem_documents import problem_responses
-from phema.services.api.http.problems import Invalid, KeyReused, NotFound, RetentionRefused
+from phema.services.api.http.problems import RetentionRefused
 from phema.services.api.http.schema_base import RunRef
 from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 from phema.services.api.retention import schemas, service
@@ -26,7 +26,7 @@ router = APIRouter(tags=["storage"])
             "model": schemas.Retention,
             "description": "What the policy would free and cost, when `dry_run`; or nothing is left to delete.",
         },
-        **problem_responses(NotFound, RetentionRefused, Invalid, KeyReused),
+        **problem_responses(RetentionRefused),
     },
 )
 def retain(run: RunRef, body: schemas.RetentionCreate, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
@@ -48,7 +48,7 @@ def retain(run: RunRef, body: schemas.RetentionCreate, services: ServicesDep, id
     return idempotency.run(body, lambda tx: service.apply(tx, run_id, policy, body, forecasts, max_attempts=attempts))
 
 
-@router.post("/v1/runs/{run}/pins", summary="Pin snapshots", responses=problem_responses(NotFound, Invalid))
+@router.post("/v1/runs/{run}/pins", summary="Pin snapshots")
 def pin_snapshots(run: RunRef, body: schemas.PinCreate, services: ServicesDep) -> schemas.Pinned:
     """Keep snapshots whatever policy is applied, or, with `pinned` false, no longer."""
     with services.catalog.transaction() as tx:

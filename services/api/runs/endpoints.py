@@ -10,7 +10,7 @@ from starlette.responses import Response
 from phema.services.api.http.dependencies import ServicesDep
 from phema.services.api.http.idempotency import EndpointResult, IdempotencyDep
 from phema.services.api.http.problem_documents import problem_responses
-from phema.services.api.http.problems import Invalid, KeyReused, NameTaken, NotFound
+from phema.services.api.http.problems import NameTaken
 from phema.services.api.http.schema_base import (
     MAX_COUNT,
     CursorParameter,
@@ -31,7 +31,7 @@ router = APIRouter(tags=["runs"])
     status_code=201,
     response_model=Run,
     summary="Launch a training run",
-    responses=problem_responses(NameTaken, Invalid, KeyReused),
+    responses=problem_responses(NameTaken),
 )
 def create_run(body: RunCreate, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
     """Check the complete configuration, freeze it, and queue the training."""
@@ -44,7 +44,7 @@ def create_run(body: RunCreate, services: ServicesDep, idempotency: IdempotencyD
     )
 
 
-@router.get("/v1/runs", summary="List runs", responses=problem_responses(Invalid))
+@router.get("/v1/runs", summary="List runs")
 def list_runs(
     services: ServicesDep, state: StateQuery = None, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[Run]:
@@ -53,14 +53,14 @@ def list_runs(
         return service.page(tx, state=state, cursor=cursor, limit=limit)
 
 
-@router.get("/v1/runs/{run}", summary="One run", responses=problem_responses(NotFound))
+@router.get("/v1/runs/{run}", summary="One run")
 def get_run(run: RunRef, services: ServicesDep) -> Run:
     """A run by id or name, with its configuration and progress."""
     with services.catalog.transaction(read_only=True) as tx:
         return service.to_run(tx.runs.get(run))
 
 
-@router.post("/v1/runs/{run}/cancel", summary="Cancel a run", responses=problem_responses(NotFound))
+@router.post("/v1/runs/{run}/cancel", summary="Cancel a run")
 def cancel_run(run: RunRef, services: ServicesDep) -> Run:
     """Stop training; what was stored stays. A queued run is cancelled at once, a finished one stays as it is."""
     with services.catalog.transaction() as tx:
@@ -71,7 +71,6 @@ def cancel_run(run: RunRef, services: ServicesDep) -> Run:
     "/v1/runs/{run}/resume",
     response_model=Run,
     summary="Resume a run",
-    responses=problem_responses(NotFound, KeyReused, Invalid),
 )
 def resume_run(run: RunRef, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
     """Train a failed or cancelled run on from its latest checkpoint, with a new job; any other stays as it is.
@@ -84,7 +83,7 @@ def resume_run(run: RunRef, services: ServicesDep, idempotency: IdempotencyDep) 
     )
 
 
-@router.get("/v1/runs/{run}/metrics", summary="A run's history", responses=problem_responses(NotFound, Invalid))
+@router.get("/v1/runs/{run}/metrics", summary="A run's history")
 def list_run_metrics(
     run: RunRef,
     services: ServicesDep,

@@ -7,20 +7,14 @@ from starlette.responses import Response
 
 from phema.services.api.http import downloads
 from phema.services.api.http.dependencies import ServicesDep
-from phema.services.api.http.problem_documents import problem_responses
-from phema.services.api.http.problems import Damaged, Invalid, NotFound, RangeNotSatisfiable
 from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunRef
 from phema.services.api.snapshots import service
 from phema.services.api.snapshots.schemas import Snapshot
 
 router = APIRouter(tags=["snapshots"])
 
-FILE = {**downloads.file_responses(service.MEDIA_TYPE), **problem_responses(NotFound, RangeNotSatisfiable, Damaged)}
 
-
-@router.get(
-    "/v1/runs/{run}/snapshots", summary="List a run's snapshots", responses=problem_responses(NotFound, Invalid)
-)
+@router.get("/v1/runs/{run}/snapshots", summary="List a run's snapshots")
 def list_snapshots(
     run: RunRef, services: ServicesDep, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[Snapshot]:
@@ -34,7 +28,7 @@ def list_snapshots(
     "/v1/snapshots/{snapshot_id}/download",
     summary="Download a snapshot",
     response_class=Response,
-    responses=FILE,
+    responses=downloads.file_responses(service.MEDIA_TYPE),
 )
 def download_snapshot(snapshot_id: Id, request: Request, services: ServicesDep) -> Response:
     """The safetensors file: streamed with ranges from a local store, redirected to a presigned URL on S3."""
