@@ -21,6 +21,8 @@ from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters
 from phema.shared.wiring import catalog_from, store_from
 
+ROUTERS = resources.routers()
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The API over the catalog and store that the settings name. Connects to neither until the first request."""
@@ -28,7 +30,6 @@ def create_app(settings: Settings) -> FastAPI:
     token = Token(secret.get_secret_value() if secret else None)
     catalog, store, meters = catalog_from(settings), store_from(settings), Meters("api")
     services = Services(settings, catalog, store, token, meters, Probes(settings, catalog, store, meters))
-    routers = resources.routers()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -40,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("phema"),
         description=openapi.DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        openapi_tags=resources.tags(routers),
+        openapi_tags=resources.tags(ROUTERS),
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         lifespan=lifespan,
@@ -49,9 +50,9 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for router in routers:
+    for router in ROUTERS:
         app.include_router(router)
-    start_error_counters([route for router in routers for route in router.routes], meters)
+    start_error_counters([route for router in ROUTERS for route in router.routes], meters)
     problem_documents.install(app)
     openapi.install(app)
     # The middleware that is added last sees a request first.

@@ -1,4 +1,4 @@
-"""Bases: compaction of a run's snapshots into a few vectors."""
+"""`/v1/runs/{run}/bases`, `/v1/bases`: compact the snapshots of a run into a few vectors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ router = APIRouter(tags=["storage"])
     responses={
         200: {
             "model": schemas.BasisPlan | schemas.BasisAccepted,
-            "description": "The plan, when `plan_only`; or a finished basis that covers what is asked for.",
+            "description": "With `plan_only`, the plan. Otherwise a finished basis that covers the request.",
         },
         **problem_responses(NoSnapshots, SnapshotsGone),
     },
@@ -32,13 +32,13 @@ router = APIRouter(tags=["storage"])
 def create_basis(
     run: RunRef, body: schemas.BasisCreate, services: ServicesDep, idempotency: IdempotencyDep
 ) -> Response:
-    """Queue a job that writes the vectors of a basis: from then on any EMA length of its range and time costs one pass
-    over them, whatever the number of snapshots. With `plan_only`, answer the plan and do nothing."""
+    """Queue a job that writes the vectors of a basis. Afterwards, any EMA length in its range and at its time costs one
+    pass over the vectors, independent of the number of snapshots. With `plan_only`, return the plan and do nothing."""
     if not body.plan_only and (given := idempotency.saved_response(body)) is not None:
         return given
     with services.catalog.transaction(read_only=True) as tx:
         inputs = load_stored_inputs(tx, run)
-    # Solved outside any transaction: on SQLite it would keep every writer waiting.
+    # Solved outside any transaction: on SQLite, an open transaction makes every writer wait.
     planned = service.plan(inputs, body)
     if body.plan_only:
         return JSONResponse(service.to_plan(inputs, planned).model_dump(mode="json"))

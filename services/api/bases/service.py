@@ -1,4 +1,4 @@
-"""Bases: planned from the stored snapshots, made by a job, and handed to the plans of reconstructions."""
+"""Bases: plans from the stored snapshots, rows and jobs, and answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from phema.shared.snapshots.planning.reconstruction_times import NoSnapshotAtTim
 
 
 def plan(inputs: StoredInputs, body: schemas.BasisCreate) -> BasisPlan:
-    """The finished basis that covers what is asked for, or what making one would take. Raises NoSnapshots, Invalid."""
+    """The plan of a finished basis that covers the request, or of a new basis. Raises NoSnapshots, Invalid."""
     if not inputs.snapshots:
         raise NoSnapshots(f"run {inputs.run.name} has no snapshots; there is nothing to compact")
     num_images = body.num_images if body.num_images is not None else inputs.latest
@@ -41,7 +41,7 @@ def plan(inputs: StoredInputs, body: schemas.BasisCreate) -> BasisPlan:
 
 
 def to_plan(inputs: StoredInputs, planned: BasisPlan) -> schemas.BasisPlan:
-    """`planned`: as `plan` has answered."""
+    """`planned` is the result of `plan`."""
     made = next((basis.id for basis in inputs.bases if basis.plan is planned), None)
     size = max(_float32_size(s.size, s.dtype) for s in planned.snapshots)
     return schemas.BasisPlan(
@@ -62,7 +62,7 @@ def to_plan(inputs: StoredInputs, planned: BasisPlan) -> schemas.BasisPlan:
 
 
 def create(tx: Transaction, run_id: str, planned: BasisPlan, *, max_attempts: int) -> EndpointResult:
-    """A row and its job, unless somebody has asked for the same. Raises SnapshotsGone."""
+    """A row and its job, unless the same basis was requested before. Raises SnapshotsGone."""
     row, needs_job = tx.bases.find_or_create(
         run_id=run_id,
         num_images=planned.num_images,
@@ -73,7 +73,7 @@ def create(tx: Transaction, run_id: str, planned: BasisPlan, *, max_attempts: in
     )
     job = None
     if needs_job:
-        # The run is locked now: what is not retired yet stays while the job reads it.
+        # The run is locked: snapshots that are not retired yet stay until the job has read them.
         refuse_lost(tx, [snapshot.id for snapshot in planned.snapshots])
         job, _ = tx.jobs.enqueue(
             JobKind.COMPACT,
@@ -89,10 +89,13 @@ def create(tx: Transaction, run_id: str, planned: BasisPlan, *, max_attempts: in
 
 
 def refuse_lost(tx: Transaction, snapshot_ids: list[str]) -> None:
-    """Call with the run locked, before a job that reads these snapshots is queued. Raises SnapshotsGone."""
+    """Check that the snapshots are not retired. Call with the run locked, before queueing a job that reads them.
+
+    Raises SnapshotsGone.
+    """
     lost = tx.snapshots.lost(snapshot_ids)
     if lost:
-        raise SnapshotsGone(f"{len(lost)} of the planned snapshots were given up by retention meanwhile; ask again")
+        raise SnapshotsGone(f"{len(lost)} of the planned snapshots were retired by retention meanwhile; ask again")
 
 
 def to_basis(row: catalog.Basis) -> schemas.Basis:
@@ -121,7 +124,7 @@ def page(tx: Transaction, run: str, *, cursor: str | None, limit: int) -> Page[s
 
 
 def _covers(found: BasisPlan, body: schemas.BasisCreate, num_images: int) -> bool:
-    """Later, the snapshots it was made of may be gone: then none as good can be made again."""
+    """Whether a finished basis answers the request. The snapshots it was made of may be deleted by now."""
     return (
         found.num_images == num_images
         and found.sigma_rel_min <= body.sigma_rel_min

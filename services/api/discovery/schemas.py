@@ -1,4 +1,4 @@
-"""Prometheus's `http_sd` format."""
+"""Scrape targets in Prometheus's `http_sd` format."""
 
 from __future__ import annotations
 
@@ -11,4 +11,6 @@ class TargetGroup(ResponseModel):
     """One process to scrape."""
 
     targets: list[str] = Field(description="host:port")
-    labels: dict[str, str] = Field(description="`__meta_phema_*`: for relabelling; none stays on its own.")
+    labels: dict[str, str] = Field(
+        description="`__meta_phema_*`: for relabelling; Prometheus drops labels that are not relabelled."
+    )

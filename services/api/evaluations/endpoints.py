@@ -28,12 +28,12 @@ PICTURES = {
     response_model=Evaluation,
     summary="Evaluate a reconstruction",
     responses={
-        200: {"model": Evaluation, "description": "It was evaluated under this recipe before."},
+        200: {"model": Evaluation, "description": "The reconstruction was evaluated with this recipe before."},
         **problem_responses(NotFinished),
     },
 )
 def create_evaluation(body: EvaluationCreate, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
-    """Queue the sampling and scoring of finished weights. The same question is the same evaluation."""
+    """Queue the sampling and scoring of a finished reconstruction. The same request gets the same evaluation."""
     attempts = services.settings.max_attempts
     return idempotency.run(body, lambda tx: service.create(tx, body, max_attempts=attempts))
 
@@ -42,14 +42,14 @@ def create_evaluation(body: EvaluationCreate, services: ServicesDep, idempotency
 def list_evaluations(
     services: ServicesDep, run: RunQuery = None, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[Evaluation]:
-    """Evaluations, newest first; of one run, or of all."""
+    """Evaluations, newest first; `run` limits them to one run."""
     with services.catalog.transaction(read_only=True) as tx:
         return service.page(tx, run=run, cursor=cursor, limit=limit)
 
 
 @router.get("/v1/evaluations/{evaluation_id}", summary="One evaluation")
 def get_evaluation(evaluation_id: Id, services: ServicesDep) -> Evaluation:
-    """An evaluation with its figures, once they are there."""
+    """An evaluation; it has figures when its job is done."""
     with services.catalog.transaction(read_only=True) as tx:
         return service.to_evaluation(tx.evaluations.get(evaluation_id))
 

@@ -14,7 +14,7 @@ class Health(ResponseModel):
 
 
 class Check(ResponseModel):
-    """One thing the API stands on."""
+    """The state of the catalog or of the store."""
 
     ok: bool
     detail: str | None = Field(default=None, description="What is wrong; only for callers with the token.")

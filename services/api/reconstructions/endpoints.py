@@ -1,4 +1,4 @@
-"""Reconstructions: any EMA length of a run, chosen after training."""
+"""`/v1/runs/{run}/reconstructions`, `/v1/reconstructions`: any EMA length of a run, chosen after training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FILE = {
     responses={
         200: {
             "model": schemas.Plan | schemas.ReconstructionsAccepted,
-            "description": "The plan, when `plan_only`; or everything asked for is already there.",
+            "description": "With `plan_only`, the plan. Otherwise every requested output exists already.",
         },
         **problem_responses(NoSnapshots, SnapshotsGone, Damaged),
     },
@@ -45,14 +45,14 @@ FILE = {
 def create_reconstructions(
     run: RunRef, body: schemas.ReconstructionCreate, services: ServicesDep, idempotency: IdempotencyDep
 ) -> Response:
-    """Plan from the stored snapshots, of whatever kinds, and queue one job for all outputs that do not exist yet. With
-    `plan_only`, answer the plan and do nothing. A poor fit comes with `advice`."""
+    """Plan from the stored snapshots, and queue one job for all outputs that do not exist yet. With `plan_only`, return
+    the plan and do nothing. Where the fit is poor, `advice` says what would improve it."""
     if not body.plan_only and (given := idempotency.saved_response(body)) is not None:
         return given
     with services.catalog.transaction(read_only=True) as tx:
         inputs = load_stored_inputs(tx, run)
         speed = service.bytes_per_second(tx) if body.plan_only else None
-    # Solved outside any transaction: on SQLite it would keep every writer waiting.
+    # Solved outside any transaction: on SQLite, an open transaction makes every writer wait.
     planned = service.plan(inputs, body)
     check_patterns(body, services.store, planned.snapshots)
     if body.plan_only:
@@ -88,7 +88,7 @@ def get_reconstruction(reconstruction_id: Id, services: ServicesDep) -> schemas.
     responses=FILE,
 )
 def download_reconstruction(reconstruction_id: Id, request: Request, services: ServicesDep) -> Response:
-    """The safetensors file: streamed with ranges from a local store, redirected to a presigned URL on S3."""
+    """The safetensors file. A local store sends it, with ranges; with S3, a redirect to a presigned URL."""
     with services.catalog.transaction(read_only=True) as tx:
         download = service.download(tx, reconstruction_id)
     return downloads.respond(request, services.store, download, url_seconds=services.settings.download_url_seconds)

@@ -1,4 +1,4 @@
-"""Retention: which snapshots a run keeps, and pins, which every policy respects."""
+"""`/v1/runs/{run}/retention`, `/v1/runs/{run}/pins`: which snapshots a run keeps."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ router = APIRouter(tags=["storage"])
     "/v1/runs/{run}/retention",
     status_code=202,
     response_model=schemas.Retention,
-    summary="Give snapshots up",
+    summary="Apply a retention policy",
     responses={
         200: {
             "model": schemas.Retention,
-            "description": "What the policy would free and cost, when `dry_run`; or nothing is left to delete.",
+            "description": "With `dry_run`, what the policy would free and cost. Otherwise nothing is left to delete.",
         },
         **problem_responses(RetentionRefused),
     },
 )
 def retain(run: RunRef, body: schemas.RetentionCreate, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
-    """What a policy would free, and what that would do to the error of every EMA length. With `dry_run` false the
-    snapshots are given up at once, and a job deletes them; pinned ones always stay."""
+    """Show what a policy would free, and the error of every EMA length before and after. With `dry_run` false, the
+    snapshots are retired at once, and a job deletes them. Pinned snapshots always stay."""
     if not body.dry_run and (given := idempotency.saved_response(body)) is not None:
         return given
     policy = service.policy_of(body)
     with services.catalog.transaction(read_only=True) as tx:
         found, inputs = service.read_inputs(tx, run), load_stored_inputs(tx, run)
-    # Solved outside any transaction: on SQLite it would keep every writer waiting.
+    # Solved outside any transaction: on SQLite, an open transaction makes every writer wait.
     decision = found.decide(policy)
     forecasts = service.forecast(inputs, decision, body.at)
     if body.dry_run:
@@ -50,6 +50,6 @@ def retain(run: RunRef, body: schemas.RetentionCreate, services: ServicesDep, id
 
 @router.post("/v1/runs/{run}/pins", summary="Pin snapshots")
 def pin_snapshots(run: RunRef, body: schemas.PinCreate, services: ServicesDep) -> schemas.Pinned:
-    """Keep snapshots whatever policy is applied, or, with `pinned` false, no longer."""
+    """Pin snapshots, so that every policy keeps them; with `pinned` false, remove the pins."""
     with services.catalog.transaction() as tx:
         return service.pin(tx, run, body)

@@ -1,7 +1,7 @@
-"""Retention: what a policy would do, and the transaction that gives snapshots up for ever.
+"""Retention: what a policy would do, and the transaction that retires snapshots for good.
 
-In that transaction, under the run's lock, rows are retired and the job that deletes their objects is queued. Nothing
-that plans sees them afterwards; the job may die on any line and be repeated (`phema.services.phema_worker.retain`).
+That transaction holds the run's lock, retires the rows and queues the job that deletes their objects. Plans do not see
+retired snapshots. The job may die anywhere and be repeated (`phema.services.phema_worker.retain`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 
 @dataclass(frozen=True)
 class RetentionInputs:
-    """What a policy is applied to: rows that are quickly read, for this is asked again while the catalog is locked."""
+    """What a policy is applied to. Quick to read, because it is read again while the catalog is locked."""
 
     run: catalog.Run
     snapshots: tuple[StoredSnapshot, ...]
@@ -93,8 +93,8 @@ def to_retention(
     forecasts: Sequence[Forecast],
     job: catalog.Job | None = None,
 ) -> schemas.Retention:
-    unheld = replace(found, pinned=frozenset(), in_use=frozenset()).decide(policy)
-    wanted = {snapshot.id for snapshot in unheld.dropped}
+    unprotected = replace(found, pinned=frozenset(), in_use=frozenset()).decide(policy)
+    wanted = {snapshot.id for snapshot in unprotected.dropped}
     return schemas.Retention(
         policy=body.policy,
         dry_run=body.dry_run,
@@ -129,7 +129,7 @@ def apply(
 ) -> EndpointResult:
     """Retire what the policy drops and queue the job that deletes it. Raises Invalid, RetentionRefused.
 
-    Decided anew: since the forecast, snapshots may have come, been pinned or been asked for.
+    Decides again: since the forecast, snapshots may have been added, pinned or planned to be read.
     """
     tx.runs.lock(run_id)
     found = read_inputs(tx, run_id)
@@ -138,14 +138,14 @@ def apply(
     if refused is not None:
         raise RetentionRefused(refused)
     tx.snapshots.retire(snapshot.id for snapshot in decision.dropped)
-    # With those that a cancelled or failed job has left.
-    doomed = sorted(row.id for row in tx.snapshots.retired(run_id))
+    # Includes those that a cancelled or failed job has not deleted.
+    to_delete = sorted(row.id for row in tx.snapshots.retired(run_id))
     job = None
-    if doomed:
+    if to_delete:
         job, _ = tx.jobs.enqueue(
             JobKind.RETAIN,
-            payload={"run_id": run_id, "policy": body.policy, "snapshots": len(doomed)},
-            content_key=content_key("retain", doomed),
+            payload={"run_id": run_id, "policy": body.policy, "snapshots": len(to_delete)},
+            content_key=content_key("retain", to_delete),
             run_id=run_id,
             max_attempts=max_attempts,
         )
@@ -172,17 +172,17 @@ def pin(tx: Transaction, run: str, body: schemas.PinCreate) -> schemas.Pinned:
 
 
 def _read_by_jobs(tx: Transaction, run_id: str) -> set[str]:
-    """Snapshots in the plans of everything that queued and running jobs are about to make."""
+    """Ids of the snapshots in the plans of queued and running jobs."""
     plans = [row.plan for row in tx.reconstructions.under_way(run_id)]
     plans += [row.plan for row in tx.bases.under_way(run_id)]
     return {snapshot["id"] for plan in plans for snapshot in plan["snapshots"] if "id" in snapshot}
 
 
 def _rewritable(tx: Transaction, run: catalog.Run, rows: Sequence[catalog.Snapshot]) -> set[str]:
-    """What training would write again when it goes on from the oldest checkpoint that is left.
+    """Ids of the snapshots that training would write again when it continues from the oldest checkpoint left.
 
-    A trainer puts the object first and the row after it; were the object deleted in between, the row would name
-    nothing. So nothing that an attempt may ever write again is given up.
+    They must stay: a trainer writes the object first and the row after it. If retention deleted the object in between,
+    the row would name a missing object.
     """
     if run.origin != "trained" or run.state is JobState.SUCCEEDED:
         return set()

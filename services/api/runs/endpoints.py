@@ -1,4 +1,4 @@
-"""`/v1/runs`: launch, list, look at and cancel training runs; their history."""
+"""`/v1/runs`: start, list, look at, cancel and resume training runs; their history."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ router = APIRouter(tags=["runs"])
     "/v1/runs",
     status_code=201,
     response_model=Run,
-    summary="Launch a training run",
+    summary="Start a training run",
     responses=problem_responses(NameTaken),
 )
 def create_run(body: RunCreate, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
@@ -62,7 +62,7 @@ def get_run(run: RunRef, services: ServicesDep) -> Run:
 
 @router.post("/v1/runs/{run}/cancel", summary="Cancel a run")
 def cancel_run(run: RunRef, services: ServicesDep) -> Run:
-    """Stop training; what was stored stays. A queued run is cancelled at once, a finished one stays as it is."""
+    """Stop training. What is stored stays. A queued run is cancelled at once; a finished run does not change."""
     with services.catalog.transaction() as tx:
         return service.cancel(tx, run)
 
@@ -73,9 +73,9 @@ def cancel_run(run: RunRef, services: ServicesDep) -> Run:
     summary="Resume a run",
 )
 def resume_run(run: RunRef, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
-    """Train a failed or cancelled run on from its latest checkpoint, with a new job; any other stays as it is.
+    """Continue a failed or cancelled run from its latest checkpoint, with a new job. Other runs do not change.
 
-    A run of another training loop takes snapshots again, however it had ended.
+    A run of another training loop is opened for snapshots again, in whatever state it ended.
     """
     attempts = services.settings.max_attempts
     return idempotency.run(
@@ -88,12 +88,13 @@ def list_run_metrics(
     run: RunRef,
     services: ServicesDep,
     after: Annotated[
-        int | None, Query(ge=0, le=MAX_COUNT, description="Only rows after so many images; `cursor` goes before it.")
+        int | None,
+        Query(ge=0, le=MAX_COUNT, description="Only rows after this number of images; `cursor` takes precedence."),
     ] = None,
     limit: Limit = 100,
     cursor: CursorParameter = None,
 ) -> Page[HistoryRow]:
-    """Loss, learning rate, throughput and magnitudes, in order of time. To follow a run, ask with the last `num_images`
-    as `after`."""
+    """Loss, learning rate, throughput and magnitudes, in order of time. To follow a run, pass the last `num_images` as
+    `after`."""
     with services.catalog.transaction(read_only=True) as tx:
         return service.history(tx, run, after=after, cursor=cursor, limit=limit)

@@ -1,4 +1,4 @@
-"""Stored EMA snapshots of a run, and their files."""
+"""`/v1/runs/{run}/snapshots`, `/v1/snapshots`: stored EMA snapshots of a run, and their files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = APIRouter(tags=["snapshots"])
 def list_snapshots(
     run: RunRef, services: ServicesDep, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[Snapshot]:
-    """Every stored EMA snapshot, in order of time, then of σ_rel, a traditional EMA last."""
+    """Every stored EMA snapshot, in order of time, then of σ_rel; traditional EMAs come last."""
     with services.catalog.transaction(read_only=True) as tx:
         return service.page(tx, run, cursor=cursor, limit=limit)
 
@@ -31,7 +31,7 @@ def list_snapshots(
     responses=downloads.file_responses(service.MEDIA_TYPE),
 )
 def download_snapshot(snapshot_id: Id, request: Request, services: ServicesDep) -> Response:
-    """The safetensors file: streamed with ranges from a local store, redirected to a presigned URL on S3."""
+    """The safetensors file. A local store sends it, with ranges; with S3, a redirect to a presigned URL."""
     with services.catalog.transaction(read_only=True) as tx:
         download = service.download(tx, snapshot_id)
     return downloads.respond(request, services.store, download, url_seconds=services.settings.download_url_seconds)
