@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from phema.shared.catalog.pagination import encode_cursor
 from tests.api.kept_values import kept
 
 
@@ -43,6 +44,21 @@ def test_an_exchange_between_others_shifts_nothing() -> None:
     found = kept({"create_run": again["create_run"], "new": new, "get_run": again["get_run"]}, BEFORE)
     assert found.pop("new") == {"path": "/v1/runs/run-000000000001/new", "response": {"id": "job-0123456789abcdef"}}
     assert found == BEFORE
+
+
+def test_ids_in_cursors_are_kept() -> None:
+    def page(snapshot: str) -> dict[str, Any]:
+        return {"list": {"items": [{"id": snapshot}], "next_cursor": encode_cursor(1600, 0.1, snapshot)}}
+
+    before = page("snap-0000000000000001")
+    assert kept(page("snap-fedcba9876543210"), before) == before
+
+
+def test_the_order_of_fields_is_kept_and_that_of_exchanges_is_not() -> None:
+    before = {"a": {"x": 1, "y": 2}, "b": {}}
+    found = kept({"b": {}, "a": {"z": 3, "y": 2, "x": 1}}, before)
+    assert list(found) == ["b", "a"]
+    assert list(found["a"]) == ["x", "y", "z"]
 
 
 def test_two_ids_never_become_one() -> None:
