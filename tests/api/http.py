@@ -20,7 +20,7 @@ ANYWHERE = ("bad-request", "too-large", "internal")
 
 
 class Api:
-    """The application behind HTTP semantics, and direct access to what it stands on."""
+    """Requests to the application, and direct access to its catalog and store."""
 
     def __init__(self, app: FastAPI, portal: BlockingPortal, catalog: Catalog, store: ObjectStore) -> None:
         self.app, self.catalog, self.store = app, catalog, store
@@ -100,7 +100,7 @@ def _token_header(app: FastAPI) -> dict[str, str]:
 
 
 def problem(response: httpx.Response, status: int, kind: str) -> Any:
-    """The problem document of an answer, after checking all that is the same in every one of them."""
+    """The problem document of an answer, after checks that hold for every problem document."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     document = response.json()

@@ -39,7 +39,7 @@ Exchange = dict[str, Any]
 
 
 class Recorder:
-    """Sends requests and keeps what was sent and answered, by name: an operationId, or `operationId.variant`."""
+    """Sends requests and keeps them with their answers, by name: an operationId, or `operationId.variant`."""
 
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=60)

@@ -1,4 +1,4 @@
-"""What is documented is what there is: docs/api.md, docs/openapi.json and the examples in both."""
+"""docs/api.md, docs/openapi.json and the examples in both agree with the code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _operations(document: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]
 
 
 def test_the_committed_document_is_that_of_the_code(document: dict[str, Any]) -> None:
-    """When it should change: `python -m tests.api.record --render`, without `--render` when answers change, too."""
+    """To change it, run `python -m tests.api.record --render`; without `--render` when answers change too."""
     assert OPENAPI_JSON.read_text() == openapi_text(document)
 
 
@@ -152,7 +152,7 @@ def test_every_parameter_says_what_it_is(document: dict[str, Any]) -> None:
 
 
 def test_everything_that_is_routed_is_described(document: dict[str, Any]) -> None:
-    """No endpoint hides from the document but HEAD, which GET's description covers, and the document itself."""
+    """Every endpoint is in the document, except HEAD (GET covers it) and the document itself."""
     routed = set()
     for path in (ROOT / "services" / "api").rglob("endpoints.py"):
         found = re.findall(r'@router\.(get|post|put|patch|delete)\(\s*"([^"]+)"', path.read_text())

@@ -1,4 +1,4 @@
-"""One shape for every error, whatever raised it."""
+"""Every error has the same shape, wherever it is raised."""
 
 from __future__ import annotations
 
