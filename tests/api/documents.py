@@ -49,7 +49,7 @@ def with_places(text: str, document: dict[str, Any], exchanges: dict[str, dict[s
     What is missing is added at the end: a section to the part of its tag (`## Tag`), a mark to its section. The marks
     of exchanges that are no longer recorded are removed. A new section begins with the operation's description.
     """
-    blocks = re.split(r"^(?=#{1,3} )", text, flags=re.MULTILINE)
+    blocks = re.split(r"^(?=#{2,3} )", text, flags=re.MULTILINE)
     for heading, operation in operations(document).items():
         if not any(block.startswith(f"### {heading}\n") for block in blocks):
             part = f"## {operation['tags'][0].capitalize()}\n"
@@ -65,7 +65,7 @@ def with_places(text: str, document: dict[str, Any], exchanges: dict[str, dict[s
             section = f"### {headings[name.partition('.')[0]]}\n"
             place = next(index for index, block in enumerate(blocks) if block.startswith(section))
             blocks[place] = f"{blocks[place].rstrip()}\n\n<!-- recorded: {name} -->\n<!-- end -->\n\n"
-    page = "".join(blocks).rstrip() + "\n"
+    page = "\n\n".join(block.strip("\n") for block in blocks) + "\n"
     return _RECORDED.sub(lambda match: match[0] if match[1] in exchanges else "", page)
 
 
