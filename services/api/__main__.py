@@ -1,4 +1,4 @@
-"""`python -m phema.services.api`: check what the API stands on, then serve it."""
+"""`python -m phema.services.api`: check that catalog and store can be used, then serve the API."""
 
 from __future__ import annotations
 

@@ -40,17 +40,17 @@ class ApiProcess:
         self.url = match[1]
 
     def kill(self) -> None:
-        """As the kernel does when memory is gone: no word of warning."""
+        """SIGKILL, as the kernel sends it when memory runs out."""
         self.popen.kill()
         self.popen.communicate()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
-        """Exit code and what was written since the line that said it listens."""
+        """Exit code, and what was written after the line that says it listens."""
         self.popen.send_signal(number)
         return self.wait()
 
     def wait(self) -> tuple[int, str, str]:
-        """Until it ends by itself; what `stop` returns."""
+        """Wait until it ends by itself; returns what `stop` returns."""
         out, err = self.popen.communicate(timeout=START_SECONDS)
         return self.popen.returncode, out, err
 

@@ -1,8 +1,12 @@
-"""`python -m tests.api.record`: run every documented request against a real service and write down what happened.
+"""`python -m tests.api.record`: send every documented request to a real service and record the answers.
 
-Starts `phema up` in a folder of its own, trains a small run, and rewrites services/api/examples.json (which the OpenAPI
-document shows), docs/openapi.json and the recorded parts of docs/api.md. About two minutes on two cores.
-`--render` keeps what was recorded and only writes the two documents anew.
+Starts `phema up` in a temporary folder, trains a small run, and writes services/api/examples.json (which the OpenAPI
+document shows), docs/openapi.json and the recorded parts of docs/api.md. Takes about two minutes on two cores.
+Ids, times and durations of the recording before are kept (`kept_values`), so only real changes differ. An operation or
+exchange that docs/api.md does not show yet gets a place there. `--render` sends nothing: it only writes the two
+documents from the examples that are there.
+
+To document a new operation, add its request to `scenario`.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ from phema.services.api.http.openapi import EXAMPLES, examples
 from phema.shared.settings import Settings
 from phema.shared.snapshots.stores.store import ObjectStore
 from phema.shared.wiring import store_from
-from tests.api.documents import API_MD, OPENAPI_JSON, ROOT, openapi_text, with_recorded
+from tests.api.documents import API_MD, OPENAPI_JSON, ROOT, api_page, openapi_text
+from tests.api.kept_values import kept
 from tests.api.seed import upload
 
 LONGEST_LIST = 4
@@ -34,7 +39,7 @@ Exchange = dict[str, Any]
 
 
 class Recorder:
-    """Sends requests and keeps what was sent and answered, by name: an operationId, or `operationId.variant`."""
+    """Sends requests and keeps them with their answers, by name: an operationId, or `operationId.variant`."""
 
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=60)
@@ -51,33 +56,41 @@ class Recorder:
             exchange["request"] = body
         exchange["status"] = response.status_code
         exchange |= _answer(response)
+        assert name not in self.exchanges, f"{name} is recorded twice"
         self.exchanges[name] = exchange
         return response
 
-    def wait(self, path: str) -> Any:
-        """Until the thing at `path` has ended."""
-        while True:
-            found = self._client.get(path).json()
-            if found["state"] in ("failed", "cancelled"):
+    def wait(self, path: str, state: str = "succeeded") -> Any:
+        """Wait until the resource at `path` is in `state`; returns it. Ends the program when it cannot get there."""
+        while (found := self._client.get(path).json())["state"] != state:
+            if found["state"] in ("succeeded", "failed", "cancelled"):
                 sys.exit(f"{path} {found['state']}: {found['error']}")
-            if found["state"] == "succeeded":
-                return found
-            time.sleep(0.2)
+            time.sleep(0.1)
+        return found
 
     def wait_for_progress(self, run: str) -> None:
-        """Until the run has trained long enough to have a row of history and a scrape target."""
+        """Wait until the run has a row of history, and until every kind of process has announced its address."""
         while not self._client.get(f"/v1/runs/{run}/metrics").json()["items"]:
+            time.sleep(0.2)
+        while len(self._client.get("/v1/prometheus/targets").json()) < 3:
             time.sleep(0.2)
 
 
 def _answer(response: httpx.Response) -> Exchange:
     kind = response.headers["content-type"]
     if "json" in kind:
-        return {"response": shortened(response.json())}
+        return {"response": shortened(_ordered(response.json()))}
     if kind.startswith("text/plain"):
         lines = [line for line in response.text.splitlines() if any(name in line for name in KEPT_SERIES)]
         return {"response": "\n".join(lines[:12]) + "\n"}
     return {"response_headers": {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}}
+
+
+def _ordered(answer: Any) -> Any:
+    """Scrape targets come in the order of their addresses, whose ports are chosen by chance: order them by kind."""
+    if isinstance(answer, list):
+        return sorted(answer, key=lambda group: str(group["labels"]))
+    return answer
 
 
 def shortened(value: Any) -> Any:
@@ -98,6 +111,7 @@ def scenario(ask: Recorder, store: ObjectStore) -> None:
     body = {"name": "digits", "preset": "digits-tiny", "config": CONFIG}
     ask("create_run", "POST", "/v1/runs", body, {"Idempotency-Key": "6f1c1d8e"})
     ask("create_run.invalid", "POST", "/v1/runs", {**body, "config": {"batch_size": 64, "num_workers": 3}})
+    ask.wait("/v1/runs/digits", "running")
     ask("create_reconstructions.early", "POST", "/v1/runs/digits/reconstructions", {"sigma_rel": 0.15})
     ask.wait_for_progress("digits")
     ask("list_prometheus_targets", "GET", "/v1/prometheus/targets")
@@ -126,21 +140,23 @@ def scenario(ask: Recorder, store: ObjectStore) -> None:
     ask("download_reconstruction", "GET", f"{path}/download", headers=part)
     question = {"reconstruction_id": subject["id"], "num_samples": 256, "num_steps": 8}
     evaluation = ask("create_evaluation", "POST", "/v1/evaluations", question).json()
-    ask("list_jobs", "GET", "/v1/jobs?run=digits&kind=evaluate")
     path = f"/v1/evaluations/{evaluation['id']}"
     ask.wait(path)
+    # A job ends right after its result is stored.
+    ask.wait(f"/v1/jobs/{evaluation['job_id']}")
+    ask("list_jobs", "GET", "/v1/jobs?run=digits&kind=evaluate")
     ask("get_evaluation", "GET", path)
     ask("list_evaluations", "GET", "/v1/evaluations?run=digits&limit=1")
     ask("get_evaluation_pictures", "GET", f"{path}/pictures", headers=part)
     ask("get_job", "GET", f"/v1/jobs/{run['job']['id']}")
-    _keep(ask)
-    _cancel(ask)
-    _bring_your_own(ask, store)
+    _storage(ask)
+    _own_training(ask, store)
     ask("get_metrics", "GET", "/metrics")
+    _cancel(ask)
 
 
-def _keep(ask: Recorder) -> None:
-    """A basis, a pin, and what fewer snapshots would do, before they go."""
+def _storage(ask: Recorder) -> None:
+    """A basis, a pin, and retention: first what it would do, then the deletion."""
     ask("create_basis.plan", "POST", "/v1/runs/digits/bases", {"plan_only": True})
     basis = ask("create_basis", "POST", "/v1/runs/digits/bases", {"tolerance": 1e-3}).json()["basis"]["id"]
     ask.wait(f"/v1/bases/{basis}")
@@ -154,16 +170,17 @@ def _keep(ask: Recorder) -> None:
 
 
 def _cancel(ask: Recorder) -> None:
-    """Two more runs, so that there is something to cancel, by its job and by itself, and to resume."""
-    names = ("unwanted", "mistaken")
-    jobs = [ask("_", "POST", "/v1/runs", {"name": name, "preset": "digits-tiny"}).json()["job"]["id"] for name in names]
+    """Two more runs: one is cancelled by itself and resumed, the other is cancelled by its job."""
+    ask("_", "POST", "/v1/runs", {"name": "unwanted", "preset": "digits-tiny"})
     ask("cancel_run", "POST", "/v1/runs/unwanted/cancel")
-    ask("cancel_job", "POST", f"/v1/jobs/{jobs[1]}/cancel")
     ask("resume_run", "POST", "/v1/runs/unwanted/resume")
+    del ask.exchanges["_"]
+    job = ask("_", "POST", "/v1/runs", {"name": "mistaken", "preset": "digits-tiny"}).json()["job"]["id"]
+    ask("cancel_job", "POST", f"/v1/jobs/{job}/cancel")
     del ask.exchanges["_"]
 
 
-def _bring_your_own(ask: Recorder, store: ObjectStore) -> None:
+def _own_training(ask: Recorder, store: ObjectStore) -> None:
     """A run of another training loop, with one snapshot."""
     asked = {"name": "mine", "config": {"model": "a classifier", "learning_rate": 0.1}, "total_images": 64_000}
     run = ask("open_external_run", "POST", "/v1/runs/external", asked).json()
@@ -172,16 +189,16 @@ def _bring_your_own(ask: Recorder, store: ObjectStore) -> None:
 
 
 def main() -> None:
+    path = ROOT / "services" / "api" / EXAMPLES
     with tempfile.TemporaryDirectory(prefix="phema-record-") as folder:
         if "--render" not in sys.argv:
             with running_service(Path(folder)) as url:
                 ask = Recorder(url)
                 scenario(ask, store_from(Settings(state_dir=Path(folder))))
-            text = json.dumps(ask.exchanges, indent=1, ensure_ascii=False)
-            (ROOT / "services" / "api" / EXAMPLES).write_text(text + "\n")
+            path.write_text(json.dumps(kept(ask.exchanges, examples()), indent=1, ensure_ascii=False) + "\n")
         document = create_app(Settings(state_dir=Path(folder))).openapi()
     OPENAPI_JSON.write_text(openapi_text(document))
-    API_MD.write_text(with_recorded(API_MD.read_text(), examples()))
+    API_MD.write_text(api_page(API_MD.read_text(), document, examples()))
 
 
 if __name__ == "__main__":

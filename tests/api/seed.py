@@ -1,4 +1,4 @@
-"""What trainers and workers would have written, through the same catalog and store."""
+"""Writes what trainers and workers would write, through the same catalog and store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def snapshots(
     sigma_rels: Sequence[float] = STORED,
     num_bytes: int = 64,
 ) -> list[str]:
-    """Ids of snapshots with random bytes: the API never looks into them."""
+    """Ids of new snapshots with random bytes: the API does not read their contents."""
     rows = []
     for num_images in times:
         for sigma_rel in sigma_rels:
@@ -113,7 +113,7 @@ def upload(
 ) -> dict[str, Any]:
     """Put a snapshot file of an external run (the API's document) into the store; the request that registers it.
 
-    `says`: what its header has otherwise.
+    `says`: fields of its header that differ from the request.
     """
     profile = profile or Profile.power(0.05)
     metadata = {
@@ -201,7 +201,7 @@ def finish_evaluation(
 
 
 def reconstruction(catalog: Catalog, store: ObjectStore, run_id: str, sigma_rel: float = 0.07) -> Reconstruction:
-    """A finished reconstruction of a run without any plan worth the name."""
+    """A finished reconstruction of a run, with an empty plan."""
     with catalog.transaction() as tx:
         row, _ = tx.reconstructions.find_or_create(
             run_id=run_id,

@@ -1,4 +1,4 @@
-"""Compaction: plans, jobs, rows, and when a basis answers for another."""
+"""Compaction: plans, jobs, rows, and when an existing basis covers a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is documented is what there is: docs/api.md, docs/openapi.json and the examples in both."""
+"""docs/api.md, docs/openapi.json and the examples in both agree with the code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from phema.services.api.app import create_app
 from phema.services.api.http.auth import OPEN_PATHS
 from phema.services.api.http.openapi import examples
 from phema.shared.settings import Settings
-from tests.api.documents import API_MD, OPENAPI_JSON, ROOT, openapi_text, recorded_names, with_recorded
+from tests.api.documents import (
+    API_MD,
+    OPENAPI_JSON,
+    ROOT,
+    api_page,
+    openapi_text,
+    recorded_names,
+    with_places,
+)
 
 EXAMPLES = examples()
 
@@ -36,7 +44,7 @@ def _operations(document: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]
 
 
 def test_the_committed_document_is_that_of_the_code(document: dict[str, Any]) -> None:
-    """When it should change: `python -m tests.api.record --render`, without `--render` when answers change, too."""
+    """To change it, run `python -m tests.api.record --render`; without `--render` when answers change too."""
     assert OPENAPI_JSON.read_text() == openapi_text(document)
 
 
@@ -51,10 +59,34 @@ def test_every_endpoint_is_documented_with_a_request_that_was_run(document: dict
         assert {name.partition(".")[0] for name in recorded_names(text)} == {identity}
 
 
-def test_the_page_shows_what_was_recorded() -> None:
+def test_the_page_shows_what_was_recorded(document: dict[str, Any]) -> None:
     text = API_MD.read_text()
     assert set(recorded_names(text)) == set(EXAMPLES)
-    assert text == with_recorded(text, EXAMPLES)
+    assert text == api_page(text, document, EXAMPLES)
+
+
+def test_a_new_operation_gets_a_place_on_the_page() -> None:
+    operation = {"operationId": "list_sweeps", "tags": ["sweeps"], "description": "Sweeps, newest first."}
+    document = {"paths": {"/v1/sweeps": {"get": operation, "post": operation | {"operationId": "create_sweep"}}}}
+    exchanges: dict[str, Any] = {"list_sweeps": {}, "create_sweep": {}, "create_sweep.invalid": {}}
+    text = "# REST API\n\n## Sweeps\n\n### GET /v1/sweeps\n\nNewest first.\n\n## Jobs\n\nThe queue.\n"
+    page = with_places(text, document, exchanges)
+    assert page.split("\n\n") == [
+        "# REST API",
+        "## Sweeps",
+        "### GET /v1/sweeps",
+        "Newest first.",
+        "<!-- recorded: list_sweeps -->\n<!-- end -->",
+        "### POST /v1/sweeps",
+        "Sweeps, newest first.",
+        "<!-- recorded: create_sweep -->\n<!-- end -->",
+        "<!-- recorded: create_sweep.invalid -->\n<!-- end -->",
+        "## Jobs",
+        "The queue.\n",
+    ]
+    assert with_places(page, document, exchanges) == page
+    without = with_places(page, document, {"list_sweeps": {}})
+    assert recorded_names(without) == ["list_sweeps"]
 
 
 def test_every_recorded_request_is_of_its_operation(document: dict[str, Any]) -> None:
@@ -120,7 +152,7 @@ def test_every_parameter_says_what_it_is(document: dict[str, Any]) -> None:
 
 
 def test_everything_that_is_routed_is_described(document: dict[str, Any]) -> None:
-    """No endpoint hides from the document but HEAD, which GET's description covers, and the document itself."""
+    """Every endpoint is in the document, except HEAD (GET covers it) and the document itself."""
     routed = set()
     for path in (ROOT / "services" / "api").rglob("endpoints.py"):
         found = re.findall(r'@router\.(get|post|put|patch|delete)\(\s*"([^"]+)"', path.read_text())

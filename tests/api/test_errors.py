@@ -1,4 +1,4 @@
-"""One shape for every error, whatever raised it."""
+"""Every error has the same shape, wherever it is raised."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from phema.services.api.http import errors
+from phema.services.api.http import problems
 from phema.services.api.http.body_limit import MAX_BODY_BYTES
 from phema.shared.catalog.pagination import encode_cursor
 from phema.shared.settings import Settings
@@ -240,12 +240,12 @@ def test_a_fault_of_phema_is_500_and_tells_nothing(
 
 
 def test_the_tree_is_drawn_in_one_docstring() -> None:
-    assert errors.__doc__ is not None
-    drawn = [line.split("── ")[1].split()[0] for line in errors.__doc__.splitlines() if "── " in line]
-    assert drawn == [cls.__name__ for cls in errors.all_problems()]
+    assert problems.__doc__ is not None
+    drawn = [line.split("── ")[1].split()[0] for line in problems.__doc__.splitlines() if "── " in line]
+    assert drawn == [cls.__name__ for cls in problems.all_problems()]
 
 
 def test_every_kind_of_problem_is_documented() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
-    for cls in errors.all_problems():
+    for cls in problems.all_problems():
         assert f"| `{cls.kind}` | {cls.status} |" in text

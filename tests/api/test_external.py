@@ -1,4 +1,4 @@
-"""Runs that phema does not train: `/v1/runs/external`, their snapshots, their end."""
+"""Runs that phema does not train: `/v1/runs/external`, their snapshots, and finishing them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
 from phema.services.api.health import service
-from phema.services.api.http.errors import Problem
+from phema.services.api.http.problems import Problem
 from phema.shared.catalog import JobKind, ScrapeTarget
 from phema.shared.catalog.clock import database_now
 from phema.shared.settings import Settings
@@ -88,7 +88,7 @@ def test_requests_are_counted_by_route_template(api: Api) -> None:
 
 @only("sqlite")
 def test_server_errors_of_every_route_begin_at_zero(api: Api) -> None:
-    """Prometheus's `rate` does not see the first event of a series that begins with it."""
+    """Prometheus's `rate` misses an event that creates its series."""
     counted = "phema_http_requests_total"
     found = {labels: value for (name, labels), value in _series(api).items() if name == counted}
     problems = list(Problem.__subclasses__())
@@ -121,7 +121,7 @@ def test_the_queue_is_measured_when_it_is_asked_for(api: Api) -> None:
     series = _series(api)
     assert series[_key("phema_queue_jobs", kind="train", state="running")] == 1
     assert series[_key("phema_queue_jobs", kind="train", state="cancelled")] == 1
-    # What is no longer there is no longer said.
+    # Series of what has gone disappear.
     assert _key("phema_queue_jobs", kind="train", state="queued") not in series
     assert _key("phema_queue_oldest_seconds", kind="train") not in series
 
@@ -187,7 +187,7 @@ def hung_database() -> Iterator[str]:
 def test_a_catalog_that_hangs_holds_up_no_scrape(
     open_api: Callable[[Settings], Api], settings: Settings, hung_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prometheus would take the API for dead; so it is told at once of all the rest, and soon of the catalog."""
+    """Prometheus would count the API as down: the scrape answers in time, without the catalog's series."""
     assert service.SCRAPE_SECONDS < 4, "deploy/prometheus/prometheus.yml: scrape_timeout"
     monkeypatch.setattr(service, "SCRAPE_SECONDS", 0.3)
     monkeypatch.setattr(service, "READY_SECONDS", 1.0)
@@ -203,16 +203,14 @@ def test_a_catalog_that_hangs_holds_up_no_scrape(
         ready = series.get(_key("phema_api_ready", part="catalog"))
         assert time.monotonic() - began < 8, "that is the database's own limit"
     names = [thread.name for thread in threading.enumerate()]
-    assert (names.count("queue"), names.count("catalog")) == (1, 1), "nobody asks again what is being asked"
+    assert (names.count("queue"), names.count("catalog")) == (1, 1), "a running check is not started again"
     detail = api.get("/readyz").json()["catalog"]["detail"]
     assert detail.startswith("the catalog has not answered for ")
 
 
 @only("sqlite")
-def test_a_scrape_looks_again_when_nobody_else_does(
-    guarded: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Under `phema up` nothing asks for /readyz."""
+def test_a_scrape_repeats_checks_that_are_old(guarded: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `phema up`, nothing requests /readyz."""
     ready = _key("phema_api_ready", part="store")
     assert _series(guarded)[ready] == 1
     store = tmp_path / "store"

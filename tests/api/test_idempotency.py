@@ -42,7 +42,7 @@ def test_a_repeat_gets_the_same_answer_and_does_nothing(api: Api) -> None:
         assert "idempotency-replayed" not in first.headers
         with api.catalog.transaction() as tx:
             jobs = len(tx.jobs.list().items)
-            # Meanwhile the world goes on; the answer does not.
+            # The resource changes meanwhile; the saved answer does not.
             queued = tx.jobs.list().items[0]
             tx.jobs.request_cancel(queued.id)
         again = api.post(path, body, headers=headers)
@@ -109,7 +109,7 @@ def test_repeats_at_the_same_time_are_one(api: Api) -> None:
 
 
 def test_the_same_question_with_other_keys_at_the_same_time_is_one_job(api: Api) -> None:
-    """Content keys hold where idempotency keys do not: everybody asks with a key of their own."""
+    """Requests with different idempotency keys still share work through the content key."""
     seed.trained(api.catalog, api.store)
     with ThreadPoolExecutor(8) as pool:
         answers = list(

@@ -99,7 +99,7 @@ def _post(api: ApiProcess, body: dict[str, str]) -> httpx.Response:
 
 
 def _send(api: ApiProcess, body: dict[str, str]) -> http.client.HTTPConnection:
-    """A request whose answer nobody reads."""
+    """A request whose answer is not read."""
     url = httpx.URL(api.url)
     connection = http.client.HTTPConnection(url.host, url.port or 0, timeout=60)
     headers = {"Idempotency-Key": body["name"], "Content-Type": "application/json"}

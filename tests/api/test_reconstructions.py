@@ -96,7 +96,7 @@ def test_the_same_question_is_one_job(api: Api) -> None:
     assert again.status_code == 202
     assert again.json()["job"] is None
     assert [o["id"] for o in again.json()["reconstructions"]] == [o["id"] for o in first["reconstructions"]]
-    # Only what nobody asked for yet is new work.
+    # Only outputs that were not requested before are new work.
     wider = api.post(PATH, {"sigma_rel": [0.07, 0.2]}).json()
     assert wider["reconstructions"][0]["id"] == first["reconstructions"][1]["id"]
     assert wider["reconstructions"][0]["job_id"] == first["job"]["id"] != wider["job"]["id"]

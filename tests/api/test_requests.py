@@ -1,4 +1,4 @@
-"""A request's id: in its answer, in the log of the real process, and on the jobs it asked for."""
+"""A request's id: in its answer, in the log of the real process, and on the jobs that it creates."""
 
 from __future__ import annotations
 

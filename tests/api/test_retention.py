@@ -1,4 +1,4 @@
-"""Retention and pins: what is promised before, what is given up, and what nobody may take."""
+"""Retention and pins: forecasts, retired snapshots, and snapshots that every policy must keep."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_what_is_given_up_is_seen_no_more_and_then_deleted(api: Api, run: Run) -
 def test_what_a_cancelled_job_has_left_is_deleted_by_the_next(api: Api, run: Run) -> None:
     first = apply(api, policy="thin")["job"]
     assert api.post(f"/v1/jobs/{first['id']}/cancel").json()["state"] == "cancelled"
-    assert len(kept(api)) == 12, "given up is given up"
+    assert len(kept(api)) == 12, "retired snapshots stay retired"
     second = apply(api, policy="all")
     assert (second["frees"]["snapshots"], second["job"]["id"] != first["id"]) == (0, True)
     delete(api)
@@ -243,8 +243,8 @@ def test_what_arrives_while_deleting_is_not_touched(api: Api, run: Run) -> None:
     assert kept(api)[-2:] == [27_200, 27_200]
 
 
-def test_it_is_decided_anew_while_nobody_else_writes(api: Api, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the forecast and the deed snapshots come and are pinned; the deed itself reads no probes again."""
+def test_the_decision_is_repeated_under_the_lock(api: Api, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snapshots are added and pinned between forecast and deletion; the deletion does not read probes again."""
     forecast = retention.forecast
 
     def meanwhile(*arguments: Any) -> Any:

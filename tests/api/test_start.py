@@ -1,4 +1,4 @@
-"""What keeps the API from starting is one sentence and exit code 1."""
+"""An API that cannot start prints one sentence and exits with code 1."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ import torch
 from phema.administration.rebuild import rebuild
 from phema.services.api.bases.schemas import BasisCreate
 from phema.services.api.bases.service import create, plan
-from phema.services.api.reconstructions.stored_inputs import held
+from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 from phema.services.phema_worker.job_tasks import complete_job, task_of
 from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.task_runner import TaskRunner
@@ -108,7 +108,7 @@ def work(lab: Lab, bench: TaskRunner, kind: JobKind) -> Job:
 
 def ask_basis(lab: Lab, run: Run, **wanted: Any) -> str:
     with lab.catalog.transaction(read_only=True) as tx:
-        stored = held(tx, run.id)
+        stored = load_stored_inputs(tx, run.id)
     planned = plan(stored, BasisCreate(**wanted))
     with lab.catalog.transaction() as tx:
         return str(create(tx, run.id, planned, max_attempts=5).answer.model_dump()["basis"]["id"])
@@ -156,7 +156,7 @@ def test_a_profile_from_the_basis_is_that_from_all_snapshots(lab: Lab, bench: Ta
     ask_basis(lab, run)
     work(lab, bench, JobKind.COMPACT)
     with lab.catalog.transaction(read_only=True) as tx:
-        stored = held(tx, run.id)
+        stored = load_stored_inputs(tx, run.id)
     (finished,) = stored.bases
     vectors = [load_tensors(lab.store.get(vector.key)) for vector in finished.vectors]
     for sigma_rel in (0.03, 0.08, 0.13, 0.2):
@@ -201,7 +201,7 @@ def test_a_basis_outlives_its_snapshots_and_the_catalog(
         assert restored.vectors == row.vectors
         assert restored.plan["vectors"] == row.plan["vectors"]
         assert restored.content_key == row.content_key, "the same question finds it"
-        made = held(tx, run.id)
+        made = load_stored_inputs(tx, run.id)
     wanted = [Profile.power(0.13)]
     assert (
         plan_reconstruction((), wanted, num_images=TIMES[-1], bases=made.bases).outputs[0].errors.predicted_error < 1e-2

@@ -13,7 +13,7 @@ from PIL import Image
 
 from phema.services.api.bases import service as bases
 from phema.services.api.bases.schemas import BasisCreate
-from phema.services.api.reconstructions.stored_inputs import held
+from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 from phema.shared.catalog import JobKind, JobState
 from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
 from phema.shared.snapshots.errors import ObjectMissing
@@ -251,7 +251,7 @@ def test_a_run_is_compacted_and_its_snapshots_deleted(working_lab: Lab) -> None:
     run = lab.create_run()
     lab.add_snapshots(run)
     with lab.catalog.transaction(read_only=True) as tx:
-        stored = held(tx, run.id)
+        stored = load_stored_inputs(tx, run.id)
     planned = bases.plan(stored, BasisCreate(tolerance=1e-3))
     with lab.catalog.transaction() as tx:
         accepted = bases.create(tx, run.id, planned, max_attempts=5).answer.model_dump()
@@ -273,7 +273,7 @@ def test_a_run_is_compacted_and_its_snapshots_deleted(working_lab: Lab) -> None:
     with lab.catalog.transaction(read_only=True) as tx:
         assert tx.snapshots.times(run.id) == [TIMES[-1]]
         assert tx.snapshots.retired(run.id) == []
-        left = held(tx, run.id)
+        left = load_stored_inputs(tx, run.id)
     planned_now = plan(left.snapshots, [Profile.power(0.13)], bases=left.bases, probes=left.probes)
     assert planned_now.basis_id == basis.id
 

@@ -131,7 +131,7 @@ def test_the_end_waits_for_a_catalog_that_is_away(tmp_path: Path) -> None:
 
 
 def test_the_end_of_a_stale_attempt_is_refused(local_catalog: Catalog, attempt: TrainingAttempt) -> None:
-    with hold_lease(attempt, local_catalog, interval_s=60, lease_s=180) as heartbeat:
+    with hold_lease(attempt, local_catalog, interval_s=60, lease_s=180) as lease:
         take_away(local_catalog, attempt)
         with pytest.raises(LeaseLost):
             lease.end(lambda tx: finish_job(tx, attempt))

@@ -1,4 +1,4 @@
-"""Bases: compaction of a run's snapshots into a few vectors."""
+"""`/v1/runs/{run}/bases`, `/v1/bases`: compact the snapshots of a run into a few vectors."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from starlette.responses import JSONResponse, Response
 
 from phema.services.api.bases import schemas, service
 from phema.services.api.http.dependencies import ServicesDep
-from phema.services.api.http.errors import Invalid, KeyReused, NoSnapshots, NotFound, SnapshotsGone
-from phema.services.api.http.idempotency import OnceDep
-from phema.services.api.http.problem_documents import documented
+from phema.services.api.http.idempotency import IdempotencyDep
+from phema.services.api.http.problem_documents import problem_responses
+from phema.services.api.http.problems import NoSnapshots, SnapshotsGone
 from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunRef
-from phema.services.api.reconstructions.stored_inputs import held as stored
+from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 
 router = APIRouter(tags=["storage"])
 
@@ -24,27 +24,29 @@ router = APIRouter(tags=["storage"])
     responses={
         200: {
             "model": schemas.BasisPlan | schemas.BasisAccepted,
-            "description": "The plan, when `plan_only`; or a finished basis that covers what is asked for.",
+            "description": "With `plan_only`, the plan. Otherwise a finished basis that covers the request.",
         },
-        **documented(NotFound, NoSnapshots, SnapshotsGone, Invalid, KeyReused),
+        **problem_responses(NoSnapshots, SnapshotsGone),
     },
 )
-def create_basis(run: RunRef, body: schemas.BasisCreate, services: ServicesDep, once: OnceDep) -> Response:
-    """Queue a job that writes the vectors of a basis: from then on any EMA length of its range and time costs one pass
-    over them, whatever the number of snapshots. With `plan_only`, answer the plan and do nothing."""
-    if not body.plan_only and (given := once.replay(body)) is not None:
+def create_basis(
+    run: RunRef, body: schemas.BasisCreate, services: ServicesDep, idempotency: IdempotencyDep
+) -> Response:
+    """Queue a job that writes the vectors of a basis. Afterwards, any EMA length in its range and at its time costs one
+    pass over the vectors, independent of the number of snapshots. With `plan_only`, return the plan and do nothing."""
+    if not body.plan_only and (given := idempotency.saved_response(body)) is not None:
         return given
     with services.catalog.transaction(read_only=True) as tx:
-        held = stored(tx, run)
-    # Solved outside any transaction: on SQLite it would keep every writer waiting.
-    planned = service.plan(held, body)
+        inputs = load_stored_inputs(tx, run)
+    # Solved outside any transaction: on SQLite, an open transaction makes every writer wait.
+    planned = service.plan(inputs, body)
     if body.plan_only:
-        return JSONResponse(service.to_plan(held, planned).model_dump(mode="json"))
+        return JSONResponse(service.to_plan(inputs, planned).model_dump(mode="json"))
     attempts = services.settings.max_attempts
-    return once.run(body, lambda tx: service.create(tx, held.run.id, planned, max_attempts=attempts))
+    return idempotency.run(body, lambda tx: service.create(tx, inputs.run.id, planned, max_attempts=attempts))
 
 
-@router.get("/v1/runs/{run}/bases", summary="List a run's bases", responses=documented(NotFound, Invalid))
+@router.get("/v1/runs/{run}/bases", summary="List a run's bases")
 def list_bases(
     run: RunRef, services: ServicesDep, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[schemas.Basis]:
@@ -53,7 +55,7 @@ def list_bases(
         return service.page(tx, run, cursor=cursor, limit=limit)
 
 
-@router.get("/v1/bases/{basis_id}", summary="One basis", responses=documented(NotFound))
+@router.get("/v1/bases/{basis_id}", summary="One basis")
 def get_basis(basis_id: Id, services: ServicesDep) -> schemas.Basis:
     """A basis with its state."""
     with services.catalog.transaction(read_only=True) as tx:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from phema.services.api.http.schema_base import MAX_COUNT, Answer, Body, Timestamp
+from phema.services.api.http.schema_base import MAX_COUNT, RequestModel, ResponseModel, Timestamp
 from phema.services.api.jobs.schemas import Job
 from phema.shared.catalog import JobState
 from phema.shared.recipes.run_config import SIGMA_REL_LIMIT
@@ -15,18 +15,19 @@ from phema.shared.snapshots.profile import MIN_SIGMA_REL
 SigmaRel = Annotated[float, Field(ge=MIN_SIGMA_REL, lt=SIGMA_REL_LIMIT)]
 
 
-class BasisCreate(Body):
-    """Which time and which EMA lengths a basis should stand for, and how exactly."""
+class BasisCreate(RequestModel):
+    """The time and the range of EMA lengths that a basis covers, and its tolerance."""
 
     num_images: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = Field(
-        default=None, description="A time with a snapshot; absent for the latest that has every tracked EMA."
+        default=None,
+        description="A time with a snapshot. By default the latest time at which every tracked EMA is stored.",
     )
     sigma_rel_min: SigmaRel = Field(default=0.02, description="Shortest EMA that the basis covers.")
     sigma_rel_max: SigmaRel = Field(default=0.25, description="Longest EMA that the basis covers.")
     tolerance: float = Field(
         default=1e-4, ge=1e-7, le=0.1, description="Largest relative error of the weights that the basis may add."
     )
-    plan_only: bool = Field(default=False, description="Answer what would be read and stored; do nothing.")
+    plan_only: bool = Field(default=False, description="Return what would be read and stored; do nothing.")
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -35,32 +36,32 @@ class BasisCreate(Body):
         return self
 
 
-class BasisSnapshot(Answer):
+class BasisSnapshot(ResponseModel):
     num_images: int
     profile: dict[str, Any]
 
 
-class BasisPlan(Answer):
-    """What making a basis would read and store, known without reading any weights."""
+class BasisPlan(ResponseModel):
+    """What making a basis would read and store. Computed without reading any weights."""
 
     num_images: int
     sigma_rel_min: float
     sigma_rel_max: float
     tolerance: float
-    vectors: int = Field(description="How many vectors the basis has: any EMA length costs one pass over these.")
-    snapshots: list[BasisSnapshot] = Field(description="What the vectors are made of.")
+    vectors: int = Field(description="Number of vectors of the basis. Any EMA length costs one pass over them.")
+    snapshots: list[BasisSnapshot] = Field(description="Snapshots from which the vectors are made.")
     bytes_to_read: int
-    bytes_to_store: int = Field(description="Bytes of the vectors, in float32, to about a percent.")
+    bytes_to_store: int = Field(description="Bytes of the vectors in float32, to about 1 %.")
     error_added: float = Field(
-        description="Largest relative error that the basis adds to a reconstruction of the range."
+        description="Largest relative error that the basis adds to a reconstruction in its range."
     )
     basis_id: str | None = Field(
-        description="A finished basis that covers what is asked for: nothing is left to read or store. Else null."
+        description="A finished basis that covers the request, so nothing needs to be read or stored; otherwise null."
     )
 
 
-class Basis(Answer):
-    """A few vectors that stand for all snapshots of a run up to a time."""
+class Basis(ResponseModel):
+    """A few vectors that replace all snapshots of a run up to one time."""
 
     id: str
     run_id: str
@@ -71,14 +72,14 @@ class Basis(Answer):
     tolerance: float
     vectors: int
     error_added: float
-    size: int | None = Field(description="Bytes of all vectors; null until they are there.")
+    size: int | None = Field(description="Bytes of all vectors; null until they are stored.")
     job_id: str | None
     error: str | None
     created_at: Timestamp
 
 
-class BasisAccepted(Answer):
+class BasisAccepted(ResponseModel):
     """The basis, and the job that makes it."""
 
-    job: Job | None = Field(description="Null when no new work was needed; the basis names the job that makes it.")
+    job: Job | None = Field(description="Null when no new job was needed; the basis names the job that makes it.")
     basis: Basis

@@ -1,13 +1,13 @@
-"""Bases: planned from the stored snapshots, made by a job, and handed to the plans of reconstructions."""
+"""Bases: plans from the stored snapshots, rows and jobs, and answers."""
 
 from __future__ import annotations
 
 from phema.services.api.bases import schemas
-from phema.services.api.http.errors import Invalid, NoSnapshots, SnapshotsGone
-from phema.services.api.http.idempotency import Outcome
+from phema.services.api.http.idempotency import EndpointResult
+from phema.services.api.http.problems import Invalid, NoSnapshots, SnapshotsGone
 from phema.services.api.http.schema_base import Page
 from phema.services.api.jobs.service import to_job
-from phema.services.api.reconstructions.stored_inputs import Held
+from phema.services.api.reconstructions.stored_inputs import StoredInputs
 from phema.shared import catalog
 from phema.shared.catalog import JobKind, JobState, Transaction, content_key
 from phema.shared.edm2.averaging.posthoc import PosthocError
@@ -16,23 +16,23 @@ from phema.shared.snapshots.planning.basis_plan import BasisPlan, plan_basis
 from phema.shared.snapshots.planning.reconstruction_times import NoSnapshotAtTime, PlanError
 
 
-def plan(stored: Held, body: schemas.BasisCreate) -> BasisPlan:
-    """The finished basis that covers what is asked for, or what making one would take. Raises NoSnapshots, Invalid."""
-    if not stored.snapshots:
-        raise NoSnapshots(f"run {stored.run.name} has no snapshots; there is nothing to compact")
-    num_images = body.num_images if body.num_images is not None else stored.latest
-    covering = [basis.plan for basis in stored.bases if _covers(basis.plan, body, num_images)]
+def plan(inputs: StoredInputs, body: schemas.BasisCreate) -> BasisPlan:
+    """The plan of a finished basis that covers the request, or of a new basis. Raises NoSnapshots, Invalid."""
+    if not inputs.snapshots:
+        raise NoSnapshots(f"run {inputs.run.name} has no snapshots; there is nothing to compact")
+    num_images = body.num_images if body.num_images is not None else inputs.latest
+    covering = [basis.plan for basis in inputs.bases if _covers(basis.plan, body, num_images)]
     if covering:
         return min(covering, key=lambda found: len(found.vectors))
     try:
         return plan_basis(
-            stored.snapshots,
+            inputs.snapshots,
             num_images=num_images,
             sigma_rel_min=body.sigma_rel_min,
             sigma_rel_max=body.sigma_rel_max,
             tolerance=body.tolerance,
-            probes=stored.probes,
-            update_images=stored.update_images,
+            probes=inputs.probes,
+            update_images=inputs.update_images,
         )
     except NoSnapshotAtTime as error:
         raise Invalid.of("num_images", str(error)) from error
@@ -40,9 +40,9 @@ def plan(stored: Held, body: schemas.BasisCreate) -> BasisPlan:
         raise Invalid.of("tolerance", str(error)) from error
 
 
-def to_plan(stored: Held, planned: BasisPlan) -> schemas.BasisPlan:
-    """`planned`: as `plan` has answered."""
-    made = next((basis.id for basis in stored.bases if basis.plan is planned), None)
+def to_plan(inputs: StoredInputs, planned: BasisPlan) -> schemas.BasisPlan:
+    """`planned` is the result of `plan`."""
+    made = next((basis.id for basis in inputs.bases if basis.plan is planned), None)
     size = max(_float32_size(s.size, s.dtype) for s in planned.snapshots)
     return schemas.BasisPlan(
         num_images=planned.num_images,
@@ -61,8 +61,8 @@ def to_plan(stored: Held, planned: BasisPlan) -> schemas.BasisPlan:
     )
 
 
-def create(tx: Transaction, run_id: str, planned: BasisPlan, *, max_attempts: int) -> Outcome:
-    """A row and its job, unless somebody has asked for the same. Raises SnapshotsGone."""
+def create(tx: Transaction, run_id: str, planned: BasisPlan, *, max_attempts: int) -> EndpointResult:
+    """A row and its job, unless the same basis was requested before. Raises SnapshotsGone."""
     row, needs_job = tx.bases.find_or_create(
         run_id=run_id,
         num_images=planned.num_images,
@@ -73,7 +73,7 @@ def create(tx: Transaction, run_id: str, planned: BasisPlan, *, max_attempts: in
     )
     job = None
     if needs_job:
-        # The run is locked now: what is not retired yet stays while the job reads it.
+        # The run is locked: snapshots that are not retired yet stay until the job has read them.
         refuse_lost(tx, [snapshot.id for snapshot in planned.snapshots])
         job, _ = tx.jobs.enqueue(
             JobKind.COMPACT,
@@ -85,14 +85,17 @@ def create(tx: Transaction, run_id: str, planned: BasisPlan, *, max_attempts: in
         tx.bases.assign([row.id], job.id)
         row = tx.bases.get(row.id)
     answer = schemas.BasisAccepted(job=to_job(job) if job else None, basis=to_basis(row))
-    return Outcome(200 if row.state is JobState.SUCCEEDED else 202, answer)
+    return EndpointResult(200 if row.state is JobState.SUCCEEDED else 202, answer)
 
 
 def refuse_lost(tx: Transaction, snapshot_ids: list[str]) -> None:
-    """Call with the run locked, before a job that reads these snapshots is queued. Raises SnapshotsGone."""
+    """Check that the snapshots are not retired. Call with the run locked, before queueing a job that reads them.
+
+    Raises SnapshotsGone.
+    """
     lost = tx.snapshots.missing(snapshot_ids)
     if lost:
-        raise SnapshotsGone(f"{len(lost)} of the planned snapshots were given up by retention meanwhile; ask again")
+        raise SnapshotsGone(f"{len(lost)} of the planned snapshots were retired by retention meanwhile; ask again")
 
 
 def to_basis(row: catalog.Basis) -> schemas.Basis:
@@ -121,7 +124,7 @@ def page(tx: Transaction, run: str, *, cursor: str | None, limit: int) -> Page[s
 
 
 def _covers(found: BasisPlan, body: schemas.BasisCreate, num_images: int) -> bool:
-    """Later, the snapshots it was made of may be gone: then none as good can be made again."""
+    """Whether a finished basis answers the request. The snapshots it was made of may be deleted by now."""
     return (
         found.num_images == num_images
         and found.sigma_rel_min <= body.sigma_rel_min

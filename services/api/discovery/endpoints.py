@@ -1,4 +1,4 @@
-"""Where Prometheus finds trainers and workers."""
+"""`/v1/prometheus/targets`: where Prometheus finds trainers and workers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/v1/prometheus/targets", summary="Scrape targets for Prometheus")
 def list_prometheus_targets(services: ServicesDep) -> list[TargetGroup]:
-    """Every living trainer, training run and worker, for `http_sd_configs`.
+    """Every trainer, training run and worker that reports, for Prometheus's `http_sd_configs`.
 
-    All labels start with `__meta_phema_`: a plain label that a metric also has would rename the metric's own.
+    All labels start with `__meta_phema_`: a plain label would rename a metric's own label of the same name.
     """
     with services.catalog.transaction(read_only=True) as tx:
         targets = tx.scrape_targets.live(services.settings.target_silence_seconds)

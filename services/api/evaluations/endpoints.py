@@ -9,14 +9,17 @@ from phema.services.api.evaluations import service
 from phema.services.api.evaluations.schemas import Evaluation, EvaluationCreate
 from phema.services.api.http import downloads
 from phema.services.api.http.dependencies import ServicesDep
-from phema.services.api.http.errors import Damaged, Invalid, KeyReused, NotFinished, NotFound, RangeNotSatisfiable
-from phema.services.api.http.idempotency import OnceDep
-from phema.services.api.http.problem_documents import documented
+from phema.services.api.http.idempotency import IdempotencyDep
+from phema.services.api.http.problem_documents import problem_responses
+from phema.services.api.http.problems import NotFinished
 from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunQuery
 
 router = APIRouter(tags=["evaluations"])
 
-PICTURES = {**downloads.documented("image/png"), **documented(NotFound, NotFinished, RangeNotSatisfiable, Damaged)}
+PICTURES = {
+    **downloads.file_responses("image/png"),
+    **problem_responses(NotFinished),
+}
 
 
 @router.post(
@@ -25,28 +28,28 @@ PICTURES = {**downloads.documented("image/png"), **documented(NotFound, NotFinis
     response_model=Evaluation,
     summary="Evaluate a reconstruction",
     responses={
-        200: {"model": Evaluation, "description": "It was evaluated under this recipe before."},
-        **documented(NotFinished, Invalid, KeyReused),
+        200: {"model": Evaluation, "description": "The reconstruction was evaluated with this recipe before."},
+        **problem_responses(NotFinished),
     },
 )
-def create_evaluation(body: EvaluationCreate, services: ServicesDep, once: OnceDep) -> Response:
-    """Queue the sampling and scoring of finished weights. The same question is the same evaluation."""
+def create_evaluation(body: EvaluationCreate, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
+    """Queue the sampling and scoring of a finished reconstruction. The same request gets the same evaluation."""
     attempts = services.settings.max_attempts
-    return once.run(body, lambda tx: service.create(tx, body, max_attempts=attempts))
+    return idempotency.run(body, lambda tx: service.create(tx, body, max_attempts=attempts))
 
 
-@router.get("/v1/evaluations", summary="List evaluations", responses=documented(Invalid))
+@router.get("/v1/evaluations", summary="List evaluations")
 def list_evaluations(
     services: ServicesDep, run: RunQuery = None, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[Evaluation]:
-    """Evaluations, newest first; of one run, or of all."""
+    """Evaluations, newest first; `run` limits them to one run."""
     with services.catalog.transaction(read_only=True) as tx:
         return service.page(tx, run=run, cursor=cursor, limit=limit)
 
 
-@router.get("/v1/evaluations/{evaluation_id}", summary="One evaluation", responses=documented(NotFound))
+@router.get("/v1/evaluations/{evaluation_id}", summary="One evaluation")
 def get_evaluation(evaluation_id: Id, services: ServicesDep) -> Evaluation:
-    """An evaluation with its figures, once they are there."""
+    """An evaluation; it has figures when its job is done."""
     with services.catalog.transaction(read_only=True) as tx:
         return service.to_evaluation(tx.evaluations.get(evaluation_id))
 

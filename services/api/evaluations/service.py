@@ -1,4 +1,4 @@
-"""Evaluations: one set of weights under one recipe."""
+"""Evaluations: checks, rows and jobs, answers, and the file of pictures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from phema.services.api.evaluations.schemas import Evaluation, EvaluationCreate
 from phema.services.api.http.downloads import Download
-from phema.services.api.http.errors import Damaged, Invalid, NotFinished
-from phema.services.api.http.idempotency import Outcome
+from phema.services.api.http.idempotency import EndpointResult
+from phema.services.api.http.problems import Damaged, Invalid, NotFinished
 from phema.services.api.http.query_parameters import run_id_of
 from phema.services.api.http.schema_base import Page
 from phema.services.api.reconstructions.service import unfinished
@@ -25,8 +25,8 @@ from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.store import ObjectStore, digest
 
 
-def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> Outcome:
-    """The row that answers the question, and its job unless there is an answer. Raises Invalid, NotFinished."""
+def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> EndpointResult:
+    """The evaluation with this recipe, and a job if it needs one. Raises Invalid, NotFinished."""
     subject = _finished(tx, "reconstruction_id", body.reconstruction_id)
     if body.guide_id is not None:
         _check_guide(tx, subject, _finished(tx, "guide_id", body.guide_id))
@@ -45,7 +45,7 @@ def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> Out
         )
         tx.evaluations.assign([row.id], job.id)
         row = tx.evaluations.get(row.id)
-    return Outcome(200 if row.state is JobState.SUCCEEDED else 202, to_evaluation(row))
+    return EndpointResult(200 if row.state is JobState.SUCCEEDED else 202, to_evaluation(row))
 
 
 def _finished(tx: Transaction, field: str, reconstruction_id: str) -> catalog.Reconstruction:
@@ -59,7 +59,7 @@ def _finished(tx: Transaction, field: str, reconstruction_id: str) -> catalog.Re
 
 
 def _check_guide(tx: Transaction, subject: catalog.Reconstruction, guide: catalog.Reconstruction) -> None:
-    """Check the networks of the two runs with `guide_mismatch`. Raises Invalid."""
+    """Compare the networks of the two runs with `guide_mismatch`. Raises Invalid."""
     ours = _config(tx, "reconstruction_id", subject).network
     theirs = _config(tx, "guide_id", guide).network
     if (wrong := guide_mismatch(ours, theirs)) is not None:
@@ -70,7 +70,7 @@ def _check_guide(tx: Transaction, subject: catalog.Reconstruction, guide: catalo
 
 
 def _check_dataset(tx: Transaction, subject: catalog.Reconstruction) -> None:
-    """An import may know the network and no pictures to compare with. Raises Invalid."""
+    """An imported run may have a network but no dataset to compare with. Raises Invalid."""
     config = _config(tx, "reconstruction_id", subject)
     try:
         check_dataset(config.dataset, config.network)
@@ -85,7 +85,7 @@ def _check_dataset(tx: Transaction, subject: catalog.Reconstruction) -> None:
 def _metrics(
     tx: Transaction, subject: catalog.Reconstruction, asked: Sequence[MetricName] | None
 ) -> Sequence[MetricName]:
-    """Those asked for, else all that the run can give. Raises Invalid."""
+    """The requested metrics; by default all that the run supports. Raises Invalid."""
     held_out = _config(tx, "reconstruction_id", subject).dataset.held_out
     allowed = available_metrics(held_out=held_out)
     if asked is None:
@@ -100,7 +100,7 @@ def _metrics(
 
 
 def _config(tx: Transaction, field: str, row: catalog.Reconstruction) -> RunConfig:
-    """Raises Invalid for weights of a network that phema does not know."""
+    """The run's configuration. Raises Invalid for a run whose configuration describes no network of phema."""
     run = tx.runs.get(row.run_id)
     try:
         return RunConfig.model_validate(run.config)
@@ -134,7 +134,7 @@ def to_evaluation(row: catalog.Evaluation) -> Evaluation:
 
 
 def page(tx: Transaction, *, run: str | None, cursor: str | None, limit: int) -> Page[Evaluation]:
-    """Newest first. Raises Invalid when `run` is no run, catalog.BadCursor."""
+    """Newest first. Raises Invalid when `run` does not exist, catalog.BadCursor."""
     found = tx.evaluations.page(run_id_of(tx, run), after=cursor, limit=limit)
     return Page(items=[to_evaluation(row) for row in found.items], next_cursor=found.next_cursor)
 
@@ -148,7 +148,7 @@ def pictures_key(tx: Transaction, evaluation_id: str) -> str:
 
 
 def pictures(store: ObjectStore, evaluation_id: str, key: str) -> Download:
-    """The catalog does not keep a picture's size and hash; the store does. Raises Damaged."""
+    """Size and hash come from the store: the catalog does not have them. Raises Damaged."""
     info = store.head(key)
     if info is None:
         raise Damaged(f"the pictures of evaluation {evaluation_id} are missing from the store")

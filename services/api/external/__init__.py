@@ -1,0 +1,1 @@
+"""Runs of other training loops, and the snapshots that they upload."""

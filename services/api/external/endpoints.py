@@ -1,4 +1,4 @@
-"""Runs of other training loops: `/v1/runs/external`, their snapshots, their end."""
+"""`/v1/runs/external`, and for such runs `POST /v1/runs/{run}/snapshots` and `/v1/runs/{run}/finish`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from fastapi import APIRouter, Response
 from phema.services.api.external import service
 from phema.services.api.external.schemas import ExternalRunOpen, SnapshotRegister
 from phema.services.api.http.dependencies import ServicesDep
-from phema.services.api.http.errors import BeingDeleted, Invalid, NameTaken, NotFound, NotOpen
-from phema.services.api.http.problem_documents import documented
+from phema.services.api.http.problem_documents import problem_responses
+from phema.services.api.http.problems import BeingDeleted, NameTaken, NotOpen
 from phema.services.api.http.schema_base import RunRef
 from phema.services.api.runs.schemas import Run
 from phema.services.api.runs.service import to_run
@@ -22,17 +22,16 @@ router = APIRouter()
     status_code=201,
     summary="Open a run of another training loop",
     tags=["runs"],
-    responses={200: {"model": Run, "description": "The run was there."}, **documented(NameTaken, Invalid)},
+    responses={200: {"model": Run, "description": "The run was open already."}, **problem_responses(NameTaken)},
 )
 def open_external_run(body: ExternalRunOpen, services: ServicesDep, response: Response) -> Run:
-    """A run that phema does not train: it is running until it is finished or cancelled, and no worker takes it.
+    """Open a run that phema does not train. It is running until it is finished or cancelled; no worker claims it.
 
-    Asking again with the same name, origin and config gives the same run, so that a training script that is started
-    again goes on with it.
+    The same name, origin and config give the same run, so that a restarted training script continues it.
     """
     with services.catalog.transaction() as tx:
         row, created = service.open_run(tx, body)
-    # After the row: a death in between is mended by the repeat, which writes the same bytes.
+    # After the row: if the process dies in between, the repeated request writes the same bytes.
     service.describe(services.store, row)
     response.status_code = 201 if created else 200
     return to_run(row)
@@ -44,16 +43,16 @@ def open_external_run(body: ExternalRunOpen, services: ServicesDep, response: Re
     summary="Register an uploaded snapshot",
     tags=["snapshots"],
     responses={
-        200: {"model": Snapshot, "description": "It was registered."},
-        **documented(NotFound, NotOpen, BeingDeleted, Invalid),
+        200: {"model": Snapshot, "description": "The snapshot was registered already."},
+        **problem_responses(NotOpen, BeingDeleted),
     },
 )
 def register_snapshot(run: RunRef, body: SnapshotRegister, services: ServicesDep, response: Response) -> Snapshot:
-    """Enter a file that lies in the store into an external run, once its header says the same run, time and profile.
+    """Register a file that is already in the store. Its header must name the same run, time and profile.
 
-    It must hold the same tensors as the run's other snapshots, in the same shapes, the same ones averaged.
+    It must have the same tensors as the run's other snapshots: same names, same shapes, the same ones averaged.
 
-    A time and profile that the run has already is left as it is, and answered with what is registered.
+    If the run already has this time and profile, nothing changes and the answer is the registered snapshot.
     """
     with services.catalog.transaction(read_only=True) as tx:
         row = service.open_for_snapshots(tx, run)
@@ -63,7 +62,7 @@ def register_snapshot(run: RunRef, body: SnapshotRegister, services: ServicesDep
         response.status_code = 200
         return known
     service.check_object(services.store, row, body, like)
-    # A death right after the run was opened may have left none; a rebuild needs it to find what is registered here.
+    # A process that died right after opening the run may not have written it; a rebuild of the catalog needs it.
     service.describe(services.store, row)
     with services.catalog.transaction() as tx:
         snapshot, created = service.register(tx, services.store, row.id, body)
@@ -72,9 +71,12 @@ def register_snapshot(run: RunRef, body: SnapshotRegister, services: ServicesDep
 
 
 @router.post(
-    "/v1/runs/{run}/finish", summary="Finish an external run", tags=["runs"], responses=documented(NotFound, NotOpen)
+    "/v1/runs/{run}/finish",
+    summary="Finish an external run",
+    tags=["runs"],
+    responses=problem_responses(NotOpen),
 )
 def finish_run(run: RunRef, services: ServicesDep) -> Run:
-    """End a run of another training loop as succeeded; it takes no more snapshots unless it is resumed."""
+    """End a run of another training loop as succeeded. It takes no more snapshots unless it is resumed."""
     with services.catalog.transaction() as tx:
         return service.finish(tx, run)

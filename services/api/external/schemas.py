@@ -1,4 +1,4 @@
-"""Runs that phema does not train, and their snapshots, as requests."""
+"""Requests for runs that phema does not train, and for their snapshots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from phema.services.api.http.schema_base import MAX_COUNT, Body
+from phema.services.api.http.schema_base import MAX_COUNT, RequestModel
 from phema.services.api.runs.schemas import RunName
 from phema.shared.snapshots.files.header import StoredDtype
 from phema.shared.snapshots.files.weight_probe import PROBE_WEIGHTS, values
@@ -18,24 +18,24 @@ from phema.shared.snapshots.profile import Profile
 
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 MAX_DEPTH = 64
-"""Levels of lists and objects in a configuration: every answer that holds it can be written."""
+"""Largest nesting of lists and objects in a configuration, so that every answer with it can be serialised."""
 _PROBE_BYTES = 4 * PROBE_WEIGHTS
 
 
-class ExternalRunOpen(Body):
-    """A run whose snapshots somebody else writes."""
+class ExternalRunOpen(RequestModel):
+    """A run whose snapshots another program writes."""
 
     name: RunName = Field(description="Unique; letters, digits and `._-`.")
     origin: Literal["external", "imported"] = Field(
-        default="external", description="`external`: a training loop of your own; `imported`: read from files."
+        default="external", description="`external`: your own training loop; `imported`: read from files."
     )
     config: dict[str, Any] = Field(
         default={},
-        description="A description of the training, any JSON object. A complete configuration, as a run of phema "
-        "has it, lets its reconstructions be sampled and evaluated.",
+        description="A description of the training: any JSON object. With a complete configuration, like that of a run "
+        "of phema, reconstructions can be sampled and evaluated.",
     )
     total_images: Count | None = Field(
-        default=None, description="Length of the training, if it is known; otherwise it grows with the snapshots."
+        default=None, description="Length of the training, if known; otherwise it grows with the snapshots."
     )
 
     @field_validator("config")
@@ -52,12 +52,14 @@ class ExternalRunOpen(Body):
         return config
 
 
-class SnapshotRegister(Body):
-    """A snapshot file that lies in the store."""
+class SnapshotRegister(RequestModel):
+    """A snapshot file that is already in the store."""
 
     num_images: Count = Field(description="Images seen.")
-    profile: Profile = Field(description="How its weights average the history, of any kind but basis and per_tensor.")
-    dtype: StoredDtype = Field(description="Of its averaged tensors.")
+    profile: Profile = Field(
+        description="How its weights average the training history: any kind except basis and per_tensor."
+    )
+    dtype: StoredDtype = Field(description="Dtype of its averaged tensors.")
     key: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
         description="`runs/RUN_ID/snapshots/TIME-LABEL-SHA256.safetensors`: the time in 12 digits, the profile's label."
     )
@@ -65,7 +67,7 @@ class SnapshotRegister(Body):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     probe: Annotated[str, Field(max_length=4 * ((_PROBE_BYTES + 2) // 3))] | None = Field(
         default=None,
-        description="Base64 of the file's sample of weights, from which the errors of reconstructions are predicted.",
+        description="Base64 of the file's sample of weights; phema predicts the errors of reconstructions from it.",
     )
 
     @field_validator("profile")
@@ -95,7 +97,7 @@ class SnapshotRegister(Body):
 
 
 def _depth(value: Any) -> int:
-    """Levels of lists and objects; no further than one beyond what is allowed."""
+    """Levels of nested lists and objects; stops counting at MAX_DEPTH + 1."""
     depth, level = 0, [value]
     while level and depth <= MAX_DEPTH:
         containers = [v for v in level if isinstance(v, dict | list)]

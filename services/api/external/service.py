@@ -1,4 +1,4 @@
-"""Runs that phema does not train: opened, given snapshots that already lie in the store, and ended by their user."""
+"""Runs that phema does not train: their users open them, register snapshots that are in the store, and end them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from phema.services.api.external.schemas import ExternalRunOpen, SnapshotRegister
-from phema.services.api.http.errors import BeingDeleted, Invalid, NameTaken, NotOpen
+from phema.services.api.http.problems import BeingDeleted, Invalid, NameTaken, NotOpen
 from phema.services.api.runs.schemas import Run
 from phema.services.api.runs.service import to_run
 from phema.services.api.snapshots.schemas import Snapshot
@@ -48,7 +48,7 @@ def open_run(tx: Transaction, body: ExternalRunOpen) -> tuple[catalog.Run, bool]
 
 
 def describe(store: ObjectStore, run: catalog.Run) -> None:
-    """Write what the store says of the run itself: from it and the snapshots, a lost catalog is written again."""
+    """Write the run's description to the store, from which a lost catalog can be rebuilt."""
     document: dict[str, Any] = {
         "id": run.id,
         "name": run.name,
@@ -70,7 +70,7 @@ def open_for_snapshots(tx: Transaction, run: str) -> catalog.Run:
 
 
 def registered(tx: Transaction, run: catalog.Run, body: SnapshotRegister) -> Snapshot | None:
-    """The snapshot of this time and profile, if there is one."""
+    """The registered snapshot of this time and profile, if any."""
     row = tx.snapshots.find(run.id, body.num_images, body.profile.key)
     return None if row is None else to_snapshot(row)
 
@@ -78,9 +78,9 @@ def registered(tx: Transaction, run: catalog.Run, body: SnapshotRegister) -> Sna
 def check_object(
     store: ObjectStore, run: catalog.Run, body: SnapshotRegister, like: catalog.Snapshot | None = None
 ) -> None:
-    """Law 1: the object is complete and is what the row will say, with the tensors of `like`, another of the run.
+    """Law 1: check that the object is complete, matches the request, and has the tensors of `like`, the run's latest.
 
-    Reads its header, and all of it where the store keeps no hashes. Raises Invalid.
+    Reads the object's header, and the whole object when the store keeps no hashes. Raises Invalid.
     """
     try:
         weighting(body.profile, body.num_images)
@@ -119,7 +119,7 @@ def check_object(
 
 
 def _check_same(store: ObjectStore, key: str, header: Header, like: catalog.Snapshot) -> None:
-    """Raises Invalid."""
+    """Compare the tensors with those of another snapshot of the run. Raises Invalid."""
     try:
         other = read_header(store, like.key)
     except ObjectMissing:
@@ -155,7 +155,7 @@ def register(tx: Transaction, store: ObjectStore, run_id: str, body: SnapshotReg
             f"the snapshot of {body.num_images} images and profile {body.profile.label} is being deleted by retention; "
             "try again when that has ended"
         )
-    # Retention may have deleted an earlier copy since the object was looked at; with the run locked it cannot any more.
+    # Retention may have deleted an earlier copy since `check_object`; now the run is locked and it cannot.
     if created and store.head(body.key) is None:
         raise Invalid.of("key", f"key {body.key} was deleted by retention meanwhile; upload it again")
     tx.external_runs.seen(run_id, body.num_images)

@@ -1,0 +1,1 @@
+"""Probes for load balancers, and the metrics of the API and the queue."""

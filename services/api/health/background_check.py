@@ -1,4 +1,4 @@
-"""A question asked in a thread of its own: who wants the answer waits for as long as suits him."""
+"""A check that runs in its own thread, so that each caller decides how long to wait for its result."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Background(Generic[T]):
-    """Asks one question at a time; whoever comes while it is being asked waits for the same answer. Thread-safe."""
+class BackgroundCheck(Generic[T]):
+    """Runs `check` in a thread, once at a time: callers during a run wait for the same result. Thread-safe."""
 
-    def __init__(self, name: str, question: Callable[[], T]) -> None:
-        self._name, self._question = name, question
+    def __init__(self, name: str, check: Callable[[], T]) -> None:
+        self._name, self._check = name, check
         self._lock = threading.Lock()
         self._pending: Future[T] | None = None
-        self._asked_at = 0.0
+        self._started_at = 0.0
 
-    def ask(self) -> Future[T]:
-        """The answer to come: of the question that is being asked, or of one that is asked now."""
+    def start(self) -> Future[T]:
+        """The future result of the run in progress, or of one that starts now."""
         with self._lock:
             if self._pending is None or self._pending.done():
-                self._pending, self._asked_at = Future(), time.monotonic()
-                # A thread that hangs must not keep the process from ending.
+                self._pending, self._started_at = Future(), time.monotonic()
+                # A daemon thread, so that a check that hangs does not keep the process alive.
                 threading.Thread(target=self._run, args=[self._pending], name=self._name, daemon=True).start()
             return self._pending
 
-    def answer(self, within_s: float) -> T | None:
-        """The answer, if it comes within so many seconds of the asking, which may be over. Raises what asking raised.
+    def result(self, within_s: float) -> T | None:
+        """The result; None if there is none `within_s` seconds after the run started. Raises what the check raised.
 
-        So one question that gets no answer makes nobody wait but the first.
+        The seconds count from the start of the run: while a check hangs, only the first caller waits for it.
         """
-        pending = self.ask()
-        wait([pending], max(self._asked_at + within_s - time.monotonic(), 0.0))
+        pending = self.start()
+        wait([pending], max(self._started_at + within_s - time.monotonic(), 0.0))
         return pending.result() if pending.done() else None
 
     @property
     def overdue_s(self) -> float:
-        """For how long the question that is being asked has had no answer; 0 when none is being asked."""
+        """Seconds since the run in progress started; 0 when none is in progress."""
         with self._lock:
             if self._pending is None or self._pending.done():
                 return 0.0
-            return time.monotonic() - self._asked_at
+            return time.monotonic() - self._started_at
 
     def _run(self, pending: Future[T]) -> None:
         try:
-            answer = self._question()
-        except BaseException as error:  # belongs to whoever waits
+            result = self._check()
+        except BaseException as error:  # raised again where the result is read
             pending.set_exception(error)
         else:
-            pending.set_result(answer)
+            pending.set_result(result)

@@ -6,21 +6,21 @@ from typing import Literal
 
 from pydantic import Field
 
-from phema.services.api.http.schema_base import Answer
+from phema.services.api.http.schema_base import ResponseModel
 
 
-class Health(Answer):
+class Health(ResponseModel):
     status: Literal["ok"] = "ok"
 
 
-class Check(Answer):
-    """One thing the API stands on."""
+class Check(ResponseModel):
+    """The state of the catalog or of the store."""
 
     ok: bool
     detail: str | None = Field(default=None, description="What is wrong; only for callers with the token.")
 
 
-class Readiness(Answer):
+class Readiness(ResponseModel):
     """Whether the API can do its work now."""
 
     status: Literal["ready", "not ready"]

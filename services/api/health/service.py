@@ -1,4 +1,4 @@
-"""Whether catalog and store can be used, what the queue holds, and what Prometheus is told of it."""
+"""Whether catalog and store can be used, and the metrics of API, queue, processes and disks for Prometheus."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from prometheus_client import generate_latest
 
-from phema.services.api.health.background_check import Background
+from phema.services.api.health.background_check import BackgroundCheck
 from phema.services.api.health.schemas import Check, Readiness
 from phema.shared.catalog import AttemptOutcome, Catalog, CatalogError, JobKind, QueueStats, ScrapeTarget
 from phema.shared.settings import Settings
@@ -29,20 +29,20 @@ log = logging.getLogger(__name__)
 
 TARGET_KINDS = ("trainer", "training", "worker")
 LOST_SECONDS = 900.0
-"""A process that fell silent is told of for so long, if nobody restarts it at the same address."""
+"""A process that stopped reporting is counted as silent for this long, unless one restarts at its address."""
 SCRAPE_SECONDS = 2.5
-"""What a scrape waits for catalog and store at most: Prometheus gives up after 4 s, and would take the API for dead."""
+"""Longest wait of a scrape for catalog and store. Prometheus gives up after 4 s and counts the API as down."""
 READY_SECONDS = 15.0
-"""A scrape looks again whether a part can be used when the last look is older; one that hangs for so long cannot."""
+"""A scrape repeats the check of a part when the last one is older. A check that hangs this long has failed."""
 PROBE_SECONDS = 12.0
-"""What `/readyz` waits for: a little longer than a database may take to refuse a connection."""
+"""Longest wait of `/readyz`: a little longer than a database may take to refuse a connection."""
 _OF_THE_CATALOG = (m.QUEUE_JOBS, m.QUEUE_OLDEST_SECONDS, m.QUEUE_ATTEMPTS, m.TARGETS)
 Part = Literal["catalog", "store"]
 
 
 @dataclass(frozen=True)
-class _Figures:
-    """What the catalog says of the queue and of the processes."""
+class _QueueFigures:
+    """The queue and the processes, as the catalog has them."""
 
     stats: QueueStats
     live: list[ScrapeTarget]
@@ -50,35 +50,34 @@ class _Figures:
 
 
 class Probes:
-    """Looks at catalog and store in threads of their own, so that one that hangs holds up neither probe nor scrape."""
+    """Checks catalog and store in threads of their own, so that one that hangs delays neither probe nor scrape."""
 
     def __init__(self, settings: Settings, catalog: Catalog, store: ObjectStore, meters: Meters) -> None:
         self._settings, self._catalog, self._meters = settings, catalog, meters
         self._rendering = threading.Lock()
-        self._figures = Background("queue", self._read)
-        self._parts: dict[Part, Background[Literal[True]]] = {
-            "catalog": Background("catalog", lambda: self._looked("catalog", catalog.check)),
-            "store": Background("store", lambda: self._looked("store", store.check)),
+        self._figures = BackgroundCheck("queue", self._read)
+        self._parts: dict[Part, BackgroundCheck[Literal[True]]] = {
+            "catalog": BackgroundCheck("catalog", lambda: self._check("catalog", catalog.check)),
+            "store": BackgroundCheck("store", lambda: self._check("store", store.check)),
         }
-        self._looked_at: dict[Part, float] = {}
+        self._checked_at: dict[Part, float] = {}
 
     def readiness(self, *, explain: bool) -> Readiness:
-        """Ask both. With `explain`, what is wrong is told: it names addresses, which strangers need not know."""
-        for part in self._parts.values():
-            part.ask()
-        catalog, store = self._checked("catalog", explain), self._checked("store", explain)
+        """Check both. `explain` adds what is wrong; it names addresses, so it is for callers with the token only."""
+        for check in self._parts.values():
+            check.start()
+        catalog, store = self._readiness_of("catalog", explain), self._readiness_of("store", explain)
         return Readiness(status="ready" if catalog.ok and store.ok else "not ready", catalog=catalog, store=store)
 
     def scrape(self) -> bytes:
         """The metrics in Prometheus's text format, with the queue, the processes and the disks as they are now.
 
-        Without a catalog that answers, the series that come from it are absent, and the API's own are still there to
-        tell of it.
+        When the catalog does not answer, the series that come from it are absent; the API's own are still there.
         """
-        due = [part for part in self._parts if time.monotonic() - self._looked_at.get(part, -inf) >= READY_SECONDS]
+        due = [part for part in self._parts if time.monotonic() - self._checked_at.get(part, -inf) >= READY_SECONDS]
         for part in due:
-            self._parts[part].ask()
-        figures = self._answered()
+            self._parts[part].start()
+        figures = self._measured()
         for part in due:
             self._wait_for(part)
         with self._rendering:
@@ -89,8 +88,8 @@ class Probes:
                 self._meters.set(m.DISK_SIZE, usage.total, place=place)
             return generate_latest(self._meters.registry)
 
-    def _looked(self, part: Part, check: Callable[[], None]) -> Literal[True]:
-        """In the part's own thread. Raises CatalogError or SnapshotError when the part cannot be used."""
+    def _check(self, part: Part, check: Callable[[], None]) -> Literal[True]:
+        """Runs in the part's own thread. Raises CatalogError or SnapshotError when the part cannot be used."""
         try:
             check()
         except (CatalogError, SnapshotError):
@@ -100,12 +99,12 @@ class Probes:
         return True
 
     def _note(self, part: Part, *, ready: bool) -> None:
-        self._looked_at[part] = time.monotonic()
+        self._checked_at[part] = time.monotonic()
         self._meters.set(m.API_READY, ready, part=part)
 
-    def _checked(self, part: Part, explain: bool) -> Check:
+    def _readiness_of(self, part: Part, explain: bool) -> Check:
         try:
-            if self._parts[part].answer(PROBE_SECONDS):
+            if self._parts[part].result(PROBE_SECONDS):
                 return Check(ok=True)
             problem = f"the {part} has not answered for {self._parts[part].overdue_s:.0f} s"
             self._meters.set(m.API_READY, 0, part=part)
@@ -115,18 +114,18 @@ class Probes:
         return Check(ok=False, detail=problem if explain else None)
 
     def _wait_for(self, part: Part) -> None:
-        """Until the scrape has the part's state, or must go on without it."""
+        """Wait until the part's check has ended, at most `SCRAPE_SECONDS`."""
         try:
-            self._parts[part].answer(SCRAPE_SECONDS)
+            self._parts[part].result(SCRAPE_SECONDS)
         except (CatalogError, SnapshotError) as error:
             log.warning("%s is not ready: %s", part, error)
             return
         if self._parts[part].overdue_s >= READY_SECONDS:
             self._meters.set(m.API_READY, 0, part=part)
 
-    def _answered(self) -> _Figures | None:
+    def _measured(self) -> _QueueFigures | None:
         try:
-            figures = self._figures.answer(SCRAPE_SECONDS)
+            figures = self._figures.result(SCRAPE_SECONDS)
         except CatalogError as error:
             log.warning("the queue cannot be measured: %s", error)
             return None
@@ -134,14 +133,14 @@ class Probes:
             log.warning("the queue cannot be measured: no answer for %.0f s", self._figures.overdue_s)
         return figures
 
-    def _read(self) -> _Figures:
+    def _read(self) -> _QueueFigures:
         silence = self._settings.target_silence_seconds
         with self._catalog.transaction(read_only=True) as tx:
-            return _Figures(
+            return _QueueFigures(
                 tx.jobs.stats(), tx.scrape_targets.live(silence), tx.scrape_targets.silent(silence, LOST_SECONDS)
             )
 
-    def _show(self, figures: _Figures | None) -> None:
+    def _show(self, figures: _QueueFigures | None) -> None:
         meters = self._meters
         for metric in _OF_THE_CATALOG:
             meters.clear(metric)
@@ -152,7 +151,7 @@ class Probes:
             meters.set(m.QUEUE_JOBS, count, kind=kind, state=state)
         for kind, seconds in stats.oldest_queued_seconds.items():
             meters.set(m.QUEUE_OLDEST_SECONDS, seconds, kind=kind)
-        # From 0 on, so that Prometheus sees the first failure of a kind as one more.
+        # Starts at 0, so that Prometheus sees the first failure of a kind as an increase.
         for kind, outcome in itertools.product(JobKind, AttemptOutcome):
             meters.set(m.QUEUE_ATTEMPTS, 0, kind=kind, outcome=outcome)
         for kind, outcome, count in stats.attempts:
@@ -164,7 +163,7 @@ class Probes:
 
 
 def _folders(settings: Settings) -> dict[Literal["state", "store"], Path]:
-    """What fills the disks of this machine; a bucket is watched by whoever runs it."""
+    """The folders whose disks are measured. A bucket has no disk of this machine."""
     folders: dict[Literal["state", "store"], Path] = {"state": settings.state_dir.resolve()}
     url = urlsplit(settings.object_store_url)
     if url.scheme == "file":
@@ -173,5 +172,5 @@ def _folders(settings: Settings) -> dict[Literal["state", "store"], Path]:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that exists."""
+    """The folder, or its nearest parent that exists."""
     return next(path for path in (folder, *folder.parents) if path.exists())

@@ -1,4 +1,4 @@
-"""One optional bearer token for everything but the probes and the description of the API itself."""
+"""An optional bearer token for everything except the probes and the description of the API."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from phema.services.api.http.errors import Unauthorized
 from phema.services.api.http.problem_documents import render
+from phema.services.api.http.problems import Unauthorized
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
-"""What anybody may ask: load balancers cannot carry tokens, and the description is public anyway."""
+"""Paths that need no token: load balancers cannot send one, and the description is public."""
 
 
 class Token:
-    """The token of the settings; no token lets everybody in."""
+    """The token of the settings. Without one, every request is accepted."""
 
     def __init__(self, secret: str | None) -> None:
         self._secret = secret.encode() if secret is not None else None
 
     def accepts(self, headers: Headers) -> bool:
-        """Whether the request carries the token. Compares in constant time."""
+        """Whether the request carries the token. The comparison takes constant time."""
         if self._secret is None:
             return True
         scheme, _, given = headers.get("authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._secret)
 
 
-class RequireToken:
-    """ASGI middleware, so that nothing of a request is looked at before its token is."""
+class TokenMiddleware:
+    """Checks the token before anything else of a request is read. ASGI middleware."""
 
     def __init__(self, app: ASGIApp, token: Token) -> None:
         self._app, self._token = app, token

@@ -1,4 +1,4 @@
-"""No request of this API is long: refuse the rest before it fills the memory."""
+"""Refuses bodies that are longer than any request of this API, before they fill the memory."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from phema.services.api.http.errors import TooLarge
 from phema.services.api.http.problem_documents import render
+from phema.services.api.http.problems import TooLarge
 
 MAX_BODY_BYTES = 2**20
 _SENTENCE = f"the body must be at most {MAX_BODY_BYTES} bytes"
 
 
-class LimitBody:
-    """ASGI middleware: answers 413 when the announced or the received body is longer than `MAX_BODY_BYTES`."""
+class BodyLimitMiddleware:
+    """Answers 413 when Content-Length or the received body exceeds `MAX_BODY_BYTES`. ASGI middleware."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -36,7 +36,7 @@ class LimitBody:
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY_BYTES:
-                # The only exception the framework lets through while it reads a body.
+                # The framework turns every other exception here into "cannot parse the body".
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _SENTENCE)
             return message
 

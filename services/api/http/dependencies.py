@@ -1,4 +1,4 @@
-"""What endpoints are given: the catalog, the store and the settings of the application."""
+"""What endpoints receive: the catalog, the store and the settings of the application."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from phema.shared.telemetry import Meters
 
 @dataclass(frozen=True)
 class Services:
-    """Opened once per process; all are safe to use from many threads."""
+    """Opened once per process; every field is safe to use from many threads."""
 
     settings: Settings
     catalog: Catalog

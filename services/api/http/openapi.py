@@ -1,4 +1,4 @@
-"""The OpenAPI document: what the framework derives, plus the token and the recorded examples."""
+"""The OpenAPI document: what the framework derives, plus the token, the shared problems and the recorded examples."""
 
 from __future__ import annotations
 
@@ -11,32 +11,24 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from phema.services.api.http.auth import OPEN_PATHS
-from phema.services.api.http.errors import Invalid, Problem, Unauthorized, Unavailable
-from phema.services.api.http.problem_documents import MEDIA_TYPE, documented
+from phema.services.api.http.idempotency import KEY_HEADER
+from phema.services.api.http.problem_documents import MEDIA_TYPE, described
+from phema.services.api.http.problems import Invalid, KeyReused, NotFound, Problem, Unauthorized, Unavailable
 
 DESCRIPTION = """Train diffusion models the EDM2 way and choose the EMA length after the training run.
 
-Every error is a problem document (RFC 9457). Lists are cut into pages: ask again with `cursor` set to `next_cursor`.
-A POST that creates something honours `Idempotency-Key`. Every answer carries `X-Request-ID`: that of the request, or a
+Every error is a problem document (RFC 9457). Lists come in pages: for the next page, set `cursor` to `next_cursor`.
+A POST that creates something accepts `Idempotency-Key`. Every answer carries `X-Request-ID`: that of the request, or a
 new one.
 """
 
-TAGS = [
-    {"name": "runs", "description": "Training runs; their clock is `num_images`, images seen."},
-    {"name": "snapshots", "description": "Weights of tracked EMAs, stored while a run trains."},
-    {"name": "reconstructions", "description": "Any EMA length, from the snapshots, after training."},
-    {"name": "storage", "description": "Bases, pins and retention: what a run keeps and what that costs."},
-    {"name": "evaluations", "description": "Figures and pictures of reconstructed weights."},
-    {"name": "jobs", "description": "The durable queue behind all of them."},
-    {"name": "operations", "description": "Probes, metrics, service discovery."},
-]
-_PROBLEM = {"$ref": "#/components/schemas/ProblemDocument"}
 EXAMPLES = "examples.json"
 """Recorded from a real service by `python -m tests.api.record`, never written by hand."""
+_PROBLEM = {"$ref": "#/components/schemas/ProblemDocument"}
 
 
 def install(app: FastAPI) -> None:
-    """Make `app.openapi()` give the complete document."""
+    """Make `app.openapi()` return the complete document."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -47,13 +39,13 @@ def install(app: FastAPI) -> None:
 
 
 def examples() -> dict[str, dict[str, Any]]:
-    """Exchanges by operationId: `method`, `path`, `status`, and, where there are, `request`, `response`, headers."""
+    """Exchanges by operationId: `method`, `path`, `status`, and where present `request`, `response`, headers."""
     recorded: dict[str, dict[str, Any]] = json.loads((files("phema.services.api") / EXAMPLES).read_text())
     return recorded
 
 
 def _complete(app: FastAPI) -> dict[str, Any]:
-    # A copy of its own: parts of what the framework gives are the routes' own objects.
+    # A copy, because parts of the framework's document are the routes' own objects.
     document = copy.deepcopy(
         get_openapi(
             title=app.title,
@@ -65,39 +57,49 @@ def _complete(app: FastAPI) -> dict[str, Any]:
         )
     )
     document["components"]["securitySchemes"] = {
-        "token": {"type": "http", "scheme": "bearer", "description": "Needed when the service was given `api_token`."}
+        "token": {"type": "http", "scheme": "bearer", "description": "Needed when the service has an `api_token`."}
     }
     recorded = examples()
     for path, operations in document["paths"].items():
         for operation in operations.values():
             if path not in OPEN_PATHS:
                 operation["security"] = [{"token": []}]
-                _add_problems(operation["responses"], Unauthorized, Unavailable)
-            _use_one_error_shape(operation["responses"])
-            _add_problems(operation["responses"], Invalid)
+            operation["responses"] = _responses(path, operation)
             _add_examples(operation, recorded)
     for framework_only in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(framework_only, None)
     return document
 
 
-def _add_problems(responses: dict[str, Any], *problems: type[Problem]) -> None:
-    """What any operation may answer: a missing token, an absent database, an unknown query parameter."""
-    for status, response in documented(*problems).items():
-        responses.setdefault(
-            str(status), {"description": response["description"], "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
-        )
-
-
-def _use_one_error_shape(responses: dict[str, Any]) -> None:
-    """Errors are problem documents, not the framework's own kind and not plain JSON."""
-    for status, response in responses.items():
+def _responses(path: str, operation: dict[str, Any]) -> dict[str, Any]:
+    """All responses of the operation, by status; every error is a problem document."""
+    responses: dict[str, Any] = operation["responses"]
+    if "HTTPValidationError" in json.dumps(responses.get("422", {})):
+        del responses["422"]  # the framework's own shape, which the API never sends
+    for response in responses.values():
         content = response.get("content", {})
-        if status == "422" and "HTTPValidationError" in json.dumps(content):
-            content = {"application/json": {"schema": _PROBLEM}}
-        if MEDIA_TYPE in content or status == "422":
-            plain = content.pop("application/json", {})
-            response["content"] = {MEDIA_TYPE: content.get(MEDIA_TYPE) or plain}
+        if MEDIA_TYPE in content:
+            response["content"] = {MEDIA_TYPE: {"schema": _PROBLEM}}
+    for problem in _implied_problems(path, operation):
+        response = responses.setdefault(
+            str(problem.status), {"description": "", "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
+        )
+        known = response["description"].split("; ") if response["description"] else []
+        if described(problem) not in known and MEDIA_TYPE in response["content"]:
+            response["description"] = "; ".join([*known, described(problem)])
+    return dict(sorted(responses.items()))
+
+
+def _implied_problems(path: str, operation: dict[str, Any]) -> list[type[Problem]]:
+    """The problems that follow from the route alone. Every route refuses unknown query parameters."""
+    implied: list[type[Problem]] = [Invalid]
+    if path not in OPEN_PATHS:
+        implied += [Unauthorized, Unavailable]
+    if "{" in path:
+        implied.append(NotFound)
+    if any(parameter["name"] == KEY_HEADER for parameter in operation.get("parameters", ())):
+        implied.append(KeyReused)
+    return implied
 
 
 def _add_examples(operation: dict[str, Any], recorded: dict[str, dict[str, Any]]) -> None:
@@ -115,11 +117,11 @@ def _add_examples(operation: dict[str, Any], recorded: dict[str, dict[str, Any]]
             content = next(iter(response["content"].values()))
             content.setdefault("examples", {})[variant] = {"value": exchange["response"]}
         for header, value in exchange.get("response_headers", {}).items():
-            if (described := _header(response, header)) is not None:
-                described["example"] = value
+            if (description := _header(response, header)) is not None:
+                description["example"] = value
 
 
 def _header(response: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """Names of headers have no case."""
+    """The description of a header; case does not matter."""
     headers: dict[str, dict[str, Any]] = response.get("headers", {})
     return next((header for known, header in headers.items() if known.lower() == name.lower()), None)

@@ -1,4 +1,4 @@
-"""The one place where errors become JSON: RFC 9457 problem details."""
+"""Turns every error into JSON, in one place: RFC 9457 problem details."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from phema.services.api.http.errors import (
+from phema.services.api.http.problems import (
     BadRequest,
     Damaged,
     Internal,
@@ -26,7 +26,7 @@ from phema.services.api.http.errors import (
     Unavailable,
 )
 from phema.services.api.http.request_id import request_id_of
-from phema.services.api.http.validation import explain
+from phema.services.api.http.validation import validation_problem
 from phema.shared.catalog import errors as catalog
 from phema.shared.snapshots import errors as store
 
@@ -37,19 +37,19 @@ TYPE_PREFIX = "urn:phema:problem:"
 
 class FieldErrorDocument(BaseModel):
     place: Place = Field(description="Where the field is.")
-    field: str = Field(description="Dotted path; empty when the fault is in how fields fit together.")
+    field: str = Field(description="Dotted path; empty when several fields do not fit together.")
     detail: str = Field(description="What was given and what is allowed.")
 
 
 class ProblemDocument(BaseModel):
     """RFC 9457 problem details: the shape of every error."""
 
-    type: str = Field(description=f"`{TYPE_PREFIX}` and the kind of problem; documented in docs/api.md.")
+    type: str = Field(description=f"`{TYPE_PREFIX}` and the kind of problem; docs/api.md lists the kinds.")
     title: str = Field(description="The same for every problem of the type.")
     status: int = Field(description="The HTTP status.")
     detail: str = Field(description="One sentence: the field, what was given, what is allowed.")
     instance: str = Field(description="Path of the request.")
-    request_id: str = Field(description="Id of the request, as in `X-Request-ID`: to be quoted, and found in the logs.")
+    request_id: str = Field(description="Id of the request, as in `X-Request-ID`; the log lines carry it too.")
     errors: list[FieldErrorDocument] = Field(default=[], description="Each wrong field; present with type `invalid`.")
 
 
@@ -73,7 +73,7 @@ def render(problem: Problem, scope: Scope) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception a request can raise with a problem; what is in no table here is a 500."""
+    """Answer with a problem document for every exception that a request can raise."""
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
@@ -81,8 +81,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(store.SnapshotError, _answer_library)
 
 
-def of_library(error: Exception) -> Problem:
-    """The problem that a catalog's or store's exception is to the caller."""
+def problem_from(error: Exception) -> Problem:
+    """The problem for an exception of the catalog or the store; `Internal` for those not listed here."""
     sentence = str(error)
     if isinstance(error, catalog.NotFound):
         return NotFound(sentence)
@@ -104,15 +104,15 @@ def _answer_problem(request: Request, error: Exception) -> Response:
 
 def _answer_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return render(explain(error, request), request.scope)
+    return render(validation_problem(error, request), request.scope)
 
 
 def _answer_library(request: Request, error: Exception) -> Response:
-    return render(of_library(error), request.scope)
+    return render(problem_from(error), request.scope)
 
 
 def _answer_http(request: Request, error: Exception) -> Response:
-    """What the framework itself refuses: unknown paths and methods, bodies it cannot parse."""
+    """The framework's own errors: unknown paths and methods, and bodies that it cannot parse."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     path, method = request.url.path, request.method
@@ -122,7 +122,7 @@ def _answer_http(request: Request, error: Exception) -> Response:
             f"there is nothing at {path}; docs/api.md and /openapi.json list every path", headers=headers
         )
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        # The framework names the methods of one of the path's routes only.
+        # The framework's own Allow header covers only one of the path's routes.
         headers["Allow"] = allowed = ", ".join(sorted(_methods(request)))
         problem = MethodNotAllowed(f"{path} does not have the method {method}; allowed: {allowed}", headers=headers)
     elif error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
@@ -143,19 +143,25 @@ def _methods(request: Request) -> set[str]:
     }
 
 
-def documented(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of an endpoint that may answer with these problems."""
+def problem_responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of an endpoint: the problems of its own.
+
+    `openapi` adds those that follow from the route: a missing token, an unreachable catalog, a wrong field, an unknown
+    id in the path, a reused Idempotency-Key.
+    """
     by_status: dict[int, list[type[Problem]]] = {}
     for problem in problems:
         by_status.setdefault(problem.status, []).append(problem)
     return {
         status: {
             "model": ProblemDocument,
-            "description": "; ".join(f"`{p.kind}`: {p.title}" for p in kinds),
+            "description": "; ".join(map(described, kinds)),
             "content": {MEDIA_TYPE: {}},
         }
         for status, kinds in sorted(by_status.items())
     }
 
 
-__all__ = ["MEDIA_TYPE", "TYPE_PREFIX", "ProblemDocument", "documented", "install", "of_library", "render"]
+def described(problem: type[Problem]) -> str:
+    """The kind of problem as the descriptions of responses name it."""
+    return f"`{problem.kind}`: {problem.title}"

@@ -1,4 +1,4 @@
-"""Every request has an id, with which it is followed through answers, logs and jobs."""
+"""Every request has an id, which its answer, its log lines and its jobs carry."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def request_id_of(scope: Scope) -> str:
     return request_id
 
 
-class RequestId:
-    """ASGI middleware around everything else: takes the caller's id or makes one, and gives it back in a header.
+class RequestIdMiddleware:
+    """Takes the caller's id or makes one, and returns it in a header. The outermost ASGI middleware.
 
-    An id that cannot be used (too long, or with characters that logs and shells do not take well) is replaced, not
-    refused: proxies add the header too, and the answer says which id holds.
+    An id that is too long, or has characters that are unsafe in logs and shells, is replaced. It is not an error,
+    because proxies add the header too; the answer's header has the id in use.
     """
 
     def __init__(self, app: ASGIApp) -> None:

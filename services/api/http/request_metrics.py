@@ -1,4 +1,4 @@
-"""Counts, times and logs every request; the last stop of an exception nobody expected."""
+"""Counts, times and logs every request, and answers unexpected exceptions with 500."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from collections.abc import Iterable
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from phema.services.api.http.errors import Internal, Unavailable
 from phema.services.api.http.problem_documents import METHODS, render
+from phema.services.api.http.problems import Internal, Unavailable
 from phema.shared.telemetry import Meters
 from phema.shared.telemetry.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
 
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 NO_ROUTE = "none"
-"""Route of requests that reached none: unknown path, or refused before. Paths themselves would be endless labels."""
+"""Route of requests that reach no route. Their paths would make an unlimited number of labels."""
 
 SERVER_ERRORS = (Internal.status, Unavailable.status)
-"""Every status of 500 and above that the API answers with."""
+"""Every status from 500 up that the API answers with."""
 
 log = logging.getLogger(__name__)
 
 
-def begin_server_errors(routes: Iterable[BaseRoute], meters: Meters) -> None:
-    """Count the server errors of every route from 0 on: `rate` does not see the first event of a series."""
+def start_error_counters(routes: Iterable[BaseRoute], meters: Meters) -> None:
+    """Create the counters of server errors at 0: Prometheus's `rate` misses an event that creates its series."""
     known = [(route.path, method) for route in routes if isinstance(route, Route) for method in route.methods or ()]
     known += [(NO_ROUTE, method) for method in METHODS]
     for (route, method), status in itertools.product(known, SERVER_ERRORS):
         meters.begin(HTTP_REQUESTS, method=method, route=route, status=str(status))
 
 
-class Observe:
-    """ASGI middleware around everything but `RequestId`."""
+class RequestMetricsMiddleware:
+    """ASGI middleware around everything except `RequestIdMiddleware`."""
 
     def __init__(self, app: ASGIApp, meters: Meters) -> None:
         self._app, self._meters = app, meters
@@ -57,7 +57,7 @@ class Observe:
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             if status is not None:
-                # The answer is half sent; breaking the connection is the only way left to say so.
+                # Part of the answer has been sent; only a broken connection can tell the client.
                 raise
             await render(Internal("phema failed to answer; its log says why"), scope)(scope, receive, watched)
         finally:

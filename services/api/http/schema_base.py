@@ -1,4 +1,4 @@
-"""What every request and answer of the API is made of."""
+"""Base classes of requests and answers, and the parameters that many endpoints share."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from phema.shared.catalog import JobKind, JobState
 
 MAX_COUNT = 2**53 - 1
-"""Largest integer that JSON, JavaScript and both databases carry exactly."""
+"""Largest integer that JSON, JavaScript and both databases represent exactly."""
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 RunRef = Annotated[str, Path(max_length=100, pattern=_NAME, description="Id or name of a run.")]
-Id = Annotated[str, Path(max_length=100, pattern=_NAME, description="Id as the API gave it.")]
+Id = Annotated[str, Path(max_length=100, pattern=_NAME, description="Id, as an answer of the API shows it.")]
 BodyId = Annotated[str, Field(max_length=100, pattern=_NAME)]
 RunQuery = Annotated[
-    str | None, Query(max_length=100, pattern=_NAME, description="Only what belongs to this run, by id or name.")
+    str | None, Query(max_length=100, pattern=_NAME, description="Only those of this run, given by id or name.")
 ]
-StateQuery = Annotated[JobState | None, Query(description="Only what is in this state.")]
+StateQuery = Annotated[JobState | None, Query(description="Only those in this state.")]
 KindQuery = Annotated[JobKind | None, Query(description="Only jobs of this kind.")]
-Limit = Annotated[int, Query(ge=1, le=500, description="Most items in one answer.")]
+Limit = Annotated[int, Query(ge=1, le=500, description="Largest number of items in one answer.")]
 CursorParameter = Annotated[
-    str | None, Query(max_length=400, description="`next_cursor` of the page before; absent for the first page.")
+    str | None, Query(max_length=400, description="`next_cursor` of the previous page; absent for the first page.")
 ]
 
 Timestamp = Annotated[
@@ -33,29 +33,29 @@ Timestamp = Annotated[
     PlainSerializer(lambda at: _iso(at), return_type=str, when_used="json"),
     Field(json_schema_extra={"type": "string", "format": "date-time"}),
 ]
-"""Seconds since the epoch inside, ISO 8601 in UTC with microseconds outside."""
+"""Seconds since the epoch in Python; ISO 8601 in UTC with microseconds in JSON."""
 
 
 def _iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-class Body(BaseModel):
-    """A request: unknown keys are refused, so that a mistyped field is an error and never silence."""
+class RequestModel(BaseModel):
+    """Base of request bodies. Unknown keys are errors, so that a mistyped field is not ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Answer(BaseModel):
-    """An answer. Built from catalog rows by the resources' services."""
+class ResponseModel(BaseModel):
+    """Base of answers. The services of the resources build them from catalog rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Item = TypeVar("Item", bound=Answer)
+Item = TypeVar("Item", bound=ResponseModel)
 
 
-class Page(Answer, Generic[Item]):
+class Page(ResponseModel, Generic[Item]):
     """A part of a list. `next_cursor` is null on the last page and opaque otherwise."""
 
     items: list[Item]

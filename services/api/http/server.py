@@ -1,4 +1,4 @@
-"""The HTTP server around the application: one socket, one line when it answers, one clean end."""
+"""The HTTP server: opens the socket, prints one line when it is ready, and ends cleanly on a signal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fastapi import FastAPI
 from phema.shared.settings import Settings
 
 GRACE_SECONDS = 10
-"""What requests under way have to finish after a signal; downloads that take longer are resumed by their clients."""
+"""Seconds for running requests to finish after a signal. Clients resume downloads that take longer."""
 
 
 class AddressTaken(OSError):
-    """Nothing can listen on the configured address; the message is one sentence."""
+    """The configured address cannot be listened on; the message is one sentence."""
 
 
 class _Server(uvicorn.Server):
@@ -32,7 +32,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's own, but a signal that was obeyed is not raised again: the process ends with 0."""
+        """As uvicorn's own, except that a handled signal is not raised again: the process exits with code 0."""
         before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -42,7 +42,7 @@ class _Server(uvicorn.Server):
 
 
 def serve(app: FastAPI, settings: Settings) -> None:
-    """Answer requests until SIGTERM or SIGINT; then finish those under way and return. Raises AddressTaken."""
+    """Answer requests until SIGTERM or SIGINT; then finish running requests and return. Raises AddressTaken."""
     with listen(settings.api_host, settings.api_port) as listener:
         port = listener.getsockname()[1]
         host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
@@ -58,8 +58,8 @@ def serve(app: FastAPI, settings: Settings) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises AddressTaken."""
-    # The protocol is named because asyncio turns Nagle's algorithm off only where it is: 40 ms a request otherwise.
+    """A listening socket; port 0 picks a free port. Raises AddressTaken."""
+    # asyncio turns off Nagle's algorithm only for sockets that name the protocol; with it, a request takes 40 ms.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:

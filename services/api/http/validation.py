@@ -1,4 +1,4 @@
-"""From pydantic's error records to sentences that name the field, what was given and what is allowed."""
+"""Turns pydantic's errors into sentences that name the field, what was given and what is allowed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
-from phema.services.api.http.errors import BadRequest, FieldError, Invalid, Place, Problem
+from phema.services.api.http.problems import BadRequest, FieldError, Invalid, Place, Problem
 
 _LONGEST = 60
 
 
-def explain(error: RequestValidationError, request: Request) -> Problem:
+def validation_problem(error: RequestValidationError, request: Request) -> Problem:
     """One problem that lists every wrong field of the request."""
     records = error.errors()
     for record in records:
@@ -29,7 +29,7 @@ def explain(error: RequestValidationError, request: Request) -> Problem:
 
 
 async def refuse_unknown(request: Request) -> None:
-    """A dependency of every route: a query parameter, or a body, that the route does not have is an error.
+    """Refuse query parameters and bodies that the route does not have. A dependency of every route.
 
     Raises Invalid.
     """
@@ -43,7 +43,7 @@ async def refuse_unknown(request: Request) -> None:
 
 
 def shown(value: Any) -> str:
-    """What the user gave, as JSON, shortened."""
+    """The given value as JSON, at most 60 characters."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
@@ -62,7 +62,7 @@ def _sentence(record: Any, field: str, nested: bool, request: Request) -> str:
         return f"{field} is not known here" if nested else _unknown(field, _body_fields(request))
     if kind == "value_error":
         sentence = message.removeprefix("Value error, ")
-        # A check across fields names them itself, but not where in a list they stand.
+        # A check across fields names the fields, but not their position in a list.
         if isinstance(record.get("input"), dict):
             return f"{field}: {sentence}" if nested else sentence
         return f"{field} {sentence}"
@@ -82,7 +82,7 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 
 def _body_fields(request: Request) -> list[str]:
-    """Names of the top-level fields of the route's body."""
+    """Names of the top-level fields of the route's request model."""
     field = request.scope["route"].body_field
     annotation = field.field_info.annotation if field else None
     for candidate in (annotation, *get_args(annotation)):

@@ -1,0 +1,1 @@
+"""The durable queue behind runs, reconstructions, evaluations and storage."""

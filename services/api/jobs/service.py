@@ -1,4 +1,4 @@
-"""Jobs of the catalog as answers of the API."""
+"""Catalog rows of jobs as answers of the API."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ def detail(tx: Transaction, job_id: str) -> JobDetail:
 def page(
     tx: Transaction, *, kind: JobKind | None, state: JobState | None, run: str | None, cursor: str | None, limit: int
 ) -> Page[Job]:
-    """Newest first. Raises Invalid when `run` is no run, catalog.BadCursor."""
+    """Newest first. Raises Invalid when `run` does not exist, catalog.BadCursor."""
     found = tx.jobs.list(kind=kind, state=state, run_id=run_id_of(tx, run), after=cursor, limit=limit)
     return Page(items=[to_job(row) for row in found.items], next_cursor=found.next_cursor)

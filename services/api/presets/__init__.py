@@ -1,0 +1,1 @@
+"""Presets: complete run configurations by name."""

@@ -11,9 +11,9 @@ from phema.shared.recipes.presets import PRESETS
 router = APIRouter(tags=["runs"])
 
 
-@router.get("/v1/presets", summary="List the recipes")
+@router.get("/v1/presets", summary="List presets")
 def list_presets() -> Page[Preset]:
-    """Every preset with its size and cost, published figures, and the complete configuration that a run of it has."""
+    """Every preset with its size, its cost, the published figures and the complete configuration of its runs."""
     return Page(items=[_item(name) for name in PRESETS])
 
 

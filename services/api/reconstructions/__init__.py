@@ -1,0 +1,1 @@
+"""Weights of any EMA length, computed from the snapshots after training."""

@@ -1,4 +1,4 @@
-"""Reconstructions: any EMA length of a run, chosen after training."""
+"""`/v1/runs/{run}/reconstructions`, `/v1/reconstructions`: any EMA length of a run, chosen after training."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ from starlette.responses import JSONResponse, Response
 
 from phema.services.api.http import downloads
 from phema.services.api.http.dependencies import ServicesDep
-from phema.services.api.http.errors import (
+from phema.services.api.http.idempotency import IdempotencyDep
+from phema.services.api.http.problem_documents import problem_responses
+from phema.services.api.http.problems import (
     Damaged,
-    Invalid,
-    KeyReused,
     NoSnapshots,
     NotFinished,
-    NotFound,
-    RangeNotSatisfiable,
     SnapshotsGone,
 )
-from phema.services.api.http.idempotency import OnceDep
-from phema.services.api.http.problem_documents import documented
 from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunRef
 from phema.services.api.reconstructions import schemas, service
 from phema.services.api.reconstructions.patterns import check_patterns
-from phema.services.api.reconstructions.stored_inputs import held as stored
+from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 from phema.services.api.snapshots.service import MEDIA_TYPE
 
 router = APIRouter(tags=["reconstructions"])
 
-FILE = {**downloads.documented(MEDIA_TYPE), **documented(NotFound, NotFinished, RangeNotSatisfiable, Damaged)}
+FILE = {
+    **downloads.file_responses(MEDIA_TYPE),
+    **problem_responses(NotFinished),
+}
 
 
 @router.post(
@@ -38,32 +37,33 @@ FILE = {**downloads.documented(MEDIA_TYPE), **documented(NotFound, NotFinished, 
     responses={
         200: {
             "model": schemas.Plan | schemas.ReconstructionsAccepted,
-            "description": "The plan, when `plan_only`; or everything asked for is already there.",
+            "description": "With `plan_only`, the plan. Otherwise every requested output exists already.",
         },
-        **documented(NotFound, NoSnapshots, SnapshotsGone, Invalid, KeyReused, Damaged),
+        **problem_responses(NoSnapshots, SnapshotsGone, Damaged),
     },
 )
 def create_reconstructions(
-    run: RunRef, body: schemas.ReconstructionCreate, services: ServicesDep, once: OnceDep
+    run: RunRef, body: schemas.ReconstructionCreate, services: ServicesDep, idempotency: IdempotencyDep
 ) -> Response:
-    """Plan from the stored snapshots, of whatever kinds, and queue one job for all outputs that do not exist yet. With
-    `plan_only`, answer the plan and do nothing. A poor fit comes with `advice`."""
-    if not body.plan_only and (given := once.replay(body)) is not None:
+    """Plan from the stored snapshots, and queue one job for all outputs that do not exist yet. With `plan_only`, return
+    the plan and do nothing. Where the fit is poor, `advice` says what would improve it."""
+    if not body.plan_only and (given := idempotency.saved_response(body)) is not None:
         return given
     with services.catalog.transaction(read_only=True) as tx:
-        held = stored(tx, run)
+        inputs = load_stored_inputs(tx, run)
         speed = service.bytes_per_second(tx) if body.plan_only else None
-    # Solved outside any transaction: on SQLite it would keep every writer waiting.
-    planned = service.plan(held, body)
+    # Solved outside any transaction: on SQLite, an open transaction makes every writer wait.
+    planned = service.plan(inputs, body)
     check_patterns(body, services.store, planned.snapshots)
     if body.plan_only:
         return JSONResponse(service.to_plan(planned, speed).model_dump(mode="json"))
     attempts = services.settings.max_attempts
-    return once.run(body, lambda tx: service.create(tx, held.run.id, planned, body, max_attempts=attempts))
+    return idempotency.run(body, lambda tx: service.create(tx, inputs.run.id, planned, body, max_attempts=attempts))
 
 
 @router.get(
-    "/v1/runs/{run}/reconstructions", summary="List a run's reconstructions", responses=documented(NotFound, Invalid)
+    "/v1/runs/{run}/reconstructions",
+    summary="List a run's reconstructions",
 )
 def list_reconstructions(
     run: RunRef, services: ServicesDep, limit: Limit = 50, cursor: CursorParameter = None
@@ -73,7 +73,7 @@ def list_reconstructions(
         return service.page(tx, run, cursor=cursor, limit=limit)
 
 
-@router.get("/v1/reconstructions/{reconstruction_id}", summary="One reconstruction", responses=documented(NotFound))
+@router.get("/v1/reconstructions/{reconstruction_id}", summary="One reconstruction")
 def get_reconstruction(reconstruction_id: Id, services: ServicesDep) -> schemas.ReconstructionDetail:
     """A reconstruction with its state and lineage."""
     with services.catalog.transaction(read_only=True) as tx:
@@ -88,7 +88,7 @@ def get_reconstruction(reconstruction_id: Id, services: ServicesDep) -> schemas.
     responses=FILE,
 )
 def download_reconstruction(reconstruction_id: Id, request: Request, services: ServicesDep) -> Response:
-    """The safetensors file: streamed with ranges from a local store, redirected to a presigned URL on S3."""
+    """The safetensors file. A local store sends it, with ranges; with S3, a redirect to a presigned URL."""
     with services.catalog.transaction(read_only=True) as tx:
         download = service.download(tx, reconstruction_id)
     return downloads.respond(request, services.store, download, url_seconds=services.settings.download_url_seconds)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from phema.services.api.http.schema_base import MAX_COUNT, Answer, Body, Timestamp
+from phema.services.api.http.schema_base import MAX_COUNT, RequestModel, ResponseModel, Timestamp
 from phema.services.api.jobs.schemas import Job
 from phema.shared.catalog import JobState
 from phema.shared.recipes.run_config import SIGMA_REL_LIMIT
@@ -18,7 +18,7 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 def _sigma_rels(given: Any) -> tuple[float, ...]:
-    """One number or a list of them, as distinct possible widths. Raises ValueError."""
+    """Validate one σ_rel or a list of distinct ones. Raises ValueError."""
     values = given if isinstance(given, list | tuple) else [given]
     if not 1 <= len(values) <= MAX_OUTPUTS:
         raise ValueError(f"must name 1 to {MAX_OUTPUTS} profiles, got {len(values)}")
@@ -51,50 +51,49 @@ SigmaRels = Annotated[
 _SOME: dict[str, Any] = {"minItems": 1, "maxItems": MAX_OUTPUTS}
 
 
-class ReconstructionCreate(Body):
-    """Which averages are wanted, and of what time: `sigma_rel` or `profiles`, one of the two."""
+class ReconstructionCreate(RequestModel):
+    """The wanted averages, by `sigma_rel` or `profiles` (exactly one of them), and their time."""
 
     sigma_rel: SigmaRels | None = Field(
-        default=None, description="Relative width of the wanted EMA, or a list of them; exact values."
+        default=None, description="Relative width of the wanted EMA, or a list of widths; exact values."
     )
     profiles: tuple[Profile, ...] | None = Field(
         default=None,
         json_schema_extra=_SOME,
-        description="Wanted profiles of any kind but `basis`: power functions by `sigma_rel` or `gamma`, `exponential` "
-        "ones by `half_life_images` or by `rampup_ratio` (alone it is a power function of gamma ln 2 / rampup_ratio - "
-        "1), the `uniform` mean of the last `window_images`, `sampled` weights between times, `raw`: the weights "
-        "themselves, and `per_tensor`.",
+        description="Wanted profiles of any kind except `basis`: power functions by `sigma_rel` or `gamma`; "
+        "`exponential` by `half_life_images` or by `rampup_ratio` (alone, it is a power function with gamma = ln 2 / "
+        "rampup_ratio - 1); `uniform`, the mean of the last `window_images`; `sampled` weights between times; `raw`, "
+        "the weights themselves; and `per_tensor`.",
     )
     tensors: tuple[TensorProfile, ...] | None = Field(
         default=None,
         json_schema_extra=_SOME,
-        description="Tensors with a profile of their own, by patterns of their names (`*`, `?`, `[...]`; the first "
-        "that matches counts). All others have the one profile of `sigma_rel` or `profiles`.",
+        description="Profiles for tensors whose names match a pattern (`*`, `?`, `[...]`; the first match counts). "
+        "All other tensors get the one profile of `sigma_rel` or `profiles`.",
     )
     num_images: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = Field(
         default=None,
-        description="A time with a snapshot; absent for the latest that has every tracked EMA, or for the last time of "
-        "a `sampled` profile.",
+        description="A time with a snapshot. By default the latest time at which every tracked EMA is stored, or the "
+        "last time of a `sampled` profile.",
     )
-    dtype: Dtype = Field(default="float32", description="Type of the weights in the file.")
+    dtype: Dtype = Field(default="float32", description="Dtype of the weights in the file.")
     regularize: bool = Field(
         default=True,
-        description="Weigh the fit of the profile against the rounding of the stored weights; `false` is the paper's "
-        "plain least squares.",
+        description="Take the rounding of the stored weights into account; `false` is the paper's plain least squares.",
     )
     tolerance: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
-        description="Predicted relative error that is good enough: fewer snapshots are read. Absent: as good as with "
-        "all of them.",
+        description="Sufficient predicted relative error, so that fewer snapshots are read. By default the plan is as "
+        "good as with all snapshots.",
     )
     plan_only: bool = Field(
-        default=False, description="Answer what would be read and how exact it would be; do nothing."
+        default=False, description="Return what would be read and the predicted errors; do nothing."
     )
 
     @field_validator("profiles", "tensors")
     @classmethod
     def _some(cls, given: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        # Here, because pydantic counts what is left when some of them are wrong.
+        # Checked here, because pydantic counts only the valid items when some are wrong.
         if given is not None and not 1 <= len(given) <= MAX_OUTPUTS:
             raise ValueError(f"must name 1 to {MAX_OUTPUTS} profiles, got {len(given)}")
         return given
@@ -125,7 +124,7 @@ class ReconstructionCreate(Body):
 
     @property
     def field(self) -> str:
-        """The one that says what is wanted."""
+        """The field that names the wanted averages."""
         return "sigma_rel" if self.sigma_rel is not None else "profiles"
 
     @property
@@ -137,81 +136,83 @@ class ReconstructionCreate(Body):
         return (Profile(kind="per_tensor", default=plain[0], tensors=self.tensors),)
 
 
-class PlannedSnapshot(Answer):
+class PlannedSnapshot(ResponseModel):
     """A snapshot, or a vector of the plan's basis."""
 
-    id: str | None = Field(description="Null when it is gone and the catalog was written anew since.")
+    id: str | None = Field(description="Null when it was deleted and the catalog was rebuilt afterwards.")
     num_images: int
-    profile: dict[str, Any] = Field(description="How it averages the history: `kind` and that kind's fields.")
-    sigma_rel: float | None = Field(description="Of a power-function EMA, otherwise null.")
+    profile: dict[str, Any] = Field(description="How it averages the training history: `kind` and its fields.")
+    sigma_rel: float | None = Field(description="Relative width of a power-function EMA; null for other kinds.")
 
 
-class Errors(Answer):
-    """What coefficients promise; all are relative."""
+class PredictedErrors(ResponseModel):
+    """Errors predicted from the coefficients; all are relative."""
 
     profile_error: float | None = Field(
-        description="L2 distance of the reconstructed from the wanted profile; null where raw weights take part."
+        description="L2 distance of the reconstructed from the wanted profile; null with raw weights."
     )
     rounding_error: float | None = Field(
-        description="What the rounding of the stored weights adds up to, relative to the weights; null for one that "
-        "was planned before this was known."
+        description="Error from the rounding of the stored weights, relative to the weights; null for reconstructions "
+        "planned by versions that did not compute it."
     )
     predicted_error: float = Field(
         description="Expected L2 distance of the weights from the wanted average, relative to the weights."
     )
-    noise_gain: float = Field(description="Euclidean norm of the coefficients: amplification of storage rounding.")
+    noise_gain: float = Field(description="Euclidean norm of the coefficients: how much they amplify storage rounding.")
 
 
-class TensorCoefficients(Errors):
-    """Tensors with a profile of their own."""
+class TensorCoefficients(PredictedErrors):
+    """Coefficients for the tensors whose names match a pattern."""
 
-    pattern: str = Field(description="Of names; the first of the list that matches counts.")
-    profile: dict[str, Any] = Field(description="`kind` and that kind's fields.")
-    label: str = Field(description="The profile in short, for people.")
-    coefficients: list[float] = Field(description="One per snapshot, in their order.")
-
-
-class PlannedOutput(Errors):
-    profile: dict[str, Any] = Field(description="`kind` and that kind's fields.")
-    label: str = Field(description="The profile in short, for people; different ones may share it.")
-    sigma_rel: float | None = Field(description="Of a power-function EMA, otherwise null.")
-    coefficients: list[float] = Field(description="One per snapshot of the plan, in its order.")
-    advice: str | None = Field(description="Why the fit is poor and what would mend it; null for a good one.")
-    tensors: list[TensorCoefficients] = Field(description="Of a per-tensor profile: all that is not its default.")
+    pattern: str = Field(description="Pattern of tensor names; the first match of the list counts.")
+    profile: dict[str, Any] = Field(description="`kind` and its fields.")
+    label: str = Field(description="Short name of the profile, for people.")
+    coefficients: list[float] = Field(description="One per snapshot, in the order of `snapshots`.")
 
 
-class Plan(Answer):
-    """What a reconstruction would read and give, known without reading any weights."""
+class PlannedOutput(PredictedErrors):
+    profile: dict[str, Any] = Field(description="`kind` and its fields.")
+    label: str = Field(description="Short name of the profile, for people; not unique.")
+    sigma_rel: float | None = Field(description="Relative width of a power-function EMA; null for other kinds.")
+    coefficients: list[float] = Field(description="One per snapshot of the plan, in the order of `snapshots`.")
+    advice: str | None = Field(description="Why the fit is poor and what would improve it; null for a good fit.")
+    tensors: list[TensorCoefficients] = Field(
+        description="For a `per_tensor` profile: the tensors that do not have its default profile."
+    )
+
+
+class Plan(ResponseModel):
+    """What a reconstruction would read, and its predicted errors. Computed without reading any weights."""
 
     num_images: int
     snapshots: list[PlannedSnapshot]
     outputs: list[PlannedOutput]
     bytes_to_read: int
     seconds: float | None = Field(
-        description="Time to read them, at the speed of the latest reconstructions; null before there was one."
+        description="Time to read them at the speed of the latest reconstructions; null before the first one."
     )
     calibrated: bool = Field(
-        description="Whether the run's own snapshots told how much its weights move; otherwise a usual amount is taken."
+        description="Whether the errors are calibrated with the run's own snapshots; otherwise with typical values."
     )
-    basis_id: str | None = Field(description="The basis that is read instead of snapshots, if any.")
+    basis_id: str | None = Field(description="The basis that is read instead of snapshots; null if none.")
 
 
-class Reconstruction(Errors):
-    """Weights of one average, chosen after training."""
+class Reconstruction(PredictedErrors):
+    """The weights of one average, chosen after training."""
 
     id: str
     run_id: str
     state: JobState
     num_images: int
-    profile: dict[str, Any] = Field(description="`kind` and that kind's fields.")
-    label: str = Field(description="The profile in short, for people; different ones may share it.")
-    sigma_rel: float | None = Field(description="Of a power-function EMA, otherwise null.")
+    profile: dict[str, Any] = Field(description="`kind` and its fields.")
+    label: str = Field(description="Short name of the profile, for people; not unique.")
+    sigma_rel: float | None = Field(description="Relative width of a power-function EMA; null for other kinds.")
     dtype: Dtype
     regularize: bool = Field(description="False for the paper's plain least squares.")
-    advice: str | None = Field(description="Why the fit is poor and what would mend it; null for a good one.")
+    advice: str | None = Field(description="Why the fit is poor and what would improve it; null for a good fit.")
     job_id: str | None
     error: str | None
-    size: int | None = Field(description="Bytes of the file; null until it is done.")
+    size: int | None = Field(description="Bytes of the file; null until it is stored.")
     sha256: str | None
     created_at: Timestamp
 
@@ -224,13 +225,15 @@ class ReconstructionDetail(Reconstruction):
     """A reconstruction with its lineage."""
 
     snapshots: list[UsedSnapshot]
-    coefficients: list[float] = Field(description="One per snapshot, in their order.")
-    tensors: list[TensorCoefficients] = Field(description="Of a per-tensor profile: all that is not its default.")
-    basis_id: str | None = Field(description="The basis whose vectors were read instead of snapshots.")
+    coefficients: list[float] = Field(description="One per snapshot, in the order of `snapshots`.")
+    tensors: list[TensorCoefficients] = Field(
+        description="For a `per_tensor` profile: the tensors that do not have its default profile."
+    )
+    basis_id: str | None = Field(description="The basis whose vectors were read instead of snapshots; null if none.")
 
 
-class ReconstructionsAccepted(Answer):
-    """The wanted outputs, in the order asked for, and the job that makes those nobody had asked for before."""
+class ReconstructionsAccepted(ResponseModel):
+    """The wanted outputs, in the order of the request, and the job that makes the new ones."""
 
-    job: Job | None = Field(description="Null when no new work was needed; each output names the job that makes it.")
+    job: Job | None = Field(description="Null when no new job was needed; each output names the job that makes it.")
     reconstructions: list[Reconstruction]

@@ -1,4 +1,4 @@
-"""Reconstructions: the plan, known before a byte is read, and the rows and job that carry it out."""
+"""Reconstructions: plans, which need no weights; the rows and the job for them; answers and files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from phema.services.api.bases.service import refuse_lost
 from phema.services.api.http.downloads import Download
-from phema.services.api.http.errors import Invalid, NoSnapshots, NotFinished
-from phema.services.api.http.idempotency import Outcome
+from phema.services.api.http.idempotency import EndpointResult
+from phema.services.api.http.problems import Invalid, NoSnapshots, NotFinished
 from phema.services.api.http.schema_base import Page
 from phema.services.api.jobs.service import to_job
 from phema.services.api.reconstructions import schemas
-from phema.services.api.reconstructions.stored_inputs import Held
+from phema.services.api.reconstructions.stored_inputs import StoredInputs
 from phema.services.api.snapshots.service import MEDIA_TYPE, weights_filename
 from phema.shared import catalog
 from phema.shared.catalog import JobKind, JobState, Transaction, content_key
@@ -25,31 +25,31 @@ from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
 
 _MEASURED = 8
-"""Jobs whose speed is taken for the store's."""
+"""Number of jobs from which the reading speed of the store is estimated."""
 
 
-def plan(held: Held, body: schemas.ReconstructionCreate) -> Plan:
+def plan(inputs: StoredInputs, body: schemas.ReconstructionCreate) -> Plan:
     """Coefficients and errors for every wanted profile. Raises NoSnapshots, Invalid."""
-    if not held.snapshots and not held.bases:
-        run, first = held.run, ""
+    if not inputs.snapshots and not inputs.bases:
+        run, first = inputs.run, ""
         if run.origin == "trained":
             every = run.config["snapshot_every"]
             first = f"the first is written after {min(every, run.total_images)} images, "
         raise NoSnapshots(
             f"run {run.name} has no snapshots yet: {first}it has seen {run.num_images} and is {run.state}"
         )
-    # An impulse is near no profile, only near weights: plain least squares goes without raw ones.
-    usable = [s for s in held.snapshots if body.regularize or s.profile.kind != "raw"] or held.snapshots
+    # Plain least squares compares profiles only, and the impulse of raw weights is near no profile: leave them out.
+    usable = [s for s in inputs.snapshots if body.regularize or s.profile.kind != "raw"] or inputs.snapshots
     try:
         return planning.plan(
             usable,
             body.wanted,
-            num_images=body.num_images or _last_sampled(body.wanted) or held.latest,
+            num_images=body.num_images or _last_sampled(body.wanted) or inputs.latest,
             regularize=body.regularize,
             tolerance=body.tolerance,
-            probes=held.probes,
-            bases=held.bases,
-            update_images=held.update_images,
+            probes=inputs.probes,
+            bases=inputs.bases,
+            update_images=inputs.update_images,
         )
     except NoSnapshotAtTime as error:
         raise Invalid.of("num_images", str(error)) from error
@@ -58,15 +58,15 @@ def plan(held: Held, body: schemas.ReconstructionCreate) -> Plan:
 
 
 def _last_sampled(wanted: Sequence[Profile]) -> int | None:
-    """The time at which a sampled profile ends is its own."""
+    """The last time of a sampled profile, if there is one among the wanted."""
     parts = [part for p in wanted for part in (p, p.default, *(t.profile for t in p.tensors or ()))]
     return next((part.times[-1] for part in parts if part is not None and part.times), None)
 
 
 def bytes_per_second(tx: Transaction) -> float | None:
-    """How fast the latest reconstructions read from the store; None before there was one."""
+    """Reading speed of the latest reconstructions, in bytes per second; None before the first one."""
     jobs = tx.jobs.list(kind=JobKind.RECONSTRUCT, state=JobState.SUCCEEDED, limit=_MEASURED).items
-    # One that went on with what an attempt before it had left did not read all that it counts.
+    # A later attempt continues the work of an earlier one, so its seconds do not cover all bytes that it counts.
     results = [job.result for job in jobs if job.fence == 1 and job.result and job.result.get("seconds")]
     seconds = sum(result["seconds"] for result in results)
     return sum(result["bytes_read"] for result in results) / seconds if seconds else None
@@ -97,35 +97,35 @@ def to_plan(planned: Plan, speed: float | None) -> schemas.Plan:
 
 def create(
     tx: Transaction, run_id: str, planned: Plan, body: schemas.ReconstructionCreate, *, max_attempts: int
-) -> Outcome:
-    """Rows for all outputs, and one job for those that nobody has asked for, or that failed before.
+) -> EndpointResult:
+    """Rows for all outputs, and one job for those that are new or have failed before.
 
     Raises SnapshotsGone.
     """
-    rows, lacking = [], []
+    rows, to_make = [], []
     for output in planned.outputs:
         row, needs_job = _row(tx, run_id, planned, output, body)
         rows.append(row)
         if needs_job:
-            lacking.append(row)
+            to_make.append(row)
     job = None
-    if lacking:
-        # The run is locked now: what is not retired yet stays while the job reads it.
+    if to_make:
+        # The run is locked: snapshots that are not retired yet stay until the job has read them.
         if planned.basis_id is None:
             refuse_lost(tx, [snapshot.id for snapshot in planned.snapshots])
-        job = _enqueue(tx, run_id, planned.num_images, lacking, max_attempts)
+        job = _enqueue(tx, run_id, planned.num_images, to_make, max_attempts)
     fresh = tx.reconstructions.by_ids(row.id for row in rows)
     answer = schemas.ReconstructionsAccepted(
         job=to_job(job) if job else None, reconstructions=[to_reconstruction(row) for row in fresh]
     )
     done = all(row.state is JobState.SUCCEEDED for row in fresh)
-    return Outcome(200 if done else 202, answer)
+    return EndpointResult(200 if done else 202, answer)
 
 
 def _row(
     tx: Transaction, run_id: str, planned: Plan, output: PlannedOutput, body: schemas.ReconstructionCreate
 ) -> tuple[catalog.Reconstruction, bool]:
-    """The row of an output, and whether it needs a job: one that is as good already answers too."""
+    """The row of an output, and whether it needs a job. An existing row that is as good is used again."""
     question: dict[str, Any] = {
         "run_id": run_id,
         "num_images": planned.num_images,
@@ -155,7 +155,7 @@ def _enqueue(
 
 
 def _lineage(planned: Plan, output: PlannedOutput, regularize: bool) -> dict[str, Any]:
-    """The output's own part of the plan, so that a row does not depend on what else was asked for with it."""
+    """The part of the plan for this output, so that the row does not depend on the other outputs of the request."""
     columns = zip(output.coefficients, *(tensor.coefficients for tensor in output.tensors), strict=True)
     used = [i for i, column in enumerate(columns) if any(column)]
     lineage: dict[str, Any] = {
@@ -222,7 +222,7 @@ def to_reconstruction(row: catalog.Reconstruction, said: Mapping[str, Any] | Non
         dtype=row.dtype,
         regularize=said.get("regularize") is not False,
         advice=said.get("advice"),
-        **{name: said[name] for name in schemas.Errors.model_fields},
+        **{name: said[name] for name in schemas.PredictedErrors.model_fields},
         job_id=row.job_id,
         error=row.job.error if row.job and not done else None,
         size=row.size,
@@ -260,7 +260,7 @@ def download(tx: Transaction, reconstruction_id: str) -> Download:
 
 
 def unfinished(what: str, state: JobState, job: catalog.Job | None) -> str:
-    """One sentence on a result that does not exist."""
+    """One sentence about a result that does not exist."""
     if state.terminal:
         reason = f" ({job.error})" if job and job.error else ""
         return f"{what} has {state}{reason}; ask for it again to start another attempt"

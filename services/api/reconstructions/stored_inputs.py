@@ -1,4 +1,4 @@
-"""What a run has to make averages from: its snapshots and finished bases, as plans take them."""
+"""The stored snapshots and finished bases of a run, in the form that plans take."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from phema.shared.snapshots.profile import Profile
 
 
 @dataclass(frozen=True)
-class Held:
-    """A run with its snapshots in order of time, their probes, and its finished bases."""
+class StoredInputs:
+    """A run with its snapshots in order of time, their probes (by snapshot id), and its finished bases."""
 
     run: catalog.Run
     snapshots: tuple[StoredSnapshot, ...]
@@ -22,15 +22,16 @@ class Held:
 
     @property
     def update_images(self) -> int | None:
-        """Images between two updates of the averages, where it is known."""
+        """Images between two updates of the averages; None when unknown."""
         return self.run.config["batch_size"] if self.run.origin == "trained" else None
 
     @property
     def latest(self) -> int:
-        """The latest time at which every tracked average is stored; while a run trains, the very latest may be half
-        there. Where only bases are left, that of the latest.
+        """The latest time at which every tracked average is stored, in images.
 
-        What another training loop tracks is what it stored the time before. Raw weights may come and go.
+        While a run trains, some averages of the newest time may be missing. A run of another training loop is taken to
+        track what it stored at the time before; raw weights do not count. Without snapshots: the time of the latest
+        basis.
         """
         stored_at: dict[int, set[str]] = {}
         for snapshot in [s for s in self.snapshots if s.profile.kind != "raw"] or self.snapshots:
@@ -44,14 +45,14 @@ class Held:
         return max((time for time, found in stored_at.items() if tracked <= found), default=max(stored_at))
 
 
-def held(tx: Transaction, run: str) -> Held:
-    """Raises catalog.NotFound."""
+def load_stored_inputs(tx: Transaction, run: str) -> StoredInputs:
+    """Read them for the run with this id or name. Raises catalog.NotFound."""
     row = tx.runs.get(run)
     snapshots = tuple(map(as_stored, tx.snapshots.list(row.id)))
-    return Held(row, snapshots, tx.snapshots.probes(row.id), _finished(tx, row.id))
+    return StoredInputs(row, snapshots, tx.snapshots.probes(row.id), _finished_bases(tx, row.id))
 
 
-def _finished(tx: Transaction, run_id: str) -> tuple[StoredBasis, ...]:
+def _finished_bases(tx: Transaction, run_id: str) -> tuple[StoredBasis, ...]:
     """The bases of a run that plans may use."""
     return tuple(
         StoredBasis(
@@ -75,7 +76,7 @@ def _finished(tx: Transaction, run_id: str) -> tuple[StoredBasis, ...]:
 
 
 def as_stored(row: catalog.Snapshot) -> StoredSnapshot:
-    """A snapshot's row, as plans and policies take it."""
+    """A snapshot's row in the form that plans and policies take."""
     return StoredSnapshot(
         row.id,
         row.num_images,

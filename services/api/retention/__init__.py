@@ -1,0 +1,1 @@
+"""Retention policies and pins: which snapshots a run keeps."""

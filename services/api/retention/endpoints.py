@@ -1,4 +1,4 @@
-"""Retention: which snapshots a run keeps, and pins, which every policy respects."""
+"""`/v1/runs/{run}/retention`, `/v1/runs/{run}/pins`: which snapshots a run keeps."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
 from phema.services.api.http.dependencies import ServicesDep
-from phema.services.api.http.errors import Invalid, KeyReused, NotFound, RetentionRefused
-from phema.services.api.http.idempotency import OnceDep
-from phema.services.api.http.problem_documents import documented
+from phema.services.api.http.idempotency import IdempotencyDep
+from phema.services.api.http.problem_documents import problem_responses
+from phema.services.api.http.problems import RetentionRefused
 from phema.services.api.http.schema_base import RunRef
-from phema.services.api.reconstructions.stored_inputs import held as stored
+from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 from phema.services.api.retention import schemas, service
 
 router = APIRouter(tags=["storage"])
@@ -20,36 +20,36 @@ router = APIRouter(tags=["storage"])
     "/v1/runs/{run}/retention",
     status_code=202,
     response_model=schemas.Retention,
-    summary="Give snapshots up",
+    summary="Apply a retention policy",
     responses={
         200: {
             "model": schemas.Retention,
-            "description": "What the policy would free and cost, when `dry_run`; or nothing is left to delete.",
+            "description": "With `dry_run`, what the policy would free and cost. Otherwise nothing is left to delete.",
         },
-        **documented(NotFound, RetentionRefused, Invalid, KeyReused),
+        **problem_responses(RetentionRefused),
     },
 )
-def retain(run: RunRef, body: schemas.RetentionCreate, services: ServicesDep, once: OnceDep) -> Response:
-    """What a policy would free, and what that would do to the error of every EMA length. With `dry_run` false the
-    snapshots are given up at once, and a job deletes them; pinned ones always stay."""
-    if not body.dry_run and (given := once.replay(body)) is not None:
+def retain(run: RunRef, body: schemas.RetentionCreate, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
+    """Show what a policy would free, and the error of every EMA length before and after. With `dry_run` false, the
+    snapshots are retired at once, and a job deletes them. Pinned snapshots always stay."""
+    if not body.dry_run and (given := idempotency.saved_response(body)) is not None:
         return given
     policy = service.policy_of(body)
     with services.catalog.transaction(read_only=True) as tx:
-        found, held = service.situation(tx, run), stored(tx, run)
-    # Solved outside any transaction: on SQLite it would keep every writer waiting.
+        found, inputs = service.read_inputs(tx, run), load_stored_inputs(tx, run)
+    # Solved outside any transaction: on SQLite, an open transaction makes every writer wait.
     decision = found.decide(policy)
-    forecasts = service.forecast(held, decision, body.at)
+    forecasts = service.forecast(inputs, decision, body.at)
     if body.dry_run:
         answer = service.to_retention(found, policy, body, decision, forecasts)
         return JSONResponse(answer.model_dump(mode="json"))
     attempts = services.settings.max_attempts
     run_id = found.run.id
-    return once.run(body, lambda tx: service.apply(tx, run_id, policy, body, forecasts, max_attempts=attempts))
+    return idempotency.run(body, lambda tx: service.apply(tx, run_id, policy, body, forecasts, max_attempts=attempts))
 
 
-@router.post("/v1/runs/{run}/pins", summary="Pin snapshots", responses=documented(NotFound, Invalid))
+@router.post("/v1/runs/{run}/pins", summary="Pin snapshots")
 def pin_snapshots(run: RunRef, body: schemas.PinCreate, services: ServicesDep) -> schemas.Pinned:
-    """Keep snapshots whatever policy is applied, or, with `pinned` false, no longer."""
+    """Pin snapshots, so that every policy keeps them; with `pinned` false, remove the pins."""
     with services.catalog.transaction() as tx:
         return service.pin(tx, run, body)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from phema.services.api.http.schema_base import MAX_COUNT, Answer, Body, BodyId
+from phema.services.api.http.schema_base import MAX_COUNT, BodyId, RequestModel, ResponseModel
 from phema.services.api.jobs.schemas import Job
 from phema.services.api.snapshots.schemas import Snapshot
 
@@ -14,31 +14,32 @@ Time = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Times = Annotated[tuple[Time, ...], Field(min_length=1, max_length=64)]
 
 PARAMETERS = {"keep": "latest", "coarsest": "thin", "times": "basis"}
-"""Which policy a parameter belongs to."""
+"""Parameter -> the policy that has it."""
 
 
-class RetentionCreate(Body):
+class RetentionCreate(RequestModel):
     """A policy for the snapshots of a run. Nothing is deleted unless `dry_run` is false."""
 
     policy: Literal["all", "thin", "basis", "latest"] = Field(
-        description="`all` keeps every snapshot; `thin` fewer the older they are; `basis` only what finished bases do "
-        "not stand for; `latest` the latest few times, which is refused unless forced."
+        description="`all` keeps every snapshot. `thin` keeps fewer of the older ones. `basis` keeps those that no "
+        "finished basis replaces. `latest` keeps the latest few times, and is refused unless forced."
     )
     coarsest: int | None = Field(
-        default=None, description="With `thin`: one of so many times stays in the older half; a power of 2, default 8."
+        default=None,
+        description="With `thin`: of this many times in the older half, one stays. A power of 2; default 8.",
     )
     times: Times | None = Field(
-        default=None, description="With `basis`: times of the bases to rely on; absent for all that are finished."
+        default=None, description="With `basis`: times of the bases to rely on; by default all finished ones."
     )
     keep: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = Field(
-        default=None, description="With `latest`: how many times stay."
+        default=None, description="With `latest`: number of times that stay."
     )
     at: Times | None = Field(
         default=None,
-        description="Times of the forecast; absent for those nearest to the end, half and quarter of the run.",
+        description="Times of the forecast; by default those nearest to the end, half and quarter of the run.",
     )
-    force: bool = Field(default=False, description="Do what is refused otherwise.")
-    dry_run: bool = Field(default=True, description="Answer what would be freed and what it would cost; do nothing.")
+    force: bool = Field(default=False, description="Apply the policy even if it is refused otherwise.")
+    dry_run: bool = Field(default=True, description="Return what would be freed and what it would cost; do nothing.")
 
     @model_validator(mode="after")
     def _fields_of_the_policy(self) -> Self:
@@ -50,48 +51,52 @@ class RetentionCreate(Body):
         return self
 
 
-class Amount(Answer):
+class Amount(ResponseModel):
     snapshots: int
     bytes: int
 
 
-class ForecastLine(Answer):
+class ForecastLine(ResponseModel):
     sigma_rel: float
-    before: float | None = Field(description="Predicted relative error of the weights today.")
-    after: float | None = Field(description="The same afterwards; null when it could not be reconstructed any more.")
+    before: float | None = Field(
+        description="Predicted relative error of the weights now; null when they cannot be reconstructed."
+    )
+    after: float | None = Field(
+        description="The same after the policy; null when they could no longer be reconstructed."
+    )
 
 
-class Forecast(Answer):
-    """Errors of reconstructions at one time."""
+class Forecast(ResponseModel):
+    """Predicted errors of reconstructions at one time."""
 
     num_images: int
     errors: list[ForecastLine]
 
 
-class Retention(Answer):
-    """What a policy frees and what it does to reconstructions."""
+class Retention(ResponseModel):
+    """What a policy frees, and how it changes the errors of reconstructions."""
 
     policy: str
     dry_run: bool
     frees: Amount
     keeps: Amount
-    pinned: int = Field(description="Snapshots that the policy would drop and a pin keeps.")
+    pinned: int = Field(description="Snapshots that the policy would drop but a pin keeps.")
     in_use: int = Field(
-        description="Snapshots that stay this time: a queued or running job reads them, or training would write them "
-        "again when it is resumed."
+        description="Snapshots that the policy would drop but that stay this time, because a queued or running job "
+        "reads them, or because training would write them again when it is resumed."
     )
-    times_lost: int = Field(description="Times of which no EMA can be reconstructed from snapshots any more.")
+    times_lost: int = Field(description="Times at which snapshots could no longer give any EMA.")
     forecasts: list[Forecast]
-    refused: str | None = Field(description="Why it is not done unless forced; null when nothing is refused.")
-    job: Job | None = Field(description="What deletes; null for a dry run, or when nothing is left to delete.")
+    refused: str | None = Field(description="Why the policy is refused unless forced; null when it is not refused.")
+    job: Job | None = Field(description="The job that deletes; null for a dry run, or when nothing is left to delete.")
 
 
-class PinCreate(Body):
+class PinCreate(RequestModel):
     """Snapshots of a run, by id or by time."""
 
     snapshot_ids: Annotated[tuple[BodyId, ...], Field(min_length=1, max_length=1000)] | None = None
     num_images: Time | None = Field(default=None, description="All snapshots of this time.")
-    pinned: bool = Field(default=True, description="False takes the pin away.")
+    pinned: bool = Field(default=True, description="False removes the pin.")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -100,7 +105,7 @@ class PinCreate(Body):
         return self
 
 
-class Pinned(Answer):
-    """The snapshots that were named, as they are now."""
+class Pinned(ResponseModel):
+    """The named snapshots, as they are now."""
 
     snapshots: list[Snapshot]

@@ -1,7 +1,7 @@
-"""Retention: what a policy would do, and the transaction that gives snapshots up for ever.
+"""Retention: what a policy would do, and the transaction that retires snapshots for good.
 
-In that transaction, under the run's lock, rows are retired and the job that deletes their objects is queued. Nothing
-that plans sees them afterwards; the job may die on any line and be repeated (`phema.services.phema_worker.retain`).
+That transaction holds the run's lock, retires the rows and queues the job that deletes their objects. Plans do not see
+retired snapshots. The job may die anywhere and be repeated (`phema.services.phema_worker.retain`).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from phema.services.api.http.errors import Invalid, RetentionRefused
-from phema.services.api.http.idempotency import Outcome
+from phema.services.api.http.idempotency import EndpointResult
+from phema.services.api.http.problems import Invalid, RetentionRefused
 from phema.services.api.jobs.service import to_job
-from phema.services.api.reconstructions.stored_inputs import Held, as_stored
+from phema.services.api.reconstructions.stored_inputs import StoredInputs, as_stored
 from phema.services.api.retention import schemas
 from phema.services.api.snapshots.service import to_snapshot
 from phema.shared import catalog
@@ -23,8 +23,8 @@ from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What a policy is applied to: rows that are quickly read, for this is asked again while the catalog is locked."""
+class RetentionInputs:
+    """What a policy is applied to. Quick to read, because it is read again while the catalog is locked."""
 
     run: catalog.Run
     snapshots: tuple[StoredSnapshot, ...]
@@ -35,18 +35,18 @@ class Situation:
 
     def decide(self, policy: Policy) -> Decision:
         """Raises Invalid."""
-        held = self.pinned | self.in_use
+        protected = self.pinned | self.in_use
         try:
-            return retention.decide(self.snapshots, policy, held=held, compacted=self.compacted)
+            return retention.decide(self.snapshots, policy, held=protected, compacted=self.compacted)
         except RetentionError as error:
             raise Invalid.of(error.field, str(error)) from error
 
 
-def situation(tx: Transaction, run: str) -> Situation:
+def read_inputs(tx: Transaction, run: str) -> RetentionInputs:
     """Raises catalog.NotFound."""
     row = tx.runs.get(run)
     rows = tx.snapshots.list(row.id)
-    return Situation(
+    return RetentionInputs(
         row,
         tuple(map(as_stored, rows)),
         frozenset(tx.bases.times(row.id)),
@@ -71,30 +71,30 @@ def policy_of(body: schemas.RetentionCreate) -> Policy:
         raise Invalid.of(error.field, str(error)) from error
 
 
-def forecast(held: Held, decision: Decision, at: Sequence[int] | None) -> tuple[Forecast, ...]:
+def forecast(inputs: StoredInputs, decision: Decision, at: Sequence[int] | None) -> tuple[Forecast, ...]:
     """Raises Invalid."""
     try:
         return retention.forecast(
             decision,
             times=at,
-            bases=held.bases,
-            probes=held.probes,
-            update_images=held.update_images,
+            bases=inputs.bases,
+            probes=inputs.probes,
+            update_images=inputs.update_images,
         )
     except RetentionError as error:
         raise Invalid.of(error.field, str(error)) from error
 
 
 def to_retention(
-    found: Situation,
+    found: RetentionInputs,
     policy: Policy,
     body: schemas.RetentionCreate,
     decision: Decision,
     forecasts: Sequence[Forecast],
     job: catalog.Job | None = None,
 ) -> schemas.Retention:
-    unheld = replace(found, pinned=frozenset(), in_use=frozenset()).decide(policy)
-    wanted = {snapshot.id for snapshot in unheld.dropped}
+    unprotected = replace(found, pinned=frozenset(), in_use=frozenset()).decide(policy)
+    wanted = {snapshot.id for snapshot in unprotected.dropped}
     return schemas.Retention(
         policy=body.policy,
         dry_run=body.dry_run,
@@ -126,30 +126,30 @@ def apply(
     forecasts: Sequence[Forecast],
     *,
     max_attempts: int,
-) -> Outcome:
+) -> EndpointResult:
     """Retire what the policy drops and queue the job that deletes it. Raises Invalid, RetentionRefused.
 
-    Decided anew: since the forecast, snapshots may have come, been pinned or been asked for.
+    Decides again: since the forecast, snapshots may have been added, pinned or planned to be read.
     """
     tx.runs.lock(run_id)
-    found = situation(tx, run_id)
+    found = read_inputs(tx, run_id)
     decision = found.decide(policy)
     refused = None if body.force else retention.refusal(policy, decision, forecasts)
     if refused is not None:
         raise RetentionRefused(refused)
     tx.snapshots.retire(snapshot.id for snapshot in decision.dropped)
-    # With those that a cancelled or failed job has left.
-    doomed = sorted(row.id for row in tx.snapshots.retired(run_id))
+    # Includes those that a cancelled or failed job has not deleted.
+    to_delete = sorted(row.id for row in tx.snapshots.retired(run_id))
     job = None
-    if doomed:
+    if to_delete:
         job, _ = tx.jobs.enqueue(
             JobKind.RETAIN,
-            payload={"run_id": run_id, "policy": body.policy, "snapshots": len(doomed)},
-            content_key=content_key("retain", doomed),
+            payload={"run_id": run_id, "policy": body.policy, "snapshots": len(to_delete)},
+            content_key=content_key("retain", to_delete),
             run_id=run_id,
             max_attempts=max_attempts,
         )
-    return Outcome(202 if job else 200, to_retention(found, policy, body, decision, forecasts, job))
+    return EndpointResult(202 if job else 200, to_retention(found, policy, body, decision, forecasts, job))
 
 
 def pin(tx: Transaction, run: str, body: schemas.PinCreate) -> schemas.Pinned:
@@ -172,17 +172,17 @@ def pin(tx: Transaction, run: str, body: schemas.PinCreate) -> schemas.Pinned:
 
 
 def _read_by_jobs(tx: Transaction, run_id: str) -> set[str]:
-    """Snapshots in the plans of everything that queued and running jobs are about to make."""
+    """Ids of the snapshots in the plans of queued and running jobs."""
     plans = [row.plan for row in tx.reconstructions.under_way(run_id)]
     plans += [row.plan for row in tx.bases.under_way(run_id)]
     return {snapshot["id"] for plan in plans for snapshot in plan["snapshots"] if "id" in snapshot}
 
 
 def _rewritable(tx: Transaction, run: catalog.Run, rows: Sequence[catalog.Snapshot]) -> set[str]:
-    """What training would write again when it goes on from the oldest checkpoint that is left.
+    """Ids of the snapshots that training would write again when it continues from the oldest checkpoint left.
 
-    A trainer puts the object first and the row after it; were the object deleted in between, the row would name
-    nothing. So nothing that an attempt may ever write again is given up.
+    They must stay: a trainer writes the object first and the row after it. If retention deleted the object in between,
+    the row would name a missing object.
     """
     if run.origin != "trained" or run.state is JobState.SUCCEEDED:
         return set()

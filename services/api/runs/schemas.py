@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from phema.services.api.http.schema_base import Answer, Body, Timestamp
+from phema.services.api.http.schema_base import RequestModel, ResponseModel, Timestamp
 from phema.services.api.jobs.schemas import Job
 from phema.shared.catalog import JobState
 
 
 def _is_no_id(name: str) -> str:
-    # A run is found by id or name; a name that looks like an id could hide another run.
+    # A run is found by id or by name; a name that looks like an id could hide another run.
     if name.startswith("run-"):
         raise ValueError(f"{name!r} must not start with run-, as the ids of runs do")
     return name
@@ -23,28 +23,32 @@ RunName = Annotated[
 ]
 
 
-class RunCreate(Body):
-    """A new training run: a preset and what differs from it."""
+class RunCreate(RequestModel):
+    """A new training run: a preset and the fields that differ from it."""
 
     name: RunName = Field(description="Unique; letters, digits and `._-`.")
-    preset: Annotated[str, Field(max_length=100)] = Field(description="One of GET /v1/presets.")
+    preset: Annotated[str, Field(max_length=100)] = Field(description="Name of a preset; GET /v1/presets lists them.")
     config: dict[str, Any] = Field(
-        default={}, description="Fields of the configuration that replace those of the preset, nested as it is."
+        default={}, description="Fields that replace those of the preset's configuration, nested in the same way."
     )
 
 
-class Run(Answer):
+class Run(ResponseModel):
     """One training run. Its clock is `num_images`, the images seen."""
 
     id: str
     name: str
     state: JobState
-    origin: str = Field(description="`trained` by phema, by an `external` training loop, or `imported` from files.")
-    preset: str | None = Field(description="Null for a run that no preset began.")
+    origin: str = Field(
+        description="`trained` by phema, written by an `external` training loop, or `imported` from files."
+    )
+    preset: str | None = Field(description="Null for a run without a preset.")
     num_images: int = Field(description="Images seen so far.")
-    total_images: int = Field(description="Length of the training; of a run that did not say, images seen, at least 1.")
+    total_images: int = Field(
+        description="Length of the training. For a run of unknown length: the images seen, at least 1."
+    )
     config: dict[str, Any] = Field(
-        description="The complete, frozen configuration; of a run that phema does not train, what its user said of it."
+        description="The complete, frozen configuration. For a run that phema does not train: its user's description."
     )
     config_hash: str = Field(description="SHA-256 of the configuration's canonical JSON.")
     created_at: Timestamp
@@ -52,7 +56,7 @@ class Run(Answer):
     error: str | None
 
 
-class HistoryRow(Answer):
+class HistoryRow(ResponseModel):
     """Measurements of a run at one time."""
 
     num_images: int

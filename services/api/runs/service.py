@@ -1,4 +1,4 @@
-"""Runs: from a preset and overrides to a row and its job, and back to JSON."""
+"""Runs: from a preset and overrides to a row with its job, and from rows to JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from phema.services.api.http.errors import FieldError, Invalid, NameTaken
+from phema.services.api.http.problems import FieldError, Invalid, NameTaken
 from phema.services.api.http.schema_base import MAX_COUNT, Page
 from phema.services.api.jobs.service import to_job
 from phema.services.api.runs.schemas import HistoryRow, Run, RunCreate
@@ -19,9 +19,9 @@ from phema.shared.recipes.run_config import RunConfig
 
 
 def configure(body: RunCreate) -> RunConfig:
-    """The complete configuration a request asks for, checked against its dataset. Raises Invalid."""
+    """The complete configuration of the request, checked against its dataset. Raises Invalid."""
     if "preset" in body.config:
-        raise Invalid.of("config.preset", "config.preset is given twice; name the preset beside config only")
+        raise Invalid.of("config.preset", "config.preset is given twice; name the preset only in the field preset")
     try:
         config = resolve(body.preset, body.config)
     except UnknownPreset as error:
@@ -98,7 +98,7 @@ def history(tx: Transaction, run: str, *, after: int | None, cursor: str | None,
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has neither NaN nor infinity: null says that there was no finite figure."""
+    """The values with NaN and infinity, which JSON does not have, replaced by None."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
@@ -108,7 +108,7 @@ def _field_error(path: str, sentence: str) -> FieldError:
 
 
 def _check_counts(config: Any, path: str = "config") -> None:
-    """Integers that a database or a float would not carry exactly are no image counts. Raises Invalid."""
+    """Refuse integers that a database or a float cannot represent exactly. Raises Invalid."""
     if isinstance(config, Mapping):
         for name, value in config.items():
             _check_counts(value, f"{path}.{name}")

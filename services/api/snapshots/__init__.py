@@ -1,0 +1,1 @@
+"""Weights of tracked EMAs, stored while a run trains."""

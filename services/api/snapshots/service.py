@@ -1,4 +1,4 @@
-"""Snapshots of the catalog as answers of the API."""
+"""Catalog rows of snapshots as answers of the API, and their files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from phema.shared.catalog import Transaction
 from phema.shared.snapshots.profile import Profile
 
 MEDIA_TYPE = "application/octet-stream"
-"""Of safetensors, which have none of their own."""
+"""Safetensors files have no registered media type."""
 
 
 def page(tx: Transaction, run: str, *, cursor: str | None, limit: int) -> Page[Snapshot]:
@@ -29,7 +29,7 @@ def download(tx: Transaction, snapshot_id: str) -> Download:
 
 
 def weights_filename(run: str, num_images: int, profile: dict[str, Any]) -> str:
-    """For people; what a file is stands in its metadata."""
+    """File name of weights, for people. Programs read the file's metadata."""
     return f"{run}-{num_images}-{Profile.model_validate(profile).label}.safetensors"
 
 

@@ -1,25 +1,29 @@
-"""Everything the API refuses or fails with, drawn once; `problems.py` turns each into JSON in one place.
+"""Every error that the API answers with. `problem_documents` turns an error into JSON.
 
-Problem                     `.status`, `.title`, `.detail` (one sentence), `.kind` (the last part of the JSON's `type`)
-├── BadRequest              400  the body cannot be read at all
-├── Unauthorized            401  no bearer token, or a wrong one
-├── NotFound                404  no such resource, or no such path
+Problem
+├── BadRequest              400
+├── Unauthorized            401
+├── NotFound                404
 ├── MethodNotAllowed        405
-├── Conflict                409  right request, wrong moment
-│   ├── NameTaken                another run has the name
-│   ├── NoSnapshots              the run has not written a snapshot yet
-│   ├── NotFinished              what is asked for, or built on, is not there yet, or never will be
-│   ├── RetentionRefused         the policy would ruin what reconstructions need
-│   ├── SnapshotsGone            retention gave snapshots up while work on them was planned
-│   ├── BeingDeleted             retention has given that very snapshot up, and not deleted it yet
-│   └── NotOpen                  the run takes no snapshots from outside: phema trains it, or it has ended
-├── TooLarge                413  the body is longer than any request of this API
-├── RangeNotSatisfiable     416  the range starts behind the end of the file
-├── Invalid                 422  one or more fields are wrong; `.errors` lists each
-├── KeyReused               422  the Idempotency-Key came before, with another request
-├── Internal                500  a fault of phema; the log has the rest
-├── Damaged                 500  a stored object is missing, truncated or otherwise not what the catalog says
-└── Unavailable             503  catalog or store cannot be reached or used; try again later
+├── Conflict                409
+│   ├── NameTaken
+│   ├── NoSnapshots
+│   ├── NotFinished
+│   ├── RetentionRefused
+│   ├── SnapshotsGone
+│   ├── BeingDeleted
+│   └── NotOpen
+├── TooLarge                413
+├── RangeNotSatisfiable     416
+├── Invalid                 422
+├── KeyReused               422
+├── Internal                500
+├── Damaged                 500
+└── Unavailable             503
+
+A new problem is a class here, and a line of this tree. Its docstring is its line in the table of docs/api.md, which
+`python -m tests.api.record --render` writes. An endpoint names in `responses=problem_responses(...)` the problems that
+are its own; those that many endpoints share are added to the OpenAPI document by `openapi`.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ Place = Literal["body", "query", "path", "header"]
 
 @dataclass(frozen=True)
 class FieldError:
-    """One wrong field: where it is, its dotted path (empty: the whole), and a sentence that starts with it."""
+    """One wrong field: its place, its dotted path (empty: the whole body), and a sentence that starts with the path."""
 
     place: Place
     field: str
@@ -41,7 +45,11 @@ class FieldError:
 
 
 class Problem(Exception):
-    """Base of all answers that are not what was asked for. `detail` is one sentence for the user."""
+    """Base of all errors that the API answers with.
+
+    `status` is the HTTP status, `kind` the last part of the JSON's `type`, `title` the same for every problem of the
+    kind, and `detail` one sentence for the user.
+    """
 
     status: ClassVar[int]
     kind: ClassVar[str]
@@ -55,69 +63,98 @@ class Problem(Exception):
 
 
 class BadRequest(Problem):
+    """The body cannot be read at all: it is no JSON, no object, or not UTF-8."""
+
     status, kind, title = 400, "bad-request", "The request cannot be read"
 
 
 class Unauthorized(Problem):
+    """The bearer token is missing or wrong."""
+
     status, kind, title = 401, "unauthorized", "A valid bearer token is needed"
 
 
 class NotFound(Problem):
-    status, kind, title = 404, "not-found", "There is no such thing"
+    """No such path, run, job, snapshot, reconstruction, basis or evaluation."""
+
+    status, kind, title = 404, "not-found", "There is no such resource"
 
 
 class MethodNotAllowed(Problem):
+    """The path has other methods; `Allow` lists them."""
+
     status, kind, title = 405, "method-not-allowed", "The path does not have this method"
 
 
 class Conflict(Problem):
+    """The request does not fit the present state."""
+
     status, kind, title = 409, "conflict", "The request does not fit the present state"
 
 
 class NameTaken(Conflict):
+    """Another run has this name."""
+
     kind, title = "name-taken", "The name is taken"
 
 
 class NoSnapshots(Conflict):
+    """The run has not written a snapshot yet."""
+
     kind, title = "no-snapshots", "The run has no snapshots yet"
 
 
 class NotFinished(Conflict):
+    """The requested result, or one that the request builds on, is not finished or has failed."""
+
     kind, title = "not-finished", "The work is not finished"
 
 
 class RetentionRefused(Conflict):
+    """The policy would make reconstructions much worse; the sentence has the figures. `force` applies it anyway."""
+
     kind, title = "retention-refused", "The policy is refused unless forced"
 
 
 class SnapshotsGone(Conflict):
-    kind, title = "snapshots-gone", "Planned snapshots were given up meanwhile"
+    """Retention retired snapshots while work on them was planned; ask again."""
+
+    kind, title = "snapshots-gone", "Planned snapshots were retired meanwhile"
 
 
 class BeingDeleted(Conflict):
+    """Retention has retired this very snapshot and not deleted it yet; try again when its job has ended."""
+
     kind, title = "being-deleted", "The snapshot is being deleted"
 
 
 class NotOpen(Conflict):
+    """The run takes no snapshots from outside: phema trains it, or it has ended."""
+
     kind, title = "run-not-open", "The run takes no snapshots"
 
 
 class TooLarge(Problem):
+    """The body is longer than 1 MiB."""
+
     status, kind, title = 413, "too-large", "The body is too large"
 
 
 class RangeNotSatisfiable(Problem):
+    """The `Range` starts after the end of the file."""
+
     status, kind, title = 416, "range-not-satisfiable", "The range is outside the file"
 
 
 class Invalid(Problem):
-    """`errors` must not be empty; the detail is their sentences."""
+    """One or more fields are wrong; `errors` lists them."""
 
     status, kind, title = 422, "invalid", "A field is wrong"
 
     MOST_SHOWN: ClassVar[int] = 20
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
+        """`errors` must not be empty; the detail joins their sentences."""
         shown, rest = tuple(errors[: self.MOST_SHOWN]), errors[self.MOST_SHOWN :]
         more = [f"and {len(rest)} more"] if rest else []
         super().__init__("; ".join([*(error.detail for error in shown), *more]))
@@ -125,23 +162,30 @@ class Invalid(Problem):
 
     @classmethod
     def of(cls, field: str, detail: str, *, place: Place = "body") -> Invalid:
+        """The problem of one wrong field."""
         return cls([FieldError(place, field, detail)])
 
 
 class KeyReused(Problem):
+    """The Idempotency-Key belongs to another request."""
+
     status, kind, title = 422, "key-reused", "The Idempotency-Key belongs to another request"
 
 
 class Internal(Problem):
+    """A fault of phema; its log has the details."""
+
     status, kind, title = 500, "internal", "phema failed"
 
 
 class Damaged(Problem):
+    """A stored file is missing or truncated."""
+
     status, kind, title = 500, "damaged-object", "A stored object is damaged"
 
 
 class Unavailable(Problem):
-    """Carries Retry-After: the fault is expected to be mended without the caller."""
+    """The catalog or the store cannot be used; `Retry-After` says when to try again."""
 
     status, kind, title = 503, "unavailable", "Catalog or store cannot be used"
 
@@ -150,7 +194,7 @@ class Unavailable(Problem):
 
 
 def all_problems() -> list[type[Problem]]:
-    """Every class of the tree, the base excluded."""
+    """Every class of the tree except the base, in the order of the tree."""
     found: list[type[Problem]] = []
     waiting = list(Problem.__subclasses__())
     while waiting:
