@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from phema.shared.catalog import Catalog
 from phema.shared.settings import Settings
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 
 
 class Api:

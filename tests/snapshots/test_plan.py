@@ -137,7 +137,7 @@ TORCH_FREE = [
     "phema.shared.snapshots.profile",
     "phema.shared.snapshots.stores.s3",
     "phema.shared.snapshots.combining.aligned_inputs",
-    "phema.shared.snapshots.stores.store",
+    "phema.shared.snapshots.stores.opening",
     "phema.shared.snapshots.stores.background_uploader",
 ]
 

@@ -20,7 +20,8 @@ from phema.shared.datasets import DatasetError, check_dataset
 from phema.shared.edm2.sampling.guide_compatibility import misfit
 from phema.shared.recipes.run_config import EvaluationRecipe, Metric, RunConfig
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stores.store import ObjectStore, digest
+from phema.shared.snapshots.stores.interface import ObjectStore
+from phema.shared.snapshots.stores.verification import digest
 
 
 def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> Outcome:

@@ -20,7 +20,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from phema.services.api.http.errors import Damaged, RangeNotSatisfiable
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 
 CHUNK_BYTES = 2**20
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)

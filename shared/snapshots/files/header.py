@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from phema.shared.snapshots.errors import CorruptObject
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,

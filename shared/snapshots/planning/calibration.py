@@ -12,8 +12,8 @@ import numpy as np
 
 from phema.shared.edm2.averaging.movement import USUAL_EXPONENT, USUAL_VARIANCE, Movement, fit_movement
 from phema.shared.edm2.averaging.weightings import FloatArray, Profile, RawProfile
-from phema.shared.snapshots.files import weight_probe as probe
 from phema.shared.snapshots.files.header import StoredDtype
+from phema.shared.snapshots.files.weight_probe import probed_weights
 from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 
@@ -65,7 +65,7 @@ def calibrate(
     """What the snapshots' probes (by snapshot id) tell, and usual figures for what they do not. `snapshots` are in
     order of time; probes that are not finite, of a run that diverged, tell nothing."""
     end = float(snapshots[-1].num_images)
-    sampled = {s.id: probe.values(probes[s.id]).astype(np.float64) for s in snapshots if probes.get(s.id)}
+    sampled = {s.id: probed_weights(probes[s.id]).astype(np.float64) for s in snapshots if probes.get(s.id)}
     probed = [s for s in snapshots if s.id in sampled and np.isfinite(sampled[s.id]).all()]
     if not probed:
         return Calibration(Movement(USUAL_VARIANCE, USUAL_EXPONENT, end), 1.0, _USUAL_ROUNDING, False, update_images)
