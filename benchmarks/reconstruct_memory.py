@@ -18,8 +18,9 @@ from phema.shared.snapshots import ObjectStore, S3Options, open_store
 from phema.shared.snapshots.files.header import arrange, build_header
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stores.local_folder import LocalStore
-from phema.shared.snapshots.stores.store import Data, ObjectInfo
+from phema.shared.snapshots.stores.hashed_bytes import Data
+from phema.shared.snapshots.stores.interface import ObjectInfo
+from phema.shared.snapshots.stores.local.store import LocalStore
 
 MIB = 2**20
 TARGET = 1.1

@@ -5,7 +5,9 @@ from __future__ import annotations
 from phema.shared.catalog import Catalog
 from phema.shared.datasets import Dataset, DatasetChoice, OpenRemote, open_dataset
 from phema.shared.settings import Settings
-from phema.shared.snapshots.stores.store import ObjectStore, S3Options, open_store
+from phema.shared.snapshots.stores.interface import ObjectStore
+from phema.shared.snapshots.stores.opening import open_store
+from phema.shared.snapshots.stores.options import S3Options
 
 
 def store_from(settings: Settings) -> ObjectStore:

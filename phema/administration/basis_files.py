@@ -10,7 +10,7 @@ from phema.shared.catalog.content_keys import canonical
 from phema.shared.snapshots.errors import CorruptObject
 from phema.shared.snapshots.files.header import SnapshotMetadata
 from phema.shared.snapshots.planning.basis_plan import BasisPlan
-from phema.shared.snapshots.stores.store import ObjectInfo
+from phema.shared.snapshots.stores.interface import ObjectInfo
 
 Vector = tuple[ObjectInfo, SnapshotMetadata]
 

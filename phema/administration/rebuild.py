@@ -21,10 +21,11 @@ from phema.shared.catalog import Catalog, NameTaken, Snapshot, Transaction
 from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
 from phema.shared.snapshots.files.header import SnapshotMetadata, read_header
-from phema.shared.snapshots.files.weight_probe import Gatherer
+from phema.shared.snapshots.files.weight_probe import ProbeCollector
 from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stores.interface import ObjectInfo, ObjectStore
 from phema.shared.snapshots.stores.object_keys import run_key, sha256_of_key
-from phema.shared.snapshots.stores.store import ObjectInfo, ObjectStore, digest
+from phema.shared.snapshots.stores.verification import digest
 
 Progress = Callable[[int, int], None]
 """Objects done, objects in all."""
@@ -100,14 +101,14 @@ def _read(store: ObjectStore, run_id: str, info: ObjectInfo, found: _Found) -> N
     metadata = header.metadata
     if metadata is None or metadata.run_id != run_id:
         raise CorruptObject(f"object {info.key} is no weights file of {run_id}")
-    gatherer = Gatherer(header)
-    whole = _verified(digest(store, info.key, seen=gatherer.see))
+    collector = ProbeCollector(header)
+    whole = _verified(digest(store, info.key, on_block=collector.add_block))
     if metadata.kind == "reconstruction":
         found.reconstructions.append((whole, metadata))
     elif metadata.kind == "basis":
         found.vectors.append((whole, metadata))
     else:
-        found.snapshots.append((whole, metadata, gatherer.probe()))
+        found.snapshots.append((whole, metadata, collector.probe()))
 
 
 def _verified(read: ObjectInfo) -> ObjectInfo:

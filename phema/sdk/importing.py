@@ -26,7 +26,7 @@ from phema.shared.snapshots.foreign.file_names import ForeignSnapshot, listed_fi
 from phema.shared.snapshots.foreign.published_pickles import read_published
 from phema.shared.snapshots.foreign.weights import ForeignWeights, published_weights, state_dict_weights
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 
 PRESET = "imported"
 """What stands for a preset in the configuration of an imported run."""

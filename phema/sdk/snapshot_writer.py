@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import operator
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,13 +24,15 @@ from phema.shared.settings import Settings
 from phema.shared.snapshots.errors import CorruptObject, StoreUnreachable
 from phema.shared.snapshots.files.header import SnapshotMetadata, StoredDtype
 from phema.shared.snapshots.files.snapshot_file import DTYPE_NAMES, encode
-from phema.shared.snapshots.files.tensor_compatibility import Kind, difference
+from phema.shared.snapshots.files.tensor_compatibility import TensorLayout, first_difference
 from phema.shared.snapshots.files.weight_probe import probe_of
 from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.background_uploader import BackgroundUploader, UploadCounts
+from phema.shared.snapshots.stores.hashed_bytes import HashedBytes
+from phema.shared.snapshots.stores.interface import ObjectInfo, ObjectStore
 from phema.shared.snapshots.stores.object_keys import snapshot_key
-from phema.shared.snapshots.stores.store import ObjectInfo, ObjectStore, open_store
+from phema.shared.snapshots.stores.opening import open_store
 from phema.shared.wiring import s3_from, store_from
 
 Origin = Literal["external", "imported"]
@@ -76,7 +77,7 @@ class SnapshotWriter:
         """The run as it was when it was opened; None in processes that do not write."""
         self._uploader: BackgroundUploader | None = None
         self._closed = False
-        self._kinds: dict[str, Kind] = {}
+        self._layouts: dict[str, TensorLayout] = {}
         if not _writes():
             return
         if origin not in get_args(Origin):
@@ -226,11 +227,11 @@ class SnapshotWriter:
 
     def _check_same(self, metadata: SnapshotMetadata, tensors: dict[str, Tensor]) -> None:
         """Raises InvalidArgument."""
-        found = {name: _kind(name, tensor, metadata) for name, tensor in tensors.items()}
-        self._kinds = self._kinds or found
-        if (differing := difference(found, self._kinds)) is not None:
+        found = {name: _layout_of(name, tensor, metadata) for name, tensor in tensors.items()}
+        self._layouts = self._layouts or found
+        if (differing := first_difference(found, self._layouts)) is not None:
             raise InvalidArgument(
-                f"tensor {differing.name} is {differing.one}, in what was saved before it is {differing.other}; "
+                f"tensor {differing.name} is {differing.found}, in what was saved before it is {differing.expected}; "
                 "snapshots of a run hold the same tensors and buffers"
             )
 
@@ -238,15 +239,15 @@ class SnapshotWriter:
         assert self._uploader is not None, "a process that does not write has nothing to submit"
         probe = b""
 
-        def produce() -> tuple[str, bytes]:
+        def produce() -> tuple[str, HashedBytes]:
             nonlocal probe
             _check_finite(tensors, metadata)
             data = encode(tensors, metadata)
             probe = probe_of(data)
-            sha256 = hashlib.sha256(data).hexdigest()
+            content = HashedBytes(data)
             label = metadata.profile.label
-            key = snapshot_key(metadata.run_id, num_images=metadata.num_images, label=label, sha256=sha256)
-            return key, data
+            key = snapshot_key(metadata.run_id, num_images=metadata.num_images, label=label, sha256=content.sha256)
+            return key, content
 
         self._uploader.submit(produce, lambda info: self._register(metadata, info, probe))
         self._known.add((metadata.num_images, metadata.profile.key))
@@ -349,9 +350,9 @@ def _storable(name: str, tensor: Any) -> Tensor:
     return tensor
 
 
-def _kind(name: str, tensor: Tensor, metadata: SnapshotMetadata) -> Kind:
+def _layout_of(name: str, tensor: Tensor, metadata: SnapshotMetadata) -> TensorLayout:
     averaged = name not in metadata.buffers and tensor.is_floating_point()
-    return Kind(tuple(tensor.shape), None if averaged else DTYPE_NAMES[tensor.dtype])
+    return TensorLayout(tuple(tensor.shape), None if averaged else DTYPE_NAMES[tensor.dtype])
 
 
 def _report_retry(error: Exception, delay_s: float) -> None:

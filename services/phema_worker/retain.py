@@ -13,7 +13,7 @@ from typing import Any
 from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.tasks import Done, RetainTask
 from phema.shared.catalog import Job, Transaction, submission_id
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 
 
 def retain_task(tx: Transaction, job: Job) -> RetainTask | None:

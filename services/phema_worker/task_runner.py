@@ -40,7 +40,7 @@ from phema.shared.snapshots.errors import CorruptObject, ObjectMissing, Snapshot
 from phema.shared.snapshots.files.header import is_average
 from phema.shared.snapshots.files.network_loading import LoadedModel, load_model
 from phema.shared.snapshots.files.snapshot_file import SnapshotMetadata, read_header
-from phema.shared.snapshots.stores.store import ObjectInfo
+from phema.shared.snapshots.stores.interface import ObjectInfo
 from phema.shared.wiring import remote_from, store_from
 
 log = logging.getLogger(__name__)

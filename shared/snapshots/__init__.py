@@ -1,6 +1,6 @@
-"""Bytes: the object store, the snapshot file, the plan, and the streaming reconstruction.
+"""Snapshots: object stores, snapshot files, planning of reconstructions, and the reconstruction itself.
 
-Importing this package or its store, header and plan modules never imports torch.
+This package, its stores, the header of snapshot files, and planning can be imported without torch.
 """
 
 from __future__ import annotations
@@ -15,15 +15,10 @@ from phema.shared.snapshots.errors import (
     StoreFull,
     StoreUnreachable,
 )
-from phema.shared.snapshots.stores.store import (
-    ObjectInfo,
-    ObjectStore,
-    ObjectWriter,
-    S3Options,
-    digest,
-    open_store,
-    verify,
-)
+from phema.shared.snapshots.stores.interface import ObjectInfo, ObjectStore, ObjectWriter
+from phema.shared.snapshots.stores.opening import open_store
+from phema.shared.snapshots.stores.options import S3Options
+from phema.shared.snapshots.stores.verification import digest, verify
 
 __all__ = [
     "BucketMissing",

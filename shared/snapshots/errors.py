@@ -1,20 +1,20 @@
-"""What can go wrong between phema and its bytes."""
+"""Errors of object stores, snapshot files and foreign files."""
 
 from __future__ import annotations
 
 
 class SnapshotError(Exception):
-    """Root of this room's errors. Each says in one sentence what happened to which object of which store.
+    """Base class. Each error is one sentence that names the object and the store, or the file.
 
     SnapshotError
     ├── ObjectExists       the key is taken by other bytes; objects are write-once
     ├── ObjectMissing      no object has that key
-    ├── CorruptObject      an object is shorter, longer or other than what was written
+    ├── CorruptObject      an object does not hold the bytes that were written
     ├── BucketMissing      the bucket of the store's URL does not exist
-    ├── StoreDenied        the store refuses these credentials, or this user may not write there
-    ├── StoreFull          the disk, the quota or the bucket has no room left; nothing was left half-written
-    ├── StoreUnreachable   the store does not answer; the only one that is worth a retry
-    └── ForeignFileRefused a file of another program is not what it must be (see `phema.shared.snapshots.foreign`)
+    ├── StoreDenied        the store refuses these credentials, or this user has no permission
+    ├── StoreFull          the disk, the quota or the bucket is full; no partial object was left
+    ├── StoreUnreachable   the store does not answer, or failed; a retry may succeed
+    └── ForeignFileRefused a file of another program is not allowed (see `phema.shared.snapshots.foreign`)
     """
 
 
@@ -27,7 +27,7 @@ class ObjectMissing(SnapshotError):
 
 
 class CorruptObject(SnapshotError):
-    """An object is shorter, longer or other than what was written."""
+    """An object does not hold the bytes that were written."""
 
 
 class BucketMissing(SnapshotError):
@@ -35,12 +35,12 @@ class BucketMissing(SnapshotError):
 
 
 class StoreDenied(SnapshotError):
-    """The store refuses these credentials, or this user may not write there."""
+    """The store refuses these credentials, or this user has no permission."""
 
 
 class StoreFull(SnapshotError):
-    """The disk, the quota or the bucket has no room left; nothing was left half-written."""
+    """The disk, the quota or the bucket is full; no partial object was left."""
 
 
 class StoreUnreachable(SnapshotError):
-    """The store does not answer; the only one that is worth a retry."""
+    """The store does not answer, or failed; a retry may succeed."""

@@ -1,4 +1,4 @@
-"""How weights average the training history, as snapshot files, rows and requests name it. Torch-free."""
+"""The profile: how weights average the training history. Used in snapshot files, rows and requests. Torch-free."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from phema.shared.edm2.averaging.power_function import gamma_from_sigma_rel, sig
 
 Kind = Literal["power", "exponential", "uniform", "raw", "sampled", "basis", "per_tensor"]
 
-_NEEDS: dict[str, tuple[str, ...]] = {
+_REQUIRED_FIELDS: dict[str, tuple[str, ...]] = {
     "power": ("sigma_rel", "gamma"),
     "exponential": ("half_life_images",),
     "uniform": ("window_images",),
@@ -30,32 +30,33 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "basis": ("index",),
     "per_tensor": ("default", "tensors"),
 }
-_MAY_HAVE = {"exponential": ("rampup_ratio",)}
-_RAMP = {"kind", "rampup_ratio"}
+_OPTIONAL_FIELDS = {"exponential": ("rampup_ratio",)}
+_RAMPUP_ONLY = {"kind", "rampup_ratio"}
 MIN_SIGMA_REL = 1e-6
-"""Beyond it, and the gamma that goes with it, averages are the weights themselves and floats overflow."""
+"""Smallest width. Below it, the average equals the weights themselves and the computation of gamma overflows."""
 _MAX_GAMMA = 1e6
 _MIN_RATIO = 1e-6
 _MAX_IMAGES = 2**53 - 1
-"""Counts are exact in float64, too."""
+"""Larger counts are not exact in float64."""
 _MAX_TIMES = 1024
 _MAX_TENSORS = 256
-_ASKED = {"power": "sigma_rel or gamma", "exponential": "half_life_images or rampup_ratio"}
-"""Where one field is enough, because others follow."""
+_SUFFICIENT_FIELDS = {"power": "sigma_rel or gamma", "exponential": "half_life_images or rampup_ratio"}
+"""What error messages ask for, where one field is enough because the others follow from it."""
 
 
 class Profile(BaseModel):
-    """A weighting of training history up to some time; floats are exact (JSON of Python's repr).
+    """A weighting of the training history up to some time. Floats are exact (in JSON as in Python's repr).
 
-    - `power`: power-function EMA; `sigma_rel` or `gamma` is enough, the other follows.
-    - `exponential`: traditional EMA of `half_life_images`, held below `rampup_ratio` of the images seen if given. A
-      `rampup_ratio` alone holds for ever: this is the power function of gamma = ln 2 / rampup_ratio - 1 and becomes it.
-    - `uniform`: mean of the last `window_images` images.
-    - `raw`: the weights themselves, as a checkpoint has them.
-    - `sampled`: any piecewise constant weighting: `weights[i]`, relative to each other, is the share of the images
-      between `times[i - 1]` (0 for the first) and `times[i]`; the last time is the profile's own.
-    - `basis`: vector `index` of a basis; no average by itself.
-    - `per_tensor`: `default`, except for tensors whose name matches a pattern of `tensors`; the first match counts.
+    - `power`: power-function EMA. Give `sigma_rel` or `gamma`; each follows from the other.
+    - `exponential`: traditional EMA with half-life `half_life_images`. If `rampup_ratio` is given, the half-life is at
+      most this fraction of the images seen. `rampup_ratio` without `half_life_images` is the power function with
+      gamma = ln 2 / rampup_ratio - 1, and is converted to it.
+    - `uniform`: mean over the last `window_images` images.
+    - `raw`: the weights themselves, without averaging, as in a checkpoint.
+    - `sampled`: any piecewise constant weighting. `weights[i]` is the total weight of the images between `times[i - 1]`
+      (0 for the first) and `times[i]`, relative to the other entries. The last time is the time of the average.
+    - `basis`: vector `index` of a basis; not an average by itself.
+    - `per_tensor`: `default`, except for tensors whose name matches a pattern in `tensors`. The first match applies.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -74,17 +75,17 @@ class Profile(BaseModel):
 
     @classmethod
     def power(cls, sigma_rel: float) -> Profile:
-        """The power-function EMA of that relative width. Raises ValueError for an impossible one."""
+        """The power-function EMA of this relative width. Raises ValueError if no such profile exists."""
         return cls(sigma_rel=sigma_rel)
 
     @model_validator(mode="before")
     @classmethod
-    def _exponent_and_width(cls, given: Any) -> Any:
-        """Either of `sigma_rel` and `gamma` follows from the other, both from a ramp-up ratio that nothing ends."""
+    def _complete_power_function(cls, given: Any) -> Any:
+        """Compute `sigma_rel` from `gamma` or the reverse, and both from a `rampup_ratio` without a half-life."""
         if not isinstance(given, dict):
             return given
         ratio = given.get("rampup_ratio")
-        if given.get("kind") == "exponential" and isinstance(ratio, int | float) and set(given) <= _RAMP:
+        if given.get("kind") == "exponential" and isinstance(ratio, int | float) and set(given) <= _RAMPUP_ONLY:
             if not _MIN_RATIO <= ratio < math.log(2):
                 raise ValueError(f"rampup_ratio {shown(ratio)} must lie between {_MIN_RATIO:g} and ln 2 = 0.6931")
             given = {"kind": "power", "gamma": math.log(2) / ratio - 1}
@@ -102,37 +103,37 @@ class Profile(BaseModel):
 
     @field_validator("times")
     @classmethod
-    def _rising(cls, times: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    def _check_times(cls, times: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if times is None:
             return times
         if len(times) > _MAX_TIMES:
             raise ValueError(f"times has {len(times)} entries; a sampled profile takes at most {_MAX_TIMES}")
         if not (times and times[0] > 0 and all(a < b for a, b in pairwise(times))):
-            raise ValueError("times must be positive and rise from each to the next")
+            raise ValueError("times must be positive and strictly increasing")
         if times[-1] > _MAX_IMAGES:
-            raise ValueError(f"times must end at {_MAX_IMAGES} images or before")
+            raise ValueError(f"times must be at most {_MAX_IMAGES}")
         return times
 
     @field_validator("weights")
     @classmethod
-    def _finite_sum(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    def _check_weights(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if weights is not None and not math.isfinite(sum(map(abs, weights))):
             raise ValueError("weights must have a finite sum; give smaller ones, they are relative to each other")
         return weights
 
     @field_validator("tensors")
     @classmethod
-    def _few_patterns(cls, tensors: tuple[TensorProfile, ...] | None) -> tuple[TensorProfile, ...] | None:
+    def _check_tensors(cls, tensors: tuple[TensorProfile, ...] | None) -> tuple[TensorProfile, ...] | None:
         if tensors is not None and len(tensors) > _MAX_TENSORS:
             raise ValueError(f"tensors has {len(tensors)} patterns; a per_tensor profile takes at most {_MAX_TENSORS}")
         return tensors
 
     @model_validator(mode="after")
-    def _fields_of_its_kind(self) -> Self:
+    def _check_fields(self) -> Self:
         given = {name for name in self.__class__.model_fields if name != "kind" and getattr(self, name) is not None}
-        needed = set(_NEEDS[self.kind])
-        if not needed <= given or given - needed - set(_MAY_HAVE.get(self.kind, ())):
-            fields = _ASKED.get(self.kind) or " and ".join(_NEEDS[self.kind]) or "no fields"
+        needed = set(_REQUIRED_FIELDS[self.kind])
+        if not needed <= given or given - needed - set(_OPTIONAL_FIELDS.get(self.kind, ())):
+            fields = _SUFFICIENT_FIELDS.get(self.kind) or " and ".join(_REQUIRED_FIELDS[self.kind]) or "no fields"
             raise ValueError(f"a profile of kind {self.kind!r} needs {fields} and no other kind's fields")
         if self.gamma is not None and self.sigma_rel is not None:
             _check_gamma(self.gamma)
@@ -151,18 +152,18 @@ class Profile(BaseModel):
         return self
 
     @model_serializer(mode="wrap")
-    def _own_fields_only(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As versions that knew fewer kinds wrote it: equal contents make equal bytes."""
+    def _omit_unset_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Equal profiles give equal bytes, also those that versions with fewer kinds have written."""
         return {name: value for name, value in handler(self).items() if value is not None}
 
     @property
     def key(self) -> str:
-        """Canonical text: equal for equal profiles and for no others."""
+        """Canonical text. Two profiles are equal if and only if their texts are equal."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
     @property
     def label(self) -> str:
-        """Short, for people and file names; different profiles may share one."""
+        """Short text for people and file names. Different profiles may have the same label."""
         match self.kind:
             case "power":
                 return f"{self.sigma_rel:g}"
@@ -179,7 +180,7 @@ class Profile(BaseModel):
 
 
 class TensorProfile(BaseModel):
-    """Tensors whose name matches `pattern` (shell wildcards, case counts) have their own profile."""
+    """The profile of the tensors whose name matches `pattern` (shell wildcards, case-sensitive)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -187,14 +188,14 @@ class TensorProfile(BaseModel):
     profile: Profile
 
     @model_validator(mode="after")
-    def _plain(self) -> Self:
+    def _check_profile(self) -> Self:
         if self.profile.kind in ("per_tensor", "basis"):
             raise ValueError(f"the profile of a pattern cannot be of kind {self.profile.kind!r}")
         return self
 
 
 def shown(value: float) -> str:
-    """A user's number in a sentence: integers may be too large for any float."""
+    """A number for error messages. Integers may be too large to be formatted as a float."""
     try:
         return f"{value:g}"
     except OverflowError:

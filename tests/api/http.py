@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from phema.services.api.http.problem_documents import MEDIA_TYPE, TYPE_PREFIX
 from phema.shared.catalog import Catalog
 from phema.shared.settings import Settings
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 
 ANYWHERE = ("bad-request", "too-large", "internal")
 """Kinds of problem that any request can get; docs/api.md describes them once."""

@@ -24,7 +24,7 @@ from phema.local_service.supervisor import running_service
 from phema.services.api.app import create_app
 from phema.services.api.http.openapi import EXAMPLES, examples
 from phema.shared.settings import Settings
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 from phema.shared.wiring import store_from
 from tests.api.documents import API_MD, OPENAPI_JSON, ROOT, api_page, openapi_text
 from tests.api.kept_values import kept

@@ -17,7 +17,7 @@ from phema.shared.snapshots.files.snapshot_file import encode
 from phema.shared.snapshots.files.weight_probe import probe_of
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores import object_keys as layout
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 
 TIMES = tuple(range(3200, 25_601, 3200))
 STORED = (0.05, 0.10)

@@ -12,7 +12,7 @@ import pytest
 
 from phema.services.api.http.downloads import CHUNK_BYTES
 from phema.shared.settings import Settings
-from phema.shared.snapshots.stores.s3 import S3Store
+from phema.shared.snapshots.stores.s3.store import S3Store
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only

@@ -15,7 +15,7 @@ from phema.services.api.http.body_limit import MAX_BODY_BYTES
 from phema.shared.catalog.pagination import encode_cursor
 from phema.shared.settings import Settings
 from phema.shared.snapshots.errors import BucketMissing, SnapshotError, StoreDenied, StoreUnreachable
-from phema.shared.snapshots.stores.local_folder import LocalStore
+from phema.shared.snapshots.stores.local.store import LocalStore
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only

@@ -23,7 +23,7 @@ import pytest
 from phema.services.api.http.server import listen
 from phema.shared.catalog import Catalog, JobKind
 from phema.shared.settings import Settings
-from phema.shared.snapshots.stores.local_folder import LocalStore
+from phema.shared.snapshots.stores.local.store import LocalStore
 from phema.shared.wiring import store_from
 from tests.api import seed
 from tests.api.process import ROOT, ApiProcess, environment, running

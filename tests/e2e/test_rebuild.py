@@ -18,7 +18,8 @@ from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.catalog.models import Snapshot
 from phema.shared.recipes.presets import resolve
 from phema.shared.recipes.run_config import RunConfig
-from phema.shared.snapshots.stores.store import ObjectStore, open_store
+from phema.shared.snapshots.stores.interface import ObjectStore
+from phema.shared.snapshots.stores.opening import open_store
 from tests.fixtures.catalog import only
 
 CONFIG = resolve(

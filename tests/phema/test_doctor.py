@@ -19,8 +19,8 @@ from pydantic import SecretStr
 from phema.local_service import doctor
 from phema.shared.settings import Settings
 from phema.shared.snapshots import S3Options
-from phema.shared.snapshots.stores.s3_bucket import make_bucket
-from phema.shared.snapshots.stores.store import open_store
+from phema.shared.snapshots.stores.opening import open_store
+from phema.shared.snapshots.stores.s3.bucket_creation import make_bucket
 from phema.shared.telemetry.metrics_address import listening_address, own_address
 from phema.shared.wiring import catalog_from, store_from
 from tests.fixtures.catalog import only

@@ -171,9 +171,9 @@ def test_mistakes_are_one_sentence_before_anything_is_written(
     foreign.write_run(other, KIMGS[1:2], [0.05], res_balance=0.2)
     (tmp_path / "net.json").write_text('{"img_resolution": 8}')
     for arguments, sentence in [
-        ([str(tmp_path / "none")], "it is no folder"),
+        ([str(tmp_path / "none")], "it is not a folder"),
         ([str(folder), "--pattern", "x", "--mapping", "y"], "mapping and pattern are both given"),
-        ([str(folder), "--pattern", "("], "it is no regular expression"),
+        ([str(folder), "--pattern", "("], "it is not a regular expression"),
         ([str(folder), "--mapping", str(tmp_path / "none.json")], "none.json cannot be read: No such file"),
         ([str(folder), "--network", "digits-tiny"], "network, key and buffers are for state dicts"),
         ([str(folder), "--network", "digits-tini"], "did you mean 'digits-tiny'?"),

@@ -25,8 +25,9 @@ from phema.shared.settings import Settings
 from phema.shared.snapshots import CorruptObject, S3Options
 from phema.shared.snapshots.errors import SnapshotError, StoreUnreachable
 from phema.shared.snapshots.files.header import read_header
+from phema.shared.snapshots.stores.hashed_bytes import Data
+from phema.shared.snapshots.stores.interface import ObjectInfo, ObjectStore
 from phema.shared.snapshots.stores.object_keys import run_key
-from phema.shared.snapshots.stores.store import Data, ObjectInfo, ObjectStore
 from tests.phema.service import Service, api, process
 
 BATCH, STEPS, EVERY = 32, 320, 20

@@ -12,7 +12,7 @@ import pytest
 
 from phema.client.client import Client
 from phema.shared.snapshots.files.header import read_header
-from phema.shared.snapshots.stores.store import verify
+from phema.shared.snapshots.stores.verification import verify
 from tests.phema.service import Service
 
 SCRIPT = """

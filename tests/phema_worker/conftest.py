@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from phema.shared.catalog import Catalog
-from phema.shared.snapshots.stores.store import S3Options, open_store
+from phema.shared.snapshots.stores.opening import open_store
+from phema.shared.snapshots.stores.options import S3Options
 from tests.phema_worker.lab import Lab
 from tests.phema_worker.tunnel import Tunnel, tunnel
 

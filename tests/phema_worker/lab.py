@@ -28,9 +28,9 @@ from phema.shared.snapshots.files.weight_probe import probe_of
 from phema.shared.snapshots.planning.planner import plan
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stores.local_folder import LocalStore
+from phema.shared.snapshots.stores.interface import ObjectStore
+from phema.shared.snapshots.stores.local.store import LocalStore
 from phema.shared.snapshots.stores.object_keys import snapshot_key
-from phema.shared.snapshots.stores.store import ObjectStore
 
 PATIENCE_SECONDS = 120.0
 NETWORK = {"model_channels": 16, "channels_per_head": 16}
@@ -321,7 +321,7 @@ class Lab:
     def unfinished(self) -> list[Path]:
         """Unfinished files in a local store."""
         assert isinstance(self.store, LocalStore)
-        return [*self.store.partial.glob("*"), *self.store.unfinished.glob("*")]
+        return [*self.store.folder.partial.glob("*"), *self.store.folder.unfinished.glob("*")]
 
     def results(self, owner: str) -> list[str]:
         """Keys of all objects that workers have written for a run or an evaluation."""

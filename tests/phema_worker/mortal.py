@@ -21,7 +21,7 @@ from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.tasks import Done, RetainTask
 from phema.shared.catalog import Catalog, JobKind, content_key
 from phema.shared.settings import Settings
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 from phema.shared.wiring import catalog_from, store_from
 
 RUN = "mortal"

@@ -32,7 +32,9 @@ from phema.shared.snapshots.files.snapshot_file import load_tensors
 from phema.shared.snapshots.planning.planner import plan as plan_reconstruction
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.object_keys import run_key
-from phema.shared.snapshots.stores.store import S3Options, open_store, verify
+from phema.shared.snapshots.stores.opening import open_store
+from phema.shared.snapshots.stores.options import S3Options
+from phema.shared.snapshots.stores.verification import verify
 from tests.phema_worker import mortal
 from tests.phema_worker.lab import STORED, TIMES, Lab
 

@@ -22,7 +22,7 @@ from phema.shared.snapshots.files.snapshot_file import load_tensors
 from phema.shared.snapshots.planning.planner import plan
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stores.store import verify
+from phema.shared.snapshots.stores.verification import verify
 from tests.phema_worker.conftest import only
 from tests.phema_worker.lab import STORED, TIMES, Lab, tiny_config, until
 

@@ -11,11 +11,11 @@ from phema.shared.edm2.averaging.weightings import PowerWeighting, RawWeighting,
 from phema.shared.snapshots import ObjectStore
 from phema.shared.snapshots.files.header import StoredDtype, read_header
 from phema.shared.snapshots.files.snapshot_file import encode
-from phema.shared.snapshots.files.weight_probe import PROBE_WEIGHTS, Gatherer, probe_of, values
+from phema.shared.snapshots.files.weight_probe import PROBE_WEIGHTS, ProbeCollector, probe_of, probed_weights
 from phema.shared.snapshots.planning.calibration import calibrate, rounding
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stores.store import digest
+from phema.shared.snapshots.stores.verification import digest
 from tests.snapshots.weights import metadata, tensors
 
 DTYPES: dict[StoredDtype, torch.dtype] = {
@@ -30,7 +30,7 @@ DTYPES: dict[StoredDtype, torch.dtype] = {
 def test_a_probe_holds_the_averaged_weights_alone(store: ObjectStore, dtype: StoredDtype, size: int) -> None:
     whole = tensors(7, size)
     data = encode(whole, metadata(dtype=dtype))
-    found = values(probe_of(data))
+    found = probed_weights(probe_of(data))
     averaged = [
         whole[name].to(DTYPES[dtype]).float().reshape(-1) for name in sorted(whole) if name[:3] in ("enc", "dec")
     ]
@@ -43,15 +43,15 @@ def test_a_probe_holds_the_averaged_weights_alone(store: ObjectStore, dtype: Sto
         assert found.std() == pytest.approx(flat.std(), rel=0.05)
     # Of a stored file in blocks that tear elements apart.
     store.put("a", data)
-    gatherer = Gatherer(read_header(store, "a"))
-    digest(store, "a", block_bytes=4099, seen=gatherer.see)
-    assert gatherer.probe() == probe_of(data)
+    collector = ProbeCollector(read_header(store, "a"))
+    digest(store, "a", block_bytes=4099, on_block=collector.add_block)
+    assert collector.probe() == probe_of(data)
 
 
 def test_probes_of_one_network_hold_the_same_places() -> None:
     first, second = tensors(1, 3000), tensors(1, 3000)
     second = {name: value + 1 if name[:3] in ("enc", "dec") else value for name, value in second.items()}
-    a, b = (values(probe_of(encode(t, metadata(dtype="float32")))) for t in (first, second))
+    a, b = (probed_weights(probe_of(encode(t, metadata(dtype="float32")))) for t in (first, second))
     np.testing.assert_allclose(b - a, 1, rtol=1e-6)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from phema.shared.snapshots import ObjectStore, S3Options, digest, open_store
-from phema.shared.snapshots.stores.local_folder import LocalStore
+from phema.shared.snapshots.stores.local.store import LocalStore
 from phema.shared.snapshots.stores.object_keys import sha256_of_key
 
 MIB = 2**20
@@ -85,7 +85,7 @@ def test_a_killed_writer_leaves_no_object(place: tuple[ObjectStore, dict[str, ob
         writer.write(b"the next attempt")
     assert store.get("a/b") == b"the next attempt"
     if isinstance(store, LocalStore):
-        assert os.listdir(store.unfinished) == []  # swept by the next writer
+        assert os.listdir(store.folder.unfinished) == []  # swept by the next writer
 
 
 def test_a_committed_object_survives_the_kill(place: tuple[ObjectStore, dict[str, object]]) -> None:

@@ -107,7 +107,7 @@ def test_what_a_server_says_becomes_one_error(
     with answering(status, code) as endpoint:
         options = S3Options(endpoint, access_key_id="a", secret_access_key="b")
         store = open_store("s3://bucket", s3=options)
-        store._head = lambda key: None  # type: ignore[attr-defined]  # an answer to HEAD has no body to tell from
+        store.bucket.find = lambda key: None  # type: ignore[attr-defined]  # an answer to HEAD has no body to tell from
         with pytest.raises(expected, match=sentence) as error:
             store.put("a", b"x")
     assert_one_sentence(error.value)

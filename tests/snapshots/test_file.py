@@ -185,9 +185,9 @@ def test_mistakes_when_encoding() -> None:
 
 
 def test_lineage_belongs_to_reconstructions() -> None:
-    with pytest.raises(ValidationError, match="lineage belongs to what was made of snapshots"):
+    with pytest.raises(ValidationError, match="lineage belongs to a reconstruction or a basis"):
         metadata(kind="reconstruction")
-    with pytest.raises(ValidationError, match="lineage belongs to what was made of snapshots"):
+    with pytest.raises(ValidationError, match="lineage belongs to a reconstruction or a basis"):
         metadata(lineage={"a": 1})
 
 

@@ -20,13 +20,14 @@ from typing import Any
 import pytest
 import torch
 
-from phema.shared.snapshots.foreign import pickle_reader as machine
+from phema.shared.snapshots.foreign import pickle_reader
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
-from phema.shared.snapshots.foreign.pickle_reader import Machine
-from phema.shared.snapshots.foreign.pickle_vocabulary import PUBLISHED, Storage, StoredTensor
+from phema.shared.snapshots.foreign.pickle_reader import PickleReader
+from phema.shared.snapshots.foreign.pickle_records import Storage, StoredTensor
+from phema.shared.snapshots.foreign.published_allowlist import PUBLISHED
 from phema.shared.snapshots.foreign.published_pickles import parse_published
 from phema.shared.snapshots.foreign.tensor_storages import read_tensor
-from phema.shared.snapshots.foreign.weights import convert
+from phema.shared.snapshots.foreign.weights import convert_published
 from tests.snapshots import foreign_files as foreign
 
 P4 = b"\x80\x04"
@@ -34,7 +35,7 @@ P4 = b"\x80\x04"
 
 def read(data: bytes) -> Any:
     """All of it: structure and tensors."""
-    return convert(parse_published(memoryview(data), "bad.pkl"), "bad.pkl")
+    return convert_published(parse_published(memoryview(data), "bad.pkl"), "bad.pkl")
 
 
 def refused(data: bytes, sentence: str) -> None:
@@ -227,7 +228,10 @@ def test_bombs_inside_storages_are_refused_before_torch_sees_them(monkeypatch: p
     assert good[at : at + 2] == b"K\x01"
     huge = good[:at] + b"J\xff\xff\xff\x7f" + good[at + 2 :]
     refused(with_payload(huge), r"announces 2,147,483,647 elements of float16, 4,294,967,294 bytes, and 2 are there")
-    refused(with_payload(good[:-10] + b"\xff" * 8 + good[-2:]), "announces 1 elements and holds others")
+    refused(
+        with_payload(good[:-10] + b"\xff" * 8 + good[-2:]),
+        "announces 1 elements, its data another number",
+    )
     refused(with_payload(good + b"\0\0"), "announces 1 elements of float16, 2 bytes, and 4 are there")
     refused(with_payload(good.replace(b"HalfStorage", b"LongStorage")), "it names 'torch.LongStorage'")
     refused(with_payload(good.replace(b"HalfStorage", b"FloatStorage")), "1 elements of float32, 4 bytes, and 2")
@@ -293,7 +297,7 @@ def test_tensors_that_reach_beyond_their_storage_are_refused(
     storage = Reduces(torch.storage._load_from_bytes, (foreign_payload(1),))
     data = foreign.dump(Reduces(torch._utils._rebuild_tensor_v2, (storage, offset, shape, strides, False, {})))
     with pytest.raises(ForeignFileRefused, match=sentence):
-        read_tensor(Machine(memoryview(data), "bad.pkl", PUBLISHED).load(), "bad.pkl")
+        read_tensor(PickleReader(memoryview(data), "bad.pkl", PUBLISHED).load(), "bad.pkl")
 
 
 def test_strided_tensors_keep_their_values() -> None:
@@ -339,14 +343,14 @@ def bombs() -> dict[str, tuple[bytes, str]]:
         "no mark": (P4 + b"Nt.", "lacks its mark"),
         "mark as operand": (P4 + b"(a.", "lacks its operand"),
         "odd items": (P4 + b"}(Nu.", "sets items"),
-        "text that is none": (P4 + b"\x8c\x01\xff.", "no UTF-8"),
+        "text that is none": (P4 + b"\x8c\x01\xff.", "not UTF-8"),
         "unknown operation": (P4 + b"\xff.", "0xff"),
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", bombs())
 def test_bombs_are_refused_in_no_time_and_no_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "MAX_OPERATIONS", 20_000)
+    monkeypatch.setattr(pickle_reader, "MAX_OPERATIONS", 20_000)
     data, sentence = bombs()[name]
     tracemalloc.start()
     started = time.process_time()
@@ -384,7 +388,7 @@ def test_shapes_are_those_of_torch_modules_only() -> None:
     refused(foreign.published(ema), "'unet.out_conv' is a int, not a module")
     ema = foreign.network()
     ema.unet.__dict__["_buffers"] = [1]
-    refused(foreign.published(ema), "_buffers of its module 'unet' are no dict")
+    refused(foreign.published(ema), "_buffers of its module 'unet' are not a dict")
 
 
 def test_a_file_cut_off_anywhere_is_refused() -> None:

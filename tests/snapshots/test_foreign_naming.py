@@ -49,7 +49,7 @@ def test_the_time_of_a_name_is_the_one_it_was_made_of(tmp_path: Path, num_images
         ),
         (["a-0000065-0.1.pkl"], "its name is not PREFIX-KIMG-SIGMA_REL.pkl"),
         (["a-0000065-0.100.pkl", "b-0000065-0.050.pkl"], "snapshots of two runs, 'a' and 'b'"),
-        (["a-0000000-0.100.pkl"], "its name says 0 images, at which time there is no average"),
+        (["a-0000000-0.100.pkl"], "its name says 0 images, not between 1 and"),
         (["a-0000042-0.100.pkl"], "42 thousand images, which no multiple of 1,024 has"),
         (["a-0000065-0.900.pkl"], "its profile: sigma_rel 0.9"),
         (["a.txt"], "it has no files named PREFIX-KIMG-SIGMA_REL.pkl"),
@@ -62,7 +62,7 @@ def test_other_names_are_refused(tmp_path: Path, names: list[str], sentence: str
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ForeignFileRefused, match="it is no folder"):
+    with pytest.raises(ForeignFileRefused, match="it is not a folder"):
         published_files(tmp_path / "none")
 
 
@@ -89,12 +89,12 @@ def test_a_pattern_says_what_its_groups_are_named(tmp_path: Path, pattern: str, 
 @pytest.mark.parametrize(
     ("pattern", "sentence"),
     [
-        ("(", "it is no regular expression"),
+        ("(", "it is not a regular expression"),
         (r".*", "it needs one group"),
         (r"(?P<num_images>1)(?P<kimg>2)", "it needs one group"),
         (r"(?P<num_images>1)(?P<sigma>2)", "it needs one group"),
         (r"(?P<num_images>1)(?P<sigma_rel>2)(?P<gamma>3)", "it needs one group"),
-        (r"(?P<num_images>.*)\.pt", "num_images in its name is 'more-6400-1', which is no number"),
+        (r"(?P<num_images>.*)\.pt", "num_images in its name is 'more-6400-1', not a number"),
         (r"step-(?P<num_images>\d+)-(?P<sigma_rel>x)?.*", "sigma_rel in its name is None"),
         (r"(?P<num_images>9).*", "it has no files that the pattern"),
         (r"(?:step|more)-(?P<num_images>\d+)-.*", "it has time 6,400 and profile raw like"),
@@ -140,8 +140,8 @@ GOOD = {"file": "a.pt", "num_images": 5, "profile": {"kind": "raw"}}
         ([{**GOOD, "sigma": 1}], r"its entry \[0\].sigma: Extra inputs"),
         ([{**GOOD, "profile": {"kind": "uniform"}}], "needs window_images"),
         ([{**GOOD, "profile": {"kind": "basis", "index": 1}}], "of kind 'basis'; allowed: power"),
-        ([{**GOOD, "file": "none.pt"}], r"its entry \[0\].file, 'none.pt', is no file"),
-        ([{**GOOD, "file": "mapping.json"}], "is no file of .pkl, .safetensors"),
+        ([{**GOOD, "file": "none.pt"}], r"its entry \[0\].file, 'none.pt', is not a file"),
+        ([{**GOOD, "file": "mapping.json"}], r"is not a file \(.pkl, .safetensors"),
         (
             [{**GOOD, "profile": {"kind": "sampled", "times": [4], "weights": [1]}}],
             "its profile at 5: times must rise from above 0 to num_images 5",

@@ -10,12 +10,12 @@ import torch
 from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
 from phema.shared.snapshots.foreign.published_pickles import parse_published
-from phema.shared.snapshots.foreign.weights import ForeignWeights, convert, published_weights
+from phema.shared.snapshots.foreign.weights import ForeignWeights, convert_published, published_weights
 from tests.snapshots import foreign_files as foreign
 
 
 def imported(ema: torch.nn.Module) -> ForeignWeights:
-    return convert(parse_published(memoryview(foreign.published(ema)), "net.pkl"), "net.pkl")
+    return convert_published(parse_published(memoryview(foreign.published(ema)), "net.pkl"), "net.pkl")
 
 
 def test_every_value_arrives_exactly(tmp_path: Path) -> None:
@@ -73,10 +73,10 @@ def test_arguments_left_out_are_the_defaults() -> None:
         ({"resample_filter": [1, 3, 3, 1]}, r"resample_filter is \(1, 3, 3, 1\); phema's networks have \(1, 1\)"),
         ({"flavour": "x"}, "constructor argument 'flavour' is unknown"),
         ({"config": 1}, "constructor argument 'config' is unknown"),
-        ({"num_blocks": 10**9}, "num_blocks is 1000000000; at most 32"),
+        ({"num_blocks": 10**9}, "num_blocks is 1000000000; the limit is 32"),
         ({"num_blocks": 3}, "its tensor 'unet.dec.4x4_block2.conv_res0.weight' has the shape"),
         ({"attn_resolutions": [4, 8]}, "'unet.dec.8x8_block0.attn_proj.weight' is missing; .* has the shape"),
-        ({"channels_per_head": 5}, "phema has no network like its: channels_per_head 5 does not divide"),
+        ({"channels_per_head": 5}, "phema cannot build its network: channels_per_head 5 does not divide"),
         ({"sigma_data": "x"}, "sigma_data is 'x'; numbers are expected"),
         ({"sigma_data": float("nan")}, "sigma_data: Input should be"),
         ({"dropout": [0.1] * 17}, "dropout is a tuple; numbers are expected"),

@@ -131,13 +131,13 @@ TORCH_FREE = [
     "phema.shared.snapshots.errors",
     "phema.shared.snapshots.files.header",
     "phema.shared.snapshots.stores.object_keys",
-    "phema.shared.snapshots.stores.local_folder",
+    "phema.shared.snapshots.stores.local.store",
     "phema.shared.snapshots.planning.planner",
     "phema.shared.snapshots.files.weight_probe",
     "phema.shared.snapshots.profile",
-    "phema.shared.snapshots.stores.s3",
+    "phema.shared.snapshots.stores.s3.store",
     "phema.shared.snapshots.combining.aligned_inputs",
-    "phema.shared.snapshots.stores.store",
+    "phema.shared.snapshots.stores.opening",
     "phema.shared.snapshots.stores.background_uploader",
 ]
 

@@ -16,9 +16,9 @@ import pytest
 from phema.shared.snapshots import ObjectExists, ObjectStore, S3Options, StoreUnreachable, open_store
 from phema.shared.snapshots.combining.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
-from phema.shared.snapshots.stores.local_folder import LocalStore
-from phema.shared.snapshots.stores.local_resumable import ResumableLocalWriter
-from phema.shared.snapshots.stores.store import digest
+from phema.shared.snapshots.stores.local.resumable import ResumableLocalWriter
+from phema.shared.snapshots.stores.local.store import LocalStore
+from phema.shared.snapshots.stores.verification import digest
 from tests.snapshots.test_store import leftovers
 from tests.snapshots.weights import output, store_run
 
@@ -35,7 +35,7 @@ class Stop(Exception):
 def partial(store: ObjectStore) -> list[str]:
     """What unfinished resumable writers left."""
     if isinstance(store, LocalStore):
-        return sorted(path.name for path in store.partial.glob("*"))
+        return sorted(path.name for path in store.folder.partial.glob("*"))
     return leftovers(store)
 
 
@@ -125,7 +125,7 @@ def test_damaged_bytes_of_a_folder_are_not_gone_on_with(tmp_path: Path, whole: b
     ]
     for damage in damages:
         begin(store, whole)
-        data, note = (store.partial / name for name in partial(store))
+        data, note = (store.folder.partial / name for name in partial(store))
         damage(data, note)
         with store.resumable("a/b") as writer:
             assert writer.position == 0
@@ -139,7 +139,7 @@ def test_killed_after_its_commit_a_writer_leaves_the_object_alone(tmp_path: Path
     begin(store, b"first")
     [data, _] = partial(store)
     (store.root / "a").mkdir()
-    (store.root / "a" / "b").hardlink_to(store.partial / data)  # as a kill between the two steps leaves it
+    (store.root / "a" / "b").hardlink_to(store.folder.partial / data)  # as a kill between the two steps leaves it
     with pytest.raises(ObjectExists), store.resumable("a/b") as writer:
         writer.write(b"second")
     assert writer.position == 0
@@ -281,7 +281,7 @@ def test_a_folder_forgets_what_nobody_went_on_with(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     begin(store, b"long ago")
     for name in partial(store):
-        os.utime(store.partial / name, (0, 0))
+        os.utime(store.folder.partial / name, (0, 0))
     with store.resumable("other") as writer:
         assert isinstance(writer, ResumableLocalWriter)
         assert len(partial(store)) == 1  # its own

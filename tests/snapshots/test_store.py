@@ -25,8 +25,8 @@ from phema.shared.snapshots import (
     verify,
 )
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
-from phema.shared.snapshots.stores.local_folder import LocalStore
-from phema.shared.snapshots.stores.s3 import S3Store
+from phema.shared.snapshots.stores.local.store import LocalStore
+from phema.shared.snapshots.stores.s3.store import S3Store
 
 MIB = 2**20
 SIZES = [0, 1, 1000, 5 * MIB, 5 * MIB + 1, 33 * MIB + 7]
@@ -40,16 +40,16 @@ def sha256(data: bytes) -> str:
 def leftovers(store: ObjectStore) -> list[str]:
     """What an unfinished write left where readers do not look."""
     if isinstance(store, LocalStore):
-        return os.listdir(store.unfinished) if store.unfinished.exists() else []
+        return os.listdir(store.folder.unfinished) if store.folder.unfinished.exists() else []
     assert isinstance(store, S3Store)
-    uploads = store.client.list_multipart_uploads(Bucket=store.bucket).get("Uploads", [])
+    uploads = store.bucket.client.list_multipart_uploads(Bucket=store.bucket.name).get("Uploads", [])
     return [upload["Key"] for upload in uploads]
 
 
 def spoil(store: ObjectStore, key: str, data: bytes) -> None:
     """Replace an object behind the store's back."""
     if isinstance(store, S3Store):
-        store.client.put_object(Bucket=store.bucket, Key=store.prefix + key, Body=data)
+        store.bucket.client.put_object(**store.bucket.address(key), Body=data)
     else:
         path = store.local_path(key)
         assert path is not None

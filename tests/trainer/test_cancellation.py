@@ -20,7 +20,7 @@ from phema.services.trainer.training.cancellation import Cancellation
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.snapshots import ObjectInfo, ObjectStore
-from phema.shared.snapshots.stores.local_folder import LocalStore
+from phema.shared.snapshots.stores.local.store import LocalStore
 from tests.trainer.support import checkpoint_times, get_run, tiny_config, wait_until
 
 ONCE = dict.fromkeys(("snapshot_every", "checkpoint_every", "status_every"), 16_000)

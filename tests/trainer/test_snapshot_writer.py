@@ -21,7 +21,7 @@ from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, LeaseLost
 from phema.shared.datasets import open_dataset
 from phema.shared.snapshots import ObjectInfo, ObjectStore, StoreDenied, StoreFull, StoreUnreachable
-from phema.shared.snapshots.stores.local_folder import LocalStore
+from phema.shared.snapshots.stores.local.store import LocalStore
 from phema.shared.telemetry import Meters
 from tests.trainer.support import new_store, tiny_config, wait_until
 

@@ -10,7 +10,7 @@ from phema.command.options import JsonFlag, plainly, screen
 def prepare(as_json: JsonFlag = False) -> None:
     """Make the bucket where it is missing and bring the catalog to this version's schema. Safe to repeat."""
     from phema.shared.settings import Settings
-    from phema.shared.snapshots.stores.s3_bucket import make_bucket
+    from phema.shared.snapshots.stores.s3.bucket_creation import make_bucket
     from phema.shared.wiring import catalog_from, store_from
 
     view, settings = screen(as_json), Settings()

@@ -22,7 +22,8 @@ from phema.shared.metrics.registry import available_metrics
 from phema.shared.recipes.evaluation_recipe import EvaluationRecipe, MetricName
 from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stores.store import ObjectStore, digest
+from phema.shared.snapshots.stores.interface import ObjectStore
+from phema.shared.snapshots.stores.verification import digest
 
 
 def create(tx: Transaction, body: EvaluationCreate, *, max_attempts: int) -> EndpointResult:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from phema.services.api.http.schema_base import MAX_COUNT, RequestModel
 from phema.services.api.runs.schemas import RunName
 from phema.shared.snapshots.files.header import StoredDtype
-from phema.shared.snapshots.files.weight_probe import PROBE_WEIGHTS, values
+from phema.shared.snapshots.files.weight_probe import PROBE_WEIGHTS, probed_weights
 from phema.shared.snapshots.profile import Profile
 
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
@@ -87,7 +87,7 @@ class SnapshotRegister(RequestModel):
                 raise ValueError("must be base64") from error
             if len(data) % 4 or len(data) > _PROBE_BYTES:
                 raise ValueError(f"holds {len(data)} bytes; it must hold at most {PROBE_WEIGHTS} float32 of 4 bytes")
-            if not np.isfinite(values(data)).all():
+            if not np.isfinite(probed_weights(data)).all():
                 raise ValueError("holds values that are not finite numbers; send none")
         return probe
 

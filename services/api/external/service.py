@@ -16,10 +16,11 @@ from phema.shared.catalog import JobState, Transaction
 from phema.shared.edm2.averaging.weightings import WeightingError
 from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
 from phema.shared.snapshots.files.header import Header, read_header
-from phema.shared.snapshots.files.tensor_compatibility import Kind, difference, kinds
+from phema.shared.snapshots.files.tensor_compatibility import TensorLayout, first_difference, layouts_of
 from phema.shared.snapshots.planning.profile_weighting import weighting
+from phema.shared.snapshots.stores.interface import ObjectStore
 from phema.shared.snapshots.stores.object_keys import run_key, snapshot_key
-from phema.shared.snapshots.stores.store import ObjectStore, digest
+from phema.shared.snapshots.stores.verification import digest
 
 
 def open_run(tx: Transaction, body: ExternalRunOpen) -> tuple[catalog.Run, bool]:
@@ -124,16 +125,16 @@ def _check_same(store: ObjectStore, key: str, header: Header, like: catalog.Snap
         other = read_header(store, like.key)
     except ObjectMissing:
         return  # retention has deleted it since
-    if (found := difference(_kinds(header), _kinds(other))) is not None:
+    if (found := first_difference(_layouts_of(header), _layouts_of(other))) is not None:
         raise Invalid.of(
             "key",
-            f"key {key} has tensor {found.name} {found.one}; in the run's snapshot at {like.num_images} images it is "
-            f"{found.other}",
+            f"key {key} has tensor {found.name} {found.found}; in the run's snapshot at {like.num_images} images it is "
+            f"{found.expected}",
         )
 
 
-def _kinds(header: Header) -> dict[str, Kind]:
-    return kinds(header.tensors, header.metadata.buffers if header.metadata is not None else ())
+def _layouts_of(header: Header) -> dict[str, TensorLayout]:
+    return layouts_of(header.tensors, header.metadata.buffers if header.metadata is not None else ())
 
 
 def register(tx: Transaction, store: ObjectStore, run_id: str, body: SnapshotRegister) -> tuple[Snapshot, bool]:

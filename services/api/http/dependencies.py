@@ -11,7 +11,7 @@ from phema.services.api.health.service import Probes
 from phema.services.api.http.auth import Token
 from phema.shared.catalog import Catalog
 from phema.shared.settings import Settings
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 from phema.shared.telemetry import Meters
 
 

@@ -20,7 +20,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 
 from phema.services.api.http.problem_documents import problem_responses
 from phema.services.api.http.problems import Damaged, RangeNotSatisfiable
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 
 CHUNK_BYTES = 2**20
 _ONE_RANGE = re.compile(r"bytes=(\d{1,18}-\d{0,18}|-\d{1,18})", re.ASCII)

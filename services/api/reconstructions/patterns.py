@@ -11,7 +11,7 @@ from phema.services.api.reconstructions.schemas import ReconstructionCreate
 from phema.shared.snapshots.files.header import is_average, read_header
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import TensorProfile
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 
 _CLOSE = 3
 

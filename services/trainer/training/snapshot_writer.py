@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -23,8 +22,8 @@ from phema.shared.snapshots.files.snapshot_file import encode
 from phema.shared.snapshots.files.weight_probe import probe_of
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.background_uploader import BackgroundUploader, Produce, Register
+from phema.shared.snapshots.stores.hashed_bytes import Data, HashedBytes
 from phema.shared.snapshots.stores.object_keys import checkpoint_key, run_key, snapshot_key
-from phema.shared.snapshots.stores.store import Data
 from phema.shared.telemetry import Meters, metrics
 
 CHECKPOINTS_KEPT = 2
@@ -134,13 +133,13 @@ class SnapshotWriter:
         tensors: dict[str, Tensor] = copy_to_cpu(average)
         probe = b""
 
-        def produce() -> tuple[str, bytes]:
+        def produce() -> tuple[str, HashedBytes]:
             nonlocal probe
             data = encode(tensors, metadata)
             probe = probe_of(data)
-            sha256 = hashlib.sha256(data).hexdigest()
+            content = HashedBytes(data)
             time = metadata.num_images
-            return snapshot_key(self._run, num_images=time, label=profile.label, sha256=sha256), data
+            return snapshot_key(self._run, num_images=time, label=profile.label, sha256=content.sha256), content
 
         return "snapshot", produce, lambda info: self._register_snapshot(metadata, info, probe)
 
@@ -149,17 +148,16 @@ class SnapshotWriter:
         self._last_checkpoint = num_images
         tensors: dict[str, Any] = copy_to_cpu(state.state_dict())
 
-        def produce() -> tuple[str, memoryview]:
-            data = encode_checkpoint(tensors, attempt)
-            sha256 = hashlib.sha256(data).hexdigest()
-            return checkpoint_key(self._run, num_images=num_images, sha256=sha256), data
+        def produce() -> tuple[str, HashedBytes]:
+            content = HashedBytes(encode_checkpoint(tensors, attempt))
+            return checkpoint_key(self._run, num_images=num_images, sha256=content.sha256), content
 
         return "checkpoint", produce, lambda info: self._register_checkpoint(num_images, info)
 
     def _submit(self, kind: str, produce: Produce, register: Register) -> None:
         begun = 0.0
 
-        def timed_produce() -> tuple[str, Data]:
+        def timed_produce() -> tuple[str, Data | HashedBytes]:
             nonlocal begun
             begun = time.perf_counter()
             return produce()

@@ -17,9 +17,9 @@ from phema.shared.snapshots.files.header import (
     is_average,
 )
 from phema.shared.snapshots.files.header import read_header as read_one
-from phema.shared.snapshots.files.tensor_compatibility import difference, kinds
+from phema.shared.snapshots.files.tensor_compatibility import first_difference, layouts_of
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 
 PASS_VERSION = 1
 """Changes whenever the same task would come out with other bits: what an older program began is not continued."""
@@ -101,12 +101,12 @@ def read_inputs(store: ObjectStore, snapshots: Sequence[StoredSnapshot], readers
     described = next((header.metadata for header in reversed(headers) if header.metadata), None)
     buffers = described.buffers if described else ()
     layouts = list(dict.fromkeys(header.tensors for header in headers))
-    first = kinds(headers[0].tensors, buffers)
+    first = layouts_of(headers[0].tensors, buffers)
     for snapshot, header in zip(snapshots, headers, strict=True):
-        if (found := difference(kinds(header.tensors, buffers), first)) is not None:
+        if (found := first_difference(layouts_of(header.tensors, buffers), first)) is not None:
             raise CorruptObject(
-                f"object {snapshot.key} holds other tensors than {snapshots[0].key}: {found.name} is {found.one}, "
-                f"there it is {found.other}; snapshots of one run are alike"
+                f"object {snapshot.key} holds other tensors than {snapshots[0].key}: {found.name} is {found.found}, "
+                f"there it is {found.expected}; snapshots of one run are alike"
             )
     return Inputs(
         snapshots=tuple(snapshots),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from phema.shared.snapshots.combining.aligned_inputs import Inputs, Span
 from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 
 TILE = 4096
 """Elements combined by one matrix product; its operands stay in a core's cache."""

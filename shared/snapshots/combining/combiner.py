@@ -18,7 +18,7 @@ from phema.shared.snapshots.combining.block_reader import ROWS, TILE, WRITERS, S
 from phema.shared.snapshots.combining.thread_pool import Lanes
 from phema.shared.snapshots.files.header import DTYPE_CODES, ITEM_BYTES, SnapshotMetadata, StoredDtype
 from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES
-from phema.shared.snapshots.stores.store import Data
+from phema.shared.snapshots.stores.hashed_bytes import Data
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from phema.shared.snapshots.combining.thread_pool import lanes_of_torch, pool_of
 from phema.shared.snapshots.errors import ObjectExists
 from phema.shared.snapshots.files.header import DTYPE_CODES, ITEM_BYTES, build_header
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
-from phema.shared.snapshots.stores.store import Data, ObjectInfo, ObjectStore, ObjectWriter, digest
+from phema.shared.snapshots.stores.hashed_bytes import Data
+from phema.shared.snapshots.stores.interface import ObjectInfo, ObjectStore, ObjectWriter
+from phema.shared.snapshots.stores.verification import digest
 
 __all__ = ["OutputSpec", "ReconstructionCancelled", "reconstruct"]
 

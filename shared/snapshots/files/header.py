@@ -1,6 +1,6 @@
-"""The header of a snapshot file: safetensors' JSON, with phema's metadata beside the tensors. Torch-free.
+"""The header of a snapshot file: safetensors' JSON, which also contains phema's metadata. Torch-free.
 
-The file is 8 bytes of header length (little-endian), the header, then the tensors' bytes without gaps.
+A file consists of 8 bytes of header length (little-endian), the header, and the bytes of the tensors without gaps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from phema.shared.snapshots.errors import CorruptObject
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stores.store import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
 
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
@@ -30,7 +30,7 @@ _METADATA_KEY = "phema"
 
 
 class SnapshotMetadata(BaseModel):
-    """What a snapshot file says of itself. No times and no machine names: equal contents make equal bytes."""
+    """Metadata in a snapshot file. It has no dates and no host names, so that equal contents give equal bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -40,20 +40,22 @@ class SnapshotMetadata(BaseModel):
     num_images: int = Field(ge=1)
     profile: Profile
     dtype: StoredDtype
-    """Dtype of the averaged tensors; buffers keep their own."""
+    """Dtype of the averaged tensors. Buffers keep their own dtype."""
     buffers: tuple[str, ...] = ()
-    """Names of tensors that are no averages (Fourier frequencies): stored exactly, copied by a reconstruction."""
+    """Names of tensors that are not averaged (Fourier frequencies). They are stored exactly and copied."""
     code_version: str
     config_hash: str
     config: dict[str, Any]
     """The run's complete configuration (RunConfig as JSON)."""
     lineage: dict[str, Any] | None = None
-    """Of what was made of snapshots: which, their coefficients and the predicted errors."""
+    """For a reconstruction or basis: the snapshots it was made from, their coefficients and the predicted errors."""
 
     @model_validator(mode="after")
-    def _lineage_where_due(self) -> Self:
+    def _check_lineage_and_profile(self) -> Self:
         if (self.kind == "snapshot") != (self.lineage is None):
-            raise ValueError(f"lineage belongs to what was made of snapshots and only to that, kind is {self.kind!r}")
+            raise ValueError(
+                f"lineage belongs to a reconstruction or a basis, and to no snapshot; kind is {self.kind!r}"
+            )
         if (self.kind == "basis") != (self.profile.kind == "basis"):
             raise ValueError(f"a {self.kind} cannot have a profile of kind {self.profile.kind!r}")
         return self
@@ -64,7 +66,7 @@ class SnapshotMetadata(BaseModel):
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of the file; `start` and `end` count bytes from the beginning of the data."""
+    """One tensor of the file. `start` and `end` are offsets in bytes from the first tensor."""
 
     name: str
     dtype: str
@@ -75,7 +77,7 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class Header:
-    """A snapshot file's metadata (None for a safetensors file that phema did not write), tensors and sizes."""
+    """Metadata (None for a safetensors file that phema did not write), tensors and sizes of a snapshot file."""
 
     metadata: SnapshotMetadata | None
     tensors: tuple[TensorEntry, ...]
@@ -92,9 +94,11 @@ class Header:
 def arrange(
     tensors: Iterable[tuple[str, str, tuple[int, ...]]], buffers: Iterable[str] = ()
 ) -> tuple[TensorEntry, ...]:
-    """Places for (name, dtype, shape): wide buffers, averages, narrow buffers; within each by width, dtype and name.
+    """Offsets for tensors, each given as (name, dtype, shape).
 
-    So every tensor is aligned, equal tensors make equal files, and the order does not depend on the averages' dtype.
+    The order is: buffers with items of 4 bytes or more, averages, other buffers; within each group by item size, dtype
+    and name. So every tensor is aligned, equal tensors give equal files, and the order does not depend on the dtype of
+    the averages.
     """
     copied = set(buffers)
 
@@ -112,7 +116,7 @@ def arrange(
 
 
 def is_average(name: str, dtype: str, buffers: Collection[str]) -> bool:
-    """Whether a tensor holds averaged weights, which a reconstruction combines; all others it copies."""
+    """Whether a tensor holds averaged weights. A reconstruction combines these and copies all other tensors."""
     return dtype in DTYPE_CODES.values() and name not in buffers
 
 
@@ -128,7 +132,7 @@ def build_header(metadata: SnapshotMetadata | None, tensors: Iterable[TensorEntr
 
 
 def parse_header(prefix: bytes | memoryview, size: int, name: str) -> Header:
-    """The header in the first bytes of a file of `size` bytes called `name`.
+    """The header in the first bytes of a file of `size` bytes. `name` is what error messages call the file.
 
     Raises CorruptObject unless header and tensors fill the file exactly.
     """
@@ -147,7 +151,7 @@ def parse_header(prefix: bytes | memoryview, size: int, name: str) -> Header:
         if entry.start != end or entry.end - entry.start != expected:
             raise CorruptObject(
                 f"object {name} is not a snapshot file: tensor {entry.name} lies at bytes {entry.start} to "
-                f"{entry.end}, {end} to {end + expected} were expected"
+                f"{entry.end}; {end} to {end + expected} were expected"
             )
         end = entry.end
     header = Header(metadata, tensors, 8 + length)
@@ -157,7 +161,7 @@ def parse_header(prefix: bytes | memoryview, size: int, name: str) -> Header:
 
 
 def header_length(prefix: bytes | memoryview, size: int, name: str) -> int:
-    """Bytes of the JSON after the first 8. Raises CorruptObject when the file is too short for it."""
+    """Length of the JSON after the first 8 bytes. Raises CorruptObject if the file is too short for it."""
     length = int.from_bytes(prefix[:8], "little") if len(prefix) >= 8 else -1
     if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
         raise CorruptObject(
@@ -168,9 +172,9 @@ def header_length(prefix: bytes | memoryview, size: int, name: str) -> int:
 
 
 def read_header(store: ObjectStore, key: str, *, size: int | None = None) -> Header:
-    """Header of a stored snapshot, without reading its tensors. `size`: what the catalog says the object holds.
+    """Header of a stored snapshot, without its tensors. `size`: the object's size in the catalog, in bytes.
 
-    Raises ObjectMissing, or CorruptObject with the object's name and sizes.
+    Raises ObjectMissing, or CorruptObject with the object's name and both sizes.
     """
     info, prefix = store.peek(key, _FIRST_READ)
     if size is not None and info.size != size:

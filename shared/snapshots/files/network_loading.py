@@ -1,4 +1,4 @@
-"""From a snapshot file to the network it holds."""
+"""Loads the network of a snapshot file."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from phema.shared.snapshots.files.snapshot_file import load_tensors, read_path
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A denoiser in evaluation mode, float32 on the CPU, and what its file says of it."""
+    """A denoiser in evaluation mode (float32, on the CPU) and the metadata of its file."""
 
     denoiser: Denoiser
     metadata: SnapshotMetadata
 
 
 def load_denoiser(source: Path | str | bytes) -> Denoiser:
-    """The network in a snapshot file, by path or content; see `load_model`."""
+    """The network in a snapshot file, given by path or content; see `load_model`."""
     return load_model(source).denoiser
 
 
 def load_model(source: Path | str | bytes) -> LoadedModel:
-    """The network in a snapshot file, by path or content, with the file's metadata. Nothing is unpickled.
+    """The network in a snapshot file, given by path or content, and the file's metadata. Nothing is unpickled.
 
-    Raises CorruptObject when the file is truncated, was not written by phema, or does not hold exactly the network
-    that its metadata describes; OSError when it cannot be opened.
+    Raises CorruptObject if the file is truncated, was not written by phema, or does not hold exactly the network
+    that its metadata describes. Raises OSError if the file cannot be opened.
     """
     name = "in memory" if isinstance(source, bytes) else str(source)
     metadata = _metadata(source, name)
@@ -44,15 +44,15 @@ def load_model(source: Path | str | bytes) -> LoadedModel:
             f"object {name} describes no network phema can build: {_first(error)}; weights of another training loop "
             "are for that loop's module, read them with safetensors.torch.load_file"
         ) from error
-    # Initial weights are drawn and thrown away: that must not move the caller's random numbers.
+    # Building draws random initial weights. The fork keeps them from changing the caller's random numbers.
     with torch.random.fork_rng(devices=[]):
         denoiser = build_denoiser(config)
-    # They give up their memory first; then the file's tensors become the parameters instead of being copied into them.
+    # Free the memory of the initial weights. Then the file's tensors become the parameters, without a copy.
     denoiser.to_empty(device="meta")
     tensors = load_tensors(source)
     _check_fit(denoiser, tensors, name)
     for key, wanted in denoiser.state_dict().items():
-        # Those of a file are a view of it and would change with it.
+        # Tensors from a path are views of the mapped file, and would change with it: copy them.
         tensors[key] = tensors[key].to(wanted.dtype, copy=not isinstance(source, bytes))
     denoiser.load_state_dict(tensors, strict=True, assign=True)
     return LoadedModel(denoiser.eval(), metadata)

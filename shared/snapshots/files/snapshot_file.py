@@ -1,4 +1,4 @@
-"""The snapshot file: a safetensors file whose header says which run, time and profile its tensors belong to."""
+"""The snapshot file: a safetensors file whose header names the run, time and profile of its tensors."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ TORCH_DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""PyTorch's dtype, by safetensors' name."""
+"""PyTorch's dtype by safetensors' name."""
 DTYPE_NAMES = {dtype: code for code, dtype in TORCH_DTYPES.items()}
-"""Safetensors' name, by PyTorch's dtype."""
+"""Safetensors' name by PyTorch's dtype."""
 
 
 def encode(tensors: Mapping[str, Tensor], metadata: SnapshotMetadata) -> bytes:
-    """A snapshot file. Weights are cast to `metadata.dtype`; integers and `metadata.buffers` are kept exactly.
+    """The bytes of a snapshot file. Weights are cast to `metadata.dtype`; integers and buffers are stored exactly.
 
-    The bytes depend on the tensors and the metadata alone. Raises ValueError when a buffer's name is unknown or a
+    The bytes depend only on the tensors and the metadata. Raises ValueError if the name of a buffer is unknown or a
     weight is too large for the dtype.
     """
     unknown = set(metadata.buffers) - set(tensors)
@@ -63,9 +63,9 @@ def encode(tensors: Mapping[str, Tensor], metadata: SnapshotMetadata) -> bytes:
 
 
 def load_tensors(source: Path | str | bytes) -> dict[str, Tensor]:
-    """Every tensor of a snapshot file, by path or content, on the CPU in its stored dtype.
+    """Every tensor of a snapshot file, given by path or content, on the CPU in its stored dtype.
 
-    Raises CorruptObject when the file is truncated or no snapshot file.
+    Raises CorruptObject if the file is truncated or is not a snapshot file.
     """
     if isinstance(source, bytes):
         parse_header(source, len(source), "in memory")
@@ -75,7 +75,7 @@ def load_tensors(source: Path | str | bytes) -> dict[str, Tensor]:
 
 
 def read_path(path: Path) -> Header:
-    """Header of a snapshot file on disk. Raises CorruptObject, or OSError when it cannot be opened."""
+    """Header of a snapshot file on disk. Raises CorruptObject, or OSError if the file cannot be opened."""
     with path.open("rb") as file:
         first = file.read(8)
         return parse_header(first + file.read(int.from_bytes(first, "little")), path.stat().st_size, str(path))
@@ -86,9 +86,9 @@ def _stored(name: str, tensor: Tensor, metadata: SnapshotMetadata) -> Tensor:
     if tensor.is_floating_point() and name not in metadata.buffers:
         cast = tensor.to(TORCH_DTYPES[DTYPE_CODES[metadata.dtype]])
         if cast.dtype != tensor.dtype and bool((cast.isinf() & tensor.isfinite()).any()):
-            way_on = "" if metadata.dtype == "float32" else "; store this run as float32"
+            advice = "" if metadata.dtype == "float32" else "; store this run as float32"
             limit = torch.finfo(cast.dtype).max
-            raise ValueError(f"tensor {name} holds values beyond {metadata.dtype}'s {limit:g}{way_on}")
+            raise ValueError(f"tensor {name} holds values beyond {metadata.dtype}'s {limit:g}{advice}")
         tensor = cast
     if tensor.dtype not in DTYPE_NAMES:
         raise ValueError(f"tensor {name} has dtype {tensor.dtype}, which a snapshot file cannot hold")

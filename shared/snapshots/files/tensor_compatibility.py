@@ -1,4 +1,4 @@
-"""Whether files hold the same tensors, as those of one run must: a reconstruction combines them tensor by tensor.
+"""Checks that snapshot files hold the same tensors. A reconstruction combines the files of a run tensor by tensor.
 
 Torch-free.
 """
@@ -12,12 +12,12 @@ from phema.shared.snapshots.files.header import TensorEntry, is_average
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What must not change about a tensor from file to file."""
+class TensorLayout:
+    """What must be the same for a tensor in all snapshot files of a run."""
 
     shape: tuple[int, ...]
     dtype: str | None
-    """Of one that is copied, by safetensors' name; None of an average, which may be stored in several."""
+    """Safetensors' name of the dtype of a copied tensor; None for an average, whose dtype may differ between files."""
 
     def __str__(self) -> str:
         return (
@@ -28,22 +28,24 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The first tensor, by name, that is not the same in two files, and what it is in each."""
+class LayoutDifference:
+    """The first tensor, by name, that differs between two files, and a description of it in each."""
 
     name: str
-    one: str
-    other: str
+    found: str
+    expected: str
 
 
-def kinds(tensors: Iterable[TensorEntry], buffers: Collection[str]) -> dict[str, Kind]:
-    """By name, of a file whose metadata names these `buffers`."""
-    return {t.name: Kind(t.shape, None if is_average(t.name, t.dtype, buffers) else t.dtype) for t in tensors}
+def layouts_of(tensors: Iterable[TensorEntry], buffers: Collection[str]) -> dict[str, TensorLayout]:
+    """Layout of each tensor by name. `buffers` are the names in the file's metadata."""
+    return {t.name: TensorLayout(t.shape, None if is_average(t.name, t.dtype, buffers) else t.dtype) for t in tensors}
 
 
-def difference(one: Mapping[str, Kind], other: Mapping[str, Kind]) -> Difference | None:
-    """None where files are alike."""
-    if one == other:
+def first_difference(
+    found: Mapping[str, TensorLayout], expected: Mapping[str, TensorLayout]
+) -> LayoutDifference | None:
+    """The first difference between two files, or None."""
+    if found == expected:
         return None
-    name = min(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
-    return Difference(name, str(one.get(name, "missing")), str(other.get(name, "missing")))
+    name = min(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    return LayoutDifference(name, str(found.get(name, "missing")), str(expected.get(name, "missing")))

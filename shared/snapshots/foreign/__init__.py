@@ -1,6 +1,9 @@
-"""Files that other programs wrote, read without running anything in them.
+"""Reads files that other programs wrote, without running anything in them.
 
-`machine` reads pickle streams into the inert `records`; `published` and `arguments` make of them the network of a
-published EDM2 snapshot, and `naming` says which time and profile a file has: all without torch. `storages` reads the
-tensors of a pickle, `state_dicts` other files, `zips` checks torch's archives, and `weights` is what comes of them.
+`file_names` finds the time and the profile of each file of a folder. `pickle_reader` reads pickle streams; it builds
+only what an allowlist permits: the inert objects of `pickle_records`. `published_pickles`, with `published_allowlist`
+and `network_arguments`, finds the network in a snapshot that EDM2's authors published. These modules do not need torch.
+
+`tensor_storages` reads the tensors of such a pickle. `state_dicts` reads safetensors files and torch checkpoints, after
+`torch_zips` and `checkpoint_pickles` have checked the latter. `weights` converts the tensors to phema's snapshots.
 """

@@ -1,4 +1,4 @@
-"""What is wrong with a file that somebody else's program wrote."""
+"""The error for files that phema does not read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from phema.shared.snapshots.errors import SnapshotError
 
 
 class ForeignFileRefused(SnapshotError):
-    """One sentence: which file or folder, what was found in it, what it would have to hold. Nothing of it was run."""
+    """A file or folder is refused. One sentence says what was found in it, and what is allowed. No code of it ran."""
 
     def __init__(self, name: str, found: str) -> None:
         super().__init__(f"{name} is refused: {found}")

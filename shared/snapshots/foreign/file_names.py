@@ -1,7 +1,7 @@
-"""Which time and profile each file of a folder has: by EDM2's published names, a pattern of the user's, or a list.
+"""Finds the time and profile of each file of a folder: from EDM2's published names, a pattern, or a list. Torch-free.
 
-A name decides nothing silently. EDM2's names are taken for what their publisher documents; any other name means what
-the user's own pattern says of it, and a list in JSON needs no names at all. Torch-free.
+phema never guesses. EDM2's names have the meaning that their publisher documents. For other names, the user gives a
+regular expression or a list in JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.profile import Profile
 
 SUFFIXES = (".pkl", ".safetensors", ".pt", ".pth", ".ckpt")
-"""Of files that can be imported."""
+"""Suffixes of the files that can be imported."""
 MAX_IMAGES = 2**53 - 1
 _PUBLISHED = re.compile(r"(?P<prefix>.+)-(?P<kimg>[0-9]{7})-(?P<sigma_rel>0\.[0-9]{3})\.pkl")
 _PROFILE_GROUPS = {
@@ -30,14 +30,14 @@ _PROFILE_GROUPS = {
     "half_life_images": (int, "exponential"),
     "window_images": (int, "uniform"),
 }
-"""Groups of a pattern that name a profile: what their text is read as, and the profile's kind."""
+"""Groups of a pattern that give a profile: the type of their value, and the kind of profile."""
 _TIME_GROUPS = ("num_images", "kimg")
 _LISTED_KINDS = ("power", "exponential", "uniform", "raw", "sampled")
 
 
 @dataclass(frozen=True)
 class ForeignSnapshot:
-    """One file, the images that training had seen, and how its weights average the history."""
+    """One file with its time (images seen) and its profile."""
 
     path: Path
     num_images: int
@@ -45,10 +45,10 @@ class ForeignSnapshot:
 
 
 def published_files(folder: Path) -> list[ForeignSnapshot]:
-    """`PREFIX-KIMG-SIGMA_REL.pkl`, all of one prefix: the documented names of EDM2's snapshots.
+    """Snapshots with EDM2's documented names, `PREFIX-KIMG-SIGMA_REL.pkl`, all with the same prefix.
 
-    `sigma_rel` is the three-decimal value of the name, exactly; the time is the multiple of 1,024 images that has that
-    number of thousands. Other kinds of files are passed over. Raises ForeignFileRefused for a pickle of another name.
+    `sigma_rel` is exactly the three-decimal value in the name. The time is the multiple of 1,024 images that has KIMG
+    thousands. Files with other suffixes are ignored. Raises ForeignFileRefused for a pickle with another name.
     """
     found, prefixes = [], {}
     for path in _files(folder, (".pkl",)):
@@ -72,13 +72,13 @@ def published_files(folder: Path) -> list[ForeignSnapshot]:
 def matching_files(folder: Path, pattern: str) -> list[ForeignSnapshot]:
     """Files whose whole name matches a regular expression with named groups.
 
-    `num_images`, or `kimg` as EDM2 counts, is the time. `sigma_rel`, `gamma`, `half_life_images` or `window_images` is
-    the profile; without any of them the weights are those of the time itself (`raw`). Other files are passed over.
+    `num_images`, or `kimg` as in EDM2's names, is the time. `sigma_rel`, `gamma`, `half_life_images` or
+    `window_images` is the profile. Without one of them the weights are not averaged (`raw`). Other files are ignored.
     """
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ForeignFileRefused(f"pattern {pattern!r}", f"it is no regular expression ({error})") from error
+        raise ForeignFileRefused(f"pattern {pattern!r}", f"it is not a regular expression ({error})") from error
     groups = set(compiled.groupindex)
     times = [group for group in _TIME_GROUPS if group in groups]
     profiles = [group for group in _PROFILE_GROUPS if group in groups]
@@ -113,7 +113,7 @@ class _Listed(BaseModel):
 def listed_files(folder: Path, mapping: Path) -> list[ForeignSnapshot]:
     """Files of a JSON list `[{"file": …, "num_images": …, "profile": {"kind": "power", "sigma_rel": 0.05}}, …]`.
 
-    File names are relative to the folder. Raises ForeignFileRefused naming the entry that is wrong, and OSError.
+    File names are relative to the folder. Raises ForeignFileRefused that names the wrong entry, or OSError.
     """
     try:
         listed = TypeAdapter(list[_Listed]).validate_json(mapping.read_bytes())
@@ -127,7 +127,10 @@ def listed_files(folder: Path, mapping: Path) -> list[ForeignSnapshot]:
         path = folder / entry.file
         if path.suffix not in SUFFIXES or not path.is_file():
             kinds = ", ".join(SUFFIXES)
-            raise ForeignFileRefused(str(mapping), f"its entry [{index}].file, {entry.file!r}, is no file of {kinds}")
+            raise ForeignFileRefused(
+                str(mapping),
+                f"its entry [{index}].file, {entry.file!r}, is not a file ({kinds})",
+            )
         if entry.profile.kind not in _LISTED_KINDS:
             raise ForeignFileRefused(
                 str(mapping),
@@ -138,7 +141,7 @@ def listed_files(folder: Path, mapping: Path) -> list[ForeignSnapshot]:
 
 
 def as_listed(snapshots: Iterable[ForeignSnapshot], folder: Path) -> str:
-    """The list in JSON that `listed_files` reads as these snapshots."""
+    """These snapshots as JSON that `listed_files` can read."""
     entries = [
         {
             "file": str(_named(snapshot.path, folder)),
@@ -151,18 +154,18 @@ def as_listed(snapshots: Iterable[ForeignSnapshot], folder: Path) -> str:
 
 
 def _named(path: Path, folder: Path) -> Path:
-    """As a list may name it: below the folder, or in full."""
+    """The path in a list: relative to the folder if it lies below it, else absolute."""
     return path.relative_to(folder) if path.is_relative_to(folder) else path.absolute()
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():
-        raise ForeignFileRefused(str(folder), "it is no folder")
+        raise ForeignFileRefused(str(folder), "it is not a folder")
     return sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
 
 
 def _images_of(kimg: int, name: str) -> int:
-    """The smallest multiple of 1,024 of which `kimg` is the number of thousands."""
+    """The smallest multiple of 1,024 that has `kimg` thousands. Raises ForeignFileRefused if there is none."""
     num_images = -(-1000 * kimg // 1024) * 1024
     if num_images // 1000 != kimg:
         raise ForeignFileRefused(name, f"its name says {kimg} thousand images, which no multiple of 1,024 has")
@@ -172,7 +175,8 @@ def _images_of(kimg: int, name: str) -> int:
 def _checked(num_images: int, name: str) -> int:
     if not 1 <= num_images <= MAX_IMAGES:
         raise ForeignFileRefused(
-            name, f"its name says {num_images} images, at which time there is no average; move it out of the folder"
+            name,
+            f"its name says {num_images} images, not between 1 and {MAX_IMAGES}; move it out of the folder",
         )
     return num_images
 
@@ -181,7 +185,7 @@ def _number(read: Callable[[str], Any], match: re.Match[str], group: str, path: 
     try:
         return read(match[group])
     except (TypeError, ValueError) as error:
-        raise ForeignFileRefused(str(path), f"{group} in its name is {match[group]!r}, which is no number") from error
+        raise ForeignFileRefused(str(path), f"{group} in its name is {match[group]!r}, not a number") from error
 
 
 def _profile(fields: dict[str, Any], name: str) -> Profile:
@@ -193,7 +197,7 @@ def _profile(fields: dict[str, Any], name: str) -> Profile:
 
 
 def _ordered(found: list[ForeignSnapshot], where: Path, wanted: str) -> list[ForeignSnapshot]:
-    """By time and profile, each of which may stand there once."""
+    """Sorted by time and profile. Raises ForeignFileRefused if two files have the same time and profile."""
     if not found:
         raise ForeignFileRefused(str(where), f"it has no {wanted}")
     by_key: dict[tuple[int, str], ForeignSnapshot] = {}

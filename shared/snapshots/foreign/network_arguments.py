@@ -1,4 +1,4 @@
-"""The constructor's arguments in a published pickle, as phema's configuration of the same network. Torch-free."""
+"""From the constructor's arguments in a published pickle to phema's configuration of the network. Torch-free."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
-from phema.shared.snapshots.foreign.pickle_vocabulary import Module, StoredTensor
+from phema.shared.snapshots.foreign.pickle_records import Module, StoredTensor
 
 _POSITIONS = ("img_resolution", "img_channels", "label_dim", "use_fp16", "sigma_data", "logvar_channels")
-"""Arguments of `Precond` by position."""
+"""Names of the positional arguments of `Precond`."""
 _IGNORED = {"use_fp16"}
-"""In which precision activations are computed is the user's choice when sampling."""
+"""The precision of activations does not belong to the network; the user chooses it when sampling."""
 _LARGEST = {
     "img_resolution": 2**14,
     "img_channels": 2**10,
@@ -26,14 +26,14 @@ _LARGEST = {
     "channels_per_head": 2**14,
     "logvar_channels": 2**14,
 }
-"""Beyond these nobody's network goes; they keep a hostile file from asking for the plan of a huge one."""
+"""Upper limits, above those of any real network. They keep a hostile file from describing a huge network."""
 _MAX_ENTRIES = 16
 
 
 def network_config(precond: Module, tensors: Mapping[str, StoredTensor], name: str) -> NetworkConfig:
-    """The configuration that the arguments of `Precond` describe; `name` is what errors call the file.
+    """The configuration that the arguments of `Precond` describe. `name` is what error messages call the file.
 
-    Raises ForeignFileRefused for an argument that is unknown, or that phema's networks cannot have.
+    Raises ForeignFileRefused for an unknown argument, or a value that phema's networks do not support.
     """
     arguments = _arguments(precond, name)
     expressible = arguments.keys() & (NetworkConfig.model_fields.keys() - {"config"})
@@ -49,7 +49,7 @@ def network_config(precond: Module, tensors: Mapping[str, StoredTensor], name: s
         problem = error.errors(include_url=False)[0]
         field = "".join(f"{part}: " for part in problem["loc"][:1])
         message = str(problem["msg"]).removeprefix("Value error, ")
-        raise ForeignFileRefused(name, f"phema has no network like its: {field}{message}") from error
+        raise ForeignFileRefused(name, f"phema cannot build its network: {field}{message}") from error
     for key, allowed in _fixed(config.channel_mult).items():
         if key in arguments and _plain(arguments[key]) not in allowed:
             wanted = " or ".join(map(repr, allowed))
@@ -60,8 +60,10 @@ def network_config(precond: Module, tensors: Mapping[str, StoredTensor], name: s
 
 
 def _fixed(channel_mult: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
-    """Arguments of which phema's networks have one value: the first multiple for noise features, the largest for the
-    embedding, the box filter."""
+    """Arguments for which phema's networks support one value only, each with its allowed values.
+
+    Noise features use the first channel multiple, the embedding the largest, and resampling the box filter.
+    """
     return {
         "channel_mult_noise": (None, *channel_mult[:1]),
         "channel_mult_emb": (None, max(channel_mult, default=None)),
@@ -72,10 +74,10 @@ def _fixed(channel_mult: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
 def _arguments(precond: Module, name: str) -> dict[str, Any]:
     positional, named = precond.state.get("_init_args", ()), precond.state.get("_init_kwargs", {})
     if type(positional) not in (tuple, list) or type(named) is not dict or len(positional) > len(_POSITIONS):
-        raise ForeignFileRefused(name, "its constructor arguments (_init_args, _init_kwargs) are no list and dict")
+        raise ForeignFileRefused(name, "its constructor arguments (_init_args, _init_kwargs) are not a list and a dict")
     arguments = dict(zip(_POSITIONS, positional, strict=False))
     if arguments.keys() & named.keys() or not all(type(key) is str for key in named):
-        raise ForeignFileRefused(name, "its constructor arguments give one twice, or one without a name")
+        raise ForeignFileRefused(name, "one of its constructor arguments is given twice or has no name")
     return {**arguments, **named}
 
 
@@ -86,7 +88,7 @@ def _numbers(key: str, value: Any, name: str) -> Any:
         raise ForeignFileRefused(name, f"its constructor argument {key} is {_short(value)}; numbers are expected")
     largest = _LARGEST.get(key, 2**16)
     if any(entry > largest for entry in entries):
-        raise ForeignFileRefused(name, f"its constructor argument {key} is {_short(value)}; at most {largest} is known")
+        raise ForeignFileRefused(name, f"its constructor argument {key} is {_short(value)}; the limit is {largest}")
     return value
 
 
@@ -95,7 +97,7 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    """For errors; a hostile file's containers may hold themselves any number of times."""
+    """Text for error messages. Nested containers are not printed: a hostile file can nest them without limit."""
     if type(value) in (tuple, list) and len(value) <= _MAX_ENTRIES:
         return f"({', '.join(_short_entry(entry) for entry in value)})"
     return _short_entry(value)
@@ -107,10 +109,10 @@ def _short_entry(value: Any) -> str:
 
 
 def _stem_width(fields: Mapping[str, Any], tensors: Mapping[str, StoredTensor], name: str) -> int:
-    """model_channels, absent where it is the constructor's default, from the first convolution."""
+    """model_channels, from the first convolution. The file omits it if it is the constructor's default."""
     resolution, multiples = fields.get("img_resolution"), fields.get("channel_mult", (1,))
     stem = tensors.get(f"unet.enc.{resolution}x{resolution}_conv.weight")
     first = multiples[0] if type(multiples) is tuple and multiples else 0
     if stem is None or not stem.shape or type(first) is not int or first < 1 or stem.shape[0] % first:
-        raise ForeignFileRefused(name, "it does not say model_channels, and has no first convolution that would")
+        raise ForeignFileRefused(name, "it gives no model_channels, and no first convolution implies them")
     return stem.shape[0] // first

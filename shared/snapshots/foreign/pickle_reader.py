@@ -1,10 +1,12 @@
-"""A reader of pickle streams that builds data and calls nothing. Torch-free; Python's unpickler has no part in it.
+"""A restricted reader of pickle streams. It never executes code. Torch-free; does not use Python's unpickler.
 
-A pickle is a program for a stack machine. This one knows the operations that published networks need, and refuses the
-rest: no object is named, called or constructed but through `Vocabulary`, a closed table of builders of inert records.
-What a stream can cost is bounded before it is spent: every count must fit into the file, byte strings are views of
-it, the number of operations and the length of all texts are limited, only texts and small integers may be keys (a pair
-of one pair twice, forty levels deep, would take a lifetime to hash), and nothing here recurses.
+A pickle is a program for a stack machine. This reader supports only the operations that published networks need, and
+refuses the others. A stream cannot look up a name, call a function or construct an object: the reader looks each name
+up in an `Allowlist`, a closed table of functions that build inert objects.
+
+Memory and time are bounded. Every announced length must fit into the file, and byte strings are views of the file. The
+number of operations and the total length of texts are limited. Only texts and small integers may be keys: the hash of a
+tuple that contains one tuple twice, nested forty levels deep, would take years. Nothing here is recursive.
 """
 
 from __future__ import annotations
@@ -18,20 +20,20 @@ from typing import Any
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
 
 MAX_OPERATIONS = 1_000_000
-"""A published XXL network takes about 60,000."""
+"""A published XXL network needs about 60,000."""
 MAX_TEXT_BYTES = 2**26
-"""Of all texts together: the class sources, each of which a stream holds once, are some hundred kilobytes."""
+"""For all texts together. A stream holds the source of each class once: some hundred kilobytes in total."""
 MAX_INTEGER_BYTES = 16
 MAX_NAME_BYTES = 200
 
 
-class Unexpected(ValueError):
-    """A builder's word on what it was given; the machine adds which file and where."""
+class UnexpectedContent(ValueError):
+    """Something in the stream is not allowed. The reader adds the name of the file and the position."""
 
 
 @dataclass(frozen=True)
-class Name:
-    """A global that a stream mentions, as text. It is never looked up."""
+class GlobalName:
+    """The name of a class or function in a stream, as text. It is never imported."""
 
     module: str
     attribute: str
@@ -41,36 +43,36 @@ class Name:
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """What a stream may mention. Every builder gets plain data and records, and returns the same; see `records`."""
+class Allowlist:
+    """What a stream may contain. Builders get and return plain data and the objects of `pickle_records`."""
 
-    calls: Mapping[Name, Callable[[tuple[Any, ...]], Any]] = field(default_factory=dict)
-    """REDUCE: builders by the name of the function that the stream wants called with a tuple of arguments."""
-    instances: Mapping[Name, Callable[[tuple[Any, ...]], Any]] = field(default_factory=dict)
-    """NEWOBJ: builders by the name of the class."""
-    mentions: frozenset[Name] = frozenset()
-    """Names that may occur as data."""
-    fill: Callable[[Any, Any], None] | None = None
-    """BUILD: puts a state into a record made before."""
-    refer: Callable[[Any], Any] | None = None
-    """BINPERSID: a record for a reference to something outside the stream."""
+    calls: Mapping[GlobalName, Callable[[tuple[Any, ...]], Any]] = field(default_factory=dict)
+    """REDUCE: builders by the name of the function that the stream wants to call with a tuple of arguments."""
+    instances: Mapping[GlobalName, Callable[[tuple[Any, ...]], Any]] = field(default_factory=dict)
+    """NEWOBJ: builders by the name of the class that the stream wants to construct."""
+    constants: frozenset[GlobalName] = frozenset()
+    """Names that may occur as data, such as dtypes."""
+    set_state: Callable[[Any, Any], None] | None = None
+    """BUILD: sets the state of an object that was built before."""
+    resolve: Callable[[Any], Any] | None = None
+    """BINPERSID: builds an object for a reference to something outside the stream."""
     protocols: tuple[int, ...] = (2, 3, 4, 5)
     subject: str = "published network"
-    """What errors say does not hold such things."""
+    """What error messages call such a stream."""
 
-    def __contains__(self, name: Name) -> bool:
-        return name in self.calls or name in self.instances or name in self.mentions
+    def __contains__(self, name: GlobalName) -> bool:
+        return name in self.calls or name in self.instances or name in self.constants
 
 
 _MARK = object()
 
 
-class Machine:
-    """One file's bytes; `load` reads one stream of them."""
+class PickleReader:
+    """Reads the pickle streams in the bytes of one file."""
 
-    def __init__(self, data: memoryview, name: str, vocabulary: Vocabulary) -> None:
-        """`name` is what errors call the file."""
-        self._data, self._name, self._vocabulary = data, name, vocabulary
+    def __init__(self, data: memoryview, name: str, allowlist: Allowlist) -> None:
+        """`name` is what error messages call the file."""
+        self._data, self._name, self._allowlist = data, name, allowlist
         self._position = 0
         self._operations = self._text_bytes = 0
         self._stack: list[Any] = []
@@ -78,27 +80,29 @@ class Machine:
 
     @property
     def position(self) -> int:
-        """Offset of the first byte that no stream has used yet."""
+        """Offset of the first byte after the streams read so far."""
         return self._position
 
     def load(self) -> Any:
-        """The object of the stream that begins at `position`. Raises ForeignFileRefused."""
+        """Read the stream that begins at `position`; returns its object. Raises ForeignFileRefused."""
         self._stack, self._memo = [], {}
         start = self._position
         try:
             while (code := self._take(1)[0]) != _STOP:
                 self._operations += 1
                 if self._operations > MAX_OPERATIONS:
-                    raise Unexpected(f"it has more than {MAX_OPERATIONS:,} pickle operations")
+                    raise UnexpectedContent(f"it has more than {MAX_OPERATIONS:,} pickle operations")
                 operation = _OPERATIONS.get(code)
                 if operation is None:
-                    raise Unexpected(f"pickle operation {_label(code)} has no place in a {self._vocabulary.subject}")
+                    raise UnexpectedContent(
+                        f"pickle operation {_label(code)} is not allowed in a {self._allowlist.subject}"
+                    )
                 operation(self)
                 start = self._position
             result = self._pop()
             if self._stack:
-                raise Unexpected("its stream ends with objects left over")
-        except Unexpected as error:
+                raise UnexpectedContent("its stream ends with objects left over")
+        except UnexpectedContent as error:
             raise ForeignFileRefused(self._name, f"{error} (at byte {start:,})") from None
         return result
 
@@ -106,7 +110,7 @@ class Machine:
         end = self._position + count
         if end > len(self._data):
             left = len(self._data) - self._position
-            raise Unexpected(f"it was cut off: {count:,} bytes more are announced and {left:,} are left")
+            raise UnexpectedContent(f"it was cut off: {count:,} more bytes are announced and {left:,} are left")
         view = self._data[self._position : end]
         self._position = end
         return view
@@ -118,17 +122,17 @@ class Machine:
     def _text(self, count: int) -> str:
         self._text_bytes += count
         if self._text_bytes > MAX_TEXT_BYTES:
-            raise Unexpected(f"its texts are longer than {MAX_TEXT_BYTES:,} bytes together")
+            raise UnexpectedContent(f"its texts are longer than {MAX_TEXT_BYTES:,} bytes together")
         try:
             return str(self._take(count), "utf-8")
         except UnicodeDecodeError:
-            raise Unexpected("a text in it is no UTF-8") from None
+            raise UnexpectedContent("a text in it is not UTF-8") from None
 
     def _line(self) -> str:
         line = bytes(self._data[self._position : self._position + MAX_NAME_BYTES])
         length = line.find(b"\n")
         if length < 0:
-            raise Unexpected(f"a name in it does not end within {MAX_NAME_BYTES} bytes")
+            raise UnexpectedContent(f"a name in it does not end within {MAX_NAME_BYTES} bytes")
         text = self._text(length)
         self._take(1)
         return text
@@ -138,7 +142,7 @@ class Machine:
 
     def _pop(self) -> Any:
         if not self._stack or self._stack[-1] is _MARK:
-            raise Unexpected("an operation lacks its operand")
+            raise UnexpectedContent("an operation lacks its operand")
         return self._stack.pop()
 
     def _top(self) -> Any:
@@ -152,33 +156,33 @@ class Machine:
                 values = self._stack[index + 1 :]
                 del self._stack[index:]
                 return values
-        raise Unexpected("an operation lacks its mark")
+        raise UnexpectedContent("an operation lacks its mark")
 
-    def _name_of(self, module: Any, attribute: Any) -> Name:
+    def _name_of(self, module: Any, attribute: Any) -> GlobalName:
         if not isinstance(module, str) or not isinstance(attribute, str):
-            raise Unexpected("a name in it is no text")
-        name = Name(module[:MAX_NAME_BYTES], attribute[:MAX_NAME_BYTES])
-        if name not in self._vocabulary:
-            raise Unexpected(f"it names {str(name)!r}, which no {self._vocabulary.subject} does")
+            raise UnexpectedContent("a name in it is not a text")
+        name = GlobalName(module[:MAX_NAME_BYTES], attribute[:MAX_NAME_BYTES])
+        if name not in self._allowlist:
+            raise UnexpectedContent(f"it names {str(name)!r}, which no {self._allowlist.subject} does")
         return name
 
-    # Operations, by what they do.
+    # One method per operation of a stream.
 
     def _protocol(self) -> None:
         version = self._number("<B")
-        if version not in self._vocabulary.protocols:
-            known = " or ".join(map(str, self._vocabulary.protocols))
-            raise Unexpected(f"its pickle protocol is {version}; it should be {known}")
+        if version not in self._allowlist.protocols:
+            known = " or ".join(map(str, self._allowlist.protocols))
+            raise UnexpectedContent(f"its pickle protocol is {version}; it should be {known}")
 
     def _frame(self) -> None:
         length = self._number("<Q")
         if length > len(self._data) - self._position:
-            raise Unexpected(f"it was cut off: a frame of {length:,} bytes is announced")
+            raise UnexpectedContent(f"it was cut off: a frame of {length:,} bytes is announced")
 
     def _long(self) -> None:
         count = self._number("<B")
         if count > MAX_INTEGER_BYTES:
-            raise Unexpected(f"a number in it has {count} bytes; at most {MAX_INTEGER_BYTES} are allowed")
+            raise UnexpectedContent(f"a number in it has {count} bytes; at most {MAX_INTEGER_BYTES} are allowed")
         self._push(int.from_bytes(self._take(count), "little", signed=True))
 
     def _memoize(self, index: int) -> None:
@@ -186,7 +190,7 @@ class Machine:
 
     def _recall(self, index: int) -> None:
         if index not in self._memo:
-            raise Unexpected(f"it refers to its object {index}, which it does not have")
+            raise UnexpectedContent(f"it refers to its object {index}, which does not exist")
         self._push(self._memo[index])
 
     def _tuple(self, count: int) -> None:
@@ -196,19 +200,19 @@ class Machine:
     def _append(self, values: list[Any]) -> None:
         target = self._top()
         if type(target) is not list:
-            raise Unexpected(f"it appends to {_kind(target)}")
+            raise UnexpectedContent(f"it appends to {_kind(target)}")
         target.extend(values)
 
     def _add(self, values: list[Any]) -> None:
         target = self._top()
         if type(target) is not set:
-            raise Unexpected(f"it adds members to {_kind(target)}")
+            raise UnexpectedContent(f"it adds members to {_kind(target)}")
         target.update(check_key(value) for value in values)
 
     def _set(self, values: list[Any]) -> None:
         target = self._top()
         if type(target) is not dict or len(values) % 2:
-            raise Unexpected(f"it sets items of {_kind(target)}")
+            raise UnexpectedContent(f"it sets items of {_kind(target)}")
         for key, value in zip(values[::2], values[1::2], strict=True):
             target[check_key(key)] = value
 
@@ -226,47 +230,47 @@ class Machine:
 
     def _call(self, builders: str) -> None:
         arguments, name = self._pop(), self._pop()
-        table: Mapping[Name, Callable[[tuple[Any, ...]], Any]] = getattr(self._vocabulary, builders)
-        if type(name) is not Name or name not in table or type(arguments) is not tuple:
-            what = repr(str(name)) if type(name) is Name else _kind(name)
-            raise Unexpected(f"it calls {what} with {_kind(arguments)}, which no {self._vocabulary.subject} does")
+        table: Mapping[GlobalName, Callable[[tuple[Any, ...]], Any]] = getattr(self._allowlist, builders)
+        if type(name) is not GlobalName or name not in table or type(arguments) is not tuple:
+            what = repr(str(name)) if type(name) is GlobalName else _kind(name)
+            raise UnexpectedContent(f"it calls {what} with {_kind(arguments)}, which no {self._allowlist.subject} does")
         self._push(table[name](arguments))
 
     def _build(self) -> None:
         state = self._pop()
-        if self._vocabulary.fill is None:
-            raise Unexpected("it sets the state of an object where none has one")
-        self._vocabulary.fill(self._top(), state)
+        if self._allowlist.set_state is None:
+            raise UnexpectedContent("it sets the state of an object, which is not allowed here")
+        self._allowlist.set_state(self._top(), state)
 
     def _refer(self) -> None:
         reference = self._pop()
-        if self._vocabulary.refer is None:
-            raise Unexpected("it refers to something outside itself (a persistent id)")
-        self._push(self._vocabulary.refer(reference))
+        if self._allowlist.resolve is None:
+            raise UnexpectedContent("it refers to something outside itself (a persistent id)")
+        self._push(self._allowlist.resolve(reference))
 
 
 def check_key(value: Any) -> str | int:
-    """The value itself. Raises Unexpected for what may not be a key or a member of a set.
+    """The value itself. Raises UnexpectedContent if it may not be a key of a dict or a member of a set.
 
-    Large integers are refused as keys because any number of them can be chosen to have one hash.
+    Large integers are refused because an attacker can choose many of them with the same hash.
     """
     if type(value) is str or (type(value) is int and abs(value) < 2**31):
         return value
-    raise Unexpected(f"{_kind(value)} is a key in it; only texts and small integers may be")
+    raise UnexpectedContent(f"{_kind(value)} is a key in it; only texts and small integers may be")
 
 
 def _kind(value: Any) -> str:
-    return repr(str(value)) if type(value) is Name else f"a {type(value).__name__}"
+    return repr(str(value)) if type(value) is GlobalName else f"a {type(value).__name__}"
 
 
 def _label(code: int) -> str:
-    """An operation's byte and, where Python's documentation has one, its name."""
+    """The byte of an operation, after its name in Python's `pickletools` if it has one."""
     known = {ord(opcode.code): f"{opcode.name} " for opcode in opcodes}
     return f"{known.get(code, '')}0x{code:02x}"
 
 
 _STOP = ord(".")
-_Operation = Callable[[Machine], None]
+_Operation = Callable[[PickleReader], None]
 
 
 def _constant(make: Callable[[], Any]) -> _Operation:
@@ -286,8 +290,8 @@ def _bytes(form: str) -> _Operation:
 
 
 _OPERATIONS: dict[int, _Operation] = {
-    0x80: Machine._protocol,
-    0x95: Machine._frame,
+    0x80: PickleReader._protocol,
+    0x95: PickleReader._frame,
     ord("("): _constant(lambda: _MARK),
     ord("N"): _constant(lambda: None),
     0x88: _constant(lambda: True),
@@ -300,7 +304,7 @@ _OPERATIONS: dict[int, _Operation] = {
     ord("M"): _read("<H"),
     ord("J"): _read("<i"),
     ord("G"): _read(">d"),
-    0x8A: Machine._long,
+    0x8A: PickleReader._long,
     0x8C: _text("<B"),
     ord("X"): _text("<I"),
     0x8D: _text("<Q"),
@@ -318,18 +322,18 @@ _OPERATIONS: dict[int, _Operation] = {
     ord("t"): lambda m: m._push(tuple(m._pop_to_mark())),
     ord("a"): lambda m: m._append([m._pop()]),
     ord("e"): lambda m: m._append(m._pop_to_mark()),
-    ord("s"): Machine._set_item,
+    ord("s"): PickleReader._set_item,
     ord("u"): lambda m: m._set(m._pop_to_mark()),
     0x90: lambda m: m._add(m._pop_to_mark()),
     0x91: lambda m: m._push(frozenset(map(check_key, m._pop_to_mark()))),
-    ord("c"): Machine._global,
-    0x93: Machine._stack_global,
+    ord("c"): PickleReader._global,
+    0x93: PickleReader._stack_global,
     ord("R"): lambda m: m._call("calls"),
     0x81: lambda m: m._call("instances"),
-    ord("b"): Machine._build,
-    ord("Q"): Machine._refer,
+    ord("b"): PickleReader._build,
+    ord("Q"): PickleReader._refer,
 }
-"""PROTO, FRAME, MARK, constants, empty containers, numbers, texts, bytes, memo, containers, names, REDUCE, NEWOBJ,
-BUILD, BINPERSID. Not here, and so refused: INST, OBJ, NEWOBJ_EX, EXT1-4, PERSID, POP, DUP, LONG4, the text forms of
-protocol 0, buffers outside the stream.
+"""Supported: PROTO, FRAME, MARK, constants, empty containers, numbers, texts, bytes, memo, containers, names, REDUCE,
+NEWOBJ, BUILD, BINPERSID. All others are refused: INST, OBJ, NEWOBJ_EX, EXT1-4, PERSID, POP, DUP, LONG4, the text forms
+of protocol 0, buffers outside the stream.
 """

@@ -1,9 +1,8 @@
-"""EDM2's published network pickles: from the records in one to the network it holds, under phema's names. Torch-free.
+"""Reads EDM2's published network pickles: architecture and tensors of the network, under phema's names. Torch-free.
 
-phema's configuration G has the published names, shapes and numeric conventions throughout (factor 2 pi inside the
-Fourier frequencies, attention channels head first and {q, k, v} fastest, main path before the skip, constant channel
-last), so that every tensor is taken over as it is. What phema's configuration cannot express is refused, never
-approximated.
+phema's configuration G uses the published names, shapes and numeric conventions: a factor of 2 pi inside the Fourier
+frequencies, attention channels ordered by head and then by {q, k, v}, the main path before the skip, the constant
+channel last. So every tensor is taken over unchanged. A network that phema's configuration cannot express is refused.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ from typing import Any
 from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
 from phema.shared.snapshots.foreign.network_arguments import network_config
-from phema.shared.snapshots.foreign.pickle_reader import Machine
-from phema.shared.snapshots.foreign.pickle_vocabulary import PUBLISHED, Module, StoredTensor
+from phema.shared.snapshots.foreign.pickle_reader import PickleReader
+from phema.shared.snapshots.foreign.pickle_records import Module, StoredTensor
+from phema.shared.snapshots.foreign.published_allowlist import PUBLISHED
 
 MAX_MODULES = 4_000
 """A published XXL network has about 250 modules with one or two tensors each."""
@@ -28,16 +28,16 @@ _CLASSES = {"Precond", "UNet", "Block", "MPConv", "MPFourier", "ModuleDict", "Mo
 
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """The network of one file: its architecture and its tensors, still in the file."""
+    """The network of one file: its architecture, and its tensors, which are still in the file."""
 
     config: NetworkConfig
     tensors: Mapping[str, StoredTensor]
 
 
 def read_published(path: Path) -> PublishedNetwork:
-    """The EMA network in a published pickle; nothing in the file is executed and no tensor is read yet.
+    """The EMA network in a published pickle. No code in the file is executed, and no tensor is read yet.
 
-    Raises ForeignFileRefused, or OSError when the file cannot be opened. The records are views of the mapped file.
+    Raises ForeignFileRefused, or OSError if the file cannot be opened. The tensors are views of the mapped file.
     """
     name = str(path)
     with path.open("rb") as file:
@@ -48,11 +48,11 @@ def read_published(path: Path) -> PublishedNetwork:
 
 
 def parse_published(data: memoryview, name: str) -> PublishedNetwork:
-    """The same from the bytes of a file called `name`."""
-    machine = Machine(data, name, PUBLISHED)
-    top = machine.load()
-    if machine.position != len(data):
-        raise ForeignFileRefused(name, f"{len(data) - machine.position:,} bytes follow the end of its pickle")
+    """Like `read_published`, from the bytes of a file. `name` is what error messages call it."""
+    reader = PickleReader(data, name, PUBLISHED)
+    top = reader.load()
+    if reader.position != len(data):
+        raise ForeignFileRefused(name, f"{len(data) - reader.position:,} bytes follow the end of its pickle")
     if type(top) is not dict or "ema" not in top:
         raise ForeignFileRefused(name, "it holds no dict with the key 'ema', as EDM2's network snapshots do")
     ema = top["ema"]
@@ -64,7 +64,7 @@ def parse_published(data: memoryview, name: str) -> PublishedNetwork:
 
 
 def _collect(root: Module, name: str) -> dict[str, StoredTensor]:
-    """Parameters and buffers by their dotted names, in the order of the file."""
+    """Parameters and buffers by their full names (with dots), in the order of the file."""
     tensors: dict[str, StoredTensor] = {}
     waiting: list[tuple[tuple[str, ...], Module]] = [((), root)]
     visited = 0
@@ -102,5 +102,5 @@ def _members(module: Module, part: str, path: tuple[str, ...], name: str) -> lis
         or len(members) > MAX_MODULES
         or not all(type(key) is str and len(key) <= 100 for key in members)
     ):
-        raise ForeignFileRefused(name, f"the {part} of its module {'.'.join(path)!r} are no dict of names")
+        raise ForeignFileRefused(name, f"the {part} of its module {'.'.join(path)!r} are not a dict of names")
     return [(key, value) for key, value in members.items() if value is not None]

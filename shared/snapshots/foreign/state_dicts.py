@@ -1,4 +1,4 @@
-"""State dicts in safetensors files and in torch checkpoints that `weights_only` loading reads."""
+"""Reads state dicts from safetensors files, and from torch checkpoints with `weights_only=True`."""
 
 from __future__ import annotations
 
@@ -18,28 +18,30 @@ from phema.shared.snapshots.foreign.torch_zips import stored_entries
 
 _MAX_DIRECTORY_BYTES = 2**25
 _MOST_SHARING, _MOST_TIED = 4, 64
-"""Tied weights stand in a checkpoint once and have several names; a few elements of huge sizes or of thousands of names
-are a bomb. So many times the size of the file its views, and all its tensors, may have."""
+"""Limits on the total size of the different views, and of all tensors, in multiples of the size of the file.
+
+Tied weights have several names but are stored once. Without limits, a small file could hold views of a few elements
+with huge shapes or thousands of names, and importing it would take any amount of memory."""
 _STORABLE = frozenset(TORCH_DTYPES.values())
 
 
 def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a file by name, on the CPU. Nothing is unpickled but what `weights_only` allows.
+    """The tensors of a file by name, on the CPU. Checkpoints are loaded with `weights_only=True`.
 
-    A checkpoint is a dict of tensors, or a dict that has one under some of its keys, of which `key` chooses one
-    (dots lead further down). Raises ForeignFileRefused, or OSError when the file cannot be opened.
+    A checkpoint is a dict of tensors, or a dict that contains dicts of tensors. `key` chooses one of them; dots
+    separate the keys of nested dicts. Raises ForeignFileRefused, or OSError if the file cannot be opened.
     """
     if path.suffix == ".safetensors":
         try:
             return _checked(load_file(path), path)
         except SafetensorError as error:
-            raise ForeignFileRefused(str(path), f"it is no safetensors file, or was cut off ({error})") from error
+            raise ForeignFileRefused(str(path), f"it is not a safetensors file, or was cut off ({error})") from error
     with path.open("rb") as file:
         entries = stored_entries(file, str(path), max_directory_bytes=_MAX_DIRECTORY_BYTES)
         check_checkpoint(file, entries, str(path))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises errors of many kinds for files that it does not understand
+    except Exception as error:  # torch raises errors of many types for malformed files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ForeignFileRefused(str(path), f"it holds more than weights_only loading allows ({reason})") from error
     return _checked(_chosen(content, key, str(path)), path)
@@ -63,8 +65,8 @@ def _chosen(content: Any, key: str | None, name: str) -> Mapping[Any, Any]:
 
 
 def _keys(found: list[Any]) -> str:
-    """Only texts can be given with --key."""
-    return ", ".join(key[:100] if isinstance(key, str) else f"{key!r} (no text)" for key in found[:20])
+    """List for the error message. Keys that are not texts are marked: --key cannot choose them."""
+    return ", ".join(key[:100] if isinstance(key, str) else f"{key!r} (not a text)" for key in found[:20])
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -75,7 +77,7 @@ def _checked(tensors: Mapping[Any, Tensor], path: Path) -> dict[str, Tensor]:
     name = str(path)
     for key, tensor in tensors.items():
         if not isinstance(key, str) or not key:
-            raise ForeignFileRefused(name, f"the name of one of its tensors is {key!r}, no text")
+            raise ForeignFileRefused(name, f"the name of one of its tensors is {key!r}, which is not a text")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype not in _STORABLE or tensor.is_meta:
             raise ForeignFileRefused(name, f"its tensor {key!r} is {tensor.dtype} and {tensor.layout}, not storable")
     if not any(tensor.is_floating_point() for tensor in tensors.values()):

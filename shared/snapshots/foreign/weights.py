@@ -1,4 +1,4 @@
-"""Tensors of foreign files as phema's snapshots hold them."""
+"""Converts the tensors of foreign files to those of phema's snapshots."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from phema.shared.snapshots.foreign.tensor_storages import read_tensor
 
 @dataclass(frozen=True)
 class ForeignWeights:
-    """What one foreign file holds: the arguments of a snapshot that are not its time and profile."""
+    """The content of one foreign file: everything a snapshot needs except its time and profile."""
 
     tensors: Mapping[str, Tensor]
-    """By phema's names, on the CPU, contiguous, with every value exactly the file's."""
+    """By phema's names, on the CPU, contiguous. Every value is exactly that of the file."""
     buffers: tuple[str, ...]
-    """Names of tensors that are no averages."""
+    """Names of tensors that are not averages."""
     network: NetworkConfig | None
-    """The architecture; None when the file holds tensors that phema has no network for."""
+    """The architecture; None if the tensors do not belong to one of phema's networks."""
 
     @property
     def dtype(self) -> StoredDtype:
-        """In which the averages are stored: their own where all have one; float64 becomes float32."""
+        """Dtype in which the averages are stored: float16 or bfloat16 if all of them have it, else float32."""
         dtypes = {t.dtype for name, t in self.tensors.items() if t.is_floating_point() and name not in self.buffers}
         if dtypes == {torch.float16}:
             return "float16"
@@ -41,21 +41,21 @@ class ForeignWeights:
 
 
 def published_weights(path: Path) -> ForeignWeights:
-    """The EMA network of a published pickle, as `build_denoiser(network)` takes it, strictly.
+    """The EMA network of a published pickle, as the state dict of `build_denoiser(network)`.
 
-    Weights and gains keep the file's dtype (float16); Fourier frequencies and phases become float32, exactly.
-    Raises ForeignFileRefused unless names and shapes are those of the network that the file describes.
+    Weights and gains keep the file's dtype (float16). Fourier frequencies and phases become float32, without rounding.
+    Raises ForeignFileRefused unless names and shapes match the network that the file describes.
     """
-    return convert(read_published(path), str(path))
+    return convert_published(read_published(path), str(path))
 
 
 def state_dict_weights(
     path: Path, *, key: str | None = None, network: NetworkConfig | None = None, buffers: Sequence[str] = ()
 ) -> ForeignWeights:
-    """The tensors of a state dict, strictly those of `network` if one is given, else all as they are.
+    """The tensors of a state dict. They must match `network` exactly if one is given.
 
-    Tensors whose name matches one of the shell patterns `buffers` are no averages, and neither are a network's Fourier
-    frequencies. Raises ForeignFileRefused, or OSError.
+    Not averages are: tensors whose name matches one of the shell patterns in `buffers`, and the Fourier frequencies of
+    `network`. Raises ForeignFileRefused, or OSError.
     """
     tensors = read_state_dict(path, key)
     copied = {name for name in tensors if any(fnmatchcase(name, pattern) for pattern in buffers)}
@@ -67,12 +67,12 @@ def state_dict_weights(
     return ForeignWeights(tensors, tuple(name for name in tensors if name in copied), network)
 
 
-def convert(found: PublishedNetwork, name: str) -> ForeignWeights:
-    """The same for a parsed file called `name`."""
+def convert_published(found: PublishedNetwork, name: str) -> ForeignWeights:
+    """Like `published_weights`, for a file that was parsed already. `name` is what error messages call it."""
     shapes, buffers = network_shapes(found.config)
     check_shapes({key: tensor.shape for key, tensor in found.tensors.items()}, shapes, name)
     if len({id(tensor.storage.payload) for tensor in found.tensors.values()}) < len(shapes):
-        # One storage under many names would build more bytes than the file has.
+        # One storage under many names could take many times the size of the file in memory.
         raise ForeignFileRefused(name, "two of its tensors share one storage")
     tensors = {key: read_tensor(found.tensors[key], name) for key in shapes}
     check_finite(tensors, name)
@@ -83,7 +83,7 @@ def convert(found: PublishedNetwork, name: str) -> ForeignWeights:
 
 @lru_cache(maxsize=4)
 def network_shapes(config: NetworkConfig) -> tuple[Mapping[str, tuple[int, ...]], tuple[str, ...]]:
-    """Shapes of all tensors of a network by name, and the names of its buffers. Allocates none of them."""
+    """Shapes of all tensors of a network by name, and the names of its buffers. Allocates no tensor memory."""
     with torch.device("meta"):
         denoiser = build_denoiser(config)
     shapes = {key: tuple(tensor.shape) for key, tensor in denoiser.state_dict().items()}
@@ -91,7 +91,7 @@ def network_shapes(config: NetworkConfig) -> tuple[Mapping[str, tuple[int, ...]]
 
 
 def check_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], name: str) -> None:
-    """Raises ForeignFileRefused naming the first tensor that is missing, unknown or of another shape."""
+    """Raises ForeignFileRefused that names the first tensor that is missing, unknown or has another shape."""
     for key in sorted(wanted.keys() | found.keys()):
         have, want = found.get(key), wanted.get(key)
         if have != want:
@@ -101,7 +101,7 @@ def check_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tupl
 
 
 def check_finite(tensors: Mapping[str, Tensor], name: str) -> None:
-    """Raises ForeignFileRefused for NaN and infinity, which would spoil every reconstruction."""
+    """Raises ForeignFileRefused for NaN and infinity, which would make every reconstruction useless."""
     for key, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ForeignFileRefused(name, f"its tensor {key[:200]!r} holds values that are not finite")

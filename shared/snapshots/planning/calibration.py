@@ -13,8 +13,8 @@ import numpy as np
 from phema.shared.edm2.averaging.densities import FloatArray
 from phema.shared.edm2.averaging.random_walk import DEFAULT_EXPONENT, DEFAULT_VARIANCE, RandomWalk, fit_random_walk
 from phema.shared.edm2.averaging.weightings import RawWeighting, Weighting
-from phema.shared.snapshots.files import weight_probe as probe
 from phema.shared.snapshots.files.header import StoredDtype
+from phema.shared.snapshots.files.weight_probe import probed_weights
 from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 
@@ -66,7 +66,7 @@ def calibrate(
     """What the snapshots' probes (by snapshot id) tell, and usual figures for what they do not. `snapshots` are in
     order of time; probes that are not finite, of a run that diverged, tell nothing."""
     end = float(snapshots[-1].num_images)
-    sampled = {s.id: probe.values(probes[s.id]).astype(np.float64) for s in snapshots if probes.get(s.id)}
+    sampled = {s.id: probed_weights(probes[s.id]).astype(np.float64) for s in snapshots if probes.get(s.id)}
     probed = [s for s in snapshots if s.id in sampled and np.isfinite(sampled[s.id]).all()]
     if not probed:
         return Calibration(

@@ -1,4 +1,4 @@
-"""Writes snapshots and checkpoints behind the training loop's back, in order, each registered once it is durable."""
+"""Uploads snapshots and checkpoints in a background thread, in order, and registers each after it is durable."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from phema.shared.snapshots.errors import CorruptObject, StoreUnreachable
-from phema.shared.snapshots.stores.store import Data, ObjectInfo, ObjectStore
+from phema.shared.snapshots.stores.hashed_bytes import Data, HashedBytes, hashed
+from phema.shared.snapshots.stores.interface import ObjectInfo, ObjectStore
 
 T = TypeVar("T")
-Produce = Callable[[], tuple[str, Data]]
-"""Encodes an object: its key and its bytes. Runs in the uploader's thread, on tensors that nobody changes any more."""
+Produce = Callable[[], tuple[str, Data | HashedBytes]]
+"""Encodes an object: returns its key and its bytes. Runs in the uploader's thread; its tensors must not change."""
 Register = Callable[[ObjectInfo], None]
-"""Told of an object that is stored and verified: inserts its row. Runs in the uploader's thread."""
+"""Inserts the row of an object that is stored and verified. Runs in the uploader's thread."""
 
 _LONGEST_DELAY_S = 30.0
 _WAIT_S = 1.0
@@ -25,7 +26,7 @@ _WAIT_S = 1.0
 
 @dataclass(frozen=True)
 class UploadCounts:
-    """What an uploader did so far. `pending` counts objects handed over and not yet registered."""
+    """Totals of an uploader. `pending` counts objects that were submitted and are not registered yet."""
 
     objects: int = 0
     bytes: int = 0
@@ -33,14 +34,15 @@ class UploadCounts:
     retries: int = 0
     pending: int = 0
     waited_seconds: float = 0.0
-    """Time `submit` kept the training loop waiting because `max_pending` objects were under way."""
+    """Time that callers of `submit` waited because `max_pending` objects were pending."""
 
 
 class BackgroundUploader:
     """One thread that encodes, stores and registers objects in the order in which they were submitted.
 
-    An error of `transient`'s kinds is retried with growing delays, `attempts` times in all; any other, or the last,
-    ends the uploader: what follows is dropped, and the error is raised by the next `submit` or `flush`.
+    Errors of the types in `transient` are retried with growing delays, up to `attempts` attempts. Any other error, and
+    the last transient one, ends the uploader: it drops the remaining objects, and the next `submit` or `flush` raises
+    the error.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class BackgroundUploader:
     ) -> None:
         """`on_retry` gets each transient error and the seconds until the next attempt, in the uploader's thread.
 
-        `on_wait` is called every second for as long as `submit` waits, in its caller's thread.
+        `on_wait` is called once per second while `submit` waits, in the thread that called `submit`.
         """
         if max_pending < 1 or attempts < 1:
             raise ValueError(f"max_pending {max_pending} and attempts {attempts} must be at least 1")
@@ -77,7 +79,7 @@ class BackgroundUploader:
             return self._counts
 
     def submit(self, produce: Produce, register: Register) -> None:
-        """Hand over one object; waits while `max_pending` are under way, which bounds the memory they take."""
+        """Add one object to the queue. Waits while `max_pending` objects are pending, which bounds their memory."""
         started = time.monotonic()
         with self._changed:
             while not self._changed.wait_for(self._has_room, _WAIT_S):
@@ -91,13 +93,13 @@ class BackgroundUploader:
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until everything submitted is durable and registered. Raises what prevented it."""
+        """Wait until every submitted object is durable and registered. Raises the error that prevented this."""
         with self._changed:
             self._changed.wait_for(lambda: self._failure or not self._counts.pending)
             self._raise_failure()
 
     def close(self) -> None:
-        """Drop what has not begun, let what has begun end, and stop. `flush` first to keep everything."""
+        """Finish the object in progress, drop the others, and stop. Call `flush` first to keep all of them."""
         with self._changed:
             self._count(pending=-len(self._jobs))
             self._jobs.clear()
@@ -136,7 +138,7 @@ class BackgroundUploader:
                 produce, register = self._jobs.popleft()
             try:
                 self._process(produce, register)
-            except BaseException as error:  # handed to the training thread, whatever it is
+            except BaseException as error:  # raised again in the thread that calls `submit` or `flush`
                 with self._changed:
                     self._failure = error
                     self._count(pending=-1 - len(self._jobs))
@@ -152,9 +154,10 @@ class BackgroundUploader:
         info = self._store_one(*produce())
         self._retried(lambda: register(info))
 
-    def _store_one(self, key: str, data: Data) -> ObjectInfo:
+    def _store_one(self, key: str, data: Data | HashedBytes) -> ObjectInfo:
         started = time.monotonic()
-        info = self._retried(lambda: self._store.put(key, data))
+        content = hashed(data)
+        info = self._retried(lambda: self._store.put(key, content))
         with self._changed:
             self._count(objects=1, bytes=info.size, seconds=time.monotonic() - started)
         return info

@@ -1,6 +1,6 @@
-"""Where objects lie in the store. Keys are unique, so that a write-once object never has a rival. Torch-free.
+"""Keys of the objects in the store. Each key is unique, because it contains a hash or a random token. Torch-free.
 
-What a key says is for people: nothing is parsed back from it but the SHA-256, and that only to verify bytes.
+The readable parts of a key are for people. phema parses only the SHA-256 back, and only to verify bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MAX_KEY_BYTES = 1000
 
 
 def check_key(key: str) -> str:
-    """The key itself. Raises ValueError when it could leave the store's folder or be read differently by a server."""
+    """The key itself. Raises ValueError if it could leave the store's folder or if a server could change it."""
     if len(key) > MAX_KEY_BYTES or not _KEY.fullmatch(key):
         raise ValueError(
             f"object key {key[:200]!r} must be at most {MAX_KEY_BYTES} characters: parts of letters, digits and "
@@ -27,7 +27,7 @@ def run_key(run_id: str) -> str:
 
 
 def snapshot_key(run_id: str, *, num_images: int, label: str, sha256: str) -> str:
-    """`label`: the profile's, for people."""
+    """`label` is `Profile.label`."""
     return check_key(f"runs/{run_id}/snapshots/{num_images:012d}-{label}-{sha256}.safetensors")
 
 
@@ -48,6 +48,6 @@ def pictures_key(evaluation_id: str, token: str) -> str:
 
 
 def sha256_of_key(key: str) -> str | None:
-    """The SHA-256 that a content-addressed key carries, or None."""
+    """The SHA-256 in the key of a snapshot or checkpoint; None for other keys."""
     match = _SHA256.search(key)
     return match.group(1) if match else None

@@ -1,4 +1,4 @@
-"""An S3 object that is written in pieces: a multipart upload, or one request when it stays small."""
+"""Writes an object in pieces: a multipart upload, or one request if the object stays small."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from typing import TYPE_CHECKING, Self
 from botocore.exceptions import ClientError
 
 from phema.shared.snapshots.errors import SnapshotError
-from phema.shared.snapshots.stores.s3_errors import code_of, is_precondition, translated
-from phema.shared.snapshots.stores.store import Data, ObjectInfo
+from phema.shared.snapshots.stores.hashed_bytes import Data
+from phema.shared.snapshots.stores.interface import ObjectInfo
+from phema.shared.snapshots.stores.s3.bucket import S3Bucket
+from phema.shared.snapshots.stores.s3.errors import code_of, is_precondition
+from phema.shared.snapshots.stores.s3.single_upload import upload_at_once
+from phema.shared.snapshots.stores.s3.upload_checks import accept_equal, confirm
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
-    from phema.shared.snapshots.stores.s3 import S3Store
-
 
 class S3Writer:
-    """Holds one part in memory. Nothing is visible before the upload is completed, whatever happens to the process.
+    """Holds one part in memory. Readers see nothing before the upload is completed.
 
-    A process that is killed leaves an unfinished multipart upload, which only costs room: buckets should have a
-    lifecycle rule that aborts those after some days.
+    A killed process leaves an unfinished multipart upload, which occupies space. Give the bucket a lifecycle rule that
+    aborts such uploads after some days.
     """
 
     PART_BYTES = 5 * 2**20
-    """The smallest part S3 allows: 10,000 of them are 52 GB."""
+    """The smallest part that S3 allows. 10,000 parts, the most that S3 allows, are 52 GB."""
 
-    def __init__(self, store: S3Store, key: str, metadata: dict[str, str]) -> None:
-        self._store, self._key, self._metadata = store, key, metadata
-        self._bucket, self._name = store.bucket, store.prefix + key
+    def __init__(self, bucket: S3Bucket, key: str, metadata: dict[str, str]) -> None:
+        self._bucket, self._key, self._metadata = bucket, key, metadata
+        self._address = bucket.address(key)
         self._upload_id: str | None = None
         self._buffer, self._filled = bytearray(), 0
         self._sha256, self._size = hashlib.sha256(), 0
@@ -49,7 +51,7 @@ class S3Writer:
         self._size += len(view)
         if not self._buffer:
             self._buffer = bytearray(self.PART_BYTES)
-        with translated(self._store, f"write {self._key}"):
+        with self._bucket.errors(f"write {self._key}"):
             while len(view):
                 count = min(len(view), self.PART_BYTES - self._filled)
                 self._buffer[self._filled : self._filled + count] = view[:count]
@@ -62,18 +64,15 @@ class S3Writer:
     def begin(self) -> None:
         """Start the multipart upload, once."""
         if self._upload_id is None:
-            reply = self._store.client.create_multipart_upload(
-                Bucket=self._bucket, Key=self._name, Metadata=self._metadata
-            )
+            reply = self._bucket.client.create_multipart_upload(**self._address, Metadata=self._metadata)
             self._upload_id = reply["UploadId"]
 
     def upload(self, number: int, body: bytes | bytearray) -> CompletedPartTypeDef:
-        """Send one part; the server refuses it when its MD5 differs. Safe to call from several threads."""
+        """Send one part. The server refuses the part if its MD5 differs. Thread-safe."""
         md5 = hashlib.md5(body, usedforsecurity=False).digest()
         self._md5s[number] = md5
-        reply = self._store.client.upload_part(
-            Bucket=self._bucket,
-            Key=self._name,
+        reply = self._bucket.client.upload_part(
+            **self._address,
             UploadId=self._upload_id or "",
             PartNumber=number,
             Body=body,  # type: ignore[arg-type]  # any buffer is sent as it is, bytes would be copied
@@ -91,7 +90,7 @@ class S3Writer:
     ) -> None:
         try:
             if error is None and self._info is None:
-                with translated(self._store, f"write {self._key}"):
+                with self._bucket.errors(f"write {self._key}"):
                     self._commit()
         except BaseException as another:
             self._give_up(another)
@@ -106,34 +105,33 @@ class S3Writer:
         info = ObjectInfo(self._key, self._size, self._sha256.hexdigest())
         del self._buffer[self._filled :]
         if self._upload_id is None:
-            taken = self._store._head(self._key) is not None
-            metadata = {"sha256": info.sha256 or ""}
-            accept = self._store.accept_equal
-            self._info = accept(info) if taken else self._store.put_single(info, self._buffer, metadata)
+            taken = self._bucket.find(self._key) is not None
+            self._info = accept_equal(self._bucket, info) if taken else upload_at_once(self._bucket, info, self._buffer)
             return
         if self._filled:
             self.parts.append(self.upload(len(self.parts) + 1, self._buffer))
         self.finish_with(info)
 
     def finish_with(self, info: ObjectInfo) -> None:
-        """Complete the upload unless the key was taken meanwhile, then verify what the server assembled."""
-        if self._store._head(self._key) is not None or not self.complete():
-            self._info = self._store.accept_equal(info)
+        """Complete the upload unless the key was taken meanwhile, then verify what the server has assembled."""
+        if self._bucket.find(self._key) is not None or not self.complete():
+            self._info = accept_equal(self._bucket, info)
             self._abort()
             return
         self._upload_id = None
         md5s = b"".join(self._md5s[part["PartNumber"]] for part in self.parts)
         etag = f"{hashlib.md5(md5s, usedforsecurity=False).hexdigest()}-{len(self.parts)}"
-        self._info = self._store.confirm(info, etag)
+        self._info = confirm(self._bucket, info, etag)
 
     def complete(self) -> bool:
-        """Give the parts the object's name; False when the key is taken or the upload has ended, as it has when an
-        earlier try of this request succeeded."""
+        """Turn the parts into the object. Returns False if the key is taken or the upload no longer exists.
+
+        The upload no longer exists if an earlier attempt of the same request succeeded.
+        """
         try:
-            self._store.conditionally(
-                self._store.client.complete_multipart_upload,
-                Bucket=self._bucket,
-                Key=self._name,
+            self._bucket.write_if_absent(
+                self._bucket.client.complete_multipart_upload,
+                **self._address,
                 UploadId=self._upload_id,
                 MultipartUpload={"Parts": self.parts},
             )
@@ -144,13 +142,13 @@ class S3Writer:
         return True
 
     def _give_up(self, error: BaseException) -> None:
-        """Keep nothing."""
+        """Remove the parts after an error."""
         self._abort()
 
     def _abort(self) -> None:
-        """Give back what the parts occupy. The error that led here matters more than one of this request."""
+        """Free the space of the parts. Errors of this request are ignored: the first error matters more."""
         if self._upload_id is None:
             return
-        with suppress(SnapshotError), translated(self._store, f"abort the upload of {self._key}"):
-            self._store.client.abort_multipart_upload(Bucket=self._bucket, Key=self._name, UploadId=self._upload_id)
+        with suppress(SnapshotError), self._bucket.errors(f"abort the upload of {self._key}"):
+            self._bucket.client.abort_multipart_upload(**self._address, UploadId=self._upload_id)
         self._upload_id = None

@@ -1,4 +1,4 @@
-"""What an S3 server or the way to it said, as this room's errors."""
+"""Translates errors of boto3 and of S3 servers into SnapshotError."""
 
 from __future__ import annotations
 
@@ -45,15 +45,16 @@ _CORRUPT = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "InvalidP
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 
 
-class Store(Protocol):
-    """What the sentences need to know of a store."""
+class Bucket(Protocol):
+    """What error messages say about a bucket."""
 
-    bucket: str
+    name: str
     url: str
-    where: str
+    server: str
 
 
 def code_of(error: ClientError) -> str:
+    """S3's name of the error, such as NoSuchKey, or the HTTP status."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
@@ -66,34 +67,40 @@ def is_precondition(error: ClientError) -> bool:
 
 
 @contextmanager
-def translated(store: Store, action: str, key: str = "") -> Iterator[None]:
-    """Turn what boto3 raises into this room's errors; `key` is set where its absence is a mistake."""
+def translated(bucket: Bucket, action: str, key: str = "") -> Iterator[None]:
+    """Turn boto3's errors into SnapshotError. Set `key` where it is an error that this object does not exist."""
     try:
         yield
     except ClientError as error:
-        raise _translate(store, action, key, error) from error
+        raise _translate(bucket, action, key, error) from error
     except _NO_CREDENTIALS as error:
-        raise StoreDenied(f"store {store.url} at {store.where} needs credentials and none are set: {error}") from error
+        raise StoreDenied(
+            f"store {bucket.url} at {bucket.server} needs credentials and none are set: {error}"
+        ) from error
     except (BotoCoreError, HTTPError, OSError) as error:
-        raise StoreUnreachable(f"store {store.url} at {store.where} did not answer: could not {action}") from error
+        raise StoreUnreachable(f"store {bucket.url} at {bucket.server} did not answer: could not {action}") from error
 
 
-def _translate(store: Store, action: str, key: str, error: ClientError) -> SnapshotError:
+def _place(bucket: Bucket) -> str:
+    return f"store {bucket.url} at {bucket.server}"
+
+
+def _translate(bucket: Bucket, action: str, key: str, error: ClientError) -> SnapshotError:
     code = code_of(error)
-    said = f"could not {action}: {code} {error.response.get('Error', {}).get('Message', '')}".rstrip()
-    where = f"store {store.url} at {store.where}"
+    answer = f"could not {action}: {code} {error.response.get('Error', {}).get('Message', '')}".rstrip()
+    place = _place(bucket)
     if code == "NoSuchBucket":
         return BucketMissing(
-            f"bucket {store.bucket} does not exist at {store.where}: create it, or correct the store's url"
+            f"bucket {bucket.name} does not exist at {bucket.server}: create it, or correct the store's url"
         )
     if code in _MISSING and key:
-        return ObjectMissing(f"object {key} does not exist in {store.url}")
+        return ObjectMissing(f"object {key} does not exist in {bucket.url}")
     if code in _DENIED:
-        return StoreDenied(f"{where} refuses these credentials: {said}")
+        return StoreDenied(f"{place} refuses these credentials: {answer}")
     if code in _FULL:
-        return StoreFull(f"{where} is full: {said}; nothing was kept")
+        return StoreFull(f"{place} is full: {answer}; nothing was kept")
     if code in _CORRUPT:
-        return CorruptObject(f"{where} received other bytes than were sent: {said}")
+        return CorruptObject(f"{place} received other bytes than were sent: {answer}")
     if code in _PRECONDITION:
-        return ObjectExists(f"{where} {said}")
-    return StoreUnreachable(f"{where} {said}")
+        return ObjectExists(f"{place} {answer}")
+    return StoreUnreachable(f"{place} {answer}")
