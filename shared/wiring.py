@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from phema.shared.catalog import Catalog
+from typing import TYPE_CHECKING
+
 from phema.shared.datasets import Dataset, DatasetChoice, OpenRemote, open_dataset
 from phema.shared.settings import Settings
 from phema.shared.snapshots.stores.store import ObjectStore, S3Options, open_store
+
+if TYPE_CHECKING:
+    from phema.shared.catalog import Catalog
 
 
 def store_from(settings: Settings) -> ObjectStore:
@@ -37,4 +41,7 @@ def dataset_from(settings: Settings, choice: DatasetChoice) -> Dataset:
 
 def catalog_from(settings: Settings) -> Catalog:
     """The catalog the settings name. Nothing is read or written yet."""
+    # Stores and datasets work without SQLAlchemy, which only the `server` extra installs.
+    from phema.shared.catalog import Catalog
+
     return Catalog(settings.catalog_url)

@@ -9,7 +9,9 @@ from pathlib import Path
 from phema.client.client import Client
 from phema.client.response_models import Evaluation, Job, Metrics, Reconstruction, Run
 from phema.errors import JobFailed
-from phema.terminal.screen import Bar, Screen, size
+from phema.terminal.formats import size
+from phema.terminal.progress_bar import Bar
+from phema.terminal.screen import Screen
 
 
 class Detached(Exception):

@@ -12,7 +12,9 @@ import typer
 
 from phema.command.options import JsonFlag, screen
 from phema.errors import InvalidArgument, PhemaError
-from phema.terminal.screen import Bar, Screen, size
+from phema.terminal.formats import size
+from phema.terminal.progress_bar import Bar
+from phema.terminal.screen import Screen
 
 app = typer.Typer(help="Make datasets of pictures or latents, and look at them.", no_args_is_help=True)
 

@@ -25,7 +25,8 @@ from phema.command.options import (
 )
 from phema.errors import InvalidArgument
 from phema.terminal.live_progress import download, follow_evaluations, follow_reconstructions
-from phema.terminal.screen import Screen, figure, when
+from phema.terminal.formats import figure, when
+from phema.terminal.screen import Screen
 
 
 class Metric(StrEnum):

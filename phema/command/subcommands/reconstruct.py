@@ -24,7 +24,8 @@ from phema.command.options import (
 )
 from phema.command.subcommands.profiles import wanted
 from phema.terminal.live_progress import download, follow_reconstructions
-from phema.terminal.screen import Screen, figure, size, when
+from phema.terminal.formats import figure, size, when
+from phema.terminal.screen import Screen
 
 
 def reconstruct(

@@ -10,7 +10,8 @@ import typer
 from phema.client.storage import Basis, BasisPlan, Retention
 from phema.command.options import At, JsonFlag, Limit, NoWait, RunName, client, screen
 from phema.terminal.live_progress import follow_job
-from phema.terminal.screen import Screen, figure, size, when
+from phema.terminal.formats import figure, size, when
+from phema.terminal.screen import Screen
 
 
 class PolicyName(StrEnum):
