@@ -11,7 +11,9 @@ EXTRAS = {
     "plots": ("matplotlib",),
     "server": (
         "alembic",
+        "boto3",
         "fastapi",
+        "matplotlib",
         "packaging",
         "prometheus_client",
         "ray",
@@ -23,7 +25,10 @@ EXTRAS = {
     "postgres": ("psycopg",),
     "vae": ("diffusers",),
 }
-"""Import names that each extra brings besides the packages of a plain `pip install phema`."""
+"""Import names of the packages that each extra adds to a plain `pip install phema`.
+
+`server` includes `s3` and `plots`. These come first: `missing_packages` names the smallest extra.
+"""
 
 
 def require(extra: str) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 from phema.client.client import Client
 from phema.demos.demo_results import Findings, Trial
 from phema.demos.service_for_command import command, service_for
-from phema.terminal.live_progress import download, follow_evaluations, follow_reconstructions, follow_run
 from phema.terminal.formats import duration, figure
+from phema.terminal.live_progress import download, follow_evaluations, follow_reconstructions, follow_run
 from phema.terminal.screen import Screen
 
 PRESET = "digits-tiny"

@@ -18,6 +18,7 @@ from torch import Tensor
 from phema.client.client import Client
 from phema.client.response_models import Run
 from phema.errors import InvalidArgument, ServiceError, ServiceUnreachable
+from phema.extras import missing_packages
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
 from phema.shared.edm2.averaging.named_tensors import is_sharded, whole
 from phema.shared.edm2.averaging.weightings import ProfileError
@@ -290,15 +291,15 @@ def _writes() -> bool:
 
 
 def _open(store: str | ObjectStore | None) -> ObjectStore:
-    settings = Settings()
-    if store is None:
-        return store_from(settings)
-    if not isinstance(store, str):
+    if store is not None and not isinstance(store, str):
         return store
+    settings = Settings()
     try:
-        return open_store(store, s3=s3_from(settings))
+        return store_from(settings) if store is None else open_store(store, s3=s3_from(settings))
     except ValueError as error:
         raise InvalidArgument(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise missing_packages(error) or error from error
 
 
 def _profile(given: Any) -> Profile:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import typer
 
-from phema.command.options import JsonFlag, plainly, screen
+from phema.command.options import JsonFlag, screen, server_packages
 
 app = typer.Typer(help="Look after the catalog.", no_args_is_help=True)
 
@@ -19,7 +19,7 @@ def upgrade(as_json: JsonFlag = False) -> None:
     from phema.shared.wiring import catalog_from
 
     view = screen(as_json)
-    with plainly(), closing(catalog_from(Settings())) as catalog:
+    with server_packages(), closing(catalog_from(Settings())) as catalog:
         catalog.upgrade()
     view.result({"upgraded": True}, lambda: view.say("the catalog is up to date"))
 
@@ -32,7 +32,7 @@ def rebuild(as_json: JsonFlag = False) -> None:
     from phema.shared.wiring import catalog_from, store_from
 
     view, settings = screen(as_json), Settings()
-    with plainly(), closing(catalog_from(settings)) as catalog, view.bar("reading the store") as bar:
+    with server_packages(), closing(catalog_from(settings)) as catalog, view.bar("reading the store") as bar:
         catalog.upgrade()
         store = store_from(settings)
         store.check()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from phema.command.options import Connection, JsonFlag, plainly, screen
+from phema.command.options import Connection, JsonFlag, screen, server_packages
 
 
 def demo(
@@ -18,10 +18,10 @@ def demo(
     as_json: JsonFlag = False,
 ) -> None:
     """Train on the digits, choose the EMA length afterwards, look at the report: the whole way in five minutes."""
-    from phema.demos.demo import run_demo
-
     connection = context.find_object(Connection) or Connection()
     view = screen(as_json)
-    with plainly():
+    with server_packages():
+        from phema.demos.demo import run_demo
+
         outcome = run_demo(view, output, url=connection.url, token=connection.token)
     view.result(outcome.document, lambda: outcome.say(view))

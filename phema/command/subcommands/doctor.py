@@ -9,6 +9,7 @@ import typer
 
 from phema.command.options import JsonFlag, screen
 from phema.errors import InvalidArgument
+from phema.extras import require
 
 
 def doctor(
@@ -22,6 +23,7 @@ def doctor(
     as_json: JsonFlag = False,
 ) -> None:
     """Check what a deployment stands on, with the settings of this process; one line each, with how to mend it."""
+    require("server")
     from phema.local_service.doctor import CHECKS, examine
     from phema.shared.settings import Settings
 

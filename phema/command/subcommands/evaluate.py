@@ -21,11 +21,11 @@ from phema.command.options import (
     client,
     folder,
     screen,
-    wanted_sigma_rels,
 )
+from phema.command.sigma_rel_lists import RangeError, sigma_rels
 from phema.errors import InvalidArgument
-from phema.terminal.live_progress import download, follow_evaluations, follow_reconstructions
 from phema.terminal.formats import figure, when
+from phema.terminal.live_progress import download, follow_evaluations, follow_reconstructions
 from phema.terminal.screen import Screen
 
 
@@ -110,7 +110,7 @@ def evaluate(
         "grid": grid,
     }
     recipe: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
-    wanted = None if sigma_rel is None else wanted_sigma_rels(sigma_rel)
+    wanted = None if sigma_rel is None else _sigma_rels(sigma_rel)
     from_run = _guide_from_run(guide, guide_run, guide_sigma_rel, guide_images)
     if (guide or from_run) and guidance in (None, 1):
         raise InvalidArgument("a guide does nothing without a weight; add --guidance, such as --guidance 2")
@@ -213,6 +213,13 @@ def _guide_from_run(
     if sigma_rel is None:
         raise InvalidArgument("--guide-run needs the EMA length of the guide; add --guide-sigma-rel")
     return run, sigma_rel, num_images
+
+
+def _sigma_rels(text: str) -> list[float]:
+    try:
+        return list(sigma_rels(text))
+    except RangeError as error:
+        raise InvalidArgument(str(error)) from None
 
 
 def _interval(text: str) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from phema.command.options import JsonFlag, client, plainly, screen
+from phema.command.options import JsonFlag, client, screen, store_failures
 from phema.terminal.screen import Screen
 
 
@@ -71,7 +71,7 @@ def import_(
     if plan:
         view.result(json.loads(as_listed(source.snapshots, folder)), lambda: _planned(view, source))
         return
-    with client(context) as service, plainly(), view.bar("importing") as bar:
+    with client(context) as service, store_failures(), view.bar("importing") as bar:
         done = import_source(source, name, chosen, service, on_progress=bar.update)
     document = {"run": done.run.to_json(), "written": done.written, "known": done.known}
     view.result(document, lambda: _said(view, done.run.name, done.written, done.known))

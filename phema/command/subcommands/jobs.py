@@ -8,8 +8,8 @@ import typer
 
 from phema.client.response_models import Job
 from phema.command.options import JsonFlag, Limit, State, client, screen
-from phema.terminal.live_progress import follow_job
 from phema.terminal.formats import when
+from phema.terminal.live_progress import follow_job
 
 app = typer.Typer(help="Look into the queue, wait for a job, cancel one.", no_args_is_help=True)
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job.")]

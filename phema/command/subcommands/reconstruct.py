@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from phema.client.client import Client
-from phema.client.response_models import Errors, Plan, Reconstruction
+from phema.client.response_models import Plan, PredictedErrors, Reconstruction
 from phema.command.options import (
     SIGMA_REL_HELP,
     At,
@@ -23,8 +23,8 @@ from phema.command.options import (
     screen,
 )
 from phema.command.subcommands.profiles import wanted
-from phema.terminal.live_progress import download, follow_reconstructions
 from phema.terminal.formats import figure, size, when
+from phema.terminal.live_progress import download, follow_reconstructions
 from phema.terminal.screen import Screen
 
 
@@ -149,7 +149,7 @@ def _show_plan(view: Screen, plan: Plan) -> None:
             view.say("errors are for weights that move as usual: these snapshots do not tell how much theirs do")
         rows = []
         for output in plan.outputs:
-            parts: list[tuple[Errors, str]] = [(output, output.label)]
+            parts: list[tuple[PredictedErrors, str]] = [(output, output.label)]
             for part, label in parts + [(t, f"{t.pattern}: {t.label}") for t in output.tensors]:
                 errors = (part.profile_error, part.rounding_error, part.predicted_error, part.noise_gain)
                 rows.append((label, *map(figure, errors)))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from phema.command.options import Connection, JsonFlag, plainly, screen
+from phema.command.options import Connection, JsonFlag, screen, server_packages
 from phema.errors import InvalidArgument
 
 app = typer.Typer(help="Figures of the paper, in small.", no_args_is_help=True)
@@ -28,12 +28,12 @@ def fig3(
     as_json: JsonFlag = False,
 ) -> None:
     """Train configurations C, D, E and G on the digits and draw how their magnitudes go (the paper's Figure 3)."""
-    from phema.demos.reproduce import BATCH, POINTS, reproduce_fig3
-
-    if images < 1 or images % (BATCH * POINTS):
-        raise InvalidArgument(f"--images {images} must be a positive multiple of {BATCH * POINTS}")
     connection = context.find_object(Connection) or Connection()
     view = screen(as_json)
-    with plainly():
+    with server_packages():
+        from phema.demos.reproduce import BATCH, POINTS, reproduce_fig3
+
+        if images < 1 or images % (BATCH * POINTS):
+            raise InvalidArgument(f"--images {images} must be a positive multiple of {BATCH * POINTS}")
         outcome = reproduce_fig3(view, output, total_images=images, url=connection.url, token=connection.token)
     view.result(outcome.document, lambda: outcome.say(view))

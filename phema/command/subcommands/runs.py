@@ -12,8 +12,8 @@ import typer
 from phema.client.response_models import Run
 from phema.command.options import JsonFlag, Limit, RunName, State, client, screen
 from phema.errors import InvalidArgument
-from phema.terminal.live_progress import follow_run
 from phema.terminal.formats import figure, size, when
+from phema.terminal.live_progress import follow_run
 from phema.terminal.screen import Screen
 
 app = typer.Typer(help="Launch, watch, cancel and resume training runs.", no_args_is_help=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from phema.client.service_discovery import state_dir
-from phema.command.options import JsonFlag, plainly, screen
+from phema.command.options import JsonFlag, screen, server_packages
 
 StateDir = Annotated[
     Path | None,
@@ -29,7 +29,7 @@ def up(
 
     given: dict[str, Any] = {"api_port": port, "state_dir": folder}
     settings = Settings(**{field: value for field, value in given.items() if value is not None})
-    with plainly():
+    with server_packages():
         raise typer.Exit(main(settings, report=screen(False).say))
 
 

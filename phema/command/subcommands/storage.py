@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from phema.client.storage import Basis, BasisPlan, Retention
+from phema.client.response_models import Basis, BasisPlan, Retention
 from phema.command.options import At, JsonFlag, Limit, NoWait, RunName, client, screen
-from phema.terminal.live_progress import follow_job
 from phema.terminal.formats import figure, size, when
+from phema.terminal.live_progress import follow_job
 from phema.terminal.screen import Screen
 
 
