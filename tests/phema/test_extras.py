@@ -29,7 +29,7 @@ def test_every_extra_names_the_packages_that_it_brings() -> None:
     declared["server"] |= declared["plots"] | declared["s3"]
     distributions = packages_distributions()
     imported = {
-        extra: {name.lower() for module in modules for name in distributions[module]}
+        extra: {name.lower().replace("_", "-") for module in modules for name in distributions[module]}
         for extra, modules in extras.EXTRAS.items()
     }
     brought_along = {"botocore", "psycopg-binary", "starlette"}
