@@ -44,5 +44,5 @@ def poll(
             if found.done:
                 return found
         if timeout is not None and now - start > timeout:
-            raise WaitTimeout(f"{name} is not finished after {timeout:g} s; it continues", name)
+            raise WaitTimeout(f"{name} is not finished after {timeout:g} s; it goes on", name)
         time.sleep(poll_seconds)

@@ -28,7 +28,7 @@ def request_body(
     """The body of a request for reconstructions. Raises InvalidArgument."""
     body: dict[str, Any] = {"dtype": dtype}
     if (sigma_rel is None) == (profiles is None):
-        raise InvalidArgument("give exactly one of sigma_rel and profiles")
+        raise InvalidArgument("a reconstruction needs either sigma_rel or profiles; give one of them")
     if sigma_rel is not None:
         body["sigma_rel"] = [sigma_rel] if isinstance(sigma_rel, int | float) else list(sigma_rel)
         if not body["sigma_rel"]:

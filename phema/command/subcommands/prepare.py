@@ -1,4 +1,4 @@
-"""`phema prepare`: what a cluster needs before its services start."""
+"""`phema prepare`: create the bucket and the catalog's schema before services start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from phema.command.options import JsonFlag, screen, server_packages
 
 
 def prepare(as_json: JsonFlag = False) -> None:
-    """Make the bucket where it is missing and bring the catalog to this version's schema. Safe to repeat."""
+    """Create the bucket if it is missing, and upgrade the catalog's schema to this version. Safe to repeat."""
     from phema.shared.settings import Settings
     from phema.shared.wiring import catalog_from, store_from
 

@@ -10,24 +10,24 @@ import typer
 from phema.command.options import Connection, JsonFlag, screen, server_packages
 from phema.errors import InvalidArgument
 
-app = typer.Typer(help="Figures of the paper, in small.", no_args_is_help=True)
+app = typer.Typer(help="Reproduce figures of the paper on a small scale.", no_args_is_help=True)
 
 
 @app.callback()
 def reproduce() -> None:
-    """Figures of the paper, in small."""
+    """Reproduce figures of the paper on a small scale."""
 
 
 @app.command()
 def fig3(
     context: typer.Context,
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder of the picture and figures.")] = Path(
-        "reproduce"
-    ),
-    images: Annotated[int, typer.Option("--images", help="Images each configuration sees.")] = 76_800,
+    output: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Folder for the picture and the numbers.")
+    ] = Path("reproduce"),
+    images: Annotated[int, typer.Option("--images", help="Images that each configuration trains on.")] = 76_800,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train configurations C, D, E and G on the digits and draw how their magnitudes go (the paper's Figure 3)."""
+    """Train configurations C, D, E and G on the digits and plot their magnitudes (the paper's Figure 3)."""
     connection = context.find_object(Connection) or Connection()
     view = screen(as_json)
     with server_packages():
