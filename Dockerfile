@@ -22,7 +22,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY shared shared
 COPY services services
 COPY phema phema
-RUN pip install --constraint requirements.lock --no-build-isolation ".[postgres]"
+RUN pip install --constraint requirements.lock --no-build-isolation ".[server,postgres]"
 
 FROM build AS build-cuda
 # PyPI's Linux build of torch is the CUDA one; it names the exact versions of its nvidia-* libraries itself.
@@ -31,7 +31,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY shared shared
 COPY services services
 COPY phema phema
-RUN pip install --constraint requirements.lock --no-build-isolation ".[postgres]"
+RUN pip install --constraint requirements.lock --no-build-isolation ".[server,postgres]"
 
 FROM ${PYTHON_IMAGE} AS runtime
 # Named volumes take over the owner of the folder they are first mounted on: /var/lib/phema/objects is MinIO's.

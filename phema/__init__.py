@@ -1,6 +1,6 @@
 """phema: train EDM2 diffusion models on Ray and choose the EMA length after training.
 
-`import phema` is light: torch is loaded by the names that need it when they are first used.
+`import phema` loads no other package. A public name imports its module when it is first used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from phema.shared.edm2.averaging.ema import PowerFunctionEMA
     from phema.shared.snapshots.profile import Profile
 
-_HOMES = {
+_MODULES = {
     "Client": "phema.client.client",
     "PhemaError": "phema.errors",
     "PowerFunctionEMA": "phema.shared.edm2.averaging.ema",
@@ -45,9 +45,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'phema' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 

@@ -1,16 +1,17 @@
-"""Everything the client raises, drawn once.
+"""Every error that phema's Python interface raises.
 
-PhemaError                 one sentence for the user
-├── InvalidArgument        the arguments make no sense; nothing was asked of the service (also a ValueError)
-├── Refused                the API said no (4xx): `.status`, `.problem`
+PhemaError                 base class; the text is one sentence for the user
+├── InvalidArgument        an argument is invalid; no request was sent (also a ValueError)
+├── MissingPackages        an extra of phema is not installed: `.extra`
+├── Refused                the API refused the request (4xx): `.status`, `.problem`
 │   ├── Unauthorized       401, 403: the token is missing or wrong
 │   ├── NotFound           404
-│   └── Conflict           409: the name is taken, or the work it needs is not finished
-├── ServiceError           the API is there and cannot answer (5xx): `.status`, `.request_id`
-├── ServiceUnreachable     nothing answers at that address
-├── JobFailed              the awaited job ended as failed or cancelled: `.job_id`, `.state`
-├── WaitTimeout            the awaited job is still going: `.job_id`
-└── DownloadError          the bytes did not arrive whole, or are not the ones recorded
+│   └── Conflict           409: the name is taken, or the request depends on work that is not finished
+├── ServiceError           the API failed to answer (5xx): `.status`, `.request_id`
+├── ServiceUnreachable     no API answers at the address
+├── JobFailed              the awaited job failed or was cancelled: `.job_id`, `.state`
+├── WaitTimeout            the awaited job did not finish in time: `.job_id`
+└── DownloadError          a download stopped, or its checksum is wrong
 """
 
 from __future__ import annotations
@@ -20,11 +21,19 @@ from typing import Any
 
 
 class PhemaError(Exception):
-    """Base of all errors of the client; `str(error)` is one sentence for the user."""
+    """Base class of the errors above; `str(error)` is one sentence for the user."""
 
 
 class InvalidArgument(PhemaError, ValueError):
-    """What was given is impossible, known before anything was sent or read."""
+    """An argument is invalid. Raised before a request is sent."""
+
+
+class MissingPackages(PhemaError):
+    """An operation needs packages that only an extra of phema brings; `.extra` is its name."""
+
+    def __init__(self, extra: str, what: str = "this") -> None:
+        super().__init__(f"{what} needs the {extra} packages: pip install 'phema[{extra}]'")
+        self.extra = extra
 
 
 class Refused(PhemaError):
@@ -41,17 +50,17 @@ class Unauthorized(Refused):
 
 
 class NotFound(Refused):
-    """There is no such run, job, reconstruction, …"""
+    """The run, job, reconstruction, … does not exist."""
 
 
 class Conflict(Refused):
-    """The name is taken, or what the request builds on is not finished."""
+    """The name is taken, or the request depends on work that is not finished."""
 
 
 class ServiceError(PhemaError):
-    """The API answered with a 5xx status: its database or store is away, or it is broken.
+    """The API answered with a 5xx status: its database or store is unreachable, or the API has a defect.
 
-    The sentence ends with the id of the request, under which the API's log says more, if the answer had one.
+    The sentence ends with the request's id if the answer had one. The API's log has details under that id.
     """
 
     def __init__(self, sentence: str, status: int, request_id: str | None = None) -> None:
@@ -65,7 +74,7 @@ class ServiceUnreachable(PhemaError):
 
 
 class JobFailed(PhemaError):
-    """A job that was waited for ended without its result."""
+    """The awaited job failed or was cancelled."""
 
     def __init__(self, sentence: str, job_id: str, state: str) -> None:
         super().__init__(sentence)
@@ -74,7 +83,7 @@ class JobFailed(PhemaError):
 
 
 class WaitTimeout(PhemaError):
-    """The time given to `wait` is over; the job goes on."""
+    """`wait` reached its timeout. The job continues."""
 
     def __init__(self, sentence: str, job_id: str) -> None:
         super().__init__(sentence)
@@ -82,4 +91,4 @@ class WaitTimeout(PhemaError):
 
 
 class DownloadError(PhemaError):
-    """A download broke off for good, or its checksum is not the recorded one."""
+    """A download stopped and retries did not help, or its SHA-256 is not the recorded one."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from phema.shared.catalog import Catalog
+from typing import TYPE_CHECKING
+
 from phema.shared.datasets import Dataset, DatasetChoice, OpenRemote, open_dataset
 from phema.shared.settings import Settings
 from phema.shared.snapshots.stores.interface import ObjectStore
 from phema.shared.snapshots.stores.opening import open_store
 from phema.shared.snapshots.stores.options import S3Options
+
+if TYPE_CHECKING:
+    from phema.shared.catalog import Catalog
 
 
 def store_from(settings: Settings) -> ObjectStore:
@@ -39,4 +43,7 @@ def dataset_from(settings: Settings, choice: DatasetChoice) -> Dataset:
 
 def catalog_from(settings: Settings) -> Catalog:
     """The catalog of the settings. Connects on first use."""
+    # Stores and datasets work without SQLAlchemy, which only the `server` extra installs.
+    from phema.shared.catalog import Catalog
+
     return Catalog(settings.catalog_url)

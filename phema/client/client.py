@@ -1,43 +1,47 @@
-"""`phema.Client`: everything the API does, from Python. Torch-free."""
+"""`phema.Client`: every operation of the API, from Python. Imports no torch."""
 
 from __future__ import annotations
 
-import base64
-import builtins
-import json
 import os
-import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from phema.client import downloads
-from phema.client.reconstruction_requests import Profiles, Tensors, question
-from phema.client.response_models import Evaluation, Job, Metrics, Plan, Reconstruction, Run, Snapshot
+from phema.client.jobs import Jobs
+from phema.client.polling import POLL_SECONDS, poll
+from phema.client.response_models import (
+    Basis,
+    BasisPlan,
+    Evaluation,
+    Job,
+    Plan,
+    Reconstruction,
+    Retention,
+    Snapshot,
+)
+from phema.client.runs import Runs
 from phema.client.service_discovery import find_url
-from phema.client.storage import Keeping
 from phema.client.transport import Transport, route
-from phema.errors import InvalidArgument, JobFailed, ServiceError, ServiceUnreachable, WaitTimeout
+from phema.errors import InvalidArgument, JobFailed
 
-POLL_SECONDS = 0.5
-OUTAGE_SECONDS = 60.0
-"""How long waiting bears a service that is away: longer than its restart."""
-
-Awaited = TypeVar("Awaited", Run, Job)
+if TYPE_CHECKING:
+    # The methods that use profiles import them: most commands do not, and start faster without.
+    from phema.client.reconstruction_requests import Profiles, Tensors
 
 Guide = Reconstruction | str | tuple[str, int | None, float]
-"""Weights that guide: a finished reconstruction, its id, or (run, num_images, sigma_rel)."""
+"""Weights of the guide: a finished reconstruction, its id, or (run, num_images, sigma_rel)."""
 
 
-class Client(Keeping):
+class Client:
     """A connection to one phema service.
 
-    `url` defaults to the environment's `PHEMA_URL`, else to the service that `phema up` runs from `PHEMA_STATE_DIR`
-    (or `./.phema`), else to http://127.0.0.1:8400. `token` defaults to `PHEMA_API_TOKEN`.
+    `url` is the address of the API. The default is the environment variable `PHEMA_URL`, then the service that
+    `phema up` runs from `PHEMA_STATE_DIR` (or `./.phema`), then http://127.0.0.1:8400. `token` defaults to
+    `PHEMA_API_TOKEN`. `run` is a name or an id in every method.
 
-    Every method raises `phema.PhemaError` (tree in `phema.errors`) with the service's own sentence.
+    Every method raises subclasses of `phema.PhemaError` (tree in `phema.errors`) with the service's own sentence.
     """
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
@@ -55,10 +59,11 @@ class Client(Keeping):
         self.close()
 
     def close(self) -> None:
+        """Close the connection."""
         self._transport.close()
 
     def presets(self) -> dict[str, dict[str, Any]]:
-        """The recipes this service knows: name -> complete configuration."""
+        """The presets of this service: name to complete configuration."""
         return {item["name"]: item["config"] for item in self._transport.get("/v1/presets")["items"]}
 
     def plan(
@@ -73,8 +78,10 @@ class Client(Keeping):
         regularize: bool = True,
         tolerance: float | None = None,
     ) -> Plan:
-        """What `reconstruct` would read and how good the result would be; reads no weights."""
-        body = question(sigma_rel, profiles, tensors, num_images, dtype, regularize, tolerance)
+        """What `reconstruct` would read, and the predicted errors. Arguments as `reconstruct`. Reads no weights."""
+        from phema.client.reconstruction_requests import request_body  # see the top of the file
+
+        body = request_body(sigma_rel, profiles, tensors, num_images, dtype, regularize, tolerance)
         answer = self._transport.post(route("runs", run, "reconstructions"), body | {"plan_only": True})
         return Plan.model_validate(answer)
 
@@ -92,33 +99,37 @@ class Client(Keeping):
         wait: bool = True,
         on_progress: Callable[[Job], None] | None = None,
     ) -> list[Reconstruction]:
-        """Weights of `run` with averages chosen after training: one reconstruction per profile, in order.
+        """Reconstruct weights of `run` with averages chosen after training: one result per profile, in order.
 
-        What is wanted is `sigma_rel`, a number or several, or `profiles`: `phema.Profile`s (or their JSON) of any
-        kind. `tensors` maps patterns of tensor names to a sigma_rel or profile of their own, in order of precedence,
-        with exactly one profile for all others. `num_images` is a time with a snapshot; None is the latest. `dtype` is
-        float32, float16 or bfloat16. `regularize` False is the paper's plain least squares. `tolerance`: a predicted
-        relative error that is good enough, for which fewer snapshots are read; None is as good as with all.
+        Give either `sigma_rel`, one or more numbers, or `profiles`, one or more `phema.Profile`s (or their JSON).
+        `tensors` maps patterns of tensor names to a sigma_rel or profile, in order of precedence; there must be exactly
+        one profile for the other tensors then. `num_images` is a training time with a snapshot; None is the latest.
+        `dtype` is float32, float16 or bfloat16. `regularize=False` is the paper's plain least squares. `tolerance` is
+        a predicted relative error that is sufficient: fewer snapshots are read. With None, the prediction is as good
+        as with all snapshots.
 
-        Asking again for what exists costs nothing. With `wait`, returns when all are finished and raises JobFailed
-        if they cannot be; without, returns at once and `reconstruction(id)` tells the state. Where the fit is poor,
-        `advice` of the answer says so.
+        An existing reconstruction is not computed again. With `wait`, returns when all are finished, and raises
+        JobFailed if one fails. Without `wait`, returns at once; `reconstruction(id)` then returns the state. `advice`
+        of a result says why a fit is poor.
         """
-        body = question(sigma_rel, profiles, tensors, num_images, dtype, regularize, tolerance)
+        from phema.client.reconstruction_requests import request_body  # see the top of the file
+
+        body = request_body(sigma_rel, profiles, tensors, num_images, dtype, regularize, tolerance)
         answer = self._transport.post(route("runs", run, "reconstructions"), body)
         items = [Reconstruction.model_validate(item) for item in answer["reconstructions"]]
         if not wait:
             return items
-        # Some of the outputs may be under way in jobs that others started.
+        # Jobs of earlier requests may be computing some of the outputs.
         for job in dict.fromkeys(item.job_id for item in items if not item.done and item.job_id):
             self.wait(job, on_progress=on_progress)
         return [self.reconstruction(item.id) for item in items]
 
     def reconstruction(self, reconstruction_id: str) -> Reconstruction:
+        """The reconstruction with this id."""
         return Reconstruction.model_validate(self._transport.get(route("reconstructions", reconstruction_id)))
 
     def reconstructions(self, run: str, limit: int | None = None) -> list[Reconstruction]:
-        """Every reconstruction of a run, or the first `limit`."""
+        """The reconstructions of a run, at most `limit`."""
         pages = self._transport.pages(route("runs", run, "reconstructions"), limit)
         return [Reconstruction.model_validate(item) for item in pages]
 
@@ -131,14 +142,14 @@ class Client(Keeping):
         on_progress: Callable[[Job], None] | None = None,
         **recipe: Any,
     ) -> Evaluation:
-        """Sample from a reconstruction and score it.
+        """Sample pictures from a reconstruction and compute its metrics.
 
         `recipe` holds fields of the sampling recipe: num_samples, num_steps, guidance, guidance_interval, churn, seed,
-        metrics, grid, …; `docs/evaluations.md` lists them. `guide` goes with `guidance`: a finished reconstruction, its
-        id, or (run, num_images, sigma_rel), which is reconstructed first; num_images None is that run's latest. It may
-        come from any run and time whose pictures and classes fit.
+        metrics, grid, …; `docs/evaluations.md` lists them. `guide` needs `guidance`. It is a finished reconstruction,
+        its id, or (run, num_images, sigma_rel), which is reconstructed first; num_images None is the latest. The guide
+        may come from any run and time with the same picture shape and classes.
 
-        With `wait`, the answer carries `figures`; a job that fails raises JobFailed.
+        With `wait`, the result has `figures`, and JobFailed is raised if the job fails.
         """
         identity = reconstruction if isinstance(reconstruction, str) else reconstruction.id
         if guide is not None:
@@ -166,19 +177,119 @@ class Client(Keeping):
         return {"guide_id": guide.id}
 
     def evaluation(self, evaluation_id: str) -> Evaluation:
+        """The evaluation with this id."""
         return Evaluation.model_validate(self._transport.get(route("evaluations", evaluation_id)))
 
     def evaluations(self, run: str | None = None, limit: int | None = None) -> list[Evaluation]:
-        """Evaluations of one run, or of all."""
+        """The evaluations of one run, or of all runs; at most `limit`."""
         return [Evaluation.model_validate(e) for e in self._transport.pages("/v1/evaluations", limit, run=run)]
+
+    def plan_basis(
+        self,
+        run: str,
+        num_images: int | None = None,
+        *,
+        sigma_rel_min: float = 0.02,
+        sigma_rel_max: float = 0.25,
+        tolerance: float = 1e-4,
+    ) -> BasisPlan:
+        """What `compact` would read and store. Reads no weights."""
+        body = _basis_request(num_images, sigma_rel_min, sigma_rel_max, tolerance) | {"plan_only": True}
+        return BasisPlan.model_validate(self._transport.post(route("runs", run, "bases"), body))
+
+    def compact(
+        self,
+        run: str,
+        num_images: int | None = None,
+        *,
+        sigma_rel_min: float = 0.02,
+        sigma_rel_max: float = 0.25,
+        tolerance: float = 1e-4,
+        wait: bool = True,
+        on_progress: Callable[[Job], None] | None = None,
+    ) -> Basis:
+        """Compute a basis of a run at `num_images` (None is the latest time).
+
+        Any EMA length between `sigma_rel_min` and `sigma_rel_max` is then reconstructed from the few vectors of the
+        basis instead of the snapshots. The basis adds at most `tolerance` to the relative error of the weights. If a
+        finished basis covers the request, it is returned at once.
+        """
+        body = _basis_request(num_images, sigma_rel_min, sigma_rel_max, tolerance)
+        basis = Basis.model_validate(self._transport.post(route("runs", run, "bases"), body)["basis"])
+        if not wait:
+            return basis
+        if not basis.done and basis.job_id:
+            self.wait(basis.job_id, on_progress=on_progress)
+        return self.basis(basis.id)
+
+    def basis(self, basis_id: str) -> Basis:
+        """The basis with this id."""
+        return Basis.model_validate(self._transport.get(route("bases", basis_id)))
+
+    def bases(self, run: str, limit: int | None = None) -> list[Basis]:
+        """The bases of a run, newest first, at most `limit`."""
+        return [Basis.model_validate(item) for item in self._transport.pages(route("runs", run, "bases"), limit)]
+
+    def retain(
+        self,
+        run: str,
+        policy: str,
+        dry_run: bool = True,
+        *,
+        coarsest: int | None = None,
+        times: Sequence[int] | None = None,
+        keep: int | None = None,
+        at: Sequence[int] | None = None,
+        force: bool = False,
+        wait: bool = True,
+        on_progress: Callable[[Job], None] | None = None,
+    ) -> Retention:
+        """Apply a retention policy to a run's snapshots. With `dry_run`, only return what the policy would do.
+
+        `policy` is one of
+
+        - `all`: keeps every snapshot;
+        - `thin`: keeps fewer of the older ones; in the older half of the run one of `coarsest` times stays;
+        - `basis`: deletes the snapshots that a basis replaces; `times` are those of the bases to use;
+        - `latest`: keeps the latest `keep` times; raises Conflict unless `force`.
+
+        `at` are the training times of the forecast. Pinned snapshots always stay. With `wait`, returns when the
+        snapshots are deleted.
+        """
+        parameters = {"coarsest": coarsest, "keep": keep, "times": _as_list(times), "at": _as_list(at)}
+        body: dict[str, Any] = {"policy": policy, "force": force, "dry_run": dry_run}
+        body |= {name: value for name, value in parameters.items() if value is not None}
+        answer = Retention.model_validate(self._transport.post(route("runs", run, "retention"), body))
+        if answer.job is None or not wait:
+            return answer
+        return answer.model_copy(update={"job": self.wait(answer.job, on_progress=on_progress)})
+
+    def pin(
+        self, run: str, num_images: int | None = None, *, snapshot_ids: Sequence[str] | None = None
+    ) -> list[Snapshot]:
+        """Pin snapshots of a run, all at `num_images` or those of `snapshot_ids`: no policy deletes them."""
+        return self._pin(run, num_images, snapshot_ids, pinned=True)
+
+    def unpin(
+        self, run: str, num_images: int | None = None, *, snapshot_ids: Sequence[str] | None = None
+    ) -> list[Snapshot]:
+        """Remove pins. Arguments as `pin`."""
+        return self._pin(run, num_images, snapshot_ids, pinned=False)
+
+    def _pin(self, run: str, num_images: int | None, ids: Sequence[str] | None, *, pinned: bool) -> list[Snapshot]:
+        if (num_images is None) == (ids is None):
+            raise InvalidArgument("give either num_images or snapshot_ids")
+        named = {"num_images": num_images} if ids is None else {"snapshot_ids": list(ids)}
+        answer = self._transport.post(route("runs", run, "pins"), {**named, "pinned": pinned})
+        return [Snapshot.model_validate(item) for item in answer["snapshots"]]
 
     def download(
         self, identity: str, path: str | Path | None = None, *, on_progress: downloads.Progress | None = None
     ) -> Path:
-        """Fetch the weights of a reconstruction or snapshot, or the pictures of an evaluation, by id.
+        """Download the weights of a reconstruction or snapshot, or the pictures of an evaluation, by id.
 
-        `path` is a file or an existing folder; None is the working directory. A broken download resumes where it
-        stopped, also in a later process; the file appears only when it is whole and its SHA-256 is the recorded one.
+        `path` is a file or an existing folder; None is the working directory. A download that stopped resumes, also
+        in a later process. The file appears only when it is complete and its SHA-256 is the recorded one.
         """
         routes = {
             "rec": route("reconstructions", identity, "download"),
@@ -198,162 +309,25 @@ class Client(Keeping):
         timeout: float | None = None,
         poll_seconds: float = POLL_SECONDS,
     ) -> Job:
-        """Poll a job until it ends; `on_progress` sees every state on the way.
+        """Poll a job until it succeeds, and return it. `on_progress` gets every state.
 
-        Outlives restarts of the service of up to a minute. Raises JobFailed when the job fails or is cancelled,
+        Tolerates an outage of the service of up to one minute. Raises JobFailed if the job fails or is cancelled, and
         WaitTimeout after `timeout` seconds.
         """
         identity = job if isinstance(job, str) else job.id
-        finished = _poll(lambda: self.jobs.get(identity), on_progress, timeout, poll_seconds, identity)
+        finished = poll(lambda: self.jobs.get(identity), on_progress, timeout, poll_seconds, identity)
         if finished.state == "succeeded":
             return finished
         reason = finished.error or f"{identity} was {finished.state}"
         raise JobFailed(f"{finished.kind} job {identity} {finished.state}: {reason}", identity, finished.state)
 
 
-class Runs:
-    """`client.runs`."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def create(self, name: str, preset: str = "digits-tiny", config: Mapping[str, Any] | None = None) -> Run:
-        """Start a training run: `preset` with the fields of `config` (nested mappings) replaced."""
-        body = {"name": name, "preset": preset, "config": dict(config or {})}
-        # A fresh key: a repeat of this very request cannot start a second run.
-        headers = {"Idempotency-Key": uuid.uuid4().hex}
-        return Run.model_validate(self._transport.post("/v1/runs", body, headers))
-
-    def open(
-        self,
-        name: str,
-        config: Mapping[str, Any] | None = None,
-        *,
-        origin: str = "external",
-        total_images: int | None = None,
-    ) -> Run:
-        """A run of a training loop of your own, for `phema.SnapshotWriter`: the one of this name and `config`, or new.
-
-        `config` is any description that JSON can hold. `origin` is external or imported. `total_images` None grows with
-        the snapshots. Raises Conflict when another run, or this one with another config, has the name, and
-        InvalidArgument for what JSON cannot hold.
-        """
-        try:
-            json.dumps(config, allow_nan=False, ensure_ascii=False).encode()
-        except (TypeError, ValueError, RecursionError, AttributeError) as error:
-            raise InvalidArgument(f"config cannot be written as JSON: {error}") from error
-        body = {"name": name, "origin": origin, "config": dict(config or {}), "total_images": total_images}
-        return Run.model_validate(self._transport.post("/v1/runs/external", body))
-
-    def register_snapshot(
-        self,
-        run: str,
-        *,
-        num_images: int,
-        profile: Mapping[str, Any],
-        dtype: str,
-        key: str,
-        size: int,
-        sha256: str,
-        probe: bytes | None = None,
-    ) -> Snapshot:
-        """Enter a file that lies in the service's store into an open run; `phema.SnapshotWriter` does both."""
-        body = {
-            "num_images": num_images,
-            "profile": dict(profile),
-            "dtype": dtype,
-            "key": key,
-            "size": size,
-            "sha256": sha256,
-            "probe": None if probe is None else base64.b64encode(probe).decode(),
-        }
-        return Snapshot.model_validate(self._transport.post(route("runs", run, "snapshots"), body))
-
-    def finish(self, run: str) -> Run:
-        """End a run of a training loop of your own; it takes no more snapshots unless it is resumed."""
-        return Run.model_validate(self._transport.post(route("runs", run, "finish")))
-
-    def list(self, state: str | None = None, limit: int | None = None) -> list[Run]:
-        """All runs, newest first; those in `state`; the first `limit`."""
-        return [Run.model_validate(item) for item in self._transport.pages("/v1/runs", limit, state=state)]
-
-    def get(self, run: str) -> Run:
-        """A run by id or name."""
-        return Run.model_validate(self._transport.get(route("runs", run)))
-
-    def watch(
-        self,
-        run: str,
-        on_progress: Callable[[Run], None] | None = None,
-        *,
-        timeout: float | None = None,
-        poll_seconds: float = POLL_SECONDS,
-    ) -> Run:
-        """Poll a run until it ends, whatever the end; `on_progress` sees every state on the way."""
-        return _poll(lambda: self.get(run), on_progress, timeout, poll_seconds, run)
-
-    def cancel(self, run: str) -> Run:
-        return Run.model_validate(self._transport.post(route("runs", run, "cancel")))
-
-    def resume(self, run: str) -> Run:
-        """Train a failed or cancelled run on from its latest checkpoint; any other stays as it is.
-
-        A run of a training loop of your own takes snapshots again, however it had ended.
-        """
-        return Run.model_validate(self._transport.post(route("runs", run, "resume")))
-
-    def snapshots(self, run: str, limit: int | None = None) -> builtins.list[Snapshot]:
-        return [Snapshot.model_validate(item) for item in self._transport.pages(route("runs", run, "snapshots"), limit)]
-
-    def metrics(self, run: str, after: int | None = None, limit: int | None = None) -> builtins.list[Metrics]:
-        """The run's history (loss, learning rate, throughput, magnitudes), later than `after` images seen."""
-        pages = self._transport.pages(route("runs", run, "metrics"), limit, after=after)
-        return [Metrics.model_validate(item) for item in pages]
+def _basis_request(
+    num_images: int | None, sigma_rel_min: float, sigma_rel_max: float, tolerance: float
+) -> dict[str, Any]:
+    body = {"sigma_rel_min": sigma_rel_min, "sigma_rel_max": sigma_rel_max, "tolerance": tolerance}
+    return body if num_images is None else body | {"num_images": num_images}
 
 
-class Jobs:
-    """`client.jobs`."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def list(
-        self, kind: str | None = None, state: str | None = None, run: str | None = None, limit: int | None = None
-    ) -> list[Job]:
-        pages = self._transport.pages("/v1/jobs", limit, kind=kind, state=state, run=run)
-        return [Job.model_validate(item) for item in pages]
-
-    def get(self, job: str) -> Job:
-        return Job.model_validate(self._transport.get(route("jobs", job)))
-
-    def cancel(self, job: str) -> Job:
-        """Ask a job to stop: a queued one is cancelled at once, a running one at its next step."""
-        return Job.model_validate(self._transport.post(route("jobs", job, "cancel")))
-
-
-def _poll(
-    look: Callable[[], Awaited],
-    on_progress: Callable[[Awaited], None] | None,
-    timeout: float | None,
-    poll_seconds: float,
-    name: str,
-) -> Awaited:
-    start = last_seen = time.monotonic()
-    seen = False
-    while True:
-        now = time.monotonic()
-        try:
-            found = look()
-        except (ServiceUnreachable, ServiceError):
-            # The work goes on without the API; only a service that was never there is an error at once.
-            if not seen or now - last_seen > OUTAGE_SECONDS:
-                raise
-        else:
-            seen, last_seen = True, now
-            if on_progress is not None:
-                on_progress(found)
-            if found.done:
-                return found
-        if timeout is not None and now - start > timeout:
-            raise WaitTimeout(f"{name} is not finished after {timeout:g} s; it goes on", name)
-        time.sleep(poll_seconds)
+def _as_list(times: Sequence[int] | None) -> list[int] | None:
+    return None if times is None else list(times)

@@ -1,4 +1,4 @@
-"""Files from the service: resumed where they broke off, checked, and only then given their name."""
+"""Downloads from the service: resumed if they stopped, verified, and renamed to the target only when complete."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from phema.errors import DownloadError, InvalidArgument, ServiceError
 
 TRIES_WITHOUT_PROGRESS = 4
 PAUSE_SECONDS = 0.25
-"""Before the next try after one that brought nothing; each further pause is three times as long."""
+"""Pause in seconds after a try that received no byte. Each further pause is three times as long."""
 
 Progress = Callable[[int, int | None], None]
-"""Called with (bytes on disk, bytes in all or None while unknown)."""
+"""Called with the bytes on disk and the size of the file in bytes, which is None while unknown."""
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """What the service says of a file before it sends a byte."""
+class RecordedFile:
+    """Name, size in bytes and SHA-256 of a file, as the service records them."""
 
     filename: str
     size: int | None
@@ -35,15 +35,15 @@ class Recorded:
 
 
 def fetch(transport: Transport, path: str, destination: Path, *, on_progress: Progress | None = None) -> Path:
-    """Write what the API serves at `path` to the file, or into the folder, `destination`; returns the file.
+    """Download what the API serves at `path` to `destination`, a file or an existing folder; returns the file.
 
-    The bytes gather in a hidden `.part` file beside it; a download that broke off, now or in an earlier process, goes
-    on from there. The file gets its name, atomically, once its SHA-256 is the recorded one. Where the API redirects
-    to a bucket, the bucket never sees the phema token.
+    A hidden `.part` file beside the target receives the bytes. A download that stopped, also in an earlier process,
+    resumes from that file. The file is renamed to its target, atomically, once its SHA-256 is the recorded one. If the
+    API redirects to a bucket, the bucket does not receive phema's token.
 
-    Raises DownloadError when the bytes are not the recorded ones or stop coming; other errors as the API says.
+    Raises DownloadError if the checksum is wrong or the download stops for good, and the errors of the API.
     """
-    recorded = look(transport, path)
+    recorded = recorded_file(transport, path)
     target = (destination / recorded.filename if destination.is_dir() else destination).absolute()
     if not target.parent.is_dir():
         raise InvalidArgument(f"{target.parent} is no folder to download into")
@@ -61,28 +61,28 @@ def fetch(transport: Transport, path: str, destination: Path, *, on_progress: Pr
     return target
 
 
-def look(transport: Transport, path: str) -> Recorded:
-    """Name, size and checksum of the file at `path`, from the headers alone."""
+def recorded_file(transport: Transport, path: str) -> RecordedFile:
+    """Name, size and checksum of the file at `path`, from the headers of the response."""
     try:
         answer = transport.http.head(path)
     except httpx.TransportError as error:
         raise unreachable(transport.url) from error
     if answer.status_code >= 400:
-        # An answer to HEAD has no body; the sentence comes with GET.
+        # A response to HEAD has no body. GET returns the error sentence.
         with _open(transport, path, {}):
             pass
     name = re.search(r'filename="([^"]+)"', answer.headers.get("Content-Disposition", ""))
     digest = re.fullmatch(r'"([0-9a-f]{64})"', answer.headers.get("ETag", ""))
     length = answer.headers.get("Content-Length", "")
-    return Recorded(
+    return RecordedFile(
         filename=Path(unquote(name[1])).name if name else path.split("/")[-2],
         size=int(length) if length.isdigit() else None,
         sha256=digest[1] if digest else None,
     )
 
 
-def _fill(transport: Transport, path: str, part: Path, recorded: Recorded, on_progress: Progress) -> None:
-    """Append to `part` until it is whole; give up after some tries in a row that brought no byte."""
+def _fill(transport: Transport, path: str, part: Path, recorded: RecordedFile, on_progress: Progress) -> None:
+    """Append to `part` until it is complete. Raises DownloadError after several tries in a row without a byte."""
     failures = 0
     while True:
         before = _size(part)
@@ -95,7 +95,7 @@ def _fill(transport: Transport, path: str, part: Path, recorded: Recorded, on_pr
             if total is None or _size(part) == total:
                 return
         if total is not None and _size(part) > total:
-            part.unlink()  # The leftover of something else.
+            part.unlink()  # It belongs to another file.
         failures = 0 if _size(part) > before else failures + 1
         if failures == TRIES_WITHOUT_PROGRESS:
             raise DownloadError(
@@ -106,7 +106,7 @@ def _fill(transport: Transport, path: str, part: Path, recorded: Recorded, on_pr
 
 
 def _append(transport: Transport, path: str, part: Path, size: int | None, on_progress: Progress) -> int | None:
-    """One request from the end of `part` on. Returns the size of the whole object where anybody told it."""
+    """One request for the bytes after the end of `part`. Returns the size of the whole object, if known."""
     start = _size(part)
     if start and start == size:
         return size
@@ -129,7 +129,7 @@ def _append(transport: Transport, path: str, part: Path, size: int | None, on_pr
 
 @contextmanager
 def _open(transport: Transport, path: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
-    """The streamed answer that carries the bytes: the API's own, or that of the bucket it redirects to."""
+    """The streamed response with the bytes: from the API, or from the bucket to which the API redirects."""
     answer = transport.http.send(transport.http.build_request("GET", path, headers=headers), stream=True)
     with closing(answer):
         if answer.next_request is None:
@@ -137,7 +137,7 @@ def _open(transport: Transport, path: str, headers: dict[str, str]) -> Iterator[
                 check(answer)
             yield answer
             return
-    # A client of its own: the token's header belongs to the API alone.
+    # A separate client, without the API's token in its headers.
     url = answer.next_request.url
     with (
         httpx.Client(timeout=TIMEOUT, follow_redirects=True) as bucket,
@@ -151,7 +151,7 @@ def _open(transport: Transport, path: str, headers: dict[str, str]) -> Iterator[
 
 
 def _total(response: httpx.Response) -> int | None:
-    """Size of the whole object: Z of `Content-Range: bytes X-Y/Z`, or the length of a whole answer."""
+    """Size of the whole object: Z of `Content-Range: bytes X-Y/Z`, or the length of a complete response."""
     if response.status_code == 200:
         text = response.headers.get("Content-Length", "")
     else:

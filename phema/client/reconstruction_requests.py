@@ -1,4 +1,4 @@
-"""From the arguments of `plan` and `reconstruct` to the request they send. Torch-free."""
+"""The request body of `Client.plan` and `Client.reconstruct`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Profiles = ProfileLike | Sequence[ProfileLike]
 Tensors = Mapping[str, ProfileLike]
 
 
-def question(
+def request_body(
     sigma_rel: float | Sequence[float] | None,
     profiles: Profiles | None,
     tensors: Tensors | None,
@@ -28,7 +28,7 @@ def question(
     """The body of a request for reconstructions. Raises InvalidArgument."""
     body: dict[str, Any] = {"dtype": dtype}
     if (sigma_rel is None) == (profiles is None):
-        raise InvalidArgument("what is wanted is either sigma_rel or profiles; give one of them")
+        raise InvalidArgument("a reconstruction needs either sigma_rel or profiles; give one of them")
     if sigma_rel is not None:
         body["sigma_rel"] = [sigma_rel] if isinstance(sigma_rel, int | float) else list(sigma_rel)
         if not body["sigma_rel"]:
@@ -53,7 +53,7 @@ def question(
 
 
 def profile_of(name: str, given: Any) -> Profile:
-    """The profile that an argument of that name holds. Raises InvalidArgument."""
+    """The profile that `given` means, or InvalidArgument, which calls the argument `name`."""
     if isinstance(given, Profile):
         return given
     if isinstance(given, bool) or not isinstance(given, Mapping | int | float):

@@ -1,4 +1,4 @@
-"""What the API answers, as immutable objects. Fields a newer API adds are kept and readable too."""
+"""The API's responses as immutable objects. Fields that a newer API adds are kept and can be read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class Record(BaseModel):
-    """Base of all answers. `to_json()` is the API's own document."""
+class ResponseModel(BaseModel):
+    """Base class of all responses. `to_json()` returns the API's JSON document."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -19,7 +19,7 @@ class Record(BaseModel):
         return self.model_dump(mode="json")
 
 
-class Job(Record):
+class Job(ResponseModel):
     """A durable unit of work. `state` is queued, running, succeeded, failed or cancelled."""
 
     id: str
@@ -27,13 +27,13 @@ class Job(Record):
     state: str
     run_id: str | None = None
     request_id: str | None = None
-    """The request that asked for it first; the services' log lines about it carry it."""
+    """Id of the request that created the job. The services' log lines about the job contain it."""
     progress: float = 0.0
     """0 to 1."""
     message: str | None = None
     error: str | None = None
     attempts: int = 0
-    """Attempts since the last progress."""
+    """Number of attempts since the last progress."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -43,14 +43,14 @@ class Job(Record):
         return self.state in TERMINAL
 
 
-class Run(Record):
-    """One training run. Its clock is `num_images`, the images seen."""
+class Run(ResponseModel):
+    """One training run. Its training time is `num_images`, the number of images seen."""
 
     id: str
     name: str
     state: str
     origin: str = "trained"
-    """`trained` by phema, by an `external` training loop, or `imported` from files."""
+    """`trained` (by phema), `external` (by another training loop) or `imported` (from files)."""
     preset: str | None = None
     num_images: int = 0
     total_images: int
@@ -65,15 +65,15 @@ class Run(Record):
         return self.state in TERMINAL
 
 
-class Snapshot(Record):
+class Snapshot(ResponseModel):
     """The weights of one EMA of a run at one time."""
 
     id: str
     num_images: int
     profile: dict[str, Any] = {}
-    """How it averages the history: `kind` and that kind's fields."""
+    """The weighting of the training history: `kind` and the fields of that kind."""
     sigma_rel: float | None = None
-    """Of a power-function EMA, otherwise None."""
+    """σ_rel of a power-function EMA; None for other profiles."""
     pinned: bool = False
     size: int | None = None
     sha256: str | None = None
@@ -81,22 +81,22 @@ class Snapshot(Record):
 
     @property
     def average(self) -> str:
-        """Its EMA, for people: `0.05`, the sigma_rel, or `half-life 50,000,000`."""
+        """A short text for the profile: the sigma_rel, such as `0.05`, or `half-life 50,000,000`."""
         half_life = self.profile.get("half_life_images")
         if half_life is not None:
             return f"half-life {half_life:,}"
         return str(self.profile.get("kind", "")) if self.sigma_rel is None else f"{self.sigma_rel:g}"
 
 
-class Metrics(Record):
-    """One line of a run's history; `values` maps names such as `loss` or `weight/dec/4/mean` to figures."""
+class Metrics(ResponseModel):
+    """One row of a run's history. `values` maps names such as `loss` or `weight/dec/4/mean` to numbers."""
 
     num_images: int
     values: dict[str, float | None]
 
 
-class PlannedSnapshot(Record):
-    """A snapshot, or a vector of the plan's basis."""
+class PlannedSnapshot(ResponseModel):
+    """A snapshot that the reconstruction reads, or a vector of the plan's basis."""
 
     id: str | None = None
     num_images: int
@@ -104,21 +104,21 @@ class PlannedSnapshot(Record):
     sigma_rel: float | None = None
 
 
-class Errors(Record):
-    """What the coefficients of a reconstruction promise."""
+class PredictedErrors(ResponseModel):
+    """Predicted errors of a reconstruction, from its coefficients."""
 
     profile_error: float | None = None
-    """Relative L2 distance between the wanted and the reconstructed profile; None where raw weights take part."""
+    """Relative L2 distance between the wanted and the reconstructed profile; None if raw weights are combined."""
     rounding_error: float | None = None
-    """What the rounding of the stored weights adds up to, relative to the weights."""
+    """Error from the rounding of the stored weights, relative to the weights."""
     predicted_error: float
     """Expected relative L2 distance of the weights from the wanted average."""
     noise_gain: float
-    """Euclidean norm of the coefficients: how much the snapshots' rounding is amplified."""
+    """Euclidean norm of the coefficients, by which the rounding of the snapshots is amplified."""
 
 
-class TensorCoefficients(Errors):
-    """Tensors whose name matches `pattern` have a profile of their own."""
+class TensorCoefficients(PredictedErrors):
+    """The profile and coefficients of the tensors whose names match `pattern`."""
 
     pattern: str
     profile: dict[str, Any]
@@ -126,37 +126,37 @@ class TensorCoefficients(Errors):
     coefficients: list[float]
 
 
-class PlannedOutput(Errors):
-    """One profile of a plan: `coefficients` (one per snapshot) and what they promise."""
+class PlannedOutput(PredictedErrors):
+    """One profile of a plan: `coefficients` (one per snapshot) and their predicted errors."""
 
     profile: dict[str, Any]
     label: str
-    """The profile in short, for people."""
+    """A short text for the profile."""
     sigma_rel: float | None = None
-    """Of a power-function EMA, otherwise None."""
+    """σ_rel of a power-function EMA; None for other profiles."""
     coefficients: list[float]
     advice: str | None = None
-    """Why the fit is poor and what would mend it; None for a good one."""
+    """Why the fit is poor and how to improve it; None for a good fit."""
     tensors: list[TensorCoefficients] = []
-    """Of a per-tensor profile: all that is not its default."""
+    """The tensors of a `per_tensor` profile that do not have its default."""
 
 
-class Plan(Record):
-    """What a reconstruction would read and how well it would do, computed without reading any weights."""
+class Plan(ResponseModel):
+    """What a reconstruction would read, and its predicted errors. Computed without reading weights."""
 
     num_images: int
     snapshots: list[PlannedSnapshot]
     outputs: list[PlannedOutput]
     bytes_to_read: int
     seconds: float | None = None
-    """Time to read them at the speed of the latest reconstructions; None before there was one."""
+    """Estimated duration in seconds at the speed of the latest reconstructions; None before the first one."""
     calibrated: bool = False
-    """Whether the run's own snapshots told how much its weights move."""
+    """Whether the errors are calibrated with the movement of this run's own weights."""
     basis_id: str | None = None
-    """The basis that is read instead of snapshots."""
+    """The basis that is read instead of snapshots, if any."""
 
 
-class Reconstruction(Errors):
+class Reconstruction(PredictedErrors):
     """One set of weights reconstructed from a run's snapshots."""
 
     id: str
@@ -164,14 +164,14 @@ class Reconstruction(Errors):
     num_images: int
     profile: dict[str, Any]
     label: str
-    """The profile in short, for people; different ones may share it."""
+    """A short text for the profile. Different profiles may have the same label."""
     sigma_rel: float | None = None
-    """Of a power-function EMA, otherwise None."""
+    """σ_rel of a power-function EMA; None for other profiles."""
     state: str
     dtype: str = "float32"
     regularize: bool = True
     advice: str | None = None
-    """Why the fit is poor and what would mend it; None for a good one."""
+    """Why the fit is poor and how to improve it; None for a good fit."""
     job_id: str | None = None
     error: str | None = None
     size: int | None = None
@@ -183,8 +183,8 @@ class Reconstruction(Errors):
         return self.state in TERMINAL
 
 
-class Evaluation(Record):
-    """Figures and pictures of one reconstruction under one sampling recipe."""
+class Evaluation(ResponseModel):
+    """Metrics and pictures of one reconstruction under one sampling recipe."""
 
     id: str
     run_id: str
@@ -192,9 +192,9 @@ class Evaluation(Record):
     num_images: int
     profile: dict[str, Any]
     label: str
-    """The profile in short, for people; different ones may share it."""
+    """A short text for the profile. Different profiles may have the same label."""
     sigma_rel: float | None = None
-    """Of a power-function EMA, otherwise None."""
+    """σ_rel of a power-function EMA; None for other profiles."""
     state: str
     recipe: dict[str, Any] = {}
     figures: dict[str, float | None] | None = None
@@ -206,3 +206,86 @@ class Evaluation(Record):
     @property
     def done(self) -> bool:
         return self.state in TERMINAL
+
+
+class BasisPlan(ResponseModel):
+    """What `compact` would read and store."""
+
+    num_images: int
+    sigma_rel_min: float
+    sigma_rel_max: float
+    tolerance: float
+    vectors: int
+    bytes_to_read: int
+    bytes_to_store: int
+    error_added: float
+    """Largest relative error that the basis adds to a reconstruction within its range."""
+    basis_id: str | None = None
+    """A finished basis that covers the request, if there is one. Nothing has to be read or stored then."""
+
+
+class Basis(ResponseModel):
+    """A few vectors that replace all snapshots of a run up to one training time."""
+
+    id: str
+    run_id: str
+    state: str
+    num_images: int
+    sigma_rel_min: float
+    sigma_rel_max: float
+    tolerance: float
+    vectors: int
+    error_added: float
+    size: int | None = None
+    job_id: str | None = None
+    error: str | None = None
+    created_at: datetime | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.state in TERMINAL
+
+
+class Amount(ResponseModel):
+    """A number of snapshots and their size in bytes."""
+
+    snapshots: int
+    bytes: int
+
+
+class ForecastLine(ResponseModel):
+    """Predicted errors of one EMA length, before and after the policy is applied."""
+
+    sigma_rel: float
+    before: float | None
+    after: float | None
+    """Predicted relative error of the weights; None if no reconstruction is possible any more."""
+
+
+class Forecast(ResponseModel):
+    """Predicted errors of reconstructions at one training time."""
+
+    num_images: int
+    errors: list[ForecastLine]
+
+
+class Retention(ResponseModel):
+    """What a retention policy frees, and its effect on reconstructions.
+
+    `job` deletes the snapshots; it is None for a dry run.
+    """
+
+    policy: str
+    dry_run: bool
+    frees: Amount
+    keeps: Amount
+    pinned: int
+    """Number of snapshots that the policy would delete but that are pinned."""
+    in_use: int
+    """Number of snapshots that stay because a job reads them or training may write them again."""
+    times_lost: int
+    """Number of training times that have no snapshot afterwards."""
+    forecasts: list[Forecast]
+    refused: str | None = None
+    """Why the policy would be refused without `force`."""
+    job: Job | None = None

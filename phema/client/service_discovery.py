@@ -1,4 +1,4 @@
-"""Where the service is when nobody says: the environment, then the `service.json` that `phema up` leaves."""
+"""The default address of the API: from the environment, or from the `service.json` that `phema up` writes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ SERVICE_FILE = "service.json"
 
 
 def state_dir(env: Mapping[str, str] = os.environ) -> Path:
-    """Folder of the embedded service: `PHEMA_STATE_DIR`, or `.phema` in the working directory."""
+    """State folder of `phema up`: `PHEMA_STATE_DIR`, or `.phema` in the working directory."""
     return Path(env.get("PHEMA_STATE_DIR") or ".phema")
 
 
 def find_url(env: Mapping[str, str] = os.environ) -> str:
-    """Address of the API: `PHEMA_URL`, else the service running from the state folder, else the default port."""
+    """Address of the API: `PHEMA_URL`, or the service that runs from the state folder, or the default address."""
     return env.get("PHEMA_URL") or running_url(state_dir(env)) or DEFAULT_URL
 
 
 def running_url(folder: Path) -> str | None:
-    """Address of the service that `phema up` runs from `folder`, or None when none does.
+    """Address of the service that `phema up` runs from `folder`, or None.
 
-    The file outlives a killed service, so the process it names must still exist.
+    A killed service leaves its file behind, so the process named in the file must exist.
     """
     try:
         record = json.loads((folder / SERVICE_FILE).read_text())

@@ -1,4 +1,4 @@
-"""One HTTP connection to the API: the token, the problem documents, the pages."""
+"""HTTP requests to the API: authentication, errors from problem documents, pagination."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE = 100
 
 
 class Transport:
-    """Requests to one API. Safe to share between threads. Every failure is one of `phema.errors`."""
+    """Requests to one API. Thread-safe. Every failure is one of `phema.errors`."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
         if not url.startswith(("http://", "https://")):
@@ -42,7 +42,7 @@ class Transport:
         return self._answer("POST", path, json=body, headers=headers)
 
     def pages(self, path: str, limit: int | None = None, **params: Any) -> Iterator[Any]:
-        """Every item of a paginated collection, or the first `limit`."""
+        """The items of a paginated collection, at most `limit`."""
         cursor, left = None, limit
         while left is None or left > 0:
             page = self.get(path, limit=min(PAGE, left or PAGE), cursor=cursor, **params)
@@ -69,7 +69,7 @@ class Transport:
 
 
 def route(*parts: str) -> str:
-    """Path of a resource; a name with a slash stays one part."""
+    """Path of a resource. A slash inside a part is escaped."""
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
@@ -78,7 +78,7 @@ def unreachable(url: str) -> ServiceUnreachable:
 
 
 def check(response: httpx.Response) -> None:
-    """Raise the error that an answer with a 4xx or 5xx status stands for. Reads the body of such an answer."""
+    """Raise the error of a response with a 4xx or 5xx status. Reads the body of such a response."""
     status = response.status_code
     if status < 400:
         return

@@ -1,4 +1,7 @@
-"""The `phema` command. Exit codes: 0 done, 1 it did not work out, 2 the user's mistake; each error one sentence."""
+"""The `phema` command.
+
+Exit codes: 0 success, 1 failure, 2 a mistake in the request. Every error is one sentence on stderr.
+"""
 
 from __future__ import annotations
 
@@ -9,56 +12,22 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
+import typer.main
 from pydantic import ValidationError
 
+from phema.command.lazy_commands import LazyGroup
 from phema.command.options import Connection
-from phema.command.subcommands import (
-    dataset,
-    db,
-    demo,
-    doctor,
-    download,
-    evaluate,
-    jobs,
-    prepare,
-    presets,
-    reconstruct,
-    reproduce,
-    runs,
-    service,
-    storage,
-)
-from phema.command.subcommands.import_ import import_
-from phema.errors import InvalidArgument, PhemaError, Refused
+from phema.errors import InvalidArgument, MissingPackages, PhemaError, Refused
+from phema.extras import missing_packages
 from phema.terminal.live_progress import Detached
 
 app = typer.Typer(
+    cls=LazyGroup,
     help="Train EDM2 diffusion models on Ray and choose the EMA length after training.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(service.up)
-app.command()(service.down)
-app.command()(doctor.doctor)
-app.command()(prepare.prepare)
-app.add_typer(runs.app, name="runs")
-app.command("import")(import_)
-app.command()(reconstruct.reconstruct)
-app.command()(reconstruct.reconstructions)
-app.command()(storage.compact)
-app.command()(storage.bases)
-app.command()(storage.retain)
-app.command()(storage.pin)
-app.command()(evaluate.evaluate)
-app.command()(evaluate.evaluations)
-app.add_typer(jobs.app, name="jobs")
-app.command()(download.download)
-app.add_typer(presets.app, name="presets")
-app.add_typer(dataset.app, name="dataset")
-app.add_typer(db.app, name="db")
-app.command()(demo.demo)
-app.add_typer(reproduce.app, name="reproduce")
 
 
 def _print_version(wanted: bool) -> None:
@@ -72,10 +41,10 @@ def globally(
     context: typer.Context,
     url: Annotated[
         str | None,
-        typer.Option("--url", envvar="PHEMA_URL", help="Address of the API; default the running `phema up`."),
+        typer.Option("--url", envvar="PHEMA_URL", help="Address of the API; default: the running `phema up`."),
     ] = None,
     token: Annotated[
-        str | None, typer.Option("--token", envvar="PHEMA_API_TOKEN", help="Token the API asks for.", show_envvar=True)
+        str | None, typer.Option("--token", envvar="PHEMA_API_TOKEN", help="Token of the API.", show_envvar=True)
     ] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
@@ -93,13 +62,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command; returns the exit code and lets no expected failure show a traceback."""
+    """Run the command and return its exit code. Expected failures become one sentence, without a traceback."""
     try:
         result = app(list(arguments), prog_name="phema", standalone_mode=False)
     except typer.TyperException as error:
         return _complain(error.format_message(), error.exit_code)
     except ValidationError as error:
         return _complain(_settings_sentence(error), 2)
+    except MissingPackages as error:
+        return _complain(str(MissingPackages(error.extra, _command_path(arguments))), 2)
+    except ModuleNotFoundError as error:
+        missing = missing_packages(error)
+        if missing is None:
+            raise
+        return _complain(str(MissingPackages(missing.extra, _command_path(arguments))), 2)
     except PhemaError as error:
         return _complain(str(error), 2 if isinstance(error, (InvalidArgument, Refused)) else 1)
     except Detached as error:
@@ -108,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", 1)
     except BrokenPipeError:
-        # Whoever read stdout has seen enough; nothing may be flushed to it at exit.
+        # The reader of stdout has ended. Python must not write to the pipe when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return result if isinstance(result, int) else 0
@@ -119,8 +95,17 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
+def _command_path(arguments: Sequence[str]) -> str:
+    """The command without its options and arguments: `phema runs list`."""
+    path, commands = "phema", typer.main.get_group(app).commands
+    for argument in arguments:
+        if argument in commands:
+            path, commands = f"{path} {argument}", getattr(commands[argument], "commands", {})
+    return path
+
+
 def _settings_sentence(error: ValidationError) -> str:
-    """A wrong `PHEMA_*` variable, named as the user set it."""
+    """An invalid setting, by the name of its `PHEMA_*` environment variable."""
     parts = []
     for item in error.errors(include_url=False):
         message = item["msg"].removeprefix("Value error, ")

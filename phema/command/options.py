@@ -1,4 +1,4 @@
-"""Options that several commands share, and the way from a command to its client and screen."""
+"""Options that several commands share, and how a command gets its client and screen."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Annotated
 import typer
 
 from phema.client.client import Client
-from phema.command.sigma_rel_lists import RangeError, sigma_rels
 from phema.errors import InvalidArgument, PhemaError
+from phema.extras import require
 from phema.terminal.screen import Screen
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Show so many at most.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print only one JSON document on stdout.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Largest number of rows.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return as soon as the work is accepted.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name or id of a run.")]
 At = Annotated[
@@ -26,7 +26,7 @@ At = Annotated[
         "--at",
         min=1,
         metavar="NUM_IMAGES",
-        help="Training time, a number of images with a snapshot; default the latest.",
+        help="Training time in images; must have a snapshot. Default: the latest.",
     ),
 ]
 SIGMA_REL_HELP = "EMA lengths: 0.1, a list 0.05,0.1 or a range 0.05,0.10,...,0.25."
@@ -48,7 +48,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Connection:
-    """Where the command's global options point."""
+    """The values of the global options."""
 
     url: str | None = None
     token: str | None = None
@@ -56,22 +56,38 @@ class Connection:
 
 @contextmanager
 def client(context: typer.Context) -> Iterator[Client]:
-    """The service that `--url`, the environment or `phema up` names."""
+    """A client of the service that `--url`, the environment or `phema up` names."""
     connection = context.find_object(Connection) or Connection()
     with Client(connection.url, connection.token) as opened:
         yield opened
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
-    """Failures of the machine under a local command (port, database, store) in their own sentence."""
+def server_packages() -> Iterator[None]:
+    """Around what only the server packages can do: start services, use the catalog.
+
+    Raises MissingPackages without the packages. Failures of a service, the catalog or the store become a PhemaError
+    with their own sentence.
+    """
+    require("server")
     from phema.local_service.supervisor import CannotStart
     from phema.shared.catalog.errors import CatalogError
+
+    with store_failures():
+        try:
+            yield
+        except (CannotStart, CatalogError) as error:
+            raise PhemaError(str(error)) from error
+
+
+@contextmanager
+def store_failures() -> Iterator[None]:
+    """Turn failures of the object store into a PhemaError with their own sentence."""
     from phema.shared.snapshots.errors import SnapshotError
 
     try:
         yield
-    except (CannotStart, CatalogError, SnapshotError) as error:
+    except SnapshotError as error:
         raise PhemaError(str(error)) from error
 
 
@@ -79,16 +95,8 @@ def screen(as_json: bool) -> Screen:
     return Screen(as_json)
 
 
-def wanted_sigma_rels(text: str) -> list[float]:
-    """The values of a `--sigma-rel` option; a mistake becomes a usage error."""
-    try:
-        return list(sigma_rels(text))
-    except RangeError as error:
-        raise InvalidArgument(str(error)) from None
-
-
 def folder(path: Path | None) -> Path | None:
-    """An `--output` folder, made if need be."""
+    """Create the folder of an `--output` option if it does not exist."""
     if path is None:
         return None
     try:

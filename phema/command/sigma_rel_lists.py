@@ -1,26 +1,26 @@
-"""`0.05,0.10,...,0.25`: lists of sigma_rel as people write them."""
+"""Lists of sigma_rel such as `0.05,0.10,...,0.25`, as options accept them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
-from phema.shared.recipes.run_config import SIGMA_REL_LIMIT
+from phema.shared.edm2.averaging.power_function import SIGMA_REL_LIMIT
 
 MOST = 256
-"""More values than anyone means; a slip of the keyboard asks for millions."""
+"""Largest number of values. A typing error could ask for millions."""
 DIGITS = 20
-"""Numbers further than so many digits from 1 are slips too, and decimal arithmetic stays exact below."""
+"""Largest number of digits before or after the decimal point. Up to there, decimal arithmetic is exact."""
 
 
 class RangeError(ValueError):
-    """The text is no list of sigma_rel; the message says which part and what is allowed."""
+    """The text is not a valid list. The message names the wrong part and what is allowed."""
 
 
 def sigma_rels(text: str) -> tuple[float, ...]:
-    """The sigma_rel that `text` names, in order: numbers between commas, `a,b,...,c` an arithmetic range.
+    """The values of `text`, in order: numbers between commas; `a,b,...,c` is an arithmetic range.
 
-    Decimal arithmetic, so that 0.05,0.10,...,0.25 holds exactly the float nearest to 0.15.
+    The arithmetic is decimal, so that 0.05,0.10,...,0.25 contains exactly the float nearest to 0.15.
     Raises RangeError unless every value is a distinct number with 0 < sigma_rel < 0.2887.
     """
     values = expand(text)
@@ -35,7 +35,7 @@ def sigma_rels(text: str) -> tuple[float, ...]:
 
 
 def expand(text: str) -> list[Decimal]:
-    """The numbers of a comma-separated list with every `...` filled in. Raises RangeError."""
+    """The numbers of a comma-separated list, each `...` replaced by its numbers. Raises RangeError."""
     parts = [part.strip() for part in text.replace("…", "...").split(",")]
     values: list[Decimal] = []
     i = 0
@@ -65,7 +65,7 @@ def _number(part: str, text: str) -> Decimal:
 
 
 def _fill(before: Sequence[Decimal], end: Decimal, text: str) -> list[Decimal]:
-    """What follows `before` up to and including `end`, in the step of the last two values."""
+    """The numbers after `before` up to and including `end`, with the step between the last two of `before`."""
     if len(before) < 2:
         raise RangeError(f"the ... in {text!r} needs two numbers before it, as in 0.05,0.10,...,0.25")
     first, last = before[-2:]

@@ -14,8 +14,9 @@ from typing import Any
 from phema.client.client import Client
 from phema.demos.demo_results import Findings, Trial
 from phema.demos.service_for_command import command, service_for
+from phema.terminal.formats import duration, figure
 from phema.terminal.live_progress import download, follow_evaluations, follow_reconstructions, follow_run
-from phema.terminal.screen import Screen, duration, figure
+from phema.terminal.screen import Screen
 
 PRESET = "digits-tiny"
 SIGMA_RELS = (0.03, 0.05, 0.07, 0.10, 0.13, 0.16, 0.19, 0.22, 0.25)

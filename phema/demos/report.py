@@ -18,7 +18,7 @@ from phema.shared.datasets import open_dataset
 from phema.shared.pictures import curves as figures
 from phema.shared.pictures.curves import DARK, LIGHT, Theme
 from phema.shared.recipes.run_config import RunConfig
-from phema.terminal.screen import duration, figure
+from phema.terminal.formats import duration, figure
 
 TIE = 0.01
 """Lengths so close to the best are named beside it."""

@@ -182,7 +182,9 @@ def versions(settings: Settings) -> str:
     """What is installed is what this phema asks for."""
     for text in requires("phema") or []:
         wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+        if wanted.marker is not None and not any(
+            wanted.marker.evaluate({"extra": extra}) for extra in ("server", "s3", "plots")
+        ):
             continue
         try:
             found = version(wanted.name)

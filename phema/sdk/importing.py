@@ -1,4 +1,4 @@
-"""Snapshots that other programs wrote become a run: `phema import`, and `phema.import_run` from Python."""
+"""Import snapshots of other programs as a run: `phema import`, and `phema.import_run` from Python."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.interface import ObjectStore
 
 PRESET = "imported"
-"""What stands for a preset in the configuration of an imported run."""
+"""Value of `preset` in the configuration of an imported run."""
 _LARGEST_BATCH = 2048
 
 Tensors = Mapping[str, tuple[int, ...]]
-"""Shapes by name."""
+"""Shapes of tensors by name."""
 Progress = Callable[[int, int, str], None]
-"""Files done, files in all, and the one that is read next."""
+"""Called with the number of files done, the number of files, and the name of the next file."""
 
 
-def _unseen(done: int, total: int, detail: str) -> None:
-    """Nobody watches."""
+def _ignore(done: int, total: int, detail: str) -> None:
+    """Progress callback that does nothing."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did: the run as it is now, files written by it, and files that had been there before."""
+    """Result of an import: the run, the number of files written, and of files that were imported before."""
 
     run: Run
     written: int
@@ -53,7 +53,7 @@ class Imported:
 
 @dataclass(frozen=True)
 class Source:
-    """A folder of files, and how they are read; `network` is what they all hold, None for other tensors."""
+    """Files to import and how to read them. `network` is their common network; None if it is not known."""
 
     snapshots: tuple[ForeignSnapshot, ...]
     key: str | None = None
@@ -75,11 +75,11 @@ def open_source(
     key: str | None = None,
     network: NetworkConfig | str | None = None,
     buffers: Sequence[str] = (),
-    on_progress: Progress = _unseen,
+    on_progress: Progress = _ignore,
 ) -> Source:
-    """What `import_run` would import, read as far as times, profiles and the network of published pickles.
+    """The files that `import_run` would import, with their times and profiles. Arguments as `import_run`.
 
-    Raises InvalidArgument: what was refused, and why.
+    Checks every published pickle. Raises InvalidArgument with the reason if a file is refused.
     """
     folder = Path(folder)
     if mapping is not None and pattern is not None:
@@ -116,20 +116,22 @@ def import_run(
     vae: str | None = None,
     client: Client | None = None,
     store: str | ObjectStore | None = None,
-    on_progress: Progress = _unseen,
+    on_progress: Progress = _ignore,
 ) -> Imported:
-    """Turn the files of a folder into the snapshots of run `name`, which then reconstruct like any other's.
+    """Import the files of a folder as snapshots of run `name`.
 
-    Without `mapping` and `pattern` the folder holds network pickles as EDM2 publishes them. `mapping` is a JSON file
-    that lists `file`, `num_images` and `profile`; `pattern` a regular expression with named groups. State dicts
-    (safetensors, or checkpoints that `weights_only` loads) may say under which `key` of a checkpoint they are, which
-    `network` they are (a NetworkConfig, a preset's name or a JSON file; without one they can be reconstructed and not
-    sampled), and which tensors are `buffers` and no averages, by shell patterns.
+    Without `mapping` and `pattern`, the folder holds network pickles in EDM2's published format. `mapping` is a JSON
+    file, a list of objects with `file`, `num_images` and `profile`. `pattern` is a regular expression for file names
+    with named groups.
 
-    `dataset` ("digits", or a folder, zip or s3:// URL), `held_out` and `vae` are what evaluations compare with.
-    `store` and `client` are those of `phema.SnapshotWriter`. Importing again writes what is missing, and nothing else.
+    State dicts are safetensors files, or checkpoints that torch loads with `weights_only`. `key` is the key of the
+    state dict in a checkpoint. `network` is a NetworkConfig, a preset's name or a JSON file; without one, the run can
+    be reconstructed but not sampled. `buffers` are shell patterns of tensors that are not averaged.
 
-    Raises InvalidArgument for what is refused, and what SnapshotWriter raises.
+    `dataset` ("digits", or a folder, zip file or s3:// URL), `held_out` and `vae` describe the dataset that evaluations
+    compare with. `store` and `client` are those of `phema.SnapshotWriter`. A repeated import writes only missing files.
+
+    Raises InvalidArgument if a file is refused, and the errors of SnapshotWriter.
     """
     source = open_source(folder, mapping=mapping, pattern=pattern, key=key, network=network, buffers=buffers)
     chosen = choose_dataset(source.network, dataset, held_out, vae)
@@ -146,9 +148,9 @@ def import_source(
     client: Client,
     *,
     store: str | ObjectStore | None = None,
-    on_progress: Progress = _unseen,
+    on_progress: Progress = _ignore,
 ) -> Imported:
-    """`import_run` of a source that is open."""
+    """Import the files of an open source. Arguments as `import_run`."""
     total = len(source.snapshots)
     config = _config(client, name, source, dataset)
     run = client.runs.open(name, config, origin="imported")
@@ -160,10 +162,10 @@ def import_source(
         if run.done:
             run = client.runs.resume(run.id)
         first: Tensors | None = None
-        if done and source.network is None:  # a network's tensors are known
+        if done and source.network is None:  # the tensors of a known network need no comparison
             there = next(s for s in source.snapshots if s not in missing)
             first = _tensors(_read(source, there))
-        # One file under way is enough: the next one is read meanwhile, and each may be gigabytes.
+        # One pending file is enough: the next one is read meanwhile, and each may have gigabytes.
         with SnapshotWriter(run, store, client=client, max_pending=1) as writer:
             for snapshot in missing:
                 on_progress(done, total, snapshot.path.name)
@@ -185,7 +187,7 @@ def _read(source: Source, snapshot: ForeignSnapshot) -> ForeignWeights:
 
 
 def _write(writer: SnapshotWriter, source: Source, snapshot: ForeignSnapshot, first: Tensors | None) -> Tensors:
-    """One file; its tensors must be those of `first`, for a reconstruction combines files tensor by tensor."""
+    """Write one file and return the shapes of its tensors, which must be `first` unless that is None."""
     weights = _read(source, snapshot)
     found = _tensors(weights)
     if first is not None and found != first:
@@ -209,7 +211,7 @@ def _tensors(weights: ForeignWeights) -> Tensors:
 
 
 def _common_network(snapshots: Sequence[ForeignSnapshot], on_progress: Progress) -> NetworkConfig | None:
-    """Of the pickles, all of which are checked; None when there are none."""
+    """The network of the pickles; None without pickles. Raises InvalidArgument unless all have the same network."""
     pickles = [snapshot.path for snapshot in snapshots if snapshot.path.suffix == ".pkl"]
     if not pickles:
         return None
@@ -230,7 +232,7 @@ def _common_network(snapshots: Sequence[ForeignSnapshot], on_progress: Progress)
 
 
 def _network_of(text: str) -> NetworkConfig:
-    """A preset's network, or that of a JSON file. Raises InvalidArgument, OSError."""
+    """The network of a preset or a JSON file. Raises InvalidArgument, OSError."""
     if text in PRESETS or not text.endswith(".json"):
         try:
             return network_preset(text)
@@ -245,7 +247,7 @@ def _network_of(text: str) -> NetworkConfig:
 def choose_dataset(
     network: NetworkConfig | None, dataset: str | None, held_out: int | None, vae: str | None
 ) -> DatasetConfig | None:
-    """What evaluations compare with; None when it was not said. Raises InvalidArgument."""
+    """The dataset that evaluations compare with; None if none is given. Raises InvalidArgument."""
     if dataset is None:
         if held_out is not None or vae is not None:
             raise InvalidArgument("held_out and vae say something of a dataset; give dataset too")
@@ -265,12 +267,13 @@ def choose_dataset(
 
 
 def _config(client: Client, name: str, source: Source, dataset: DatasetConfig | None) -> dict[str, Any]:
-    """The run's configuration: that of an earlier import of the same network, which may have had fewer files.
+    """The configuration of the imported run.
 
-    Of training it says only what the files show; what they do not show is at its default.
+    A repeated import of the same network keeps the configuration of the first one, which may have had fewer files.
+    Fields of the training that the files do not show have their defaults.
     """
     if source.network is None:
-        # A run's name stands for the same tensors when more files of it are imported.
+        # The hash ensures that later imports into this run have the same tensors.
         weights = _read(source, source.snapshots[0])
         described = json.dumps([sorted(_tensors(weights).items()), sorted(weights.buffers)])
         return {"preset": PRESET, "tensors": hashlib.sha256(described.encode()).hexdigest()}

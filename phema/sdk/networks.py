@@ -1,4 +1,4 @@
-"""Reconstructed weights in the user's own process: load them, draw pictures with them, save the pictures."""
+"""Load reconstructed networks in the user's own process, sample pictures, save pictures."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from phema.shared.snapshots.files.snapshot_file import read_path
 
 
 def load(path: str | Path, device: torch.device | str = "cpu", precision: Precision = "float32") -> Denoiser:
-    """The network of a downloaded reconstruction or snapshot, ready to use, on `device`.
+    """Load the network of a downloaded reconstruction or snapshot onto `device`.
 
-    `precision` is that of the activations; "float16" and "bfloat16" are for GPUs.
+    `precision` is the dtype of the activations. "float16" and "bfloat16" need a GPU.
 
     `denoiser(x, sigma, class_labels)` is D(x; sigma): x float32 [N, C, H, W], sigma [N] or one number, class_labels
     one-hot [N, label_dim] or None. `denoiser.config` describes the network.
 
-    Raises FileNotFoundError, phema.shared.snapshots.CorruptObject when the file is cut off or no snapshot file, and
-    phema.errors.InvalidArgument for a precision that the device does not do.
+    Raises FileNotFoundError, phema.shared.snapshots.CorruptObject if the file is truncated or not a snapshot file, and
+    phema.errors.InvalidArgument if the device does not support the precision.
     """
     if precision not in get_args(Precision):
         raise InvalidArgument(f"precision {precision!r} is unknown; allowed: {', '.join(get_args(Precision))}")
@@ -42,9 +42,9 @@ def load(path: str | Path, device: torch.device | str = "cpu", precision: Precis
 
 
 def metadata(path: str | Path) -> SnapshotMetadata:
-    """What a downloaded file says of itself: run, time, profile, configuration and, reconstructed, its lineage.
+    """Metadata of a downloaded file: run, time, profile, configuration and the lineage of a reconstruction.
 
-    Reads the header alone. Raises as `load` does.
+    Reads only the header. Raises FileNotFoundError and CorruptObject as `load`.
     """
     found = read_path(Path(path)).metadata
     if found is None:
@@ -70,15 +70,15 @@ def sample(
     churn_noise: float = 1.0,
     batch_size: int = 64,
 ) -> Tensor:
-    """Pictures drawn with Heun's sampler: float32 [N, C, H, W], about -1 to 1, on the CPU.
+    """Sample pictures with Heun's method: float32 [N, C, H, W], about -1 to 1, on the CPU.
 
-    `seeds` gives one picture per seed, or a number N for the seeds 0 to N - 1; a picture depends on its seed alone.
+    `seeds` gives one picture per seed; a number N means the seeds 0 to N - 1. A picture depends only on its seed.
     `class_labels` is one class for all, one per picture (indices or one-hot rows), "random", or None for no label.
-    `guide` with `guidance` above 1 steers away from a worse network (autoguidance) or an unconditional one, with
-    `guidance_interval` (low, high] only at steps whose middle noise level lies in it. `churn` above 0 adds fresh noise
-    of `churn_noise` times unit strength at the levels from `churn_min` to `churn_max`.
+    `guide` is a worse network (autoguidance) or an unconditional one; `guidance` above 1 leads away from it. With
+    `guidance_interval` (low, high], only the steps whose middle noise level lies in the interval are guided. `churn`
+    above 0 adds fresh noise, scaled by `churn_noise`, at noise levels from `churn_min` to `churn_max`.
 
-    Raises ValueError for labels, guide or numbers that do not fit.
+    Raises ValueError if labels, guide or numbers are invalid for the network.
     """
     chosen = range(seeds) if isinstance(seeds, int) else list(seeds)
     labels = [class_labels] * len(chosen) if isinstance(class_labels, int) else class_labels
@@ -102,10 +102,10 @@ def sample(
 
 
 def save_grid(pictures: Tensor, path: str | Path, columns: int | None = None) -> Path:
-    """Write pictures [N, C, H, W] with values from -1 to 1 as one picture, in rows of `columns` (default: square).
+    """Write pictures [N, C, H, W] with values from -1 to 1 as one image file with `columns` columns.
 
-    C is 1 (grey) or 3 (RGB). Returns the path. Raises InvalidArgument for other shapes, such as latents, which must
-    be decoded first.
+    C is 1 (grey) or 3 (RGB). By default the grid is about square. Returns the path. Raises InvalidArgument for other
+    shapes, such as latents, which must be decoded first.
     """
     if pictures.ndim != 4 or not len(pictures) or pictures.shape[1] not in (1, 3):
         raise InvalidArgument(

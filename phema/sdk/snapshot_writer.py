@@ -1,4 +1,4 @@
-"""`phema.SnapshotWriter`: snapshots of a training loop of your own, uploaded and registered while it goes on."""
+"""`phema.SnapshotWriter`: upload and register snapshots of your own training loop in the background."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from phema.client.client import Client
 from phema.client.response_models import Run
 from phema.errors import InvalidArgument, ServiceError, ServiceUnreachable
+from phema.extras import missing_packages
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
 from phema.shared.edm2.averaging.named_tensors import is_sharded, whole
 from phema.shared.edm2.averaging.weightings import WeightingError
@@ -41,25 +42,26 @@ _log = logging.getLogger(__name__)
 
 
 class SnapshotWriter:
-    """Writes averages of any module's weights as snapshots of a run, from which EMA lengths are chosen afterwards.
+    """Writes averages of any module's weights as snapshots of a run. The EMA length is chosen afterwards.
 
-    `run` is a name: the run is opened if it exists with the same `config`, else made, so that a training script that
-    is started again goes on with its run. Or it is a `Run` that was opened before. `config` is a description of the
-    training (anything JSON can hold), `total_images` the length it will have, if known.
+    `run` is a name or a `Run` that is open. A run of this name and the same `config` is opened, so a restarted training
+    script continues its run; otherwise the run is created. `config` describes the training and may be anything that
+    JSON can hold. `total_images` is the planned length of the training, if known.
 
-    `store` is where snapshots go, which must be the service's own: an URL (`file:///folder`, `s3://bucket/prefix`) or
-    an open store; None takes that of the environment (`PHEMA_STORE_URL`, `PHEMA_STATE_DIR`), as `phema up` does.
-    S3 is reached by the `PHEMA_S3_*` settings. `client` is the service; None is that of the environment.
+    `store` must be the service's own object store: a URL (`file:///folder`, `s3://bucket/prefix`) or an open store.
+    None uses the settings of the environment (`PHEMA_STORE_URL`, `PHEMA_STATE_DIR`), as `phema up` does. S3 uses the
+    `PHEMA_S3_*` settings. `client` is a client of the service; None creates `phema.Client()`.
 
-    `save` copies the weights to the CPU and returns; one background thread encodes, stores and registers them, in
-    order, the row after the object. What could not be reached is tried again for about a minute. A failure is raised
-    by the next call, or on leaving the block. A process that dies leaves nothing half-registered: saving again what
-    it had not finished is all there is to do, and saving what is registered does nothing.
+    `save` copies the weights to the CPU and returns. One background thread encodes, uploads and registers them in
+    order; a snapshot is registered after its upload. If the store or the service is unreachable, the thread retries
+    for about one minute. The next call, or the end of the block, raises the error of a failed snapshot. If the process
+    dies, no snapshot is partly registered: save the unfinished snapshots again. Saving a registered snapshot does
+    nothing.
 
-    With `torch.distributed`, make one in every process and call `save` in every process: the first one writes, and
-    the others help it to put sharded weights together.
+    With `torch.distributed`, create a writer and call `save` in every process. The process with rank 0 writes; the
+    others take part in gathering sharded weights.
 
-    Raises phema.PhemaError, and phema.shared.snapshots.SnapshotError for a store that cannot be used.
+    Raises phema.PhemaError, and phema.shared.snapshots.SnapshotError if the store cannot be used.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class SnapshotWriter:
         max_pending: int = 4,
     ) -> None:
         self.run: Run | None = None
-        """The run as it was when it was opened; None in processes that do not write."""
+        """The run in its state when it was opened; None in processes that do not write."""
         self._uploader: BackgroundUploader | None = None
         self._closed = False
         self._layouts: dict[str, TensorLayout] = {}
@@ -112,14 +114,14 @@ class SnapshotWriter:
         dtype: StoredDtype = "float16",
         buffers: Iterable[str] = (),
     ) -> None:
-        """Store the averages at `num_images` images seen: a file for each of a PowerFunctionEMA, or one of a mapping.
+        """Save averages at `num_images` images seen: one file per average of a PowerFunctionEMA, or one for a mapping.
 
         A mapping (name to tensor, whole or sharded) needs its `profile`: a sigma_rel, or a `phema.Profile` of any
-        kind, such as `Profile(kind="raw")` for a checkpoint's own weights. `buffers` names its tensors that are not
-        averaged and kept exactly; integers always are. `dtype` is that of the stored weights.
+        kind, such as `Profile(kind="raw")` for the weights themselves. `buffers` names the tensors of the mapping that
+        are not averaged; these and integer tensors are stored exactly. `dtype` is the dtype of the stored weights.
 
-        What is registered already for this time and profile is left as it is. Waits while `max_pending` files are
-        under way. Raises InvalidArgument, and what made an earlier file fail.
+        A snapshot that is registered for this time and profile is not written again. Blocks while `max_pending` files
+        are not finished. Raises InvalidArgument, and the error of an earlier file that failed.
         """
         self._check_open()
         now = _time(num_images)
@@ -143,7 +145,7 @@ class SnapshotWriter:
             copied = tuple(buffers)
         for wanted, _, _ in due:
             _check_weighting(wanted, now)
-        # Everything is copied before anything is handed over: the background would only slow the copying down.
+        # Copy everything before the first upload starts: the background thread would slow the copying down.
         files = [self._copied(now, p, dtype, copied, items, spread) for p, items, spread in due]
         for metadata, tensors in filter(None, files):
             self._check_same(metadata, tensors)
@@ -151,25 +153,25 @@ class SnapshotWriter:
 
     @property
     def counts(self) -> UploadCounts:
-        """What was written so far: objects, bytes, retries, how long `save` waited."""
+        """Counts so far: objects and bytes written, retries, seconds that `save` waited."""
         return UploadCounts() if self._uploader is None else self._uploader.counts
 
     def flush(self) -> None:
-        """Wait until everything saved is registered. Raises what prevented it."""
+        """Wait until every saved snapshot is registered. Raises the error of a snapshot that failed."""
         if self._uploader is not None:
             self._uploader.flush()
 
     def finish(self) -> None:
-        """Training is over: wait for everything, then end the run, which takes no more snapshots."""
+        """Wait until every saved snapshot is registered, then end the run. It accepts no more snapshots."""
         self._check_open()
         self.flush()
         if self.run is not None:
             self._client.runs.finish(self.run.id)
 
     def close(self) -> None:
-        """Wait for everything and let go. The run stays open, for a training script that goes on later.
+        """Wait until every saved snapshot is registered, then close the writer.
 
-        Raises what made a file fail.
+        The run stays open for a later training script. Raises the error of a snapshot that failed.
         """
         self.__exit__(None, None, None)
 
@@ -179,7 +181,7 @@ class SnapshotWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """After an exception, what has not begun to be written is dropped, as if the process had died."""
+        """After an exception, snapshots whose upload has not started are dropped."""
         if self._uploader is None or self._closed:
             return
         self._closed = True
@@ -197,7 +199,7 @@ class SnapshotWriter:
         items: Iterator[tuple[str, Tensor]],
         sharded: bool,
     ) -> tuple[SnapshotMetadata, dict[str, Tensor]] | None:
-        """A file's content on the CPU; None when it is not this process that writes it, or it is registered already."""
+        """Metadata and tensors of a file, on the CPU; None if another process writes it or it is registered already."""
         writes = self.run is not None and (num_images, profile.key) not in self._known
         if not writes and not sharded:
             return None
@@ -226,7 +228,7 @@ class SnapshotWriter:
         return metadata, tensors
 
     def _check_same(self, metadata: SnapshotMetadata, tensors: dict[str, Tensor]) -> None:
-        """Raises InvalidArgument."""
+        """Raise InvalidArgument unless the tensors match those of the earlier snapshots."""
         found = {name: _layout_of(name, tensor, metadata) for name, tensor in tensors.items()}
         self._layouts = self._layouts or found
         if (differing := first_difference(found, self._layouts)) is not None:
@@ -275,7 +277,7 @@ class SnapshotWriter:
 
 
 def profiles_of(ema: PowerFunctionEMA) -> tuple[Profile, ...]:
-    """What each average of `ema` is, in their order."""
+    """The profile of each average of `ema`, in the order of the averages."""
     powers = [Profile.power(sigma_rel) for sigma_rel in ema.sigma_rels]
     exponentials = [
         Profile(kind="exponential", half_life_images=int(t.half_life_images), rampup_ratio=t.rampup_ratio)
@@ -285,21 +287,21 @@ def profiles_of(ema: PowerFunctionEMA) -> tuple[Profile, ...]:
 
 
 def _writes() -> bool:
-    """Whether this is the process that writes."""
+    """Whether this process writes: rank 0, or not distributed."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     return not distributed or torch.distributed.get_rank() == 0
 
 
 def _open(store: str | ObjectStore | None) -> ObjectStore:
-    settings = Settings()
-    if store is None:
-        return store_from(settings)
-    if not isinstance(store, str):
+    if store is not None and not isinstance(store, str):
         return store
+    settings = Settings()
     try:
-        return open_store(store, s3=s3_from(settings))
+        return store_from(settings) if store is None else open_store(store, s3=s3_from(settings))
     except ValueError as error:
         raise InvalidArgument(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise missing_packages(error) or error from error
 
 
 def _profile(given: Any) -> Profile:
@@ -315,7 +317,7 @@ def _profile(given: Any) -> Profile:
 
 
 def _check_weighting(profile: Profile, num_images: int) -> None:
-    """Registered, an impossible average would block every plan. Raises InvalidArgument."""
+    """Raise InvalidArgument if the profile is impossible at this time: its snapshot would break every plan."""
     try:
         weighting(profile, num_images)
     except WeightingError as error:
@@ -323,7 +325,7 @@ def _check_weighting(profile: Profile, num_images: int) -> None:
 
 
 def _check_finite(tensors: Mapping[str, Tensor], metadata: SnapshotMetadata) -> None:
-    """Raises InvalidArgument."""
+    """Raise InvalidArgument if an averaged tensor holds NaN or an infinity."""
     for name, tensor in tensors.items():
         if name not in metadata.buffers and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise InvalidArgument(
@@ -356,4 +358,4 @@ def _layout_of(name: str, tensor: Tensor, metadata: SnapshotMetadata) -> TensorL
 
 
 def _report_retry(error: Exception, delay_s: float) -> None:
-    _log.warning("a snapshot is tried again in %.1f s: %s", delay_s, error)
+    _log.warning("uploading a snapshot failed; retry in %.1f s: %s", delay_s, error)

@@ -1,4 +1,4 @@
-"""Watching work from the terminal: live progress, and a Ctrl-C that leaves the work alone."""
+"""Live progress of runs, jobs and downloads. Ctrl-C stops watching, not the work."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from pathlib import Path
 from phema.client.client import Client
 from phema.client.response_models import Evaluation, Job, Metrics, Reconstruction, Run
 from phema.errors import JobFailed
-from phema.terminal.screen import Bar, Screen, size
+from phema.terminal.formats import size
+from phema.terminal.progress_bar import Bar
+from phema.terminal.screen import Screen
 
 
 class Detached(Exception):
-    """The user pressed Ctrl-C while watching; the message says what goes on and how to come back."""
+    """The user pressed Ctrl-C while watching. The message says what continues and how to watch it again."""
 
 
 @contextmanager
 def detachable(sentence: str) -> Iterator[None]:
-    """Turn Ctrl-C inside the block into Detached with this sentence."""
+    """Turn Ctrl-C inside the block into Detached with `sentence`."""
     try:
         yield
     except KeyboardInterrupt:
@@ -37,14 +39,14 @@ def follow_run(client: Client, screen: Screen, run: str) -> Run:
 
 
 def follow_job(client: Client, screen: Screen, job: str, title: str, way_back: str) -> Job:
-    """Show one job's progress until it ends. Raises JobFailed unless it succeeds."""
+    """Show a job's progress until it ends. Raises JobFailed unless it succeeds."""
     sentence = f"detached; {job} goes on, {way_back}"
     with detachable(sentence), screen.bar(title) as bar:
         return client.wait(job, on_progress=lambda state: show_job(bar, state))
 
 
 def follow_reconstructions(service: Client, screen: Screen, items: list[Reconstruction]) -> list[Reconstruction]:
-    """Wait with a progress bar until every reconstruction has finished, and return them."""
+    """Show progress until every reconstruction has finished; returns them, in order."""
     jobs = dict.fromkeys(item.job_id for item in items if not item.done and item.job_id)
     for job in jobs:
         count = sum(item.job_id == job for item in items)
@@ -56,17 +58,17 @@ def follow_reconstructions(service: Client, screen: Screen, items: list[Reconstr
 def follow_evaluations(
     client: Client, screen: Screen, evaluations: Sequence[Evaluation], title: str, way_back: str
 ) -> list[Evaluation]:
-    """Wait for several evaluations under one bar and return them finished, in order."""
+    """Show the progress of several evaluations in one bar; returns them finished, in order."""
     jobs = [evaluation.job_id for evaluation in evaluations if not evaluation.done and evaluation.job_id]
     with detachable(f"detached; the evaluations go on, {way_back}"), screen.bar(title) as bar:
-        view = _ManyView(client, bar, jobs, len(evaluations))
+        view = _JobsView(client, bar, jobs, len(evaluations))
         for job in jobs:
             client.wait(job, on_progress=view.show)
     return [client.evaluation(evaluation.id) for evaluation in evaluations]
 
 
 def download(client: Client, screen: Screen, identity: str, path: Path) -> Path:
-    """Fetch one file under a bar."""
+    """Download one file and show progress. Returns the file."""
     way_back = "download stopped; the same command resumes it"
     with detachable(way_back), screen.bar(f"downloading {path.name or identity}") as bar:
         return client.download(
@@ -75,14 +77,15 @@ def download(client: Client, screen: Screen, identity: str, path: Path) -> Path:
 
 
 def show_job(bar: Bar, job: Job) -> None:
+    """Show one state of a job."""
     if job.state == "queued":
         bar.update(0, None, f"queued after {job.attempts} attempts" if job.attempts else "queued")
     else:
         bar.update(1.0 if job.done else job.progress, 1.0, job.message or job.state)
 
 
-class _ManyView:
-    """One bar over jobs that are waited for one after the other while several run at once."""
+class _JobsView:
+    """One bar for several jobs that run at once but are polled one after the other."""
 
     def __init__(self, client: Client, bar: Bar, jobs: Sequence[str], total: int) -> None:
         self._client = client
@@ -97,13 +100,13 @@ class _ManyView:
         running = self._client.jobs.list(job.kind, "running", job.run_id)
         finished = self._total - len(self._waiting)
         done = finished + sum(other.progress for other in running if other.id in self._waiting)
-        # One that ended before its turn is seen again when its turn comes; a bar does not go back meanwhile.
+        # A job that ended before it was polled is in neither list until then; the bar must not go back meanwhile.
         self._shown = max(self._shown, done)
         self._bar.update(self._shown, self._total, f"{int(self._shown)} of {self._total}")
 
 
 class _RunView:
-    """Turns a run's states into a bar; reads only the history that is new."""
+    """Shows the states of a run in a bar. Reads only the new part of the history."""
 
     def __init__(self, client: Client, run: str) -> None:
         self._client = client
@@ -123,8 +126,8 @@ class _RunView:
         parts = [f"{run.num_images:,} of {run.total_images:,} images"]
         if self._latest is None or self._latest.num_images != run.num_images:
             after = None if self._latest is None else self._latest.num_images
-            news = self._client.runs.metrics(self._run, after=after)
-            self._latest = news[-1] if news else self._latest
+            new = self._client.runs.metrics(self._run, after=after)
+            self._latest = new[-1] if new else self._latest
         if self._latest is not None:
             values = self._latest.values
             if "images_per_second" in values:

@@ -1,4 +1,4 @@
-"""`phema dataset`: pictures into datasets, and what is in one. Works on files, without the service."""
+"""`phema dataset`: create and inspect datasets. Works on files, without the service."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import typer
 
 from phema.command.options import JsonFlag, screen
 from phema.errors import InvalidArgument, PhemaError
-from phema.terminal.screen import Bar, Screen, size
+from phema.terminal.formats import size
+from phema.terminal.progress_bar import Bar
+from phema.terminal.screen import Screen
 
-app = typer.Typer(help="Make datasets of pictures or latents, and look at them.", no_args_is_help=True)
+app = typer.Typer(help="Create and inspect datasets of pictures or latents.", no_args_is_help=True)
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Folder, zip file, or s3:// URL of either.")]
-Destination = Annotated[Path, typer.Argument(metavar="DEST", help="Zip file to write, or folder without .zip.")]
+Destination = Annotated[Path, typer.Argument(metavar="DEST", help="Zip file to write; without .zip, a folder.")]
 
 
 class Device(StrEnum):
@@ -30,12 +32,14 @@ class Device(StrEnum):
 def convert(
     source: Source,
     destination: Destination,
-    resolution: Annotated[int, typer.Option("--resolution", min=1, max=4096, help="Pixels a side.")],
+    resolution: Annotated[int, typer.Option("--resolution", min=1, max=4096, help="Width and height in pixels.")],
     grey: Annotated[bool, typer.Option("--grey", help="Write one channel instead of RGB.")] = False,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads; default one per core.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Number of threads. Default: one per core.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Crop and scale photographs to squares: class folders or dataset.json in, PNG and dataset.json out."""
+    """Scale and crop pictures to squares. Reads class folders or dataset.json; writes PNG files and dataset.json."""
     from phema.shared.datasets.preparation.conversion import convert as run
 
     view = screen(as_json)
@@ -59,7 +63,7 @@ def encode(
     source: Source,
     destination: Destination,
     vae: Annotated[str, typer.Option("--vae", help="AutoencoderKL of diffusers: its folder, or its id on the hub.")],
-    device: Annotated[Device, typer.Option("--device", help="Where the VAE runs.")] = Device.auto,
+    device: Annotated[Device, typer.Option("--device", help="Device of the VAE.")] = Device.auto,
     as_json: JsonFlag = False,
 ) -> None:
     """Encode RGB pictures to latents (mean and standard deviation per pixel) for latent diffusion."""
@@ -77,13 +81,15 @@ def encode(
 def stats(
     source: Source,
     destination: Annotated[
-        Path | None, typer.Argument(metavar="DEST", help="NPZ file; default SOURCE.stats.npz, where workers look.")
+        Path | None, typer.Argument(metavar="DEST", help="NPZ file. Default: SOURCE.stats.npz, which workers use.")
     ] = None,
     held_out: Annotated[
         int,
-        typer.Option("--held-out", min=0, help="Leave out the pictures that a run with this dataset.held_out does."),
+        typer.Option(
+            "--held-out", min=0, help="Leave out the pictures that a run with this dataset.held_out leaves out."
+        ),
     ] = 0,
-    device: Annotated[Device, typer.Option("--device", help="Where features are computed.")] = Device.auto,
+    device: Annotated[Device, typer.Option("--device", help="Device that computes the features.")] = Device.auto,
     as_json: JsonFlag = False,
 ) -> None:
     """Compute reference statistics for Fréchet distances."""
@@ -116,7 +122,7 @@ def show(
     verify: Annotated[bool, typer.Option("--verify", help="Decode every picture.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what a dataset holds."""
+    """Show the contents of a dataset."""
     from phema.shared.datasets.stored_pictures import PictureReader
 
     view = screen(as_json)
@@ -150,7 +156,7 @@ def show(
 
 
 def _classes(counts: list[int], names: tuple[str, ...]) -> str:
-    """How many, how full, and the first few."""
+    """Number of classes, pictures per class, and the first five classes."""
     if not counts:
         return "none"
     spread = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
@@ -185,7 +191,7 @@ def _written(view: Screen, path: Path, what: str) -> None:
 
 @contextmanager
 def _plainly() -> Iterator[None]:
-    """What is wrong with a dataset is the user's to mend; what is wrong with S3 or the hub may pass."""
+    """Turn dataset errors into InvalidArgument, and failures of S3 or the hub into PhemaError."""
     from phema.shared.datasets import DatasetError, HubUnreachable
     from phema.shared.snapshots.errors import SnapshotError
 

@@ -1,4 +1,4 @@
-"""`phema db`: the catalog's schema, and its recovery."""
+"""`phema db`: upgrade or rebuild the catalog."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ from dataclasses import asdict
 
 import typer
 
-from phema.command.options import JsonFlag, plainly, screen
+from phema.command.options import JsonFlag, screen, server_packages
 
-app = typer.Typer(help="Look after the catalog.", no_args_is_help=True)
+app = typer.Typer(help="Upgrade or rebuild the catalog.", no_args_is_help=True)
 
 
 @app.command()
 def upgrade(as_json: JsonFlag = False) -> None:
-    """Bring the catalog named by PHEMA_DATABASE_URL (default SQLite in the state folder) to this version's schema."""
+    """Upgrade the schema of the catalog to this version.
+
+    The catalog is PHEMA_DATABASE_URL. Default: SQLite in the state folder.
+    """
     from phema.shared.settings import Settings
     from phema.shared.wiring import catalog_from
 
     view = screen(as_json)
-    with plainly(), closing(catalog_from(Settings())) as catalog:
+    with server_packages(), closing(catalog_from(Settings())) as catalog:
         catalog.upgrade()
     view.result({"upgraded": True}, lambda: view.say("the catalog is up to date"))
 
 
 @app.command()
 def rebuild(as_json: JsonFlag = False) -> None:
-    """Write the catalog anew from the objects in the store. What it knows already stays; safe to repeat."""
+    """Add to the catalog what it lacks, from the objects in the store. Existing rows stay. Safe to repeat."""
     from phema.administration.rebuild import rebuild as from_store
     from phema.shared.settings import Settings
     from phema.shared.wiring import catalog_from, store_from
 
     view, settings = screen(as_json), Settings()
-    with plainly(), closing(catalog_from(settings)) as catalog, view.bar("reading the store") as bar:
+    with server_packages(), closing(catalog_from(settings)) as catalog, view.bar("reading the store") as bar:
         catalog.upgrade()
         store = store_from(settings)
         store.check()

@@ -7,21 +7,21 @@ from typing import Annotated
 
 import typer
 
-from phema.command.options import Connection, JsonFlag, plainly, screen
+from phema.command.options import Connection, JsonFlag, screen, server_packages
 
 
 def demo(
     context: typer.Context,
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder of pictures and report.")] = Path(
-        "demo"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Folder for the pictures and the report.")
+    ] = Path("demo"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Train on the digits, choose the EMA length afterwards, look at the report: the whole way in five minutes."""
-    from phema.demos.demo import run_demo
-
+    """Train on the digits, choose the EMA length afterwards, write a report: all steps in about five minutes."""
     connection = context.find_object(Connection) or Connection()
     view = screen(as_json)
-    with plainly():
+    with server_packages():
+        from phema.demos.demo import run_demo
+
         outcome = run_demo(view, output, url=connection.url, token=connection.token)
     view.result(outcome.document, lambda: outcome.say(view))

@@ -1,4 +1,4 @@
-"""`phema doctor`: is this deployment sound, and if not, what to do."""
+"""`phema doctor`: check a deployment and say how to repair it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import typer
 
 from phema.command.options import JsonFlag, screen
 from phema.errors import InvalidArgument
+from phema.extras import require
 
 
 def doctor(
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="CHECK", help="Make this check alone; may be given several times."),
+        typer.Option("--only", metavar="CHECK", help="Run only this check; repeatable."),
     ] = None,
     here: Annotated[
-        bool, typer.Option("--here", help="Let no trainer or worker of another machine count, as for a health check.")
+        bool, typer.Option("--here", help="Accept only a trainer and worker on this machine, as for a health check.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check what a deployment stands on, with the settings of this process; one line each, with how to mend it."""
+    """Check a deployment with the settings of this process. Prints one line per check, with the repair if it fails."""
+    require("server")
     from phema.local_service.doctor import CHECKS, examine
     from phema.shared.settings import Settings
 

@@ -13,11 +13,11 @@ from phema.terminal.live_progress import download as fetch
 
 def download(
     context: typer.Context,
-    identity: Annotated[str, typer.Argument(metavar="ID", help="A reconstruction, snapshot or evaluation.")],
+    identity: Annotated[str, typer.Argument(metavar="ID", help="Id of a reconstruction, snapshot or evaluation.")],
     path: Annotated[Path, typer.Argument(help="File or folder to write to.")] = Path(),
     as_json: JsonFlag = False,
 ) -> None:
-    """Download weights or pictures. Resumes what broke off and checks the SHA-256."""
+    """Download weights or pictures. A download that stopped resumes. The SHA-256 is verified."""
     view = screen(as_json)
     with client(context) as service:
         file = fetch(service, view, identity, path)

@@ -1,4 +1,4 @@
-"""`phema evaluate` and `phema evaluations`: sample, score, compare."""
+"""`phema evaluate` and `phema evaluations`: sample pictures and compute metrics."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from phema.command.options import (
     client,
     folder,
     screen,
-    wanted_sigma_rels,
 )
+from phema.command.sigma_rel_lists import RangeError, sigma_rels
 from phema.errors import InvalidArgument
 from phema.shared.metrics.registry import METRICS, ranking_figure
+from phema.terminal.formats import figure, when
 from phema.terminal.live_progress import download, follow_evaluations, follow_reconstructions
-from phema.terminal.screen import Screen, figure, when
+from phema.terminal.screen import Screen
 
 if TYPE_CHECKING:
     Metric = str
@@ -44,18 +45,18 @@ def evaluate(
     sigma_rel: Annotated[str | None, typer.Option("--sigma-rel", metavar="LIST", help=SIGMA_REL_HELP)] = None,
     at: At = None,
     num_samples: Annotated[
-        int | None, typer.Option("--num-samples", min=1, help="Pictures to draw for the figures.")
+        int | None, typer.Option("--num-samples", min=1, help="Number of pictures to sample for the metrics.")
     ] = None,
     num_steps: Annotated[int | None, typer.Option("--num-steps", min=2, help="Steps of the sampler.")] = None,
     guidance: Annotated[
-        float | None, typer.Option("--guidance", metavar="W", help="Guidance weight; 1 is none. Needs a guide.")
+        float | None, typer.Option("--guidance", metavar="W", help="Guidance weight; 1 is no guidance. Needs a guide.")
     ] = None,
     guide: Annotated[
-        str | None, typer.Option("--guide", metavar="RECONSTRUCTION", help="Id of the weights that guide.")
+        str | None, typer.Option("--guide", metavar="RECONSTRUCTION", help="Id of the guide's weights.")
     ] = None,
     guide_run: Annotated[
         str | None,
-        typer.Option("--guide-run", metavar="RUN", help="Run whose weights guide, with --guide-sigma-rel."),
+        typer.Option("--guide-run", metavar="RUN", help="Run of the guide's weights; needs --guide-sigma-rel."),
     ] = None,
     guide_sigma_rel: Annotated[
         float | None, typer.Option("--guide-sigma-rel", help="EMA length of the guide from --guide-run.")
@@ -63,40 +64,45 @@ def evaluate(
     guide_images: Annotated[
         int | None,
         typer.Option(
-            "--guide-images", min=1, metavar="NUM_IMAGES", help="Training time of that guide; default its latest."
+            "--guide-images",
+            min=1,
+            metavar="NUM_IMAGES",
+            help="Training time of the guide from --guide-run. Default: the latest.",
         ),
     ] = None,
     guidance_interval: Annotated[
         str | None,
         typer.Option(
-            "--guidance-interval", metavar="LOW,HIGH", help="Guide only at noise levels between these; default all."
+            "--guidance-interval", metavar="LOW,HIGH", help="Guide only at noise levels between these. Default: at all."
         ),
     ] = None,
     churn: Annotated[
-        float | None, typer.Option("--churn", min=0, help="Noise added anew over all steps; 0 is deterministic.")
+        float | None, typer.Option("--churn", min=0, help="Amount of fresh noise over all steps; 0 is deterministic.")
     ] = None,
     churn_min: Annotated[
-        float | None, typer.Option("--churn-min", min=0, help="Lowest noise level at which noise is added.")
+        float | None, typer.Option("--churn-min", min=0, help="Lowest noise level at which fresh noise is added.")
     ] = None,
     churn_max: Annotated[
-        float | None, typer.Option("--churn-max", help="Highest noise level at which noise is added.")
+        float | None, typer.Option("--churn-max", help="Highest noise level at which fresh noise is added.")
     ] = None,
     churn_noise: Annotated[
-        float | None, typer.Option("--churn-noise", help="Strength of the noise added; 1 keeps the balance.")
+        float | None, typer.Option("--churn-noise", help="Scale of the fresh noise; 1 keeps the noise level.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the first picture.")] = None,
     metric: Annotated[
         list[Metric] | None,
-        typer.Option("--metric", help="Figure to compute; repeatable, default all that the run can give."),
+        typer.Option("--metric", help="Metric to compute; repeatable. Default: all that the run supports."),
     ] = None,
-    grid: Annotated[int | None, typer.Option("--grid", min=1, help="Rows and columns of the picture kept.")] = None,
+    grid: Annotated[
+        int | None, typer.Option("--grid", min=1, help="Rows and columns of the stored picture grid.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Download the pictures into this folder.")
     ] = None,
     no_wait: NoWait = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Sample from reconstructed weights and score them; a run's are reconstructed first where need be."""
+    """Sample pictures and compute metrics. The weights of a run are reconstructed first if necessary."""
     options = {
         "num_samples": num_samples,
         "num_steps": num_steps,
@@ -111,7 +117,7 @@ def evaluate(
         "grid": grid,
     }
     recipe: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
-    wanted = None if sigma_rel is None else wanted_sigma_rels(sigma_rel)
+    wanted = None if sigma_rel is None else _sigma_rels(sigma_rel)
     from_run = _guide_from_run(guide, guide_run, guide_sigma_rel, guide_images)
     if (guide or from_run) and guidance in (None, 1):
         raise InvalidArgument("a guide does nothing without a weight; add --guidance, such as --guidance 2")
@@ -133,7 +139,7 @@ def evaluate(
 
 def evaluations(
     context: typer.Context,
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Only those of this run.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Only evaluations of this run.")] = None,
     limit: Limit = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -148,7 +154,7 @@ def evaluations(
 
 
 def show_evaluations(view: Screen, evaluations: list[Evaluation], files: dict[str, str]) -> None:
-    """A table of figures over profiles, the best of comparable evaluations marked."""
+    """Print a table of figures. The best of comparable evaluations is marked."""
     best = best_of(evaluations)
     guided = any(_guidance(evaluation.recipe) for evaluation in evaluations)
     names = sorted({name for evaluation in evaluations for name in evaluation.figures or {}})
@@ -169,7 +175,7 @@ def show_evaluations(view: Screen, evaluations: list[Evaluation], files: dict[st
 
 
 def _guidance(recipe: dict[str, Any]) -> str:
-    """Weight and interval, or nothing when unguided."""
+    """Weight and interval of the guidance; empty without guidance."""
     weight, interval = recipe.get("guidance", 1), recipe.get("guidance_interval")
     if weight == 1:
         return ""
@@ -177,7 +183,7 @@ def _guidance(recipe: dict[str, Any]) -> str:
 
 
 def best_of(evaluations: Sequence[Evaluation]) -> set[str]:
-    """Ids of the best evaluation in each group that can be compared: one run under one recipe."""
+    """Ids of the best evaluation of each run and recipe."""
     groups: dict[str, list[tuple[float, str]]] = {}
     for item in evaluations:
         found = {name: value for name, value in (item.figures or {}).items() if value is not None}
@@ -208,7 +214,7 @@ def _weights(
 def _guide_from_run(
     guide: str | None, run: str | None, sigma_rel: float | None, num_images: int | None
 ) -> tuple[str, float, int | None] | None:
-    """What `Client.reconstruct` is asked for, if the guide is named by run and EMA length."""
+    """Arguments of `Client.reconstruct` for a guide that is given by run and EMA length."""
     if run is None:
         if sigma_rel is not None or num_images is not None:
             raise InvalidArgument("--guide-sigma-rel and --guide-images go with --guide-run")
@@ -218,6 +224,13 @@ def _guide_from_run(
     if sigma_rel is None:
         raise InvalidArgument("--guide-run needs the EMA length of the guide; add --guide-sigma-rel")
     return run, sigma_rel, num_images
+
+
+def _sigma_rels(text: str) -> list[float]:
+    try:
+        return list(sigma_rels(text))
+    except RangeError as error:
+        raise InvalidArgument(str(error)) from None
 
 
 def _interval(text: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""`phema import`: snapshots that other programs wrote become a run."""
+"""`phema import`: import snapshots of other programs as a run."""
 
 from __future__ import annotations
 
@@ -8,52 +8,66 @@ from typing import Annotated, Any
 
 import typer
 
-from phema.command.options import JsonFlag, client, plainly, screen
+from phema.command.options import JsonFlag, client, screen, store_failures
 from phema.terminal.screen import Screen
 
 
 def import_(
     context: typer.Context,
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of network pickles as EDM2 publishes them, or state dicts.")
+        Path,
+        typer.Argument(metavar="DIR", help="Folder of network pickles in EDM2's published format, or of state dicts."),
     ],
     name: Annotated[str, typer.Option("--name", help="Name of the run.")],
     mapping: Annotated[
-        Path | None, typer.Option("--mapping", metavar="FILE", help="JSON list of file, num_images and profile.")
+        Path | None,
+        typer.Option("--mapping", metavar="FILE", help="JSON list of objects with file, num_images and profile."),
     ] = None,
     pattern: Annotated[
         str | None,
         typer.Option(
-            "--pattern", metavar="REGEX", help="What file names say, in groups named num_images, sigma_rel and others."
+            "--pattern",
+            metavar="REGEX",
+            help="Regular expression for the file names, with groups named num_images, sigma_rel and others.",
         ),
     ] = None,
     key: Annotated[
-        str | None, typer.Option("--key", help="Where a checkpoint has its state dict: model, state_dict, ema, ….")
+        str | None, typer.Option("--key", help="Key of the state dict in a checkpoint: model, state_dict, ema, ….")
     ] = None,
     network: Annotated[
         str | None,
-        typer.Option("--network", metavar="PRESET|FILE", help="Which network state dicts are: a preset's, or JSON."),
+        typer.Option(
+            "--network", metavar="PRESET|FILE", help="Network of the state dicts: that of a preset, or a JSON file."
+        ),
     ] = None,
     buffers: Annotated[
         list[str] | None,
         typer.Option(
-            "--buffers", metavar="NAMES", help="Tensors that are no averages, as a shell pattern. Repeatable."
+            "--buffers", metavar="NAMES", help="Tensors that are not averaged, as a shell pattern; repeatable."
         ),
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", metavar="SOURCE", help="What evaluations compare with: digits, folder, zip, s3://."),
+        typer.Option(
+            "--dataset",
+            metavar="SOURCE",
+            help="Dataset that evaluations compare with: digits, a folder, a zip file or s3://.",
+        ),
     ] = None,
     held_out: Annotated[
-        int | None, typer.Option("--held-out", min=0, help="Pictures of it that training did not see; default 0.")
+        int | None,
+        typer.Option(
+            "--held-out", min=0, help="Number of pictures of the dataset that training did not see. Default: 0."
+        ),
     ] = None,
     vae: Annotated[
-        str | None, typer.Option("--vae", help="AutoencoderKL that decodes the latents: its folder, or id on the hub.")
+        str | None,
+        typer.Option("--vae", help="AutoencoderKL that decodes the latents: its folder, or its id on the hub."),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Only say which file is which time and profile.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only print the time and profile of each file.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Import snapshots that other programs wrote, as a run whose EMA lengths can be chosen."""
+    """Import snapshots of other programs as a run, whose EMA length can then be chosen."""
     from phema.sdk.importing import choose_dataset, import_source, open_source
     from phema.shared.snapshots.foreign.file_names import as_listed
 
@@ -71,7 +85,7 @@ def import_(
     if plan:
         view.result(json.loads(as_listed(source.snapshots, folder)), lambda: _planned(view, source))
         return
-    with client(context) as service, plainly(), view.bar("importing") as bar:
+    with client(context) as service, store_failures(), view.bar("importing") as bar:
         done = import_source(source, name, chosen, service, on_progress=bar.update)
     document = {"run": done.run.to_json(), "written": done.written, "known": done.known}
     view.result(document, lambda: _said(view, done.run.name, done.written, done.known))

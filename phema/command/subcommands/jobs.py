@@ -1,4 +1,4 @@
-"""`phema jobs`: the durable queue."""
+"""`phema jobs`: the job queue."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import typer
 
 from phema.client.response_models import Job
 from phema.command.options import JsonFlag, Limit, State, client, screen
+from phema.terminal.formats import when
 from phema.terminal.live_progress import follow_job
-from phema.terminal.screen import when
 
-app = typer.Typer(help="Look into the queue, wait for a job, cancel one.", no_args_is_help=True)
+app = typer.Typer(help="List, watch and cancel jobs.", no_args_is_help=True)
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job.")]
 
 
@@ -53,7 +53,7 @@ def show(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None:
 
 @app.command()
 def watch(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None:
-    """Follow a job until it ends. Ctrl-C stops watching, not the job."""
+    """Watch a job until it ends. Ctrl-C stops watching, not the job."""
     view = screen(as_json)
     with client(context) as service:
         kind = service.jobs.get(job).kind
@@ -63,7 +63,7 @@ def watch(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None
 
 @app.command()
 def cancel(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None:
-    """Ask a job to stop: at once when queued, at its next step when running."""
+    """Cancel a job. A queued job is cancelled at once, a running one at its next step."""
     view = screen(as_json)
     with client(context) as service:
         found = service.jobs.cancel(job)

@@ -1,4 +1,4 @@
-"""`phema presets`: the recipes by name."""
+"""`phema presets`: the presets and their configurations."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from phema.command.options import JsonFlag, screen
 from phema.errors import InvalidArgument
 from phema.shared.recipes.presets import PRESETS, Preset, UnknownPreset, resolve
 
-app = typer.Typer(help="The recipes a run can start from.")
+app = typer.Typer(help="List and show presets: complete configurations for runs.")
 
 
 @app.callback(invoke_without_command=True)
 def presets(context: typer.Context, as_json: JsonFlag = False) -> None:
-    """The recipes a run can start from; without a command, list them."""
+    """List and show presets: complete configurations for runs. Without a command, list them."""
     if context.invoked_subcommand is None:
         list_presets(as_json)
     elif as_json:
@@ -46,7 +46,7 @@ def list_presets(as_json: JsonFlag = False) -> None:
 def show(
     name: Annotated[str, typer.Argument(metavar="PRESET", help="Name of a preset.")], as_json: JsonFlag = False
 ) -> None:
-    """Describe a preset: size, cost, what to expect, and every field of its configuration."""
+    """Show a preset: size, cost, expected results, and every field of its configuration."""
     view = screen(as_json)
     try:
         config = resolve(name).model_dump(mode="json")

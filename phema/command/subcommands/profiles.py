@@ -1,4 +1,4 @@
-"""From the options of `phema reconstruct` to the profiles they ask for."""
+"""The profiles that the options of `phema reconstruct` name."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from phema.shared.snapshots.profile import Profile
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What `Client.reconstruct` is asked for: one of the first two, and tensors that have their own."""
+class WantedProfiles:
+    """Arguments for `Client.reconstruct`: `sigma_rel` or `profiles`, and `tensors` with profiles of their own."""
 
     sigma_rel: list[float] | None = None
     profiles: list[Profile] | None = None
     tensors: dict[str, Any] | None = None
 
 
-def wanted(
+def wanted_profiles(
     sigma_rel: str | None,
     gamma: str | None,
     half_life: str | None,
     window: str | None,
     profile: Path | None,
     tensors: Sequence[str],
-) -> Wanted:
-    """Raises InvalidArgument unless exactly one of the options says what is wanted, and says it well."""
+) -> WantedProfiles:
+    """The profiles of the one option that is given. Raises InvalidArgument if none, several, or an invalid one is."""
     given = {
         "--sigma-rel": sigma_rel,
         "--gamma": gamma,
@@ -48,7 +48,7 @@ def wanted(
     if len(own or ()) != len(tensors):
         raise InvalidArgument("--tensor names a pattern twice; name each once")
     if sigma_rel is not None:
-        return Wanted(sigma_rel=list(_numbers("--sigma-rel", sigma_rels, sigma_rel)), tensors=own)
+        return WantedProfiles(sigma_rel=list(_numbers("--sigma-rel", sigma_rels, sigma_rel)), tensors=own)
     if gamma is not None:
         profiles = [profile_of("--gamma", {"gamma": float(value)}) for value in _numbers("--gamma", expand, gamma)]
     elif half_life is not None:
@@ -60,7 +60,7 @@ def wanted(
     else:
         assert profile is not None, "one of the five"
         profiles = _file(profile)
-    return Wanted(profiles=profiles, tensors=own)
+    return WantedProfiles(profiles=profiles, tensors=own)
 
 
 def _numbers(option: str, read: Callable[[str], Sequence[Any]], text: str) -> Sequence[Any]:
@@ -79,7 +79,7 @@ def _images(option: str, text: str) -> list[int]:
 
 
 def _file(path: Path) -> list[Profile]:
-    """One profile as JSON, or a list of them."""
+    """Read a JSON file with one profile or a list of profiles."""
     try:
         document = json.loads(path.read_text())
     except (ValueError, OSError) as error:
@@ -91,7 +91,7 @@ def _file(path: Path) -> list[Profile]:
 
 
 def _tensor(text: str) -> tuple[str, Any]:
-    """PATTERN=SIGMA_REL, or PATTERN=raw."""
+    """Parse PATTERN=SIGMA_REL or PATTERN=raw."""
     pattern, sign, value = text.rpartition("=")
     if not sign or not pattern:
         raise InvalidArgument(f"--tensor {text!r} must look like PATTERN=SIGMA_REL, as in --tensor '*emb*=0.05'")

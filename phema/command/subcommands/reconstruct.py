@@ -1,4 +1,4 @@
-"""`phema reconstruct` and `phema reconstructions`: EMA lengths chosen after training."""
+"""`phema reconstruct` and `phema reconstructions`: choose EMA lengths after training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from phema.client.client import Client
-from phema.client.response_models import Errors, Plan, Reconstruction
+from phema.client.response_models import Plan, PredictedErrors, Reconstruction
 from phema.command.options import (
     SIGMA_REL_HELP,
     At,
@@ -22,9 +22,10 @@ from phema.command.options import (
     folder,
     screen,
 )
-from phema.command.subcommands.profiles import wanted
+from phema.command.subcommands.profiles import wanted_profiles
+from phema.terminal.formats import figure, size, when
 from phema.terminal.live_progress import download, follow_reconstructions
-from phema.terminal.screen import Screen, figure, size, when
+from phema.terminal.screen import Screen
 
 
 def reconstruct(
@@ -32,18 +33,18 @@ def reconstruct(
     run: RunName,
     sigma_rel: Annotated[str | None, typer.Option("--sigma-rel", metavar="LIST", help=SIGMA_REL_HELP)] = None,
     gamma: Annotated[
-        str | None, typer.Option("--gamma", metavar="LIST", help="EMA lengths by their exponents instead.")
+        str | None, typer.Option("--gamma", metavar="LIST", help="EMA lengths, given by their exponents γ.")
     ] = None,
     half_life: Annotated[
-        str | None, typer.Option("--half-life", metavar="IMAGES", help="Traditional EMAs of these half-lives.")
+        str | None, typer.Option("--half-life", metavar="IMAGES", help="Traditional EMAs with these half-lives.")
     ] = None,
     window: Annotated[
-        str | None, typer.Option("--window", metavar="IMAGES", help="Plain means of the last so many images.")
+        str | None, typer.Option("--window", metavar="IMAGES", help="Means over this number of last images.")
     ] = None,
     profile: Annotated[
         Path | None,
         typer.Option(
-            "--profile", metavar="FILE.json", exists=True, dir_okay=False, help="Profiles of any kind, as JSON."
+            "--profile", metavar="FILE.json", exists=True, dir_okay=False, help="JSON file with profiles of any kind."
         ),
     ] = None,
     tensor: Annotated[
@@ -51,7 +52,7 @@ def reconstruct(
         typer.Option(
             "--tensor",
             metavar="PATTERN=SIGMA_REL",
-            help="EMA length of the tensors whose names match; repeatable, the first match counts.",
+            help="EMA length of the tensors whose names match; repeatable. The first match is used.",
         ),
     ] = None,
     at: At = None,
@@ -60,20 +61,23 @@ def reconstruct(
         Path | None, typer.Option("--output", metavar="DIR", help="Download the weights into this folder.")
     ] = None,
     no_regularize: Annotated[
-        bool, typer.Option("--no-regularize", help="The paper's plain least squares, whatever rounding it amplifies.")
+        bool,
+        typer.Option(
+            "--no-regularize", help="Use the paper's plain least squares, which may amplify the snapshots' rounding."
+        ),
     ] = False,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="Predicted relative error that is good enough; reads fewer snapshots."),
+        typer.Option(help="Predicted relative error that is sufficient. Fewer snapshots are read."),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only say what would be read and how exact it would be; reads no weights.")
+        bool, typer.Option("--plan", help="Only print what would be read, and the predicted errors. Reads no weights.")
     ] = False,
     no_wait: NoWait = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Reconstruct the weights of a run for any averages, in one pass over its snapshots."""
-    asked = vars(wanted(sigma_rel, gamma, half_life, window, profile, tensor or []))
+    """Reconstruct the weights of a run for any EMA lengths, in one pass over its snapshots."""
+    asked = vars(wanted_profiles(sigma_rel, gamma, half_life, window, profile, tensor or []))
     asked |= {"num_images": at, "dtype": dtype, "regularize": not no_regularize, "tolerance": tolerance}
     target, view = folder(output), screen(as_json)
     with client(context) as service:
@@ -108,7 +112,7 @@ def _download(service: Client, view: Screen, run: str, items: list[Reconstructio
     files = {}
     for item in items:
         suffix = "" if item.dtype == "float32" else f"-{item.dtype}"
-        # Different profiles may share a label, which holds nothing that a file name could not.
+        # Different profiles may have the same label. Labels contain only characters that file names may contain.
         name = f"{item.label}-{item.id}" if item.sigma_rel is None else str(item.sigma_rel)
         path = target / f"{run}-{item.num_images}-{name}{suffix}.safetensors"
         files[item.id] = str(download(service, view, item.id, path))
@@ -145,10 +149,12 @@ def _show_plan(view: Screen, plan: Plan) -> None:
         took = "" if plan.seconds is None else f", about {plan.seconds:.2g} s"
         view.say(f"at {plan.num_images:,} images, from {what}, reading {size(plan.bytes_to_read)}{took}")
         if not plan.calibrated:
-            view.say("errors are for weights that move as usual: these snapshots do not tell how much theirs do")
+            view.say(
+                "errors assume typical movement of the weights: these snapshots do not tell how much their weights move"
+            )
         rows = []
         for output in plan.outputs:
-            parts: list[tuple[Errors, str]] = [(output, output.label)]
+            parts: list[tuple[PredictedErrors, str]] = [(output, output.label)]
             for part, label in parts + [(t, f"{t.pattern}: {t.label}") for t in output.tensors]:
                 errors = (part.profile_error, part.rounding_error, part.predicted_error, part.noise_gain)
                 rows.append((label, *map(figure, errors)))
@@ -160,6 +166,6 @@ def _show_plan(view: Screen, plan: Plan) -> None:
 
 
 def _warn(view: Screen, advice: Sequence[str | None]) -> None:
-    """What will not come out well, once each; on stderr, so that --json carries its document alone."""
+    """Print each different warning once, on stderr."""
     for sentence in dict.fromkeys(filter(None, advice)):
         view.note(f"warning: {sentence}")

@@ -1,4 +1,4 @@
-"""`phema runs`: launch training runs, look at them, watch, cancel and resume them."""
+"""`phema runs`: start, list, watch, cancel and resume training runs."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ import typer
 from phema.client.response_models import Run
 from phema.command.options import JsonFlag, Limit, RunName, State, client, screen
 from phema.errors import InvalidArgument
+from phema.terminal.formats import figure, size, when
 from phema.terminal.live_progress import follow_run
-from phema.terminal.screen import Screen, figure, size, when
+from phema.terminal.screen import Screen
 
-app = typer.Typer(help="Launch, watch, cancel and resume training runs.", no_args_is_help=True)
+app = typer.Typer(help="Start, list, watch, cancel and resume training runs.", no_args_is_help=True)
 
 
 @app.command()
 def create(
     context: typer.Context,
-    preset: Annotated[str, typer.Option(help="Recipe to start from; `phema presets` names them.")] = "digits-tiny",
-    name: Annotated[str | None, typer.Option(help="Name of the run; default the preset and the time.")] = None,
+    preset: Annotated[str, typer.Option(help="Preset to start from; `phema presets` lists them.")] = "digits-tiny",
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: the preset and the time.")] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field, as in network.dropout=0.1; repeatable."),
+        typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field, such as network.dropout=0.1; repeatable."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", exists=True, dir_okay=False, help="JSON file of fields to replace.")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it train.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Watch the run until it ends.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Start a training run."""
@@ -83,7 +84,7 @@ def list_runs(
 
 @app.command()
 def show(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> None:
-    """Show one run: its state, its latest figures, its configuration."""
+    """Show one run: state, latest metrics, configuration."""
     view = screen(as_json)
     with client(context) as service:
         found = service.runs.get(run)
@@ -96,7 +97,7 @@ def show(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> Non
 
 @app.command()
 def watch(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> None:
-    """Follow a run until it ends: images, images/s, loss, ETA. Ctrl-C stops watching, not the run."""
+    """Watch a run until it ends: images, images/s, loss, ETA. Ctrl-C stops watching, not the run."""
     view = screen(as_json)
     with client(context) as service:
         ended = follow_run(service, view, run)
@@ -110,7 +111,7 @@ def watch(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> No
 
 @app.command()
 def cancel(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> None:
-    """Ask a run to stop; what it has stored stays."""
+    """Cancel a run. Its snapshots and checkpoints stay."""
     view = screen(as_json)
     with client(context) as service:
         found = service.runs.cancel(run)
@@ -120,7 +121,7 @@ def cancel(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> N
 
 @app.command()
 def resume(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> None:
-    """Train a failed or cancelled run on from its latest checkpoint, or open one of your own training loop again."""
+    """Continue a failed or cancelled run from its latest checkpoint, or reopen a run of your own training loop."""
     view = screen(as_json)
     with client(context) as service:
         found = service.runs.resume(run)
@@ -129,7 +130,7 @@ def resume(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> N
 
 @app.command()
 def finish(context: typer.Context, run: RunName, as_json: JsonFlag = False) -> None:
-    """End a run of a training loop of your own; it takes no more snapshots unless it is resumed."""
+    """End the run of your own training loop. It accepts no more snapshots unless it is resumed."""
     view = screen(as_json)
     with client(context) as service:
         found = service.runs.finish(run)
@@ -155,7 +156,7 @@ def snapshots(context: typer.Context, run: RunName, limit: Limit = None, as_json
 
 @app.command()
 def metrics(context: typer.Context, run: RunName, limit: Limit = None, as_json: JsonFlag = False) -> None:
-    """Print the history of a run; --json adds every magnitude."""
+    """Print the history of a run. --json includes every magnitude."""
     view = screen(as_json)
     with client(context) as service:
         history = service.runs.metrics(run, limit=limit)
@@ -173,7 +174,7 @@ def _share(run: Run) -> str:
 
 
 def _has_length(run: Run) -> bool:
-    """That of another training loop need not say its length, which then grows with its snapshots, without progress."""
+    """Whether the length of the run is known. Without a given length, an external run is as long as its snapshots."""
     progress = run.job.progress if run.job is not None else 0
     return run.origin == "trained" or run.done or bool(progress) or run.total_images > max(run.num_images, 1)
 
@@ -212,7 +213,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _set(overrides: dict[str, Any], change: str) -> None:
-    """Put `a.b=VALUE` into the nested `overrides`; VALUE is JSON, or text where it is none."""
+    """Put `a.b=VALUE` into the nested `overrides`. VALUE is JSON; anything else is text."""
     field, equals, text = change.partition("=")
     if not equals or not all(field.split(".")):
         raise InvalidArgument(f"--set {change!r} must look like FIELD=VALUE, as in --set network.dropout=0.1")

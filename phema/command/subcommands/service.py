@@ -1,4 +1,4 @@
-"""`phema up` and `phema down`: everything on this machine."""
+"""`phema up` and `phema down`: all services on this machine."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import Annotated, Any
 import typer
 
 from phema.client.service_discovery import state_dir
-from phema.command.options import JsonFlag, plainly, screen
+from phema.command.options import JsonFlag, screen, server_packages
 
 StateDir = Annotated[
     Path | None,
-    typer.Option("--state-dir", metavar="DIR", help="Folder of all state; default .phema.", envvar="PHEMA_STATE_DIR"),
+    typer.Option("--state-dir", metavar="DIR", help="Folder of all state. Default: .phema.", envvar="PHEMA_STATE_DIR"),
 ]
 
 
 def up(
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one, default PHEMA_API_PORT or 8400."),
+        typer.Option(min=0, max=65535, help="Port of the API; 0 chooses a free one. Default: PHEMA_API_PORT or 8400."),
     ] = None,
     folder: StateDir = None,
 ) -> None:
-    """Run everything on this machine in this terminal: API, trainer, worker, Ray. Ctrl-C ends it, cleanly."""
+    """Run all services on this machine until Ctrl-C: API, trainer, worker, Ray."""
     from phema.local_service.supervisor import main
     from phema.shared.settings import Settings
 
     given: dict[str, Any] = {"api_port": port, "state_dir": folder}
     settings = Settings(**{field: value for field, value in given.items() if value is not None})
-    with plainly():
+    with server_packages():
         raise typer.Exit(main(settings, report=screen(False).say))
 
 
 def down(folder: StateDir = None, as_json: JsonFlag = False) -> None:
-    """End the `phema up` that runs from a state folder."""
+    """Stop the `phema up` that runs from a state folder."""
     from phema.local_service.supervisor import down as end
 
     view = screen(as_json)

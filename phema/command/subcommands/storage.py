@@ -1,4 +1,4 @@
-"""`phema compact`, `phema bases`, `phema retain` and `phema pin`: what a run keeps."""
+"""`phema compact`, `phema bases`, `phema retain` and `phema pin`: the storage of a run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from phema.client.storage import Basis, BasisPlan, Retention
+from phema.client.response_models import Basis, BasisPlan, Retention
 from phema.command.options import At, JsonFlag, Limit, NoWait, RunName, client, screen
+from phema.terminal.formats import figure, size, when
 from phema.terminal.live_progress import follow_job
-from phema.terminal.screen import Screen, figure, size, when
+from phema.terminal.screen import Screen
 
 
 class PolicyName(StrEnum):
@@ -24,14 +25,14 @@ def compact(
     context: typer.Context,
     run: RunName,
     at: At = None,
-    shortest: Annotated[float, typer.Option("--from", help="Shortest EMA, a sigma_rel, that the basis covers.")] = 0.02,
-    longest: Annotated[float, typer.Option("--to", help="Longest EMA that the basis covers.")] = 0.25,
+    shortest: Annotated[float, typer.Option("--from", help="Smallest sigma_rel that the basis covers.")] = 0.02,
+    longest: Annotated[float, typer.Option("--to", help="Largest sigma_rel that the basis covers.")] = 0.25,
     tolerance: Annotated[float, typer.Option(help="Largest relative error that the basis may add.")] = 1e-4,
-    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be read and stored.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only print what would be read and stored.")] = False,
     no_wait: NoWait = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compact a run's snapshots to a basis: a few vectors from which any EMA length of a range is one quick pass."""
+    """Compute a basis of a run: a few vectors from which any EMA length of a range is reconstructed quickly."""
     view = screen(as_json)
     with client(context) as service:
         if plan:
@@ -62,31 +63,33 @@ def retain(
     policy: Annotated[
         PolicyName,
         typer.Option(
-            help="all keeps everything, thin fewer the older they are, basis what no basis stands for, latest the "
-            "latest --keep times."
+            help="all: keep every snapshot; thin: keep fewer of the older ones; basis: delete what a basis replaces; "
+            "latest: keep the latest --keep times."
         ),
     ],
     keep: Annotated[
-        int | None, typer.Option("--keep", min=1, metavar="K", help="With latest: times that stay.")
+        int | None, typer.Option("--keep", min=1, metavar="K", help="With latest: number of times to keep.")
     ] = None,
     coarsest: Annotated[
         int | None,
-        typer.Option(metavar="N", help="With thin: one of N times stays in the older half; a power of 2, default 8."),
+        typer.Option(metavar="N", help="With thin: keep one of N times in the older half; a power of 2. Default: 8."),
     ] = None,
     at: Annotated[
         list[int] | None,
         typer.Option(
             "--at",
             metavar="NUM_IMAGES",
-            help="A time of the forecast; repeatable, default the end, half and quarter of the run.",
+            help="Training time of the forecast; repeatable. Default: the end, half and quarter of the run.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Do what is refused otherwise.")] = False,
-    apply: Annotated[bool, typer.Option("--apply", help="Delete; without it nothing is touched.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Apply a policy that is refused otherwise.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Delete the snapshots. Without --apply nothing is deleted.")
+    ] = False,
     no_wait: NoWait = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what a policy would free and what it would do to the error of every EMA length; with --apply, do it."""
+    """Print what a policy would free, and the errors of every EMA length before and after. --apply deletes."""
     view = screen(as_json)
     with client(context) as service:
         said = service.retain(
@@ -109,11 +112,13 @@ def retain(
 def pin(
     context: typer.Context,
     run: RunName,
-    at: Annotated[int, typer.Option("--at", min=1, metavar="NUM_IMAGES", help="Time of the snapshots to keep.")],
-    remove: Annotated[bool, typer.Option("--remove", help="Take the pin away.")] = False,
+    at: Annotated[
+        int, typer.Option("--at", min=1, metavar="NUM_IMAGES", help="Training time of the snapshots to pin.")
+    ],
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the pins.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Keep the snapshots of a time whatever policy is applied."""
+    """Pin the snapshots of a training time: no policy deletes them."""
     view = screen(as_json)
     with client(context) as service:
         found = service.unpin(run, at) if remove else service.pin(run, at)
@@ -172,7 +177,7 @@ def _show_retention(view: Screen, run: str, said: Retention) -> None:
 
 
 def _show_forecasts(view: Screen, said: Retention) -> None:
-    """Predicted errors, before and after, one column for each time."""
+    """Print predicted errors before and after, one column per training time."""
     columns = ["SIGMA_REL", *(f"AT {forecast.num_images:,}" for forecast in said.forecasts)]
     grid = [line.sigma_rel for line in said.forecasts[0].errors]
     rows = [
