@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from phema.shared.catalog import Transaction
 from phema.shared.catalog.content_keys import canonical
@@ -60,9 +59,7 @@ def _add_basis(tx: Transaction, run_id: str, group: list[Vector], skipped: dict[
 
 def _plan(tx: Transaction, run_id: str, metadata: SnapshotMetadata) -> BasisPlan:
     ids = {snapshot.sha256: snapshot.id for snapshot in tx.snapshots.list(run_id)}
-    lineage: dict[str, Any] = dict(metadata.lineage or {})
     try:
-        snapshots = [{**s, "id": ids.get(s["sha256"], f"gone-{s['sha256'][:16]}")} for s in lineage["snapshots"]]
-        return BasisPlan.model_validate({**lineage, "num_images": metadata.num_images, "snapshots": snapshots})
+        return BasisPlan.from_lineage(metadata.num_images, metadata.lineage or {}, ids)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptObject(f"a vector of run {run_id} does not say what its basis is: {error}") from error

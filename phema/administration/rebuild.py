@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from phema.administration.basis_files import Vector, add_bases
 from phema.shared.catalog import Catalog, NameTaken, Snapshot, Transaction
@@ -22,6 +23,7 @@ from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
 from phema.shared.snapshots.files.header import SnapshotMetadata, read_header
 from phema.shared.snapshots.files.weight_probe import Gatherer
+from phema.shared.snapshots.planning.stored_plan import SnapshotReference, StoredPlan
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.object_keys import run_key, sha256_of_key
 from phema.shared.snapshots.stores.store import ObjectInfo, ObjectStore, digest
@@ -201,47 +203,49 @@ def _add_reconstructions(
             continue
         try:
             plan = _plan(metadata.lineage or {}, snapshots, vectors)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            skipped[info.key] = f"object {info.key} does not say what it was made of: {error!r}"
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            field = ".".join(map(str, ("lineage", *problem["loc"])))
+            skipped[info.key] = f"object {info.key} does not say what it was made of: {field}: {problem['msg']}"
         else:
             added += _add_reconstruction(tx, info, metadata, plan)
     return added
 
 
-def _plan(lineage: dict[str, Any], snapshots: dict[str, Snapshot], vectors: dict[str, str]) -> dict[str, Any]:
-    """The row's plan, from what its file says. A snapshot that retention has deleted since has no id.
+def _plan(lineage: Mapping[str, Any], snapshots: Mapping[str, Snapshot], vectors: Mapping[str, str]) -> StoredPlan:
+    """The row's plan, from the lineage of its file. A snapshot that retention has deleted since has no id.
 
-    `snapshots`: those of the run, by hash; `vectors`: ids of bases, by the hashes of their vectors. Raises
-    AttributeError, KeyError, TypeError and ValueError for one that is malformed.
+    `snapshots`: those of the run, by SHA-256; `vectors`: ids of bases, by the SHA-256 of their vectors. Raises
+    ValidationError for a malformed lineage.
     """
-    entries = []
-    for said in lineage["snapshots"]:
-        # Earlier versions knew one kind of profile.
-        profile = Profile.model_validate(said["profile"]) if "profile" in said else Profile.power(said["sigma_rel"])
-        entry = {"num_images": said["num_images"], "sha256": said["sha256"], "profile": profile.model_dump(mode="json")}
-        if (kept := snapshots.get(said["sha256"])) is not None:
-            names = ("id", "num_images", "profile", "key", "size", "sha256", "dtype")
-            entry = {name: getattr(kept, name) for name in names}
-        entries.append(entry)
-    # Files of earlier versions told one error, that of the profile, and were plain least squares.
-    earlier = {"profile_error": lineage["predicted_error"], "rounding_error": None, "regularize": False}
-    plan = earlier | lineage | {"snapshots": entries}
-    for part in (plan, *plan.get("tensors", ())):
-        if len(part["coefficients"]) != len(entries) or not {"predicted_error", "noise_gain"} <= part.keys():
-            raise ValueError("coefficients or errors are lacking")
-    # Bases have new ids. One that is not there any more is none that could be looked at.
-    if plan.pop("basis_id", None) is not None and entries and entries[0]["sha256"] in vectors:
-        plan["basis_id"] = vectors[entries[0]["sha256"]]
-    return plan
+    recorded = StoredPlan.from_lineage(lineage)
+    references = tuple(_reference(entry, snapshots.get(entry.sha256)) for entry in recorded.snapshots)
+    # Bases have new ids after a rebuild. The id of a basis that is gone is left out.
+    basis_id = None if recorded.basis_id is None or not references else vectors.get(references[0].sha256)
+    return recorded.model_copy(update={"snapshots": references, "basis_id": basis_id})
 
 
-def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata, plan: dict[str, Any]) -> bool:
+def _reference(recorded: SnapshotReference, row: Snapshot | None) -> SnapshotReference:
+    if row is None:
+        return recorded.model_copy(update={"id": None, "dtype": None})
+    return SnapshotReference(
+        id=row.id,
+        num_images=row.num_images,
+        profile=Profile.model_validate(row.profile),
+        key=row.key,
+        size=row.size,
+        sha256=row.sha256,
+        dtype=row.dtype,
+    )
+
+
+def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata, plan: StoredPlan) -> bool:
     row, _ = tx.reconstructions.find_or_create(
         run_id=metadata.run_id,
         num_images=metadata.num_images,
         profile=metadata.profile.model_dump(mode="json"),
         dtype=metadata.dtype,
-        plan=plan,
+        plan=plan.to_json(),
     )
     # What a job makes is its own to name or to remove.
     if row.key is not None or row.job_id is not None:

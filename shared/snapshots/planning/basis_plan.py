@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -49,8 +50,24 @@ class BasisPlan(BaseModel):
     def bytes_to_read(self) -> int:
         return sum(s.size for s in self.snapshots)
 
-    def stored(self) -> list[StoredSnapshot]:
-        return list(self.snapshots)
+    @classmethod
+    def from_lineage(cls, num_images: int, lineage: Mapping[str, Any], snapshot_ids: Mapping[str, str]) -> Self:
+        """The plan that the file of a vector records. `snapshot_ids`: ids by SHA-256, of snapshots that still exist.
+
+        Raises KeyError, TypeError and ValueError for a malformed lineage.
+        """
+        snapshots = [
+            {**entry, "id": snapshot_ids.get(entry["sha256"], f"gone-{entry['sha256'][:16]}")}
+            for entry in lineage["snapshots"]
+        ]
+        return cls.model_validate({**lineage, "num_images": num_images, "snapshots": snapshots})
+
+    def lineage(self) -> dict[str, Any]:
+        """JSON for the metadata of every vector's file, from which `from_lineage` restores the whole plan.
+
+        The file records its time itself; ids are left out, because the catalog may assign new ones.
+        """
+        return self.model_dump(mode="json", exclude={"num_images": True, "snapshots": {"__all__": {"id"}}})
 
     def calibration(self) -> Calibration:
         movement = Movement(self.variance, self.exponent, float(self.num_images))
@@ -58,10 +75,19 @@ class BasisPlan(BaseModel):
 
     def facts(self) -> Facts:
         """For advice."""
-        return replace(facts(self.stored()), reach=(self.sigma_rel_min, self.sigma_rel_max))
+        return replace(facts(self.snapshots), reach=(self.sigma_rel_min, self.sigma_rel_max))
 
     def basis(self) -> Basis:
-        return Basis(np.array(self.vectors), _metric(self.stored(), self.calibration()), self.error)
+        return Basis(np.array(self.vectors), _metric(self.snapshots, self.calibration()), self.error)
+
+
+class BasisSummary(BaseModel):
+    """The fields of a stored BasisPlan that lists of bases show. Reading them is cheap, however long the plan."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    error: float
+    vectors: list[Any]
 
 
 @dataclass(frozen=True)

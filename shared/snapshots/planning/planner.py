@@ -172,7 +172,7 @@ def _copies(option: _Option, time: int) -> list[bool]:
 
 def _from_basis(basis: StoredBasis, targets: list[Profile], time: int) -> _Option:
     facts = basis.plan
-    inputs, known = facts.stored(), facts.calibration()
+    inputs, known = list(facts.snapshots), facts.calibration()
     problem = Problem(inputs, targets, time, known, copies=False)
     everything = np.arange(len(inputs))
     coefficients = problem.best_weights(everything)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
 
 from phema.shared.snapshots.files.header import StoredDtype
 from phema.shared.snapshots.profile import Profile
@@ -21,11 +19,6 @@ class StoredSnapshot:
     size: int
     sha256: str
     dtype: StoredDtype = "float32"
-
-    @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> Self:
-        """From an entry of a plan in the catalog, whose profile is JSON."""
-        return cls(**{**entry, "profile": Profile.model_validate(entry["profile"])})
 
     @property
     def order(self) -> tuple[int, float, str]:
