@@ -59,7 +59,7 @@ def assert_right(store: ObjectStore, stored: list[StoredSnapshot], spec: OutputS
         row: expected(store, stored, row) for row in {tuple(spec.coefficients), *map(tuple, spec.tensors.values())}
     }
     for name, tensor in found.items():
-        right = wanted[spec.of_tensor(name)][name]
+        right = wanted[spec.coefficients_of(name)][name]
         if name in BUFFERS or not tensor.is_floating_point():
             assert torch.equal(tensor, right), name
             continue
