@@ -1,8 +1,8 @@
-"""`phema db rebuild`: the catalog from the bucket alone.
+"""`phema db rebuild`: restores the catalog from the bucket alone.
 
-Objects say what they are: run.json names a run and its configuration, every weights file carries time, profile and
-lineage, every checkpoint its run and time. Evaluations are figures in the catalog only; asking for them again computes
-them again. What the catalog already knows is left as it is, so that a rebuild may be repeated or interrupted.
+Every object describes itself: run.json holds a run's name and configuration, every weights file its time, profile and
+lineage, every checkpoint its run and time. Evaluations are stored in the catalog only; requesting one again computes
+it again. Existing rows are not changed, so a rebuild can be repeated or interrupted.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from phema.shared.snapshots.stores.object_keys import run_key, sha256_of_key
 from phema.shared.snapshots.stores.store import ObjectInfo, ObjectStore, digest
 
 Progress = Callable[[int, int], None]
-"""Objects done, objects in all."""
+"""Objects read so far, and all objects."""
 
 
 @dataclass
 class Rebuilt:
-    """Rows that were written, and the objects that were not understood with the sentence why."""
+    """Numbers of rows written, and why each skipped object was skipped, by key."""
 
     runs: int = 0
     snapshots: int = 0
@@ -45,12 +45,12 @@ class Rebuilt:
 
 
 SnapshotFile = tuple[ObjectInfo, SnapshotMetadata, bytes]
-"""Object, header and probe."""
+"""The object, its metadata and a sample of its weights."""
 
 
 @dataclass
 class _Found:
-    """The objects of one run, read and verified."""
+    """The objects of one run, after they were read and verified."""
 
     snapshots: list[SnapshotFile] = field(default_factory=list)
     reconstructions: list[tuple[ObjectInfo, SnapshotMetadata]] = field(default_factory=list)
@@ -147,15 +147,18 @@ def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found,
 
 
 def _still_there(tx: Transaction, store: ObjectStore, run_id: str, snapshots: list[SnapshotFile]) -> list[SnapshotFile]:
-    """Those that the catalog lacks and the store still has: retention may have deleted some since they were read, and
-    their rows. It removes rows under the lock that is taken here, so what has no row now and is there, stays."""
+    """The snapshots that have no row and still exist in the store.
+
+    Retention may have deleted some of them, with their rows, since they were read. It removes rows under the run's
+    lock, which this function takes: an object that exists and has no row now is not being deleted.
+    """
     tx.runs.lock(run_id)
     known = {row.key for row in (*tx.snapshots.list(run_id), *tx.snapshots.retired(run_id))}
     return [s for s in snapshots if s[0].key not in known and store.head(s[0].key) is not None]
 
 
 def _restore(tx: Transaction, run_id: str, described: dict[str, Any], num_images: int) -> bool:
-    """The run's row; False when it is there. One of another training loop has an origin, and any configuration."""
+    """Add the run's row; False if it exists. A run of another training loop has an origin and any configuration."""
     if "origin" in described:
         own = {name: described[name] for name in ("name", "origin", "config", "total_images")}
         return tx.external.restore(run_id, **own, num_images=num_images)
@@ -192,11 +195,11 @@ def _add_checkpoint(tx: Transaction, run_id: str, info: ObjectInfo, num_images: 
 def _add_reconstructions(
     tx: Transaction, run_id: str, found: list[tuple[ObjectInfo, SnapshotMetadata]], skipped: dict[str, str]
 ) -> int:
-    """Rows that requests with the same questions find, and how many are new. Files that do not tell are `skipped`."""
+    """Add rows that equal requests will find, and return how many are new. Files without a lineage go to `skipped`."""
     snapshots = {snapshot.sha256: snapshot for snapshot in tx.snapshots.list(run_id)}
     vectors = {str(v["sha256"]): basis.id for basis in tx.bases.finished(run_id) for v in basis.vectors or ()}
     added = 0
-    # By key, too: rows of earlier versions are not found by their question.
+    # Also by key: the content key of a request does not find rows of earlier versions.
     known = tx.reconstructions.keys(run_id)
     for info, metadata in found:
         if info.key in known:
@@ -247,7 +250,7 @@ def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMet
         dtype=metadata.dtype,
         plan=plan.to_json(),
     )
-    # What a job makes is its own to name or to remove.
+    # A job that made the weights is responsible for its row and its file.
     if row.key is not None or row.job_id is not None:
         return False
     tx.reconstructions.complete(row.id, info.key, info.size, str(info.sha256))

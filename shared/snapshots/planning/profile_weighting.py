@@ -1,4 +1,4 @@
-"""From a profile's name to its mathematics. Torch-free."""
+"""Converts a stored profile to the weighting that the solvers use. Torch-free."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from phema.shared.snapshots.profile import Profile
 
 
 def weighting(profile: Profile, num_images: int) -> profiles.Profile:
-    """The weighting of history that `profile` is at a time. Raises profiles.ProfileError when there is none."""
+    """The weighting of the training history by `profile` up to `num_images`.
+
+    Raises profiles.ProfileError for a profile that is not a single weighting (per_tensor, basis).
+    """
     match profile.kind:
         case "power":
             assert profile.sigma_rel is not None, "checked by Profile"

@@ -1,4 +1,4 @@
-"""One stored set of weights, as the catalog knows it and plans use it. Torch-free."""
+"""One set of weights in the store, as plans use it. Torch-free."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ class StoredSnapshot:
 
     @property
     def order(self) -> tuple[int, float, str]:
-        """In time, then by width; averages without one come last."""
+        """Sort key: time, then sigma_rel (profiles without sigma_rel last), then id."""
         width = self.profile.sigma_rel
         return self.num_images, 1.0 if width is None else width, self.id
