@@ -37,7 +37,7 @@ def _add_basis(tx: Transaction, run_id: str, group: list[Vector], skipped: dict[
     if missing:
         for info, _ in group:
             skipped[info.key] = (
-                f"object {info.key} is a vector of a basis of {len(plan.vectors)}, of which number {missing[0]} is not "
+                f"object {info.key} is one of the {len(plan.vectors)} vectors of a basis, and vector {missing[0]} is not "
                 "in the store"
             )
         return False

@@ -101,7 +101,7 @@ def _read(store: ObjectStore, run_id: str, info: ObjectInfo, found: _Found) -> N
     header = read_header(store, info.key)
     metadata = header.metadata
     if metadata is None or metadata.run_id != run_id:
-        raise CorruptObject(f"object {info.key} is no weights file of {run_id}")
+        raise CorruptObject(f"object {info.key} is not a weights file of {run_id}")
     gatherer = Gatherer(header)
     whole = _verified(digest(store, info.key, seen=gatherer.see))
     if metadata.kind == "reconstruction":

@@ -112,7 +112,7 @@ def read_inputs(store: ObjectStore, snapshots: Sequence[StoredSnapshot], readers
         if (found := difference(kinds(header.tensors, buffers), first)) is not None:
             raise CorruptObject(
                 f"object {snapshot.key} holds other tensors than {snapshots[0].key}: {found.name} is {found.one}, "
-                f"there it is {found.other}; snapshots of one run are alike"
+                f"there it is {found.other}; snapshots of one run hold the same tensors"
             )
     return AlignedInputs(
         snapshots=tuple(snapshots),

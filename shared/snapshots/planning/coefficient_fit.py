@@ -41,12 +41,8 @@ class CoefficientFit:
         movement, noise = calibration.movement, calibration.noise(inputs)
         self._aware = AwareProblem(self._profiles, self._wanted, movement=movement, noise=noise)
         self._tracking = calibration.tracking_rounding(self._wanted)
-        self._stored_index = [
-            next(
-                (i for i, s in enumerate(inputs) if copy_stored and s.num_images == time and s.profile == target), None
-            )
-            for target in targets
-        ]
+        stored_now = [i for i, s in enumerate(inputs) if copy_stored and s.num_images == time]
+        self._stored_index = [next((i for i in stored_now if inputs[i].profile == t), None) for t in targets]
 
     def least_error_coefficients(self, kept: Indices) -> FloatArray:
         """[targets, kept] coefficients with the least expected error of the weights, using the inputs `kept`."""

@@ -28,4 +28,4 @@ def weighting(profile: Profile, num_images: int) -> profiles.Profile:
             assert profile.weights is not None, "checked by Profile"
             return profiles.SampledProfile(num_images, profile.times, profile.weights)
         case _:
-            raise profiles.ProfileError(f"a profile of kind {profile.kind!r} is no single weighting of history")
+            raise profiles.ProfileError(f"a profile of kind {profile.kind!r} is not a single weighting of history")
