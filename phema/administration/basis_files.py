@@ -37,8 +37,8 @@ def _add_basis(tx: Transaction, run_id: str, group: list[Vector], skipped: dict[
     if missing:
         for info, _ in group:
             skipped[info.key] = (
-                f"object {info.key} is one of the {len(plan.vectors)} vectors of a basis, and vector {missing[0]} is not "
-                "in the store"
+                f"object {info.key} is one of the {len(plan.vectors)} vectors of a basis, and vector {missing[0]} "
+                "is not in the store"
             )
         return False
     row, _ = tx.bases.find_or_create(

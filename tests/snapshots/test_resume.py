@@ -234,7 +234,7 @@ def test_a_killed_reconstruction_goes_on(place: tuple[ObjectStore, dict[str, obj
     assert seen == []
 
 
-def test_a_stopped_reconstruction_goes_on_or_is_given_up(store: ObjectStore) -> None:
+def test_a_stopped_reconstruction_is_resumed_or_abandoned(store: ObjectStore) -> None:
     stored = store_run(store, 4, size=1_000_000)
     wanted = specs(4)
 
@@ -275,7 +275,7 @@ def test_a_key_that_holds_something_else_is_refused(store: ObjectStore) -> None:
     assert store.get("out/1") == b"somebody else's"
 
 
-def test_a_folder_forgets_what_nobody_went_on_with(tmp_path: Path) -> None:
+def test_a_folder_deletes_partial_objects_that_were_never_resumed(tmp_path: Path) -> None:
     import os
 
     store = LocalStore(tmp_path / "store")

@@ -224,6 +224,4 @@ def _check_tensors(outputs: Sequence[OutputSpec], averaged: Sequence[str]) -> No
     for spec in outputs:
         for name in spec.tensors:
             if name not in averaged:
-                raise ValueError(
-                    f"{spec.key} has coefficients for {name!r}, which is not an averaged tensor of the run"
-                )
+                raise ValueError(f"{spec.key} has coefficients for {name!r}, which is not an averaged tensor")
