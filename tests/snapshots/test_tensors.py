@@ -1,4 +1,4 @@
-"""Coefficients for each tensor, and snapshots that are stored differently, in one pass: against sums in float64."""
+"""Coefficients per tensor, and snapshots of different dtypes, in one pass: compared with sums in float64."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def stored_as(store: ObjectStore, dtypes: Sequence[StoredDtype]) -> list[StoredS
 
 
 def with_tensors(spec: OutputSpec, names: Mapping[str, int]) -> OutputSpec:
-    """The same, with coefficients drawn from a seed for each of the named tensors."""
+    """The same output, with coefficients for each named tensor drawn from its seed."""
     return replace(spec, tensors={name: coefficients(len(spec.coefficients), seed) for name, seed in names.items()})
 
 
