@@ -76,11 +76,11 @@ def test_without_probes_usual_values_are_assumed() -> None:
 def test_averages_in_float32_accumulate_rounding() -> None:
     stored = [StoredSnapshot("s", 6400, Profile.power(0.1), "k", 1, "")]
     known = calibrate(stored, {}, update_images=64)
-    short, long, raw = known.tracking([PowerProfile(6400, 0.05), PowerProfile(6400, 0.25), RawProfile(6400)])
+    short, long, raw = known.tracking_rounding([PowerProfile(6400, 0.05), PowerProfile(6400, 0.25), RawProfile(6400)])
     assert 0 == raw < short < long
     assert short == pytest.approx(2.5e-8 * np.sqrt(100 / (2 * (PowerProfile(6400, 0.05).gamma + 1))))
     assert calibrate(stored, {}).tracking([PowerProfile(6400, 0.05)]) == 0
-    assert known.tracking([SampledProfile(6400, (3200.0, 6400.0), (1.0, 0.0))]) > long
+    assert known.tracking_rounding([SampledProfile(6400, (3200.0, 6400.0), (1.0, 0.0))]) > long
 
 
 def test_late_snapshots_without_probes_move_as_well() -> None:

@@ -40,7 +40,7 @@ class BasisPlan(BaseModel):
     vectors: tuple[tuple[float, ...], ...]
     """[vectors, snapshots] coefficients, in the order of `snapshots`."""
     variance: float
-    """This field and the next four are the fields of Calibration."""
+    """This field and the fields below are those of `calibration()`."""
     exponent: float
     rms: float
     rounding: dict[StoredDtype, float]
