@@ -79,7 +79,7 @@ def test_averages_in_float32_accumulate_rounding() -> None:
     short, long, raw = known.tracking_rounding([PowerProfile(6400, 0.05), PowerProfile(6400, 0.25), RawProfile(6400)])
     assert 0 == raw < short < long
     assert short == pytest.approx(2.5e-8 * np.sqrt(100 / (2 * (PowerProfile(6400, 0.05).gamma + 1))))
-    assert calibrate(stored, {}).tracking([PowerProfile(6400, 0.05)]) == 0
+    assert calibrate(stored, {}).tracking_rounding([PowerProfile(6400, 0.05)]) == 0
     assert known.tracking_rounding([SampledProfile(6400, (3200.0, 6400.0), (1.0, 0.0))]) > long
 
 
