@@ -13,7 +13,7 @@ from torch import Tensor
 
 from phema.shared.snapshots import ObjectStore
 from phema.shared.snapshots.combining.reconstruct import OutputSpec, reconstruct
-from phema.shared.snapshots.combining.thread_pool import pool_of
+from phema.shared.snapshots.combining.thread_pool import thread_pool
 from phema.shared.snapshots.files.header import DTYPE_CODES, SnapshotMetadata, StoredDtype
 from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES, encode
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
@@ -117,7 +117,7 @@ def discard(store: ObjectStore, stored: Sequence[StoredSnapshot]) -> None:
                 store.read_into(snapshot.key, start, buffer[: min(len(buffer), snapshot.size - start)])
 
     lanes = store.reads_in_flight
-    with pool_of(lanes, "discard") as pool:
+    with thread_pool(lanes, "discard") as pool:
         for future in [pool.submit(read, stored[lane::lanes]) for lane in range(lanes)]:
             future.result()
 

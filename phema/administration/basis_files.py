@@ -1,9 +1,8 @@
-"""From the files of a basis back to its row: each names the whole basis, and all of them are needed."""
+"""Restores the row of a basis from its files. Each file records the whole basis, and every file must exist."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from phema.shared.catalog import Transaction
 from phema.shared.catalog.content_keys import canonical
@@ -16,9 +15,9 @@ Vector = tuple[ObjectInfo, SnapshotMetadata]
 
 
 def add_bases(tx: Transaction, run_id: str, found: Iterable[Vector], skipped: dict[str, str]) -> int:
-    """Rows for the bases of a run whose vectors are all there, and how many are new; the others are `skipped`.
+    """Add rows for the bases of a run whose vectors all exist, and return how many rows are new.
 
-    The snapshots a basis was made of may be gone: it does not need them.
+    Files of incomplete bases go to `skipped`, with the reason. The snapshots that a basis was made of are not needed.
     """
     groups: dict[str, list[Vector]] = {}
     for vector in found:
@@ -32,14 +31,14 @@ def _add_basis(tx: Transaction, run_id: str, group: list[Vector], skipped: dict[
     except CorruptObject as error:
         skipped.update({info.key: str(error) for info, _ in group})
         return False
-    # Attempts that were killed may have left the same vector twice: the same bytes.
+    # A killed attempt may have left a second file of the same vector, with the same bytes.
     by_index = {metadata.profile.index: info for info, metadata in reversed(group)}
     missing = [index for index in range(len(plan.vectors)) if index not in by_index]
     if missing:
         for info, _ in group:
             skipped[info.key] = (
-                f"object {info.key} is a vector of a basis of {len(plan.vectors)}, of which number {missing[0]} is not "
-                "in the store"
+                f"object {info.key} is one of the {len(plan.vectors)} vectors of a basis, and vector {missing[0]} "
+                "is not in the store"
             )
         return False
     row, _ = tx.bases.find_or_create(
@@ -50,7 +49,7 @@ def _add_basis(tx: Transaction, run_id: str, group: list[Vector], skipped: dict[
         tolerance=plan.tolerance,
         plan=plan.model_dump(mode="json"),
     )
-    # What a job makes is its own to name or to remove.
+    # A job that made the basis is responsible for its row and its files.
     if row.vectors is not None or row.job_id is not None:
         return False
     infos = [by_index[index] for index in range(len(plan.vectors))]
@@ -60,9 +59,7 @@ def _add_basis(tx: Transaction, run_id: str, group: list[Vector], skipped: dict[
 
 def _plan(tx: Transaction, run_id: str, metadata: SnapshotMetadata) -> BasisPlan:
     ids = {snapshot.sha256: snapshot.id for snapshot in tx.snapshots.list(run_id)}
-    lineage: dict[str, Any] = dict(metadata.lineage or {})
     try:
-        snapshots = [{**s, "id": ids.get(s["sha256"], f"gone-{s['sha256'][:16]}")} for s in lineage["snapshots"]]
-        return BasisPlan.model_validate({**lineage, "num_images": metadata.num_images, "snapshots": snapshots})
+        return BasisPlan.from_lineage(metadata.num_images, metadata.lineage or {}, ids)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptObject(f"a vector of run {run_id} does not say what its basis is: {error}") from error

@@ -1,8 +1,8 @@
-"""`phema db rebuild`: the catalog from the bucket alone.
+"""`phema db rebuild`: restores the catalog from the bucket alone.
 
-Objects say what they are: run.json names a run and its configuration, every weights file carries time, profile and
-lineage, every checkpoint its run and time. Evaluations are figures in the catalog only; asking for them again computes
-them again. What the catalog already knows is left as it is, so that a rebuild may be repeated or interrupted.
+Every object describes itself: run.json holds a run's name and configuration, every weights file its time, profile and
+lineage, every checkpoint its run and time. Evaluations are stored in the catalog only; requesting one again computes
+it again. Existing rows are not changed, so a rebuild can be repeated or interrupted.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from phema.administration.basis_files import Vector, add_bases
 from phema.shared.catalog import Catalog, NameTaken, Snapshot, Transaction
@@ -22,18 +23,19 @@ from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
 from phema.shared.snapshots.files.header import SnapshotMetadata, read_header
 from phema.shared.snapshots.files.weight_probe import ProbeCollector
+from phema.shared.snapshots.planning.stored_plan import SnapshotReference, StoredPlan
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.interface import ObjectInfo, ObjectStore
 from phema.shared.snapshots.stores.object_keys import run_key, sha256_of_key
 from phema.shared.snapshots.stores.verification import digest
 
 Progress = Callable[[int, int], None]
-"""Objects done, objects in all."""
+"""Objects read so far, and all objects."""
 
 
 @dataclass
 class Rebuilt:
-    """Rows that were written, and the objects that were not understood with the sentence why."""
+    """Numbers of rows written, and why each skipped object was skipped, by key."""
 
     runs: int = 0
     snapshots: int = 0
@@ -44,12 +46,12 @@ class Rebuilt:
 
 
 SnapshotFile = tuple[ObjectInfo, SnapshotMetadata, bytes]
-"""Object, header and probe."""
+"""The object, its metadata and a sample of its weights."""
 
 
 @dataclass
 class _Found:
-    """The objects of one run, read and verified."""
+    """The objects of one run, after they were read and verified."""
 
     snapshots: list[SnapshotFile] = field(default_factory=list)
     reconstructions: list[tuple[ObjectInfo, SnapshotMetadata]] = field(default_factory=list)
@@ -100,7 +102,7 @@ def _read(store: ObjectStore, run_id: str, info: ObjectInfo, found: _Found) -> N
     header = read_header(store, info.key)
     metadata = header.metadata
     if metadata is None or metadata.run_id != run_id:
-        raise CorruptObject(f"object {info.key} is no weights file of {run_id}")
+        raise CorruptObject(f"object {info.key} is not a weights file of {run_id}")
     collector = ProbeCollector(header)
     whole = _verified(digest(store, info.key, on_block=collector.add_block))
     if metadata.kind == "reconstruction":
@@ -146,15 +148,18 @@ def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found,
 
 
 def _still_there(tx: Transaction, store: ObjectStore, run_id: str, snapshots: list[SnapshotFile]) -> list[SnapshotFile]:
-    """Those that the catalog lacks and the store still has: retention may have deleted some since they were read, and
-    their rows. It removes rows under the lock that is taken here, so what has no row now and is there, stays."""
+    """The snapshots that have no row and still exist in the store.
+
+    Retention may have deleted some of them, with their rows, since they were read. It removes rows under the run's
+    lock, which this function takes: an object that exists and has no row now is not being deleted.
+    """
     tx.runs.lock(run_id)
     known = {row.key for row in (*tx.snapshots.list(run_id), *tx.snapshots.retired(run_id))}
     return [s for s in snapshots if s[0].key not in known and store.head(s[0].key) is not None]
 
 
 def _restore(tx: Transaction, run_id: str, described: dict[str, Any], num_images: int) -> bool:
-    """The run's row; False when it is there. One of another training loop has an origin, and any configuration."""
+    """Add the run's row; False if it exists. A run of another training loop has an origin and any configuration."""
     if "origin" in described:
         own = {name: described[name] for name in ("name", "origin", "config", "total_images")}
         return tx.external_runs.restore(run_id, **own, num_images=num_images)
@@ -191,60 +196,62 @@ def _add_checkpoint(tx: Transaction, run_id: str, info: ObjectInfo, num_images: 
 def _add_reconstructions(
     tx: Transaction, run_id: str, found: list[tuple[ObjectInfo, SnapshotMetadata]], skipped: dict[str, str]
 ) -> int:
-    """Rows that requests with the same questions find, and how many are new. Files that do not tell are `skipped`."""
+    """Add rows that equal requests will find, and return how many are new. Files without a lineage go to `skipped`."""
     snapshots = {snapshot.sha256: snapshot for snapshot in tx.snapshots.list(run_id)}
     vectors = {str(v["sha256"]): basis.id for basis in tx.bases.finished(run_id) for v in basis.vectors or ()}
     added = 0
-    # By key, too: rows of earlier versions are not found by their question.
+    # Also by key: the content key of a request does not find rows of earlier versions.
     known = tx.reconstructions.keys(run_id)
     for info, metadata in found:
         if info.key in known:
             continue
         try:
             plan = _plan(metadata.lineage or {}, snapshots, vectors)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            skipped[info.key] = f"object {info.key} does not say what it was made of: {error!r}"
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            field = ".".join(map(str, ("lineage", *problem["loc"])))
+            skipped[info.key] = f"object {info.key} does not say what it was made of: {field}: {problem['msg']}"
         else:
             added += _add_reconstruction(tx, info, metadata, plan)
     return added
 
 
-def _plan(lineage: dict[str, Any], snapshots: dict[str, Snapshot], vectors: dict[str, str]) -> dict[str, Any]:
-    """The row's plan, from what its file says. A snapshot that retention has deleted since has no id.
+def _plan(lineage: Mapping[str, Any], snapshots: Mapping[str, Snapshot], vectors: Mapping[str, str]) -> StoredPlan:
+    """The row's plan, from the lineage of its file. A snapshot that retention has deleted since has no id.
 
-    `snapshots`: those of the run, by hash; `vectors`: ids of bases, by the hashes of their vectors. Raises
-    AttributeError, KeyError, TypeError and ValueError for one that is malformed.
+    `snapshots`: those of the run, by SHA-256; `vectors`: ids of bases, by the SHA-256 of their vectors. Raises
+    ValidationError for a malformed lineage.
     """
-    entries = []
-    for said in lineage["snapshots"]:
-        # Earlier versions knew one kind of profile.
-        profile = Profile.model_validate(said["profile"]) if "profile" in said else Profile.power(said["sigma_rel"])
-        entry = {"num_images": said["num_images"], "sha256": said["sha256"], "profile": profile.model_dump(mode="json")}
-        if (kept := snapshots.get(said["sha256"])) is not None:
-            names = ("id", "num_images", "profile", "key", "size", "sha256", "dtype")
-            entry = {name: getattr(kept, name) for name in names}
-        entries.append(entry)
-    # Files of earlier versions told one error, that of the profile, and were plain least squares.
-    earlier = {"profile_error": lineage["predicted_error"], "rounding_error": None, "regularize": False}
-    plan = earlier | lineage | {"snapshots": entries}
-    for part in (plan, *plan.get("tensors", ())):
-        if len(part["coefficients"]) != len(entries) or not {"predicted_error", "noise_gain"} <= part.keys():
-            raise ValueError("coefficients or errors are lacking")
-    # Bases have new ids. One that is not there any more is none that could be looked at.
-    if plan.pop("basis_id", None) is not None and entries and entries[0]["sha256"] in vectors:
-        plan["basis_id"] = vectors[entries[0]["sha256"]]
-    return plan
+    recorded = StoredPlan.from_lineage(lineage)
+    references = tuple(_reference(entry, snapshots.get(entry.sha256)) for entry in recorded.snapshots)
+    # Bases have new ids after a rebuild. The id of a basis that is gone is left out.
+    basis_id = None if recorded.basis_id is None or not references else vectors.get(references[0].sha256)
+    return recorded.model_copy(update={"snapshots": references, "basis_id": basis_id})
 
 
-def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata, plan: dict[str, Any]) -> bool:
+def _reference(recorded: SnapshotReference, row: Snapshot | None) -> SnapshotReference:
+    if row is None:
+        return recorded.model_copy(update={"id": None, "dtype": None})
+    return SnapshotReference(
+        id=row.id,
+        num_images=row.num_images,
+        profile=Profile.model_validate(row.profile),
+        key=row.key,
+        size=row.size,
+        sha256=row.sha256,
+        dtype=row.dtype,
+    )
+
+
+def _add_reconstruction(tx: Transaction, info: ObjectInfo, metadata: SnapshotMetadata, plan: StoredPlan) -> bool:
     row, _ = tx.reconstructions.find_or_create(
         run_id=metadata.run_id,
         num_images=metadata.num_images,
         profile=metadata.profile.model_dump(mode="json"),
         dtype=metadata.dtype,
-        plan=plan,
+        plan=plan.to_json(),
     )
-    # What a job makes is its own to name or to remove.
+    # A job that made the weights is responsible for its row and its file.
     if row.key is not None or row.job_id is not None:
         return False
     tx.reconstructions.complete(row.id, info.key, info.size, str(info.sha256))

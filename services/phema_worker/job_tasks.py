@@ -25,6 +25,7 @@ from phema.services.phema_worker.tasks import (
 )
 from phema.shared.catalog import Evaluation, Job, JobKind, Reconstruction, Transaction, submission_id
 from phema.shared.snapshots.combining.aligned_inputs import PASS_VERSION
+from phema.shared.snapshots.planning.stored_plan import StoredPlan
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.object_keys import pictures_key, reconstruction_key
@@ -73,24 +74,20 @@ def complete_job(tx: Transaction, job: Job, task: Task | None, done: Done | None
 
 
 def _reconstruct_task(job: Job, rows: list[Reconstruction]) -> ReconstructTask:
-    """One pass over the union of the rows' snapshots. A row has coefficient 0 for a snapshot that it does not use."""
-    stored = {entry["id"]: StoredSnapshot.of(entry) for row in rows for entry in row.plan["snapshots"]}
+    """One pass for all rows: their snapshots together, with coefficient 0 where a row does without one."""
+    plans = [StoredPlan.model_validate(row.plan) for row in rows]
+    stored = {entry.id: entry.snapshot() for plan in plans for entry in plan.snapshots}
     inputs = sorted(stored.values(), key=lambda s: s.order)
-    outputs = tuple(_output(job, row, inputs) for row in rows)
+    outputs = tuple(_output(job, row, plan, inputs) for row, plan in zip(rows, plans, strict=True))
     return ReconstructTask(submission_id(job.id, job.fence), tuple(inputs), outputs)
 
 
-def _output(job: Job, row: Reconstruction, inputs: list[StoredSnapshot]) -> Output:
-    """The output of a row.
+def _output(job: Job, row: Reconstruction, plan: StoredPlan, inputs: list[StoredSnapshot]) -> Output:
+    """What the row asks for, under a key that says so: every attempt at the job writes the same bytes to it, and goes
+    on with those of the one before. Another job has other keys, so that the end of one takes nothing from it."""
+    ids = [snapshot.id for snapshot in plan.snapshots]
 
-    Its key contains a hash of everything that the bytes depend on, and of the job. Every attempt at the job writes the
-    same bytes to the key and continues the file of the attempt before. Other jobs have other keys, so that a job that
-    is cleaned up never deletes another job's file.
-    """
-    plan = row.plan
-    ids = [snapshot["id"] for snapshot in plan["snapshots"]]
-
-    def spread(coefficients: list[float]) -> tuple[float, ...]:
+    def spread(coefficients: tuple[float, ...]) -> tuple[float, ...]:
         by_id = dict(zip(ids, coefficients, strict=True))
         return tuple(by_id.get(s.id, 0.0) for s in inputs)
 
@@ -98,22 +95,15 @@ def _output(job: Job, row: Reconstruction, inputs: list[StoredSnapshot]) -> Outp
         result_id=row.id,
         num_images=row.num_images,
         key="",
-        coefficients=spread(plan["coefficients"]),
+        coefficients=spread(plan.coefficients),
         dtype=row.dtype,  # type: ignore[arg-type]  # checked when the metadata is built
         profile=Profile.model_validate(row.profile),
-        lineage=_lineage(plan),
-        tensors=tuple((tensor["pattern"], spread(tensor["coefficients"])) for tensor in plan.get("tensors", ())),
+        lineage=plan.lineage(),
+        tensors=tuple((tensor.pattern, spread(tensor.coefficients)) for tensor in plan.tensors or ()),
     )
     content = [job.id, PASS_VERSION, version("phema"), [(s.id, s.sha256) for s in inputs], asdict(output)]
     content_hash = sha256(json.dumps(content, sort_keys=True, default=_profile_key).encode()).hexdigest()
     return replace(output, key=reconstruction_key(row.run_id, row.id, content_hash[:16]))
-
-
-def _lineage(plan: dict[str, Any]) -> dict[str, Any]:
-    """The row's plan as it stands in the file's metadata: without object keys, since hashes identify the snapshots."""
-    entries = ("id", "num_images", "profile", "sha256", "dtype")
-    snapshots = [{name: s[name] for name in entries if name in s} for s in plan["snapshots"]]
-    return plan | {"snapshots": snapshots}
 
 
 def _profile_key(value: Profile) -> str:

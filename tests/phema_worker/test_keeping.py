@@ -213,7 +213,7 @@ def test_a_basis_outlives_its_snapshots_and_the_catalog(
     found = rebuild(other, lab.store)
     assert found.bases == 0
     assert set(found.skipped) == {vector["key"] for vector in row.vectors[1:]}
-    assert "of which number 0 is not in the store" in next(iter(found.skipped.values()))
+    assert "and vector 0 is not in the store" in next(iter(found.skipped.values()))
     empty.close()
     other.close()
 

@@ -1,4 +1,4 @@
-"""What probes are and what they tell: sizes, rounding, and when there is nothing to tell."""
+"""Weight probes, and what a calibration measures from them: size, rounding and movement of the weights."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_probe_holds_the_averaged_weights_alone(store: ObjectStore, dtype: Sto
         assert PROBE_WEIGHTS * 0.95 < len(found) <= PROBE_WEIGHTS
         assert np.isin(found, flat).all()
         assert found.std() == pytest.approx(flat.std(), rel=0.05)
-    # Of a stored file in blocks that tear elements apart.
+    # The same from a stored file, read in blocks that split elements.
     store.put("a", data)
     collector = ProbeCollector(read_header(store, "a"))
     digest(store, "a", block_bytes=4099, on_block=collector.add_block)
@@ -63,28 +63,30 @@ def test_rounding_is_what_storing_does(dtype: StoredDtype, scale: float) -> None
     assert rounding(weights, dtype) == pytest.approx(np.sqrt(np.mean((stored - weights) ** 2)), rel=0.03)
 
 
-def test_without_probes_usual_figures_are_taken() -> None:
+def test_without_probes_usual_values_are_assumed() -> None:
     stored = [StoredSnapshot(f"s{t}", t, Profile.power(0.1), "k", 1, "", "float16") for t in (100, 200)]
     known = calibrate(stored, {})
     assert not known.calibrated
     assert known.rms == 1.0
     np.testing.assert_allclose(known.noise(stored), 2.1e-4)
     same = {s.id: np.ones(50, "<f4").tobytes() for s in stored}
-    assert not calibrate(stored, same).calibrated, "two snapshots do not tell how weights move"
+    assert not calibrate(stored, same).calibrated, "two snapshots do not show how weights move"
 
 
-def test_averages_in_float32_collect_rounding() -> None:
+def test_averages_in_float32_accumulate_rounding() -> None:
     stored = [StoredSnapshot("s", 6400, Profile.power(0.1), "k", 1, "")]
     known = calibrate(stored, {}, update_images=64)
-    short, long, raw = known.tracking([PowerWeighting(6400, 0.05), PowerWeighting(6400, 0.25), RawWeighting(6400)])
+    short, long, raw = known.tracking_rounding(
+        [PowerWeighting(6400, 0.05), PowerWeighting(6400, 0.25), RawWeighting(6400)]
+    )
     assert 0 == raw < short < long
     assert short == pytest.approx(2.5e-8 * np.sqrt(100 / (2 * (PowerWeighting(6400, 0.05).gamma + 1))))
-    assert calibrate(stored, {}).tracking([PowerWeighting(6400, 0.05)]) == 0
-    assert known.tracking([SampledWeighting(6400, (3200.0, 6400.0), (1.0, 0.0))]) > long
+    assert calibrate(stored, {}).tracking_rounding([PowerWeighting(6400, 0.05)]) == 0
+    assert known.tracking_rounding([SampledWeighting(6400, (3200.0, 6400.0), (1.0, 0.0))]) > long
 
 
-def test_late_snapshots_without_probes_count_as_moving_too() -> None:
-    """A rate that was learnt from early times goes on to the end."""
+def test_late_snapshots_without_probes_move_as_well() -> None:
+    """A rate of movement that was measured at early times is assumed until the end."""
     early = RandomWalk(0.04, 0.5, 100.0)
     late = early.until(400.0)
     at = np.array([10.0, 90.0])
@@ -93,7 +95,7 @@ def test_late_snapshots_without_probes_count_as_moving_too() -> None:
         np.testing.assert_allclose(rate, 0.04 / 100 * (at / 100) ** -0.5)
 
 
-def test_probes_of_a_diverged_run_tell_nothing() -> None:
+def test_probes_of_a_diverged_run_are_ignored() -> None:
     stored = [StoredSnapshot(f"s{t}", t, Profile.power(0.1), "k", 1, "") for t in range(100, 900, 100)]
     rng = np.random.default_rng(0)
     walk = np.cumsum(rng.standard_normal((8, 50)), axis=0).astype("<f4")

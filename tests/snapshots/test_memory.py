@@ -1,4 +1,4 @@
-"""A reconstruction's memory stays within its bound, however many snapshots it reads; a process of its own measures."""
+"""A reconstruction's memory stays within its bound for any number of snapshots. A separate process measures it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARAMETERS = 1_200_000
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
 @pytest.mark.timeout(280)
-def test_memory_is_bounded_whatever_the_number_of_snapshots(
+def test_memory_is_bounded_for_any_number_of_snapshots(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
     options: S3Options | None = None

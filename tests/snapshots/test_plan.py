@@ -1,4 +1,4 @@
-"""The plan: which snapshots and coefficients, and what is said when there are none. No bytes are read here."""
+"""Plans: snapshots and coefficients, and errors when a plan is impossible. These tests read no weights."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_earlier_time_uses_nothing_later() -> None:
     assert planned.bytes_to_read == sum(s.size for s in planned.snapshots) <= sum(2 * (1000 + n) for n in range(1, 10))
 
 
-def test_a_stored_profile_is_that_snapshot_and_no_other_is_read() -> None:
+def test_a_stored_profile_is_its_snapshot_and_no_other_is_read() -> None:
     planned = plan(stored(16), wanted=widths([0.10, 0.05]))
     assert [(s.num_images, s.profile.sigma_rel) for s in planned.snapshots] == [(1600, 0.05), (1600, 0.10)]
     assert [o.coefficients for o in planned.outputs] == [(0.0, 1.0), (1.0, 0.0)]

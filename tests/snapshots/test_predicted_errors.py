@@ -1,4 +1,4 @@
-"""What plans promise, measured: averages tracked directly beside the stored ones in one real training run."""
+"""Predicted errors against measured ones: averages tracked directly beside the stored ones in one real training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.fixtures.training import BATCH, END, TrainedDigits
 
 WANTED = (0.010, 0.012, 0.015, 0.02, 0.03, 0.04, 0.06, 0.075, 0.09, 0.12, 0.15, 0.20, 0.25)
 FLOOR = 3e-6
-"""Averages kept in float32 are rounded at every update: below this, nothing measures an average."""
+"""Averages tracked in float32 are rounded at every update. Below this error they cannot serve as a reference."""
 DTYPES: dict[StoredDtype, torch.dtype] = {
     "float32": torch.float32,
     "float16": torch.float16,

@@ -66,7 +66,7 @@ def test_any_number_of_snapshots_and_any_size(store: ObjectStore, count: int, si
 
 
 def test_no_setting_changes_a_bit(store: ObjectStore) -> None:
-    """Not the bound, not the number of outputs in a pass, not PyTorch's threads."""
+    """Neither the memory bound nor the number of outputs in a pass nor the number of PyTorch's threads."""
     count = GROUP + 3
     stored = store_run(store, count, size=9 * TILE + 5)
     specs = [coefficients(count, k) for k in range(3)]

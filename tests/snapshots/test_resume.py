@@ -1,4 +1,4 @@
-"""Objects and reconstructions that are killed half-way, and what the next process goes on with."""
+"""Objects and reconstructions that are killed half-way, and how the next process resumes them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ SIZE = 2_200_000
 
 
 class Stop(Exception):
-    """Ends a writer's block as a shutdown does."""
+    """Ends a writer's `with` block as a shutdown does."""
 
 
 def partial(store: ObjectStore) -> list[str]:
-    """What unfinished resumable writers left."""
+    """The files of unfinished resumable writers."""
     if isinstance(store, LocalStore):
         return sorted(path.name for path in store.folder.partial.glob("*"))
     return leftovers(store)
@@ -51,7 +51,7 @@ def begin(store: ObjectStore, data: bytes) -> None:
         raise Stop
 
 
-def test_a_writer_goes_on_where_the_one_before_ended(store: ObjectStore, whole: bytes) -> None:
+def test_a_writer_resumes_where_the_previous_one_ended(store: ObjectStore, whole: bytes) -> None:
     begin(store, whole[: 7 * MIB])
     assert list(store.list()) == []
     with store.resumable("a/b") as writer:
@@ -62,7 +62,7 @@ def test_a_writer_goes_on_where_the_one_before_ended(store: ObjectStore, whole: 
     assert partial(store) == []
 
 
-def test_a_writer_that_is_not_interrupted_is_as_any_other(store: ObjectStore, whole: bytes) -> None:
+def test_an_uninterrupted_resumable_writer_writes_the_same_object(store: ObjectStore, whole: bytes) -> None:
     for data in (b"", b"small", whole):
         key = f"a/{len(data)}"
         for _ in range(2):  # the same again is success
@@ -77,7 +77,7 @@ def test_a_writer_that_is_not_interrupted_is_as_any_other(store: ObjectStore, wh
     assert partial(store) == []
 
 
-def test_what_is_forgotten_is_begun_anew(store: ObjectStore, whole: bytes) -> None:
+def test_a_forgotten_object_is_written_from_the_start(store: ObjectStore, whole: bytes) -> None:
     begin(store, whole[: 7 * MIB])
     store.forget("a/b")
     assert partial(store) == []
@@ -88,7 +88,7 @@ def test_what_is_forgotten_is_begun_anew(store: ObjectStore, whole: bytes) -> No
     assert store.get("a/b") == b"other"
 
 
-def test_a_writer_that_is_forgotten_at_work_commits_nothing(store: ObjectStore, whole: bytes) -> None:
+def test_a_writer_whose_object_is_forgotten_commits_nothing(store: ObjectStore, whole: bytes) -> None:
     with pytest.raises(StoreUnreachable), store.resumable("a/b") as writer:  # noqa: PT012
         writer.write(whole)
         store.forget("a/b")
@@ -98,8 +98,8 @@ def test_a_writer_that_is_forgotten_at_work_commits_nothing(store: ObjectStore, 
     assert partial(store) == []
 
 
-def test_the_last_to_begin_takes_over(store: ObjectStore, whole: bytes) -> None:
-    """As when a worker is frozen: its job goes to another, and it wakes up at any time."""
+def test_the_latest_writer_takes_over(store: ObjectStore, whole: bytes) -> None:
+    """As when a worker freezes: another worker gets its job, and the frozen one may wake up at any time."""
     with contextlib.suppress(StoreUnreachable), store.resumable("a/b") as first:
         first.write(whole[: 9 * MIB])
         with store.resumable("a/b") as second:
@@ -114,7 +114,7 @@ def test_the_last_to_begin_takes_over(store: ObjectStore, whole: bytes) -> None:
     assert partial(store) == []
 
 
-def test_damaged_bytes_of_a_folder_are_not_gone_on_with(tmp_path: Path, whole: bytes) -> None:
+def test_damaged_partial_objects_of_a_folder_are_not_resumed(tmp_path: Path, whole: bytes) -> None:
     store = LocalStore(tmp_path / "store")
     damages: list[Callable[[Path, Path], object]] = [
         lambda data, note: data.write_bytes(b"x" + data.read_bytes()[1:]),
@@ -170,7 +170,7 @@ def stored_from(dumped: list[dict[str, object]]) -> list[StoredSnapshot]:
 
 
 def specs(count: int) -> list[OutputSpec]:
-    """An fp32 and an fp16 output, which are never equally advanced; the first has tensors of its own coefficients."""
+    """An fp32 and an fp16 output, which are never equally complete; some tensors of the first have own coefficients."""
     rows = [[(k + 1) / (i + 2) for i in range(count)] for k in range(3)]
     first = output("out/0", rows[0])
     mixed = OutputSpec(first.key, first.coefficients, first.metadata, "float32", {"dec.conv": rows[2]})
@@ -179,7 +179,7 @@ def specs(count: int) -> list[OutputSpec]:
 
 @pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ObjectStore, dict[str, object]]:
-    """A store with a run, and how a subprocess opens it."""
+    """A store with a run, and what a subprocess needs to open it."""
     url, options = (tmp_path / "store").as_uri(), None
     if request.param == "s3":
         url, options = request.getfixturevalue("s3_options")
@@ -191,7 +191,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ObjectStore, 
 
 
 def killed(task: dict[str, object], until: float | str) -> None:
-    """Reconstruct in a process of its own, and kill it once it is that far."""
+    """Reconstruct in a separate process, and kill the process once it is that far."""
     command = [sys.executable, "-c", KILLED, json.dumps(task)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -205,7 +205,7 @@ def killed(task: dict[str, object], until: float | str) -> None:
     assert reached == "done" if until == "done" else reached != "done", "it ended before it was killed"
 
 
-def test_a_killed_reconstruction_goes_on(place: tuple[ObjectStore, dict[str, object]]) -> None:
+def test_a_killed_reconstruction_is_resumed(place: tuple[ObjectStore, dict[str, object]]) -> None:
     store, task = place
     stored = stored_from(task["stored"])  # type: ignore[arg-type]
     wanted = specs(len(stored))
@@ -234,7 +234,7 @@ def test_a_killed_reconstruction_goes_on(place: tuple[ObjectStore, dict[str, obj
     assert seen == []
 
 
-def test_a_stopped_reconstruction_goes_on_or_is_given_up(store: ObjectStore) -> None:
+def test_a_stopped_reconstruction_is_resumed_or_abandoned(store: ObjectStore) -> None:
     stored = store_run(store, 4, size=1_000_000)
     wanted = specs(4)
 
@@ -275,7 +275,7 @@ def test_a_key_that_holds_something_else_is_refused(store: ObjectStore) -> None:
     assert store.get("out/1") == b"somebody else's"
 
 
-def test_a_folder_forgets_what_nobody_went_on_with(tmp_path: Path) -> None:
+def test_a_folder_deletes_partial_objects_that_were_never_resumed(tmp_path: Path) -> None:
     import os
 
     store = LocalStore(tmp_path / "store")

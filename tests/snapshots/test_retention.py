@@ -1,4 +1,4 @@
-"""Policies: what stays, and what the rest is worth. Figures are DESIGN's, of a run with 256 pairs of snapshots."""
+"""Policies: which times they keep, and the errors that remain. Expected errors are for 256 pairs of snapshots."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_thinning_irregular_times_again_changes_nothing() -> None:
         assert {chosen[0], chosen[-1]} <= {s.num_images for s in once.kept}
 
 
-def test_a_run_that_was_thinned_while_it_grew_is_as_one_thinned_at_its_end() -> None:
+def test_thinning_while_a_run_grows_gives_the_same_as_thinning_at_its_end() -> None:
     kept: tuple[StoredSnapshot, ...] = ()
     for count in range(8, 257, 8):
         grown = [*kept, *(s for s in pairs(count) if s.num_images > (count - 8) * 1000)]
@@ -108,7 +108,7 @@ def test_a_run_that_was_thinned_while_it_grew_is_as_one_thinned_at_its_end() -> 
     assert misfit(Decision(kept, ()), 0.20) < 1.1 * misfit(at_once, 0.20)
 
 
-def test_what_is_held_stays() -> None:
+def test_held_snapshots_are_kept() -> None:
     stored = pairs(16)
     held = {stored[2].id, stored[9].id}
     decision = decide(stored, KeepLatest(1), held=held)
@@ -116,7 +116,7 @@ def test_what_is_held_stays() -> None:
     assert decision.times_lost == tuple(1000 * t for t in range(1, 16) if t not in (2, 5))
 
 
-def test_bases_stand_for_what_is_before_them() -> None:
+def test_the_basis_policy_drops_the_times_before_bases() -> None:
     stored = pairs(16)
     assert times(decide(stored, BasisOnly(), compacted={12_000}).kept) == [12, 13, 14, 15, 16]
     assert times(decide(stored, BasisOnly(), compacted={8_000, 16_000}).kept) == [8, 16]
@@ -143,7 +143,7 @@ def test_a_forecast_is_what_plans_say_before_and_after() -> None:
         for found, snapshots in ((line.before, stored), (line.after, decision.kept)):
             outputs = plan(snapshots, wanted, num_images=line.num_images).outputs
             for error, output in zip(found, outputs, strict=True):
-                # Plans leave out what makes no difference beyond 2 %.
+                # Plans leave snapshots out if the error grows by at most 2 %.
                 assert error is not None
                 assert 1 - 1e-6 <= output.errors.predicted_error / error <= 1.02
     after, before = lines[0].after[GRID.index(0.2)], lines[0].before[GRID.index(0.2)]
@@ -169,7 +169,7 @@ def test_the_forecast_of_a_compacted_run_is_that_of_its_basis() -> None:
         assert after < before + 2e-4, sigma_rel
     assert line.after[0] is not None
     assert line.before[0] is not None
-    assert line.after[0] > line.before[0], "0.015 is shorter than what the basis stands for"
+    assert line.after[0] > line.before[0], "0.015 is below the range of the basis"
 
 
 def test_nothing_to_forecast_without_snapshots() -> None:
@@ -178,7 +178,7 @@ def test_nothing_to_forecast_without_snapshots() -> None:
         forecast(decide(pairs(4), KeepAll()), times=(5,))
 
 
-def test_keeping_the_latest_is_refused_with_the_figures() -> None:
+def test_keeping_the_latest_is_refused_with_predicted_errors() -> None:
     stored = pairs(64)
     for policy in (KeepAll(), ThinByAge(), KeepLatest(64)):
         decision = decide(stored, policy)
@@ -208,15 +208,15 @@ def test_plans_read_the_basis_where_it_is_as_good_as_what_is_left() -> None:
         assert found == basis.id
         for error, output in zip(errors[2:], best.outputs, strict=True):
             assert error < output.errors.predicted_error + 1e-4
-    assert read(stored, 0.1) == (None, [pytest.approx(2.1e-4, rel=0.01)]), "what is stored is that snapshot"
+    assert read(stored, 0.1) == (None, [pytest.approx(2.1e-4, rel=0.01)]), "a stored profile is its snapshot"
     assert read(stored, 0.015)[0] is None, "beyond the basis, snapshots are better"
     assert read(list(left), 0.015)[0] == basis.id, "but not those that are left"
     with pytest.raises(PlanError, match="only a basis, from which regularize false is impossible"):
         plan([], [Profile.power(0.1)], num_images=64_000, bases=[basis], regularize=False)
 
 
-def test_what_all_snapshots_told_holds_after_them() -> None:
-    """Weights that move fifteen times as much as usual do so for those that are left, too few to tell, as well."""
+def test_a_forecast_uses_the_calibration_of_all_snapshots() -> None:
+    """These weights move fifteen times as much as usual, which the one snapshot that is left cannot show."""
     stored = pairs(32)
     rng = np.random.default_rng(0)
     walk = np.cumsum(rng.standard_normal((32, 400)) * (15 * 0.02 / 32) ** 0.5, axis=0) + rng.standard_normal(400)

@@ -1,4 +1,4 @@
-"""Coefficients for each tensor, and snapshots that are stored differently, in one pass: against sums in float64."""
+"""Coefficients per tensor, and snapshots of different dtypes, in one pass: compared with sums in float64."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def stored_as(store: ObjectStore, dtypes: Sequence[StoredDtype]) -> list[StoredS
 
 
 def with_tensors(spec: OutputSpec, names: Mapping[str, int]) -> OutputSpec:
-    """The same, with coefficients drawn from a seed for each of the named tensors."""
+    """The same output, with coefficients for each named tensor drawn from its seed."""
     return replace(spec, tensors={name: coefficients(len(spec.coefficients), seed) for name, seed in names.items()})
 
 
@@ -59,7 +59,7 @@ def assert_right(store: ObjectStore, stored: list[StoredSnapshot], spec: OutputS
         row: expected(store, stored, row) for row in {tuple(spec.coefficients), *map(tuple, spec.tensors.values())}
     }
     for name, tensor in found.items():
-        right = wanted[spec.of_tensor(name)][name]
+        right = wanted[spec.coefficients_of(name)][name]
         if name in BUFFERS or not tensor.is_floating_point():
             assert torch.equal(tensor, right), name
             continue
@@ -126,7 +126,7 @@ def test_an_average_in_one_snapshot_is_one_in_all(store: ObjectStore) -> None:
 def test_only_averaged_tensors_have_coefficients(store: ObjectStore, name: str) -> None:
     stored = store_run(store, 2)
     spec = with_tensors(output("out", [0.5, 0.5]), {name: 1})
-    with pytest.raises(ValueError, match=f"out has coefficients for '{name}', which is no averaged tensor of the run"):
+    with pytest.raises(ValueError, match=f"out has coefficients for '{name}', which is not an averaged tensor"):
         reconstruct(store, stored, [spec], memory_bytes=ROOMY)
     short = replace(spec, tensors={"enc.conv": [1.0]})
     with pytest.raises(ValueError, match=r"out has for tensor enc\.conv 1 coefficients for 2 snapshots"):

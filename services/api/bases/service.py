@@ -12,7 +12,7 @@ from phema.shared import catalog
 from phema.shared.catalog import JobKind, JobState, Transaction, content_key
 from phema.shared.edm2.averaging.posthoc import PosthocError
 from phema.shared.snapshots.files.header import DTYPE_CODES, ITEM_BYTES
-from phema.shared.snapshots.planning.basis_plan import BasisPlan, plan_basis
+from phema.shared.snapshots.planning.basis_plan import BasisPlan, BasisSummary, plan_basis
 from phema.shared.snapshots.planning.reconstruction_times import NoSnapshotAtTime, PlanError
 
 
@@ -99,6 +99,7 @@ def refuse_lost(tx: Transaction, snapshot_ids: list[str]) -> None:
 
 
 def to_basis(row: catalog.Basis) -> schemas.Basis:
+    plan = BasisSummary.model_validate(row.plan)
     done = row.vectors is not None
     return schemas.Basis(
         id=row.id,
@@ -108,8 +109,8 @@ def to_basis(row: catalog.Basis) -> schemas.Basis:
         sigma_rel_min=row.sigma_rel_min,
         sigma_rel_max=row.sigma_rel_max,
         tolerance=row.tolerance,
-        vectors=len(row.plan["vectors"]),
-        error_added=row.plan["error"],
+        vectors=len(plan.vectors),
+        error_added=plan.error,
         size=sum(vector["size"] for vector in row.vectors) if row.vectors is not None else None,
         job_id=row.job_id,
         error=row.job.error if row.job and not done else None,

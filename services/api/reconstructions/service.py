@@ -21,7 +21,7 @@ from phema.shared.edm2.averaging.posthoc import PosthocError
 from phema.shared.snapshots.planning import planner as planning
 from phema.shared.snapshots.planning.plan import Plan, PlannedOutput
 from phema.shared.snapshots.planning.reconstruction_times import NoSnapshotAtTime, PlanError
-from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
+from phema.shared.snapshots.planning.stored_plan import PlanSummary, StoredPlan, StoredTensorCoefficients
 from phema.shared.snapshots.profile import Profile
 
 _MEASURED = 8
@@ -75,7 +75,15 @@ def bytes_per_second(tx: Transaction) -> float | None:
 def to_plan(planned: Plan, speed: float | None) -> schemas.Plan:
     return schemas.Plan(
         num_images=planned.num_images,
-        snapshots=[schemas.PlannedSnapshot(**_shown(_entry(s))) for s in planned.snapshots],
+        snapshots=[
+            schemas.PlannedSnapshot(
+                id=s.id,
+                num_images=s.num_images,
+                profile=s.profile.model_dump(mode="json"),
+                sigma_rel=s.profile.sigma_rel,
+            )
+            for s in planned.snapshots
+        ],
         outputs=[
             schemas.PlannedOutput(
                 profile=output.profile.model_dump(mode="json"),
@@ -83,7 +91,7 @@ def to_plan(planned: Plan, speed: float | None) -> schemas.Plan:
                 sigma_rel=output.profile.sigma_rel,
                 coefficients=list(output.coefficients),
                 advice=output.advice,
-                tensors=[_shown_tensor(tensor) for tensor in _tensors(output)],
+                tensors=[_to_tensors(StoredTensorCoefficients.of(tensor)) for tensor in output.tensors],
                 **asdict(output.errors),
             )
             for output in planned.outputs
@@ -136,7 +144,8 @@ def _row(
     known = tx.reconstructions.find_equivalent(**question, regularize=body.regularize, predicted_errors=errors)
     if known is not None:
         return known, False
-    return tx.reconstructions.find_or_create(**question, plan=_lineage(planned, output, body.regularize))
+    stored = StoredPlan.of(planned, output, regularize=body.regularize)
+    return tx.reconstructions.find_or_create(**question, plan=stored.to_json())
 
 
 def _enqueue(
@@ -154,62 +163,13 @@ def _enqueue(
     return job
 
 
-def _lineage(planned: Plan, output: PlannedOutput, regularize: bool) -> dict[str, Any]:
-    """The part of the plan for this output, so that the row does not depend on the other outputs of the request."""
-    columns = zip(output.coefficients, *(tensor.coefficients for tensor in output.tensors), strict=True)
-    used = [i for i, column in enumerate(columns) if any(column)]
-    lineage: dict[str, Any] = {
-        "snapshots": [_entry(planned.snapshots[i]) for i in used],
-        "coefficients": [output.coefficients[i] for i in used],
-        **asdict(output.errors),
-        "regularize": regularize,
-        "calibrated": planned.calibrated,
-    }
-    if output.advice is not None:
-        lineage["advice"] = output.advice
-    if planned.basis_id is not None:
-        lineage["basis_id"] = planned.basis_id
-    if output.tensors:
-        lineage["tensors"] = [
-            tensor | {"coefficients": [tensor["coefficients"][i] for i in used]} for tensor in _tensors(output)
-        ]
-    return lineage
-
-
-def _entry(snapshot: StoredSnapshot) -> dict[str, Any]:
-    return vars(snapshot) | {"profile": snapshot.profile.model_dump(mode="json")}
-
-
-def _tensors(output: PlannedOutput) -> list[dict[str, Any]]:
-    return [
-        {
-            "pattern": tensor.pattern,
-            "profile": tensor.profile.model_dump(mode="json"),
-            "coefficients": list(tensor.coefficients),
-            **asdict(tensor.errors),
-        }
-        for tensor in output.tensors
-    ]
-
-
-def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What answers say of a plan's snapshot. One that was gone when the catalog was written anew has no id."""
-    profile = entry["profile"]
-    return {
-        "id": entry.get("id"),
-        "num_images": entry["num_images"],
-        "profile": profile,
-        "sigma_rel": profile.get("sigma_rel"),
-    }
-
-
-def _shown_tensor(tensor: dict[str, Any]) -> schemas.TensorCoefficients:
-    return schemas.TensorCoefficients(**tensor, label=Profile.model_validate(tensor["profile"]).label)
+def _to_tensors(tensors: StoredTensorCoefficients) -> schemas.TensorCoefficients:
+    return schemas.TensorCoefficients(**tensors.to_json(), label=tensors.profile.label)
 
 
 def to_reconstruction(row: catalog.Reconstruction, said: Mapping[str, Any] | None = None) -> schemas.Reconstruction:
     """`said`: what the row's plan says of it, where that is not loaded."""
-    said = row.plan if said is None else said
+    summary = PlanSummary.model_validate(row.plan if said is None else said)
     done = row.state is JobState.SUCCEEDED
     return schemas.Reconstruction(
         id=row.id,
@@ -220,9 +180,12 @@ def to_reconstruction(row: catalog.Reconstruction, said: Mapping[str, Any] | Non
         label=Profile.model_validate(row.profile).label,
         sigma_rel=row.sigma_rel,
         dtype=row.dtype,
-        regularize=said.get("regularize") is not False,
-        advice=said.get("advice"),
-        **{name: said[name] for name in schemas.PredictedErrors.model_fields},
+        regularize=summary.regularized,
+        advice=summary.advice,
+        profile_error=summary.profile_error,
+        rounding_error=summary.rounding_error,
+        predicted_error=summary.predicted_error,
+        noise_gain=summary.noise_gain,
         job_id=row.job_id,
         error=row.job.error if row.job and not done else None,
         size=row.size,
@@ -234,12 +197,22 @@ def to_reconstruction(row: catalog.Reconstruction, said: Mapping[str, Any] | Non
 def detail(tx: Transaction, reconstruction_id: str) -> schemas.ReconstructionDetail:
     """Raises catalog.NotFound."""
     row = tx.reconstructions.get(reconstruction_id)
+    plan = StoredPlan.model_validate(row.plan)
     return schemas.ReconstructionDetail(
         **dict(to_reconstruction(row)),
-        snapshots=[schemas.UsedSnapshot(**_shown(s), sha256=s["sha256"]) for s in row.plan["snapshots"]],
-        coefficients=row.plan["coefficients"],
-        tensors=[_shown_tensor(tensor) for tensor in row.plan.get("tensors", ())],
-        basis_id=row.plan.get("basis_id"),
+        snapshots=[
+            schemas.UsedSnapshot(
+                id=s.id,
+                num_images=s.num_images,
+                profile=s.profile.model_dump(mode="json"),
+                sigma_rel=s.profile.sigma_rel,
+                sha256=s.sha256,
+            )
+            for s in plan.snapshots
+        ],
+        coefficients=list(plan.coefficients),
+        tensors=[_to_tensors(tensors) for tensors in plan.tensors or ()],
+        basis_id=plan.basis_id,
     )
 
 

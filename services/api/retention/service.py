@@ -19,6 +19,7 @@ from phema.shared import catalog
 from phema.shared.catalog import JobKind, JobState, Transaction, content_key
 from phema.shared.snapshots.planning import retention
 from phema.shared.snapshots.planning.retention import GRID, Decision, Forecast, Policy, RetentionError
+from phema.shared.snapshots.planning.stored_plan import planned_snapshot_ids
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 
 
@@ -175,7 +176,7 @@ def _read_by_jobs(tx: Transaction, run_id: str) -> set[str]:
     """Ids of the snapshots in the plans of queued and running jobs."""
     plans = [row.plan for row in tx.reconstructions.under_way(run_id)]
     plans += [row.plan for row in tx.bases.under_way(run_id)]
-    return {snapshot["id"] for plan in plans for snapshot in plan["snapshots"] if "id" in snapshot}
+    return {snapshot_id for plan in plans for snapshot_id in planned_snapshot_ids(plan)}
 
 
 def _rewritable(tx: Transaction, run: catalog.Run, rows: Sequence[catalog.Snapshot]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Reads many snapshots block by block into fixed buffers, the next block while the current one is combined."""
+"""Reads many snapshots block by block into fixed buffers; the next block is read while the current one is combined."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from phema.shared.snapshots.combining.aligned_inputs import Inputs, Span
+from phema.shared.snapshots.combining.aligned_inputs import AlignedInputs, Segment
 from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES
 from phema.shared.snapshots.stores.interface import ObjectStore
 
@@ -20,20 +21,22 @@ TILE = 4096
 GROUP = 32
 """Snapshots combined by one matrix product."""
 ROWS = 8
-"""Outputs made by one matrix product; missing ones are rows of zeros. The shape of a product decides the order of its
-sums: TILE, GROUP and ROWS are fixed so that no setting changes a bit of the result."""
+"""Outputs made by one matrix product; missing outputs are rows of zeros. The shape of a product decides the order of
+its sums. TILE, GROUP and ROWS are constants so that no setting changes a bit of the result."""
 SLOTS = 2
-"""Buffers of GROUP blocks: one is being combined while the next is being filled."""
+"""Buffers of GROUP blocks: one is combined while the other is filled."""
 WRITERS = 4
-"""Outputs that are hashed and written at once."""
+"""Outputs that are hashed and written at the same time."""
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What a memory bound allows. `block` elements of each snapshot are read at a time, a multiple of TILE."""
+class BlockSizes:
+    """Sizes that fit a memory bound."""
 
     block: int
+    """Elements of each snapshot that are read at a time, a multiple of TILE."""
     group: int
+    """Snapshots that are read at a time."""
     outputs: int
     """Outputs of one pass."""
 
@@ -45,119 +48,136 @@ class Sizes:
         inputs: int,
         outputs: int,
         item_bytes: int,
-        lanes: int,
+        threads: int,
         coefficient_sets: int,
-    ) -> Sizes:
+    ) -> BlockSizes:
         """The largest useful sizes. Raises ValueError when not even one output and the smallest block fit."""
         group = min(GROUP, inputs)
-        per_lane = (group + ROWS) * TILE * 4
-        workspace = lanes * per_lane + store.reads_in_flight * store.read_memory_bytes
-        per_block = SLOTS * group * item_bytes
+        per_thread = (group + ROWS) * TILE * 4
+        workspace = threads * per_thread + store.reads_in_flight * store.read_memory_bytes
+        per_element = SLOTS * group * item_bytes
 
         def fixed(count: int) -> int:
-            return workspace + count * store.writer_memory_bytes + coefficient_sets * padded(count) * inputs * 4
+            return workspace + count * store.writer_memory_bytes + coefficient_sets * padded_outputs(count) * inputs * 4
 
         for count in range(outputs, 0, -1):
-            block = (memory_bytes - fixed(count)) // (per_block + output_bytes(count)) // TILE * TILE
+            block = (memory_bytes - fixed(count)) // (per_element + output_bytes_per_element(count)) // TILE * TILE
             if block > 0:
                 largest = -(-store.read_bytes // item_bytes // TILE) * TILE
-                return Sizes(min(block, largest), group, count)
-        least = fixed(1) + TILE * (per_block + output_bytes(1))
+                return BlockSizes(min(block, largest), group, count)
+        least = fixed(1) + TILE * (per_element + output_bytes_per_element(1))
         raise ValueError(
             f"memory_bytes {memory_bytes} is too little for {inputs} snapshots; at least {least} is needed"
         )
 
 
-def padded(outputs: int) -> int:
-    """Rows of sums for so many outputs."""
+def padded_outputs(outputs: int) -> int:
+    """The number of outputs, rounded up to a multiple of ROWS."""
     return -(-outputs // ROWS) * ROWS
 
 
-def output_bytes(outputs: int) -> int:
-    """Per element of a block: float32 sums twice, to write one meanwhile, and a row of bytes for each writer, which
-    may have to look for infinities in it."""
-    return 2 * 4 * padded(outputs) + (4 + 2) * min(WRITERS, outputs)
+def output_bytes_per_element(outputs: int) -> int:
+    """Memory for the outputs per element of a block.
+
+    Float32 sums twice, because one block is written while the next is summed, and for each writer a row of up to
+    4 bytes and the 2 bytes of masks that find infinities in it.
+    """
+    return 2 * 4 * padded_outputs(outputs) + (4 + 2) * min(WRITERS, outputs)
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One block of one group of snapshots, valid until the next unit."""
+class InputBlock:
+    """One block of elements from one group of snapshots, valid until the next InputBlock is read."""
 
     first: int
     """Index of the group's first snapshot."""
     start: int
-    """Index of the block's first element in its span."""
+    """Index of the block's first element in its segment."""
     count: int
+    """Elements of the block."""
     values: tuple[Tensor, ...]
-    """Snapshots that follow each other and are stored alike: [some, count] each, together [group, count]."""
-    last_of_block: bool
+    """[snapshots, count] for each sequence of snapshots with the same dtype; together they make the group."""
+    last_group: bool
+    """Whether this is the last group of snapshots for these elements."""
 
     @property
     def bytes(self) -> int:
         return sum(values.numel() * values.element_size() for values in self.values)
 
 
-class BlockReader:
-    """Fills two sets of buffers in turn, each by several ranged reads at once."""
+class _ReadRequest(NamedTuple):
+    snapshot: int
+    offset: int
+    """Of the first byte in the snapshot's file."""
+    row: memoryview
+    """Where the bytes go."""
 
-    def __init__(self, store: ObjectStore, inputs: Inputs, sizes: Sizes, item_bytes: int, readers: Executor) -> None:
+
+class BlockReader:
+    """Fills SLOTS buffers in turn, each by several concurrent ranged reads."""
+
+    def __init__(
+        self, store: ObjectStore, inputs: AlignedInputs, sizes: BlockSizes, item_bytes: int, readers: Executor
+    ) -> None:
         self._store, self.inputs, self._sizes, self._readers = store, inputs, sizes, readers
         shape = (sizes.group, sizes.block * item_bytes)
         self._slots = [torch.empty(shape, dtype=torch.uint8) for _ in range(SLOTS)]
         self._rows = [[memoryview(row).cast("B") for row in slot.numpy()] for slot in self._slots]
 
-    def units(self, span: Span, begin: int) -> Iterator[Unit]:
-        """Every block of the span from element `begin` on, and of each block every group."""
-        pending: deque[tuple[Unit, list[Future[None]]]] = deque()
-        for number, (start, count, first) in enumerate(self._order(span, begin)):
+    def blocks(self, segment: Segment, begin: int) -> Iterator[InputBlock]:
+        """Every block of the segment from element `begin` on; for each block, every group of snapshots."""
+        pending: deque[tuple[InputBlock, list[Future[None]]]] = deque()
+        for number, (start, count, first) in enumerate(self._block_order(segment, begin)):
             if len(pending) == SLOTS:
-                yield _filled(*pending.popleft())
+                yield _wait_until_filled(*pending.popleft())
             slot = number % SLOTS
             snapshots = range(first, min(first + self._sizes.group, len(self.inputs.snapshots)))
-            reads = [self._part(span, i, start, count, self._rows[slot][i - first]) for i in snapshots]
+            reads = [self._request(segment, i, start, count, self._rows[slot][i - first]) for i in snapshots]
             tasks = min(self._store.reads_in_flight, len(reads))
             futures = [self._readers.submit(self._read, reads[i::tasks]) for i in range(tasks)]
             last = snapshots.stop == len(self.inputs.snapshots)
-            pending.append((Unit(first, start, count, self._values(span, slot, snapshots, count), last), futures))
+            values = self._views(segment, slot, snapshots, count)
+            pending.append((InputBlock(first, start, count, values, last), futures))
         while pending:
-            yield _filled(*pending.popleft())
+            yield _wait_until_filled(*pending.popleft())
 
-    def copied(self, span: Span) -> Iterator[memoryview]:
-        """The span's bytes in the last snapshot, in blocks that are valid until the next."""
+    def last_snapshot_bytes(self, segment: Segment) -> Iterator[memoryview]:
+        """The segment's bytes in the last snapshot, in parts that are valid until the next part is read."""
         last = len(self.inputs.snapshots) - 1
-        item = span.item_bytes(self.inputs.layout_of[last])
+        item = segment.item_bytes(self.inputs.layout_of[last])
         step = self._slots[0].shape[1] // item
-        for start in range(0, span.count, step):
-            part = self._part(span, last, start, min(step, span.count - start), self._rows[0][0])
-            self._read([part])
-            yield part[2]
+        for start in range(0, segment.count, step):
+            request = self._request(segment, last, start, min(step, segment.count - start), self._rows[0][0])
+            self._read([request])
+            yield request.row
 
-    def _order(self, span: Span, begin: int) -> Iterator[tuple[int, int, int]]:
-        for start in range(begin, span.count, self._sizes.block):
+    def _block_order(self, segment: Segment, begin: int) -> Iterator[tuple[int, int, int]]:
+        """First element, number of elements and first snapshot of each InputBlock."""
+        for start in range(begin, segment.count, self._sizes.block):
             for first in range(0, len(self.inputs.snapshots), self._sizes.group):
-                yield start, min(self._sizes.block, span.count - start), first
+                yield start, min(self._sizes.block, segment.count - start), first
 
-    def _part(self, span: Span, snapshot: int, start: int, count: int, row: memoryview) -> tuple[int, int, memoryview]:
-        """Which snapshot to read, from which byte of it on, to where."""
+    def _request(self, segment: Segment, snapshot: int, start: int, count: int, row: memoryview) -> _ReadRequest:
         layout = self.inputs.layout_of[snapshot]
-        item = span.item_bytes(layout)
-        offset = self.inputs.data_starts[snapshot] + span.places[layout].start + start * item
-        return snapshot, offset, row[: count * item]
+        item = segment.item_bytes(layout)
+        offset = self.inputs.data_starts[snapshot] + segment.locations[layout].start + start * item
+        return _ReadRequest(snapshot, offset, row[: count * item])
 
-    def _values(self, span: Span, slot: int, snapshots: range, count: int) -> tuple[Tensor, ...]:
-        values = []
-        for dtype, alike in groupby(snapshots, lambda i: span.places[self.inputs.layout_of[i]].dtype):
-            rows = list(alike)
+    def _views(self, segment: Segment, slot: int, snapshots: range, count: int) -> tuple[Tensor, ...]:
+        """Typed views of the slot's buffer, one for each sequence of snapshots with the same dtype."""
+        views = []
+        for dtype, same_dtype in groupby(snapshots, lambda i: segment.locations[self.inputs.layout_of[i]].dtype):
+            rows = list(same_dtype)
             buffer = self._slots[slot][rows[0] - snapshots.start : rows[-1] - snapshots.start + 1]
-            values.append(buffer.view(TORCH_DTYPES[dtype])[:, :count])
-        return tuple(values)
+            views.append(buffer.view(TORCH_DTYPES[dtype])[:, :count])
+        return tuple(views)
 
-    def _read(self, parts: list[tuple[int, int, memoryview]]) -> None:
-        for snapshot, offset, row in parts:
+    def _read(self, requests: list[_ReadRequest]) -> None:
+        for snapshot, offset, row in requests:
             self._store.read_into(self.inputs.snapshots[snapshot].key, offset, row)
 
 
-def _filled(unit: Unit, futures: list[Future[None]]) -> Unit:
+def _wait_until_filled(block: InputBlock, futures: list[Future[None]]) -> InputBlock:
     for future in futures:
         future.result()
-    return unit
+    return block

@@ -1,4 +1,4 @@
-"""The arithmetic of a reconstruction: every block of the inputs, times the coefficients, into every output."""
+"""The arithmetic of a reconstruction: every block of the inputs times the coefficients, added to every output."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from phema.shared.snapshots.combining.aligned_inputs import Span
-from phema.shared.snapshots.combining.block_reader import ROWS, TILE, WRITERS, Sizes, Unit, padded
-from phema.shared.snapshots.combining.thread_pool import Lanes
+from phema.shared.snapshots.combining.aligned_inputs import Segment
+from phema.shared.snapshots.combining.block_reader import ROWS, TILE, WRITERS, BlockSizes, InputBlock, padded_outputs
+from phema.shared.snapshots.combining.thread_pool import ComputePool
 from phema.shared.snapshots.files.header import DTYPE_CODES, ITEM_BYTES, SnapshotMetadata, StoredDtype
 from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES
 from phema.shared.snapshots.stores.hashed_bytes import Data
@@ -23,156 +23,162 @@ from phema.shared.snapshots.stores.hashed_bytes import Data
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One file to write: where, with which coefficient for each snapshot, what it says of itself, in which dtype."""
+    """One file to write: its key, the coefficient of each snapshot, its metadata and the dtype of its averages."""
 
     key: str
     coefficients: Sequence[float]
     metadata: SnapshotMetadata
     dtype: StoredDtype = "float32"
     tensors: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Coefficients of the averaged tensors, by name, that do not have `coefficients` (paper, Figure 5b)."""
+    """Coefficients by tensor name, for averaged tensors that do not use `coefficients` (paper, Figure 5b)."""
 
-    def of_tensor(self, name: str) -> tuple[float, ...]:
-        return tuple(self.tensors.get(name, self.coefficients))
+    def coefficients_of(self, tensor: str) -> tuple[float, ...]:
+        return tuple(self.tensors.get(tensor, self.coefficients))
 
 
-class Sink(Protocol):
-    """Where the bytes of one output go."""
+class OutputFile(Protocol):
+    """Receives the bytes of one output."""
 
     def write(self, data: Data) -> None: ...
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Elements `start` to `stop` of a span have one set of coefficients."""
+class CoefficientRange:
+    """Elements `start` to `stop` of a segment use one set of coefficients."""
 
     start: int
     stop: int
-    coefficients: int
+    set_index: int
 
 
-class Coefficients:
-    """What the outputs of a pass multiply each tensor of the inputs with. Tensors of equal coefficients share a set."""
+class CoefficientSets:
+    """The coefficients of all outputs of a pass. Tensors with equal coefficients share one set."""
 
     def __init__(self, specs: Sequence[OutputSpec], names: Sequence[str]) -> None:
-        numbers: dict[tuple[tuple[float, ...], ...], int] = {}
-        self._set_of = {name: numbers.setdefault(rows_of(specs, name), len(numbers)) for name in names}
-        blocks = torch.zeros(max(len(numbers), 1), padded(len(specs)), len(specs[0].coefficients))
-        for rows, number in numbers.items():
-            blocks[number, : len(specs)] = torch.tensor(rows)
-        self._blocks = [list(torch.split(block, ROWS)) for block in blocks]
+        indices: dict[tuple[tuple[float, ...], ...], int] = {}
+        self._set_of = {name: indices.setdefault(coefficients_of(specs, name), len(indices)) for name in names}
+        sets = torch.zeros(max(len(indices), 1), padded_outputs(len(specs)), len(specs[0].coefficients))
+        for coefficients, index in indices.items():
+            sets[index, : len(specs)] = torch.tensor(coefficients)
+        self._sets = [list(torch.split(rows, ROWS)) for rows in sets]
 
-    def pieces(self, span: Span) -> list[Piece]:
-        """The span's elements, cut where the coefficients change."""
-        starts = [(start, self._set_of[name]) for name, start in span.tensors]
-        kept = [starts[0], *(after for before, after in pairwise(starts) if before[1] != after[1])]
-        stops = [start for start, _ in kept[1:]] + [span.count]
-        return [Piece(start, stop, number) for (start, number), stop in zip(kept, stops, strict=True)]
+    def ranges(self, segment: Segment) -> list[CoefficientRange]:
+        """The segment's elements, divided where the coefficients change."""
+        starts = [(start, self._set_of[name]) for name, start in segment.tensors]
+        changes = [starts[0], *(after for before, after in pairwise(starts) if before[1] != after[1])]
+        stops = [start for start, _ in changes[1:]] + [segment.count]
+        return [CoefficientRange(start, stop, index) for (start, index), stop in zip(changes, stops, strict=True)]
 
-    def rows(self, number: int) -> Sequence[Tensor]:
-        """The coefficients of a set, [ROWS, inputs] for each ROWS outputs."""
-        return self._blocks[number]
+    def rows(self, set_index: int) -> Sequence[Tensor]:
+        """The coefficients of a set: [ROWS, inputs] for each ROWS outputs."""
+        return self._sets[set_index]
 
 
-def rows_of(specs: Sequence[OutputSpec], name: str) -> tuple[tuple[float, ...], ...]:
-    """The coefficients that each output has for the tensor."""
-    return tuple(spec.of_tensor(name) for spec in specs)
+def coefficients_of(specs: Sequence[OutputSpec], tensor: str) -> tuple[tuple[float, ...], ...]:
+    """The coefficients of each output for the tensor."""
+    return tuple(spec.coefficients_of(tensor) for spec in specs)
 
 
 class Combiner:
-    """The outputs of one pass: sums one block while the block before is hashed and written.
+    """Computes the outputs of one pass: sums one block while the previous block is hashed and written.
 
-    Tiles begin at fixed elements of a span, and each is a product of fixed shape. A tile in which the coefficients
-    change is made once for each set, and the set's own columns are kept: what else is asked for changes no bit.
+    Tiles begin at fixed elements of a segment, and each is a matrix product of fixed shape. A tile in which the
+    coefficients change is computed once for each set, and only the set's own columns are used. The other outputs of
+    the pass therefore never change a bit of the result.
     """
 
     def __init__(
-        self, specs: Sequence[OutputSpec], names: Sequence[str], sizes: Sizes, pool: Executor, lanes: Lanes
+        self,
+        specs: Sequence[OutputSpec],
+        names: Sequence[str],
+        sizes: BlockSizes,
+        writers: Executor,
+        compute: ComputePool,
     ) -> None:
-        self._specs, self._pool, self._lanes = specs, pool, lanes
-        self._coefficients = Coefficients(specs, names)
-        shape = (sizes.block // TILE, padded(len(specs)) // ROWS, ROWS, TILE)
+        self._specs, self._writers, self._compute = specs, writers, compute
+        self._coefficients = CoefficientSets(specs, names)
+        shape = (sizes.block // TILE, padded_outputs(len(specs)) // ROWS, ROWS, TILE)
         self._sums = [torch.empty(shape) for _ in range(2)]
-        self._tiles = [torch.empty(sizes.group, TILE) for _ in range(lanes.count)]
-        self._mixed = [torch.empty(ROWS, TILE) for _ in range(lanes.count)]
+        self._tiles = [torch.empty(sizes.group, TILE) for _ in range(compute.count)]
+        self._mixed = [torch.empty(ROWS, TILE) for _ in range(compute.count)]
         self._rows: SimpleQueue[Tensor] = SimpleQueue()
         for _ in range(min(WRITERS, len(specs))):
             self._rows.put(torch.empty(sizes.block * 4, dtype=torch.uint8))
         self._writes: list[Future[None]] = []
 
-    def average(self, files: Sequence[Sink], span: Span, units: Iterator[Unit]) -> Iterator[int]:
-        """Combine blocks over all snapshots and hand each on to be written; yields the bytes read, unit by unit."""
-        pieces = self._coefficients.pieces(span)
-        for unit in units:
+    def average(self, files: Sequence[OutputFile], segment: Segment, blocks: Iterator[InputBlock]) -> Iterator[int]:
+        """Combine the blocks over all snapshots and start writing each sum; yields the bytes read by each block."""
+        ranges = self._coefficients.ranges(segment)
+        for block in blocks:
             sums = self._sums[0]
-            self._add(unit, sums, pieces)
-            if unit.last_of_block:
-                self.finish()
+            self._add(block, sums, ranges)
+            if block.last_group:
+                self.finish_writes()
                 self._writes = [
-                    self._pool.submit(self._write, k, file, sums[:, k // ROWS, k % ROWS], unit.count)
+                    self._writers.submit(self._write, k, file, sums[:, k // ROWS, k % ROWS], block.count)
                     for k, file in enumerate(files)
                 ]
                 self._sums.reverse()
-            yield unit.bytes
+            yield block.bytes
 
-    def copy(self, files: Sequence[Sink], blocks: Iterator[memoryview]) -> None:
-        """Write blocks as they are."""
-        self.finish()
+    def copy(self, files: Sequence[OutputFile], blocks: Iterator[memoryview]) -> None:
+        """Write blocks unchanged to every file."""
+        self.finish_writes()
         for block in blocks:
             for file in files:
                 file.write(block)
 
-    def finish(self) -> None:
-        """Wait until the block before is written, and raise what went wrong with it."""
+    def finish_writes(self) -> None:
+        """Wait until the previous block is written. Raises the error of a write that failed."""
         writes, self._writes = self._writes, []
         for write in writes:
             write.result()
 
     def drain(self) -> None:
-        """Wait until nobody writes any more, whatever happened."""
+        """Wait until no write is running, and ignore errors."""
         wait(self._writes)
 
-    def _add(self, unit: Unit, sums: Tensor, pieces: Sequence[Piece]) -> None:
+    def _add(self, block: InputBlock, sums: Tensor, ranges: Sequence[CoefficientRange]) -> None:
         """sums[tile, k, :] (+)= sum_i c[k, i] * values[i, tile], tile by tile, in float32."""
-        beta = 0.0 if unit.first == 0 else 1.0
-        group = slice(unit.first, unit.first + sum(map(len, unit.values)))
-        inside = _inside(pieces, unit.start, unit.start + unit.count)
+        beta = 0.0 if block.first == 0 else 1.0
+        group = slice(block.first, block.first + sum(map(len, block.values)))
+        in_block = _clipped(ranges, block.start, block.start + block.count)
         coefficients = {
-            number: [rows[:, group] for rows in self._coefficients.rows(number)]
-            for number in {piece.coefficients for piece in inside}
+            index: [rows[:, group] for rows in self._coefficients.rows(index)]
+            for index in {part.set_index for part in in_block}
         }
-        # Views are made here, once: threads that make them in turns wait for the interpreter more than they compute.
-        stored = list(zip(*(torch.split(values, TILE, dim=1) for values in unit.values), strict=True))
+        # All views are made here. Threads that make views compete for the interpreter lock longer than they compute.
+        stored = list(zip(*(torch.split(values, TILE, dim=1) for values in block.values), strict=True))
         targets = [tile.unbind() for tile in sums[: len(stored)].unbind()]
-        tiles = [[tile[rows] for rows in _rows_of(unit)] for tile in self._tiles]
+        tiles = [[tile[rows] for rows in _tile_rows(block)] for tile in self._tiles]
         whole = [tile[: group.stop - group.start] for tile in self._tiles]
 
-        def add(lane: int, number: int) -> None:
+        def add_tile(thread: int, number: int) -> None:
             width = stored[number][0].shape[1]
-            values, parts, target = whole[lane], tiles[lane], targets[number]
+            values, parts, target = whole[thread], tiles[thread], targets[number]
             if width < TILE:
                 values, parts = values[:, :width], [part[:, :width] for part in parts]
                 target = tuple(rows[:, :width] for rows in target)
             for part, source in zip(parts, stored[number], strict=True):
                 part.copy_(source)
-            here = inside if len(inside) == 1 else _inside(inside, number * TILE, number * TILE + width)
-            only = here[0].coefficients
-            if all(piece.coefficients == only for piece in here):
+            in_tile = in_block if len(in_block) == 1 else _clipped(in_block, number * TILE, number * TILE + width)
+            only = in_tile[0].set_index
+            if all(piece.set_index == only for piece in in_tile):
                 for rows, c in zip(target, coefficients[only], strict=True):
                     torch.addmm(rows, c, values, beta=beta, out=rows)
                 return
-            for wanted in dict.fromkeys(piece.coefficients for piece in here):
-                for rows, c in zip(target, coefficients[wanted], strict=True):
-                    mixed = self._mixed[lane][:, :width].copy_(rows)
+            for index in dict.fromkeys(piece.set_index for piece in in_tile):
+                for rows, c in zip(target, coefficients[index], strict=True):
+                    mixed = self._mixed[thread][:, :width].copy_(rows)
                     torch.addmm(mixed, c, values, beta=beta, out=mixed)
-                    for piece in here:
-                        if piece.coefficients == wanted:
+                    for piece in in_tile:
+                        if piece.set_index == index:
                             rows[:, piece.start : piece.stop] = mixed[:, piece.start : piece.stop]
 
-        self._lanes.run(add, range(len(stored)))
+        self._compute.run(add_tile, range(len(stored)))
 
-    def _write(self, k: int, file: Sink, sums: Tensor, count: int) -> None:
-        """Write one output's row of a block, `sums` [tiles, TILE], of which `count` elements are meant."""
+    def _write(self, k: int, file: OutputFile, sums: Tensor, count: int) -> None:
+        """Write output k's row of a block: the first `count` elements of `sums` [tiles, TILE]."""
         spec, buffer = self._specs[k], self._rows.get()
         try:
             code = DTYPE_CODES[spec.dtype]
@@ -189,16 +195,19 @@ class Combiner:
             self._rows.put(buffer)
 
 
-def _rows_of(unit: Unit) -> Iterator[slice]:
-    """Where in a tile the snapshots that are stored alike belong."""
+def _tile_rows(block: InputBlock) -> Iterator[slice]:
+    """For each tensor of `block.values`, its rows in a tile."""
     start = 0
-    for values in unit.values:
+    for values in block.values:
         yield slice(start, start + len(values))
         start += len(values)
 
 
-def _inside(pieces: Sequence[Piece], start: int, stop: int) -> list[Piece]:
-    """The pieces of elements `start` to `stop`, counted from `start`."""
-    first = bisect_right(pieces, start, key=lambda piece: piece.start) - 1
-    last = bisect_left(pieces, stop, key=lambda piece: piece.start)
-    return [Piece(max(p.start - start, 0), min(p.stop, stop) - start, p.coefficients) for p in pieces[first:last]]
+def _clipped(ranges: Sequence[CoefficientRange], start: int, stop: int) -> list[CoefficientRange]:
+    """The parts of `ranges` between elements `start` and `stop`, counted from `start`."""
+    first = bisect_right(ranges, start, key=lambda part: part.start) - 1
+    last = bisect_left(ranges, stop, key=lambda part: part.start)
+    return [
+        CoefficientRange(max(part.start - start, 0), min(part.stop, stop) - start, part.set_index)
+        for part in ranges[first:last]
+    ]

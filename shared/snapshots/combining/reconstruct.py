@@ -1,4 +1,4 @@
-"""Combines stored snapshots into new weights: one streaming pass for all wanted profiles, in bounded memory."""
+"""Combines stored snapshots into new weights: one streaming pass for all outputs, in bounded memory."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from phema.shared.snapshots.combining.aligned_inputs import Inputs, Span, read_inputs
-from phema.shared.snapshots.combining.block_reader import TILE, WRITERS, BlockReader, Sizes
-from phema.shared.snapshots.combining.combiner import Combiner, OutputSpec, rows_of
-from phema.shared.snapshots.combining.thread_pool import lanes_of_torch, pool_of
+from phema.shared.snapshots.combining.aligned_inputs import AlignedInputs, Segment, read_inputs
+from phema.shared.snapshots.combining.block_reader import TILE, WRITERS, BlockReader, BlockSizes
+from phema.shared.snapshots.combining.combiner import Combiner, OutputSpec, coefficients_of
+from phema.shared.snapshots.combining.thread_pool import compute_pool, thread_pool
 from phema.shared.snapshots.errors import ObjectExists
 from phema.shared.snapshots.files.header import DTYPE_CODES, ITEM_BYTES, build_header
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
@@ -21,7 +21,7 @@ __all__ = ["OutputSpec", "ReconstructionCancelled", "reconstruct"]
 
 
 class ReconstructionCancelled(Exception):
-    """`cancelled` answered yes."""
+    """`cancelled` returned True."""
 
 
 def reconstruct(
@@ -36,49 +36,54 @@ def reconstruct(
 ) -> list[ObjectInfo]:
     """Write sum_i c_i * snapshot_i for every output; accumulation in float32 (paper, Algorithm 3 and section C).
 
-    `inputs` are in order of time; each may be stored in a dtype of its own. Buffers (Fourier frequencies, integers)
-    are copied from the last. All outputs come from one pass over the inputs; only when their upload buffers alone
-    exceed `memory_bytes` are there more passes. `memory_bytes` bounds every buffer held, whatever the number and size
-    of the snapshots; it never changes a bit of the result, nor does what else is asked for in the same pass.
-    `progress(done, total)` counts bytes read and is called from this thread, as is `cancelled`.
+    `inputs` are in order of time; each may be stored in its own dtype. Buffers (Fourier frequencies, integers) are
+    copied from the last input. All outputs come from one pass over the inputs; there are more passes only when the
+    upload buffers alone exceed `memory_bytes`.
 
-    Nothing is kept after an error, unless `resume` is set: then what is durable of each output is kept, whether this
+    `memory_bytes` bounds the sum of all buffers, for any number and size of snapshots. Neither it nor the other
+    outputs of the pass change a bit of the result.
+
+    `progress(done, total)` counts bytes read. It and `cancelled` are called from this thread.
+
+    Without `resume`, nothing is kept after an error. With `resume`, what is durable of each output is kept when this
     call raises or the process is killed, and the next call with the same inputs and outputs reads only what the least
-    advanced output lacks. The outputs' keys must then name all that the bytes depend on, PASS_VERSION included; who
-    gives up on them calls `store.forget` and `store.delete` for each.
+    complete output lacks. The outputs' keys must then name everything that the bytes depend on, including
+    PASS_VERSION. To abandon an unfinished output, call `store.forget`, then `store.delete`.
 
-    Raises ValueError for a bound that is too small, coefficients that do not match or tensors that are no averages,
-    ReconstructionCancelled, CorruptObject for a truncated or foreign snapshot, and the store's other errors.
+    Raises ValueError for a memory bound that is too small, for coefficients that do not match the inputs and for
+    coefficients of tensors that are not averages; ReconstructionCancelled; CorruptObject for a truncated or foreign
+    snapshot; and the store's other errors.
     """
-    _check(inputs, outputs)
+    _check_arguments(inputs, outputs)
     committed: dict[str, ObjectInfo] = {}
     with ExitStack() as stack:
-        readers = stack.enter_context(pool_of(store.reads_in_flight, "reconstruct-read"))
-        writers = stack.enter_context(pool_of(min(WRITERS, len(outputs)), "reconstruct-write"))
-        lanes = stack.enter_context(lanes_of_torch())
-        found = read_inputs(store, inputs, readers)
-        names = found.averaged_names()
+        readers = stack.enter_context(thread_pool(store.reads_in_flight, "reconstruct-read"))
+        writers = stack.enter_context(thread_pool(min(WRITERS, len(outputs)), "reconstruct-write"))
+        compute = stack.enter_context(compute_pool())
+        aligned = read_inputs(store, inputs, readers)
+        names = aligned.averaged_names()
         _check_tensors(outputs, names)
         if resume:
-            committed |= {spec.key: info for spec in outputs if (info := _finished(store, spec, found))}
+            committed |= {spec.key: info for spec in outputs if (info := _complete_output(store, spec, aligned))}
         left = [spec for spec in outputs if spec.key not in committed]
-        spans = found.spans()
-        item_bytes = max((s.item_bytes(i) for s in spans for i in range(len(s.places)) if s.averaged), default=4)
-        sizes = Sizes.within(
+        segments = aligned.segments()
+        item_bytes = max((s.item_bytes(i) for s in segments for i in range(len(s.locations)) if s.averaged), default=4)
+        sizes = BlockSizes.within(
             memory_bytes,
             store,
             inputs=len(inputs),
             outputs=max(len(left), 1),
             item_bytes=item_bytes,
-            lanes=lanes.count,
-            coefficient_sets=len({rows_of(outputs, name) for name in names}),
+            threads=compute.count,
+            coefficient_sets=len({coefficients_of(outputs, name) for name in names}),
         )
         passes = [left[i : i + sizes.outputs] for i in range(0, len(left), sizes.outputs)]
-        watch = _Watch(found.averaged_bytes(spans) * len(passes), progress, cancelled)
-        reader = BlockReader(store, found, sizes, item_bytes, readers)
+        monitor = _Monitor(aligned.averaged_bytes(segments) * len(passes), progress, cancelled)
+        reader = BlockReader(store, aligned, sizes, item_bytes, readers)
         try:
             for specs in passes:
-                _Pass(store, specs, reader, Combiner(specs, names, sizes, writers, lanes), watch, committed).run(resume)
+                combiner = Combiner(specs, names, sizes, writers, compute)
+                _Pass(store, specs, reader, combiner, monitor, committed).run(resume)
         except BaseException:
             if not resume:
                 for key in committed:
@@ -88,8 +93,8 @@ def reconstruct(
 
 
 @dataclass
-class _Watch:
-    """Reports progress and asks whether to go on, between blocks."""
+class _Monitor:
+    """Reports progress and checks for cancellation between blocks."""
 
     total: int
     progress: Callable[[int, int], None]
@@ -103,14 +108,14 @@ class _Watch:
             raise ReconstructionCancelled("the reconstruction was cancelled")
 
 
-class _Output:
-    """One file of a pass: `kept` bytes of it are there from an earlier attempt, and are not written again."""
+class _ResumedFile:
+    """One file of a pass. Its first `kept` bytes exist from an earlier attempt and are not written again."""
 
     def __init__(self, writer: ObjectWriter, kept: int) -> None:
         self._writer, self.kept, self._at = writer, kept, 0
 
     def skip_to(self, offset: int) -> None:
-        """What is written next begins there; nothing before that is missing."""
+        """Continue writing at `offset`. All bytes before it must exist already."""
         assert offset <= max(self.kept, self._at), "no gaps"
         self._at = offset
 
@@ -124,13 +129,13 @@ class _Output:
 
 @dataclass
 class _Pass:
-    """Streams every span into some of the outputs; leaves them committed, or none of those still open."""
+    """Streams every segment into some of the outputs. On an error, outputs that are not committed are discarded."""
 
     store: ObjectStore
     specs: Sequence[OutputSpec]
     reader: BlockReader
     combiner: Combiner
-    watch: _Watch
+    monitor: _Monitor
     committed: dict[str, ObjectInfo]
 
     def run(self, resume: bool) -> None:
@@ -139,55 +144,60 @@ class _Pass:
             stack.callback(self.combiner.drain)  # runs before the files are closed
             ends = []
             for spec, file in zip(self.specs, files, strict=True):
-                header = build_header(spec.metadata, self.reader.inputs.arranged(spec.dtype))
+                header = build_header(spec.metadata, self.reader.inputs.output_tensors(spec.dtype))
                 file.write(header)
                 ends.append(len(header))
-            for span in self.reader.inputs.spans():
-                items = [self._item_bytes(spec, span) for spec in self.specs]
-                self._span(span, files, ends, items)
-                ends = [end + span.count * item for end, item in zip(ends, items, strict=True)]
-            self.combiner.finish()
+            for segment in self.reader.inputs.segments():
+                items = [self._item_bytes(spec, segment) for spec in self.specs]
+                self._write_segment(segment, files, ends, items)
+                ends = [end + segment.count * item for end, item in zip(ends, items, strict=True)]
+            self.combiner.finish_writes()
 
-    def _span(self, span: Span, files: Sequence[_Output], starts: Sequence[int], items: Sequence[int]) -> None:
-        """Write a span that begins at byte `starts[k]` of output k, from the first tile that any output lacks on."""
-        places = list(zip(files, starts, items, strict=True))
-        lacking = min(max(0, file.kept - start) // item for file, start, item in places)
-        begin = span.count if lacking >= span.count else lacking // TILE * TILE if span.averaged else 0
-        self.combiner.finish()
-        for file, start, item in places:
+    def _write_segment(
+        self, segment: Segment, files: Sequence[_ResumedFile], starts: Sequence[int], items: Sequence[int]
+    ) -> None:
+        """Write a segment, from the first tile that any output lacks on.
+
+        The segment begins at byte `starts[k]` of output k and has `items[k]` bytes per element there.
+        """
+        outputs = list(zip(files, starts, items, strict=True))
+        complete = min(max(0, file.kept - start) // item for file, start, item in outputs)
+        begin = segment.count if complete >= segment.count else complete // TILE * TILE if segment.averaged else 0
+        self.combiner.finish_writes()
+        for file, start, item in outputs:
             file.skip_to(start + begin * item)
         inputs = self.reader.inputs
-        if not span.averaged:
-            if begin < span.count:
-                self.combiner.copy(files, self.reader.copied(span))
+        if not segment.averaged:
+            if begin < segment.count:
+                self.combiner.copy(files, self.reader.last_snapshot_bytes(segment))
             return
-        self.watch.done += begin * sum(span.item_bytes(layout) for layout in inputs.layout_of)
-        for count in self.combiner.average(files, span, self.reader.units(span, begin)):
-            self.watch.advance(count)
+        self.monitor.done += begin * sum(segment.item_bytes(layout) for layout in inputs.layout_of)
+        for count in self.combiner.average(files, segment, self.reader.blocks(segment, begin)):
+            self.monitor.advance(count)
 
-    def _item_bytes(self, spec: OutputSpec, span: Span) -> int:
-        """Bytes of one element of the span in the output."""
+    def _item_bytes(self, spec: OutputSpec, segment: Segment) -> int:
+        """Bytes of one element of the segment in the output."""
         inputs = self.reader.inputs
-        return ITEM_BYTES[DTYPE_CODES[spec.dtype]] if span.averaged else span.item_bytes(inputs.layout_of[-1])
+        return ITEM_BYTES[DTYPE_CODES[spec.dtype]] if segment.averaged else segment.item_bytes(inputs.layout_of[-1])
 
     @contextmanager
-    def _opened(self, spec: OutputSpec, resume: bool) -> Iterator[_Output]:
+    def _opened(self, spec: OutputSpec, resume: bool) -> Iterator[_ResumedFile]:
         if resume:
             with self.store.resumable(spec.key) as continued:
-                yield _Output(continued, continued.position)
+                yield _ResumedFile(continued, continued.position)
             self.committed[spec.key] = continued.info
             return
         with self.store.writer(spec.key) as file:
-            yield _Output(file, 0)
+            yield _ResumedFile(file, 0)
         self.committed[spec.key] = file.info
 
 
-def _finished(store: ObjectStore, spec: OutputSpec, inputs: Inputs) -> ObjectInfo | None:
-    """The output as an earlier attempt completed it before it died, or None. Raises ObjectExists for another object."""
+def _complete_output(store: ObjectStore, spec: OutputSpec, inputs: AlignedInputs) -> ObjectInfo | None:
+    """The output, if an earlier attempt completed it. Raises ObjectExists when the key holds another object."""
     found = store.head(spec.key)
     if found is None:
         return None
-    tensors = inputs.arranged(spec.dtype)
+    tensors = inputs.output_tensors(spec.dtype)
     header = build_header(spec.metadata, tensors)
     size = len(header) + (tensors[-1].end if tensors else 0)
     if found.size != size or store.read_range(spec.key, 0, len(header)) != header:
@@ -196,7 +206,7 @@ def _finished(store: ObjectStore, spec: OutputSpec, inputs: Inputs) -> ObjectInf
     return digest(store, spec.key)
 
 
-def _check(inputs: Sequence[StoredSnapshot], outputs: Sequence[OutputSpec]) -> None:
+def _check_arguments(inputs: Sequence[StoredSnapshot], outputs: Sequence[OutputSpec]) -> None:
     if not inputs or not outputs:
         raise ValueError(
             f"{len(inputs)} snapshots and {len(outputs)} outputs were given; at least one of each is needed"
@@ -216,4 +226,4 @@ def _check_tensors(outputs: Sequence[OutputSpec], averaged: Sequence[str]) -> No
     for spec in outputs:
         for name in spec.tensors:
             if name not in averaged:
-                raise ValueError(f"{spec.key} has coefficients for {name!r}, which is no averaged tensor of the run")
+                raise ValueError(f"{spec.key} has coefficients for {name!r}, which is not an averaged tensor")

@@ -10,45 +10,49 @@ from itertools import count
 import torch
 
 
-class Lanes:
-    """`count` threads that take items from one list as they come free.
+class ComputePool:
+    """`count` threads that take items from one list as each thread becomes free.
 
-    PyTorch's own threads meet after every operation; on a busy machine each meeting waits for the operating system to
-    bring back the thread it took away, milliseconds for an operation of microseconds. Lanes meet once per block.
+    PyTorch's own threads synchronise after every operation. On a busy machine each synchronisation waits until the
+    operating system schedules every thread again: milliseconds for an operation of microseconds. The threads of this
+    pool synchronise once per block.
     """
 
-    def __init__(self, count: int, pool: Executor) -> None:
-        self.count, self._pool = count, pool
+    def __init__(self, count: int, executor: Executor) -> None:
+        self.count, self._executor = count, executor
 
     def run(self, action: Callable[[int, int], None], items: Sequence[int]) -> None:
-        """Call `action(lane, item)` for every item and wait; raises what the first failed lane raised."""
+        """Call `action(thread, item)` for every item and wait; `thread` counts from 0.
+
+        Raises the exception of the first thread that failed.
+        """
         turn = count()
 
-        def work(lane: int) -> None:
+        def work(thread: int) -> None:
             while (index := next(turn)) < len(items):
-                action(lane, items[index])
+                action(thread, items[index])
 
-        for future in [self._pool.submit(work, lane) for lane in range(min(self.count, len(items)))]:
+        for future in [self._executor.submit(work, thread) for thread in range(min(self.count, len(items)))]:
             future.result()
 
 
 @contextmanager
-def lanes_of_torch() -> Iterator[Lanes]:
-    """As many lanes as PyTorch may use threads; meanwhile PyTorch uses one thread per operation in this process."""
+def compute_pool() -> Iterator[ComputePool]:
+    """A pool of as many threads as PyTorch may use. Until it closes, PyTorch's operations use one thread each."""
     threads = torch.get_num_threads()
     try:
         if threads > 1:
             torch.set_num_threads(1)
-        with pool_of(threads, "reconstruct-lane") as pool:
-            yield Lanes(threads, pool)
+        with thread_pool(threads, "reconstruct-compute") as executor:
+            yield ComputePool(threads, executor)
     finally:
         if threads > 1:
             torch.set_num_threads(threads)
 
 
 @contextmanager
-def pool_of(workers: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """A thread pool that, on the way out, drops what has not begun and waits for the rest."""
+def thread_pool(workers: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """A thread pool that, when it closes, cancels tasks that have not started and waits for the others."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
     try:
         yield pool

@@ -1,9 +1,10 @@
-"""Which few combinations of a run's snapshots stand for all of them: known before a byte is read. Torch-free."""
+"""Plans a basis: a few combinations of a run's snapshots that replace all of them. Reads no weights. Torch-free."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -13,18 +14,18 @@ from phema.shared.edm2.averaging.posthoc import WeightErrorFit
 from phema.shared.edm2.averaging.random_walk import RandomWalk
 from phema.shared.edm2.averaging.weightings import PowerWeighting
 from phema.shared.snapshots.files.header import StoredDtype
-from phema.shared.snapshots.planning.advice import Facts, facts
+from phema.shared.snapshots.planning.advice import StorageSummary, summarize_storage
 from phema.shared.snapshots.planning.calibration import Calibration, calibrate
 from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.planning.reconstruction_times import PlanError, choose_time
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 
 _FAMILY = 48
-"""Profiles, evenly spaced in the logarithm of sigma_rel, that stand for all of a range."""
+"""Number of profiles, evenly spaced in the logarithm of sigma_rel, that represent a whole range of sigma_rel."""
 
 
 class BasisPlan(BaseModel):
-    """A basis and everything that is needed to make profiles from it and to know their errors."""
+    """A basis, and what is needed to make profiles from it and to predict their errors. Stored as JSON in its row."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -35,10 +36,11 @@ class BasisPlan(BaseModel):
     error: float
     """Largest expected error, relative to the weights, that the basis adds to a profile of the range."""
     snapshots: tuple[StoredSnapshot, ...]
-    """They may be deleted; what the basis promises does not depend on them any more."""
+    """The inputs. They may be deleted once the basis exists; its predicted errors do not depend on them any more."""
     vectors: tuple[tuple[float, ...], ...]
-    """Of each vector its coefficients, in the order of `snapshots`."""
+    """[vectors, snapshots] coefficients, in the order of `snapshots`."""
     variance: float
+    """This field and the fields below are those of `calibration()`."""
     exponent: float
     rms: float
     rounding: dict[StoredDtype, float]
@@ -49,29 +51,54 @@ class BasisPlan(BaseModel):
     def bytes_to_read(self) -> int:
         return sum(s.size for s in self.snapshots)
 
-    def stored(self) -> list[StoredSnapshot]:
-        return list(self.snapshots)
+    @classmethod
+    def from_lineage(cls, num_images: int, lineage: Mapping[str, Any], snapshot_ids: Mapping[str, str]) -> Self:
+        """The plan that the file of a vector records. `snapshot_ids`: ids by SHA-256, of snapshots that still exist.
+
+        Raises KeyError, TypeError and ValueError for a malformed lineage.
+        """
+        snapshots = [
+            {**entry, "id": snapshot_ids.get(entry["sha256"], f"gone-{entry['sha256'][:16]}")}
+            for entry in lineage["snapshots"]
+        ]
+        return cls.model_validate({**lineage, "num_images": num_images, "snapshots": snapshots})
+
+    def lineage(self) -> dict[str, Any]:
+        """JSON for the metadata of every vector's file, from which `from_lineage` restores the whole plan.
+
+        The file records its time itself; ids are left out, because the catalog may assign new ones.
+        """
+        return self.model_dump(mode="json", exclude={"num_images": True, "snapshots": {"__all__": {"id"}}})
 
     def calibration(self) -> Calibration:
         movement = RandomWalk(self.variance, self.exponent, float(self.num_images))
         return Calibration(movement, self.rms, self.rounding, self.calibrated, self.update_images)
 
-    def facts(self) -> Facts:
+    def storage_summary(self) -> StorageSummary:
         """For advice."""
-        return replace(facts(self.stored()), reach=(self.sigma_rel_min, self.sigma_rel_max))
+        return replace(summarize_storage(self.snapshots), basis_range=(self.sigma_rel_min, self.sigma_rel_max))
 
     def basis(self) -> Basis:
-        return Basis(np.array(self.vectors), _metric(self.stored(), self.calibration()), self.error)
+        return Basis(np.array(self.vectors), _metric(self.snapshots, self.calibration()), self.error)
+
+
+class BasisSummary(BaseModel):
+    """The fields of a stored BasisPlan that lists of bases show. Reading them is cheap, however long the plan."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    error: float
+    vectors: list[Any]
 
 
 @dataclass(frozen=True)
 class StoredBasis:
-    """A finished basis of a run."""
+    """A basis whose vectors are in the store."""
 
     id: str
     plan: BasisPlan
     vectors: tuple[StoredSnapshot, ...]
-    """Float32, profiles of kind `basis`, in the order of `plan.vectors`."""
+    """In float32, with profiles of kind `basis`, in the order of `plan.vectors`."""
 
     @property
     def num_images(self) -> int:
@@ -90,7 +117,10 @@ def plan_basis(
 ) -> BasisPlan:
     """The smallest basis that adds at most `tolerance` to the relative error of any power profile of the range.
 
-    Raises NoSnapshots and NoSnapshotAtTime, and PlanError for an impossible range or tolerance.
+    `num_images`: None is the latest time. `probes`: a sample of the weights by snapshot id. `update_images`: images
+    between two updates of the averages.
+
+    Raises NoSnapshots, NoSnapshotAtTime, and PlanError for an impossible range or tolerance.
     """
     if not tolerance > 0:
         raise PlanError(f"tolerance {tolerance:g} must be above 0")
@@ -98,14 +128,15 @@ def plan_basis(
         raise PlanError(f"sigma_rel_min {sigma_rel_min:g} must be above 0 and below sigma_rel_max {sigma_rel_max:g}")
     time = choose_time((s.num_images for s in stored), num_images)
     inputs = sorted((s for s in stored if s.num_images <= time), key=lambda s: s.order)
-    known = calibrate(inputs, probes or {}, update_images=update_images)
+    calibration = calibrate(inputs, probes or {}, update_images=update_images)
     try:
         family = [PowerWeighting(time, float(s)) for s in np.geomspace(sigma_rel_min, sigma_rel_max, _FAMILY)]
     except ValueError as error:
         raise PlanError(f"sigma_rel_max {sigma_rel_max:g} is impossible: {error}") from error
     profiles = [weighting(s.profile, s.num_images) for s in inputs]
-    coefficients = WeightErrorFit(profiles, family, movement=known.movement, noise=known.noise(inputs)).solve()
-    found = find_basis(coefficients, _metric(inputs, known), tolerance)
+    noise = calibration.noise(inputs)
+    coefficients = WeightErrorFit(profiles, family, movement=calibration.movement, noise=noise).solve()
+    found = find_basis(coefficients, _metric(inputs, calibration), tolerance)
     return BasisPlan(
         num_images=time,
         sigma_rel_min=sigma_rel_min,
@@ -114,15 +145,17 @@ def plan_basis(
         error=found.error,
         snapshots=tuple(inputs),
         vectors=tuple(tuple(map(float, row)) for row in found.vectors),
-        variance=known.movement.variance,
-        exponent=known.movement.exponent,
-        rms=known.rms,
-        rounding=dict(known.rounding),
-        calibrated=known.calibrated,
+        variance=calibration.movement.variance,
+        exponent=calibration.movement.exponent,
+        rms=calibration.rms,
+        rounding=dict(calibration.rounding),
+        calibrated=calibration.calibrated,
         update_images=update_images,
     )
 
 
-def _metric(inputs: Sequence[StoredSnapshot], known: Calibration) -> np.ndarray:
+def _metric(inputs: Sequence[StoredSnapshot], calibration: Calibration) -> np.ndarray:
     profiles = [weighting(s.profile, s.num_images) for s in inputs]
-    return expected_products(profiles, movement=known.movement, noise=known.noise(inputs), rms=known.rms)
+    return expected_products(
+        profiles, movement=calibration.movement, noise=calibration.noise(inputs), rms=calibration.rms
+    )

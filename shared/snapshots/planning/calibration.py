@@ -1,7 +1,4 @@
-"""What a run's own snapshots say of its weights: how large they are, how much they move, how they were rounded.
-
-Torch-free.
-"""
+"""Measures a run's weights from its own snapshots: their size, their movement and their rounding. Torch-free."""
 
 from __future__ import annotations
 
@@ -21,14 +18,14 @@ from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 _MANTISSA_BITS: dict[StoredDtype, int] = {"float32": 23, "float16": 10, "bfloat16": 7}
 _SMALLEST_EXPONENT: dict[StoredDtype, int] = {"float32": -126, "float16": -14, "bfloat16": -126}
 _USUAL_ROUNDING: dict[StoredDtype, float] = {"float32": 2.5e-8, "float16": 2.1e-4, "bfloat16": 1.7e-3}
-"""Relative to the weights' root mean square, for normally distributed ones."""
-_DENSE, _THINNED = 48, 16
-"""Snapshots that calibrate: so many of the latest times, and of all times before."""
+"""Standard deviation of the rounding, relative to the root mean square of normally distributed weights."""
+_LATEST_TIMES, _EARLIER_TIMES = 48, 16
+"""Times whose snapshots are used: all of the latest 48, and about 16 of those before."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What is known of a run's weights up to some time."""
+    """What is known about a run's weights up to some time."""
 
     movement: RandomWalk
     rms: float
@@ -36,22 +33,24 @@ class Calibration:
     rounding: Mapping[StoredDtype, float]
     """Standard deviation of the rounding by each dtype, in units of a weight."""
     calibrated: bool
-    """Whether the run told; otherwise these are usual figures, relative to weights of root mean square 1."""
+    """Whether the movement was measured on the run. Otherwise a usual amount is assumed; without any probe, all values
+    are usual ones for weights of root mean square 1."""
     update_images: int | None = None
     """Images between two updates of the averages."""
 
     def at(self, num_images: int) -> Calibration:
-        """The same for another time."""
+        """The same calibration for another time."""
         return replace(self, movement=self.movement.until(float(num_images)))
 
     def noise(self, snapshots: Sequence[StoredSnapshot]) -> FloatArray:
-        """[snapshots] standard deviation of each one's rounding, in units of a weight."""
+        """[snapshots] standard deviation of the rounding of each snapshot, in units of a weight."""
         return np.array([self.rounding[s.dtype] for s in snapshots])
 
-    def tracking(self, targets: Sequence[Weighting]) -> FloatArray:
-        """[targets] rounding that any average collects when it is kept in float32, as the wanted one would have been.
+    def tracking_rounding(self, targets: Sequence[Weighting]) -> FloatArray:
+        """[targets] rounding that accumulates in an average tracked in float32, as the wanted average would have been.
 
-        Every update rounds anew and is forgotten with the average itself, after about 1 / density(end) images.
+        Every update adds rounding. The average forgets it after about 1 / density(end) images, as it forgets weights.
+        Zero when `update_images` is not known.
         """
         if self.update_images is None:
             return np.zeros(len(targets))
@@ -63,8 +62,10 @@ class Calibration:
 def calibrate(
     snapshots: Sequence[StoredSnapshot], probes: Mapping[str, bytes], *, update_images: int | None = None
 ) -> Calibration:
-    """What the snapshots' probes (by snapshot id) tell, and usual figures for what they do not. `snapshots` are in
-    order of time; probes that are not finite, of a run that diverged, tell nothing."""
+    """Calibrate from probes: a sample of the weights by snapshot id. Usual values stand in for what is not known.
+
+    `snapshots` are in order of time. Probes with values that are not finite (the run diverged) are ignored.
+    """
     end = float(snapshots[-1].num_images)
     sampled = {s.id: probed_weights(probes[s.id]).astype(np.float64) for s in snapshots if probes.get(s.id)}
     probed = [s for s in snapshots if s.id in sampled and np.isfinite(sampled[s.id]).all()]
@@ -75,7 +76,7 @@ def calibrate(
     latest = sampled[probed[-1].id]
     rms = float(np.sqrt(np.mean(latest**2))) or 1.0
     by_dtype = {dtype: rounding(latest, dtype) for dtype in _USUAL_ROUNDING}
-    chosen = [s for s in _telling(probed) if len(sampled[s.id]) == len(latest)]
+    chosen = [s for s in _snapshots_to_fit(probed) if len(sampled[s.id]) == len(latest)]
     movement = fit_random_walk(
         [weighting(s.profile, s.num_images) for s in chosen],
         np.stack([sampled[s.id] for s in chosen]),
@@ -86,22 +87,22 @@ def calibrate(
 
 
 def rounding(values: FloatArray, dtype: StoredDtype) -> float:
-    """Standard deviation of the rounding of such weights: their units in the last place over the square root of 12."""
+    """Standard deviation of the rounding of these weights: their units in the last place over the square root of 12."""
     magnitude = np.abs(values)
     exponent = np.floor(np.log2(np.where(magnitude > 0, magnitude, 1.0)))
     exponent = np.where(magnitude > 0, np.maximum(exponent, _SMALLEST_EXPONENT[dtype]), _SMALLEST_EXPONENT[dtype])
     return float(np.sqrt(np.mean(4.0 ** (exponent - _MANTISSA_BITS[dtype])) / 12))
 
 
-def _telling(snapshots: Sequence[StoredSnapshot]) -> list[StoredSnapshot]:
-    """All of the latest times, which show the finest movement, and some of those before."""
+def _snapshots_to_fit(snapshots: Sequence[StoredSnapshot]) -> list[StoredSnapshot]:
+    """All snapshots of the latest times, which show the finest movement, and those of some earlier times."""
     times = sorted({s.num_images for s in snapshots})
-    early = times[:-_DENSE]
-    kept = {*times[-_DENSE:], *early[:: -(-len(early) // _THINNED) or 1]}
+    early = times[:-_LATEST_TIMES]
+    kept = {*times[-_LATEST_TIMES:], *early[:: -(-len(early) // _EARLIER_TIMES) or 1]}
     return [s for s in snapshots if s.num_images in kept]
 
 
 def _memory(profile: Weighting) -> float:
-    """Images after which an average has forgotten what it held; all of them for one that does not weigh the latest."""
+    """Images after which an average has forgotten a weight: all of them when the profile gives the end no weight."""
     latest = float(profile.density(profile.num_images))
     return min(1 / latest, profile.num_images) if latest > 0 else profile.num_images

@@ -1,4 +1,4 @@
-"""What a plan says. Torch-free."""
+"""The plan of a reconstruction: snapshots, coefficients and predicted errors. Torch-free."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from phema.shared.snapshots.profile import Profile
 
 
 @dataclass(frozen=True)
-class Errors:
-    """What coefficients promise. All are relative: to the wanted profile's norm, or to that of the weights."""
+class PredictedErrors:
+    """Predicted errors of one set of coefficients."""
 
     profile_error: float | None
-    """L2 distance of the combined from the wanted profile; None where raw weights take part."""
+    """L2 distance of the combined from the wanted profile, relative to the norm of the wanted one. None when a profile
+    is raw weights."""
     rounding_error: float
-    """Rounding of the stored weights, as it adds up in the combination."""
+    """Rounding of the stored weights as it adds up in the combination, relative to the weights."""
     predicted_error: float
-    """Expected L2 distance of the weights from the wanted average: what the profile's misfit does to weights that move
-    as this run's do, the rounding, and the rounding of any average kept in float32."""
+    """Expected L2 distance of the weights from the wanted average, relative to the weights. It includes the effect of
+    the profile's misfit on weights that move as this run's do, the rounding of the stored weights, and the rounding of
+    an average that is tracked in float32."""
     noise_gain: float
-    """||c||_2, by which independent rounding of the snapshots grows."""
+    """Euclidean norm of the coefficients, the factor by which independent rounding of the snapshots grows."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +32,20 @@ class TensorCoefficients:
     pattern: str
     profile: Profile
     coefficients: tuple[float, ...]
-    errors: Errors
+    errors: PredictedErrors
 
 
 @dataclass(frozen=True)
 class PlannedOutput:
-    """One wanted profile: a coefficient per snapshot of the plan, and what they promise."""
+    """One wanted profile: a coefficient for each snapshot of the plan, and the predicted errors."""
 
     profile: Profile
     coefficients: tuple[float, ...]
-    errors: Errors
+    errors: PredictedErrors
     advice: str | None = None
-    """Why the fit is poor and what would mend it; None for a good one."""
+    """Why the fit is poor and how to avoid it; None for a good fit."""
     tensors: tuple[TensorCoefficients, ...] = ()
-    """Of a per-tensor profile, whose `coefficients` are those of its default."""
+    """For a per-tensor profile, whose `coefficients` are those of its default."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,6 @@ class Plan:
     outputs: tuple[PlannedOutput, ...]
     bytes_to_read: int
     calibrated: bool
-    """Whether the run itself told how much its weights move; otherwise a usual amount is assumed."""
+    """Whether the movement of the weights was measured on the run. Otherwise a usual amount is assumed."""
     basis_id: str | None = None
     """The basis whose vectors are read instead of snapshots."""

@@ -1,4 +1,4 @@
-"""Which snapshots, with which coefficients, make the wanted profiles: known before a byte is read. Torch-free."""
+"""Plans reconstructions: which snapshots to read, with which coefficients. Reads no weights. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from phema.shared.edm2.averaging.posthoc import PosthocError
 from phema.shared.snapshots.planning import advice
 from phema.shared.snapshots.planning.basis_plan import StoredBasis
 from phema.shared.snapshots.planning.calibration import Calibration, calibrate
-from phema.shared.snapshots.planning.coefficient_fit import AS_GOOD, Problem, pruned
-from phema.shared.snapshots.planning.plan import Errors, Plan, PlannedOutput, TensorCoefficients
+from phema.shared.snapshots.planning.coefficient_fit import PRUNING_MARGIN, CoefficientFit, fewest_snapshots
+from phema.shared.snapshots.planning.plan import Plan, PlannedOutput, PredictedErrors, TensorCoefficients
 from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.planning.reconstruction_times import PlanError, choose_time
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
+
+MAX_BASIS_ERROR = 1e-3
+"""Error, relative to the weights, that a basis may add when the request has no tolerance."""
 
 
 def plan(
@@ -32,66 +35,66 @@ def plan(
     update_images: int | None = None,
     known: Calibration | None = None,
 ) -> Plan:
-    """Coefficients for every wanted profile at `num_images`; None is the latest time.
+    """Coefficients for every profile in `wanted` at `num_images`; None is the latest time.
 
-    They minimise the expected error of the weights, given how much the run's weights move (from `probes`, by snapshot
-    id) and the rounding of the stored dtypes; without `regularize` they are the paper's (Eq. 4 and Algorithm 3), the
-    nearest profile. A profile that is stored at that very time is that snapshot, exactly. Snapshots without which the
-    predicted errors stay within 2 % of the best, or below `tolerance`, are not read. A basis of that time is read
-    instead of snapshots where its vectors are less to read and lose no more than its own tolerance, or where it is
-    better than what retention has left. `update_images`: images between two updates of the averages, their batch size.
-    `known`: what is known of the weights, where that is more than `probes` tell.
+    The coefficients minimise the expected error of the weights, given the movement of the run's weights and the
+    rounding of the stored dtypes. Without `regularize`, they minimise the error of the profile, as in the paper (Eq. 4
+    and Algorithm 3). A profile that is stored at this time is its snapshot, exactly.
 
-    Raises NoSnapshots, NoSnapshotAtTime, and PlanError when profiles are lacking, repeated, or out of reach.
+    Snapshots are not read if the predicted errors stay within 2 % of the best, or below `tolerance`, without them. A
+    basis of this time is read instead of snapshots when its vectors are fewer bytes and it adds no more error than its
+    own tolerance (at most MAX_BASIS_ERROR unless `tolerance` allows more), or when it is more exact than the
+    snapshots that retention has left.
+
+    `probes`: a sample of the weights by snapshot id, to measure their movement. `update_images`: images between two
+    updates of the averages, which is the batch size. `known`: a calibration to use instead of one from `probes`.
+
+    Raises NoSnapshots, NoSnapshotAtTime, and PlanError when no profile is given, one is repeated, or one is impossible.
     """
     time = choose_time([*(s.num_images for s in stored), *(b.num_images for b in bases)], num_images)
-    _check(wanted)
-    targets = list(dict.fromkeys(p for profile in wanted for p in _parts(profile)))
+    _check_wanted(wanted)
+    targets = list(dict.fromkeys(p for profile in wanted for p in _plain_profiles(profile)))
     inputs = sorted((s for s in stored if s.num_images <= time), key=lambda s: s.order)
-    options = []
+    candidates = []
     try:
         if inputs and inputs[-1].num_images == time:
-            known = known or _learnt(inputs, probes or {}, bases, update_images)
-            options.append(_from_snapshots(inputs, targets, time, known, regularize, tolerance))
-        options += [_from_basis(basis, targets, time) for basis in bases if regularize and basis.num_images == time]
+            known = known or _calibrate(inputs, probes or {}, bases, update_images)
+            candidates.append(_from_snapshots(inputs, targets, time, known, regularize, tolerance))
+        candidates += [_from_basis(basis, targets, time) for basis in bases if regularize and basis.num_images == time]
     except (PosthocError, np.linalg.LinAlgError) as error:
         raise PlanError(str(error)) from error
-    if not options:
+    if not candidates:
         raise PlanError(f"num_images {time} has only a basis, from which regularize false is impossible: leave it true")
-    return _cheapest(options, time, tolerance).plan(wanted, time)
+    return _cheapest(candidates, time, tolerance).plan(wanted, time)
 
 
-def _learnt(
+def _calibrate(
     inputs: Sequence[StoredSnapshot],
     probes: Mapping[str, bytes],
     bases: Sequence[StoredBasis],
     update_images: int | None,
 ) -> Calibration:
-    """What the snapshots tell; where retention has left too few of them, what they told when a basis was made."""
-    known, time = calibrate(inputs, probes, update_images=update_images), inputs[-1].num_images
-    told = [basis for basis in bases if basis.plan.calibrated]
-    if known.calibrated or not told:
-        return known
-    return min(told, key=lambda basis: abs(basis.num_images - time)).plan.calibration().at(time)
-
-
-SLACK = 1e-3
-"""Relative error that a basis may add unasked; a coarser one is for those who give a tolerance."""
+    """From the snapshots. If retention has left too few of them, from the basis nearest in time."""
+    measured, time = calibrate(inputs, probes, update_images=update_images), inputs[-1].num_images
+    calibrated = [basis for basis in bases if basis.plan.calibrated]
+    if measured.calibrated or not calibrated:
+        return measured
+    return min(calibrated, key=lambda basis: abs(basis.num_images - time)).plan.calibration().at(time)
 
 
 @dataclass(frozen=True, eq=False)
-class _Option:
-    """One way to make all targets."""
+class _Candidate:
+    """One way to make all targets: from snapshots, or from one basis."""
 
     inputs: tuple[StoredSnapshot, ...]
     targets: list[Profile]
     coefficients: FloatArray
-    errors: list[Errors]
+    errors: list[PredictedErrors]
     calibrated: bool
     basis_id: str | None
-    facts: advice.Facts
+    storage: advice.StorageSummary
     slack: float = 0.0
-    """Relative error that it may add and count as good: a basis's tolerance."""
+    """Error, relative to the weights, that this candidate may add: the tolerance of a basis."""
 
     @property
     def size(self) -> int:
@@ -101,7 +104,7 @@ class _Option:
         rows = {target: k for k, target in enumerate(self.targets)}
         outputs = []
         for profile in wanted:
-            own = rows[_parts(profile)[0]]
+            own = rows[_plain_profiles(profile)[0]]
             tensors = tuple(
                 TensorCoefficients(t.pattern, t.profile, self._row(rows[t.profile]), self.errors[rows[t.profile]])
                 for t in profile.tensors or ()
@@ -121,7 +124,7 @@ class _Option:
             predicted=errors.predicted_error,
             rounding=errors.rounding_error,
             initial=1 - float(weighting(self.targets[k], time).tail(0.0)),
-            facts=self.facts,
+            storage=self.storage,
         )
 
 
@@ -132,69 +135,79 @@ def _from_snapshots(
     known: Calibration,
     regularize: bool,
     tolerance: float | None,
-) -> _Option:
-    problem = Problem(inputs, targets, time, known)
+) -> _Candidate:
+    fit = CoefficientFit(inputs, targets, time, known)
     if regularize:
-        kept, coefficients = pruned(problem, tolerance or 0.0)
+        kept, coefficients = fewest_snapshots(fit, tolerance or 0.0)
     else:
-        kept, coefficients = np.arange(len(inputs)), problem.nearest_profiles()
+        kept, coefficients = np.arange(len(inputs)), fit.least_squares_coefficients()
     needed = coefficients.any(axis=0)
     kept, coefficients = kept[needed], coefficients[:, needed]
     used = tuple(inputs[i] for i in kept)
-    return _Option(
-        used, targets, coefficients, problem.errors(coefficients, kept), known.calibrated, None, advice.facts(inputs)
+    return _Candidate(
+        used,
+        targets,
+        coefficients,
+        fit.errors(coefficients, kept),
+        known.calibrated,
+        None,
+        advice.summarize_storage(inputs),
     )
 
 
-def _cheapest(options: Sequence[_Option], time: int, tolerance: float | None) -> _Option:
-    """The one with least to read of those that are as good as the best of all, or as was asked."""
-    errors = np.array([[e.predicted_error for e in option.errors] for option in options])
+def _cheapest(candidates: Sequence[_Candidate], time: int, tolerance: float | None) -> _Candidate:
+    """The candidate with the fewest bytes among those that are good enough; if none is, the most exact one.
+
+    Good enough: within PRUNING_MARGIN of the best, plus its `slack`, or below `tolerance` where it is given.
+    """
+    errors = np.array([[e.predicted_error for e in candidate.errors] for candidate in candidates])
     best = errors.min(axis=0)
     if tolerance is None:
-        allowed = np.hypot(best * (1 + AS_GOOD), np.array([[option.slack] for option in options]))
+        allowed = np.hypot(best * (1 + PRUNING_MARGIN), np.array([[candidate.slack] for candidate in candidates]))
     else:
-        allowed = np.maximum(best * (1 + AS_GOOD), tolerance)
-    good = (errors <= allowed) | np.array([_copies(option, time) for option in options])
-    fine = [option for option, row in zip(options, good, strict=True) if row.all()]
+        allowed = np.maximum(best * (1 + PRUNING_MARGIN), tolerance)
+    good = (errors <= allowed) | np.array([_copies(candidate, time) for candidate in candidates])
+    fine = [candidate for candidate, row in zip(candidates, good, strict=True) if row.all()]
     if fine:
-        return min(fine, key=lambda option: option.size)
-    return options[int(np.argmin((errors / np.maximum(allowed, 1e-12)).max(axis=1)))]
+        return min(fine, key=lambda candidate: candidate.size)
+    return candidates[int(np.argmin((errors / np.maximum(allowed, 1e-12)).max(axis=1)))]
 
 
-def _copies(option: _Option, time: int) -> list[bool]:
-    """Which targets are a stored snapshot itself: nothing can be said against that."""
-    exact = {s.profile: i for i, s in enumerate(option.inputs) if s.num_images == time}
+def _copies(candidate: _Candidate, time: int) -> list[bool]:
+    """For each target, whether the candidate copies its stored snapshot, which is always good enough."""
+    exact = {s.profile: i for i, s in enumerate(candidate.inputs) if s.num_images == time}
     return [
         target in exact and row[exact[target]] == 1.0 and np.count_nonzero(row) == 1
-        for target, row in zip(option.targets, option.coefficients, strict=True)
+        for target, row in zip(candidate.targets, candidate.coefficients, strict=True)
     ]
 
 
-def _from_basis(basis: StoredBasis, targets: list[Profile], time: int) -> _Option:
-    facts = basis.plan
-    inputs, known = facts.stored(), facts.calibration()
-    problem = Problem(inputs, targets, time, known, copies=False)
+def _from_basis(basis: StoredBasis, targets: list[Profile], time: int) -> _Candidate:
+    inputs, known = basis.plan.snapshots, basis.plan.calibration()
+    fit = CoefficientFit(inputs, targets, time, known, copy_stored=False)
     everything = np.arange(len(inputs))
-    coefficients = problem.best_weights(everything)
-    made = facts.basis()
-    projected = made.project(coefficients)
-    # As combinations of the snapshots, so that what the basis loses is part of every figure.
+    coefficients = fit.least_error_coefficients(everything)
+    mathematical = basis.plan.basis()
+    projected = mathematical.project(coefficients)
+    # Errors of the projections as combinations of the snapshots: they include the error that the basis adds.
     errors = [
         replace(e, noise_gain=float(np.linalg.norm(row)))
-        for e, row in zip(problem.errors(made.combined(projected), everything), projected, strict=True)
+        for e, row in zip(fit.errors(mathematical.combined(projected), everything), projected, strict=True)
     ]
-    slack = min(facts.tolerance, SLACK)
-    return _Option(basis.vectors, targets, projected, errors, known.calibrated, basis.id, facts.facts(), slack)
+    slack = min(basis.plan.tolerance, MAX_BASIS_ERROR)
+    return _Candidate(
+        basis.vectors, targets, projected, errors, known.calibrated, basis.id, basis.plan.storage_summary(), slack
+    )
 
 
-def _parts(profile: Profile) -> list[Profile]:
+def _plain_profiles(profile: Profile) -> list[Profile]:
     """The plain profiles of a profile, its default first."""
     if profile.default is None:
         return [profile]
     return [profile.default, *(t.profile for t in profile.tensors or ())]
 
 
-def _check(wanted: Sequence[Profile]) -> None:
+def _check_wanted(wanted: Sequence[Profile]) -> None:
     if not wanted:
         raise PlanError("sigma_rel is empty; name at least one")
     repeated = [profile for i, profile in enumerate(wanted) if profile in wanted[:i]]

@@ -1,4 +1,4 @@
-"""From a profile's name to its mathematics. Torch-free."""
+"""Converts a stored profile to the weighting that the solvers use. Torch-free."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from phema.shared.snapshots.profile import Profile
 
 
 def weighting(profile: Profile, num_images: int) -> weightings.Weighting:
-    """The weighting of history that `profile` is at a time. Raises weightings.WeightingError when there is none."""
+    """The weighting of the training history by `profile` up to `num_images`.
+
+    Raises weightings.WeightingError for a profile that is not a single weighting (per_tensor, basis).
+    """
     match profile.kind:
         case "power":
             assert profile.sigma_rel is not None, "checked by Profile"
@@ -25,4 +28,4 @@ def weighting(profile: Profile, num_images: int) -> weightings.Weighting:
             assert profile.weights is not None, "checked by Profile"
             return weightings.SampledWeighting(num_images, profile.times, profile.weights)
         case _:
-            raise weightings.WeightingError(f"a profile of kind {profile.kind!r} is no single weighting of history")
+            raise weightings.WeightingError(f"a profile of kind {profile.kind!r} is not a single weighting of history")

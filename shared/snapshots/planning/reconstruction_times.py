@@ -8,15 +8,15 @@ _NEAREST = 4
 
 
 class PlanError(ValueError):
-    """The wanted reconstruction is impossible from what is stored."""
+    """The requested reconstruction is impossible with the stored snapshots."""
 
 
 class NoSnapshots(PlanError):
-    """The run has stored nothing yet."""
+    """The run has no snapshots yet."""
 
 
 class NoSnapshotAtTime(PlanError):
-    """Nothing was stored at that time. `nearest` are the times closest to it, in order."""
+    """The run has no snapshot at this time. `nearest`: the closest times with one, in order."""
 
     def __init__(self, num_images: int, nearest: tuple[int, ...]) -> None:
         self.num_images, self.nearest = num_images, nearest
@@ -25,8 +25,10 @@ class NoSnapshotAtTime(PlanError):
 
 
 def choose_time(stored: Iterable[int], num_images: int | None) -> int:
-    """`num_images` itself if something was stored then; the latest time for None. Raises NoSnapshots,
-    NoSnapshotAtTime."""
+    """`num_images` if it is one of the stored times; the latest stored time for None.
+
+    Raises NoSnapshots, NoSnapshotAtTime.
+    """
     times = sorted(set(stored))
     if not times:
         raise NoSnapshots("the run has no snapshots yet; the first is stored after snapshot_every images")

@@ -1,7 +1,7 @@
-"""Which snapshots of a run to keep, and what giving the others up would do to every reconstruction. Torch-free, pure.
+"""Chooses which snapshots of a run to keep, and predicts the effect of deleting the others. Torch-free.
 
-A policy chooses times; all averages of a time share its fate. What is chosen depends on the times alone, so that
-applying a policy again to what it left changes nothing.
+A policy chooses times and keeps or drops all snapshots of a time together. Its choice depends on the times alone, so
+applying the same policy again changes nothing.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ import numpy as np
 from phema.shared.edm2.averaging.posthoc import PosthocError
 from phema.shared.snapshots.planning.basis_plan import StoredBasis
 from phema.shared.snapshots.planning.calibration import Calibration, calibrate
-from phema.shared.snapshots.planning.coefficient_fit import Problem
+from phema.shared.snapshots.planning.coefficient_fit import CoefficientFit
 from phema.shared.snapshots.planning.planner import plan
 from phema.shared.snapshots.planning.reconstruction_times import PlanError
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
 
 GRID = (0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25)
-"""The sigma_rel of forecasts: published optima span them."""
+"""The sigma_rel values of forecasts. Published optima lie in this range."""
 SHARES = (1.0, 0.5, 0.25)
-"""The times of forecasts, as shares of the latest."""
+"""The times of forecasts, as fractions of the latest time."""
 COARSEST = (2, 4, 8, 16, 32, 64)
+"""Allowed values of ThinByAge.coarsest."""
 
 
 class RetentionError(ValueError):
-    """The policy cannot be applied to this run; `field` is the parameter that is wrong, the message one sentence."""
+    """The policy cannot be applied to this run. `field`: the invalid parameter. The message is one sentence."""
 
     def __init__(self, field: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -39,10 +40,10 @@ class RetentionError(ValueError):
 
 
 class Policy(Protocol):
-    """Chooses among the times at which a run has snapshots."""
+    """Chooses times of a run whose snapshots are kept."""
 
     def keeps(self, times: Sequence[int], compacted: Collection[int]) -> set[int]:
-        """The times that stay, of `times` in rising order. `compacted` are those with a finished basis.
+        """The times to keep. `times`: all times, in rising order. `compacted`: the times with a finished basis.
 
         Raises RetentionError.
         """
@@ -50,7 +51,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class KeepAll:
-    """Every snapshot stays."""
+    """Keeps every snapshot."""
 
     def keeps(self, times: Sequence[int], compacted: Collection[int]) -> set[int]:
         return set(times)
@@ -58,14 +59,13 @@ class KeepAll:
 
 @dataclass(frozen=True)
 class ThinByAge:
-    """The older, the sparser: all of the youngest part, then every 2nd, every 4th, … time of parts twice as long each,
-    and every `coarsest`-th time of the older half. The first and the last time always stay.
+    """Keeps fewer times the older they are. The first and the last time are always kept.
 
-    With 8, the youngest eighth stays whole; of the eighth before it every 2nd time does, of the quarter before that
-    every 4th, of the older half every 8th: 31 % of the bytes of a long run.
+    With `coarsest` 8, it keeps all times of the youngest eighth of the run, every 2nd time of the eighth before it,
+    every 4th of the quarter before that, and every 8th of the older half: 31 % of the bytes of a long run.
 
-    What counts is where a time lies among multiples of the usual interval, not its number in the list: kept times of a
-    coarser part are kept in every finer one, so that a run may be thinned again and again while it grows.
+    The choice depends on the position of a time among multiples of the usual interval, not on its index in the list.
+    A time that a coarser part keeps is also kept by every finer part, so a run can be thinned repeatedly as it grows.
     """
 
     coarsest: int = 8
@@ -87,7 +87,7 @@ class ThinByAge:
         return {times[0], latest, *last_of.values()}
 
     def _stride(self, age: float) -> int:
-        """Of so many times one stays, `age` being 0 for the latest and 1 for the start of the run."""
+        """One of this many times is kept. `age`: 0 for the latest time, 1 for the start of the run."""
         stride = self.coarsest
         while stride > 1 and age < stride / (2 * self.coarsest):
             stride //= 2
@@ -96,7 +96,7 @@ class ThinByAge:
 
 @dataclass(frozen=True)
 class KeepLatest:
-    """The latest `count` times stay. Long EMAs do not survive it: see `refusal`."""
+    """Keeps the latest `count` times. It ruins long EMAs: see `refusal`."""
 
     count: int
 
@@ -110,10 +110,10 @@ class KeepLatest:
 
 @dataclass(frozen=True)
 class BasisOnly:
-    """What bases stand for goes: every time up to the last of them, but their own. `times` are those of the bases to
-    rely on, None all that are finished. What is later than the last stays."""
+    """Drops the times up to the newest basis, except the times of bases themselves. Keeps all later times."""
 
     times: tuple[int, ...] | None = None
+    """Times of the bases to use; None for all finished bases."""
 
     def keeps(self, times: Sequence[int], compacted: Collection[int]) -> set[int]:
         if not compacted:
@@ -128,23 +128,24 @@ class BasisOnly:
 
 @dataclass(frozen=True)
 class Decision:
-    """Every snapshot of a run is either kept or dropped; both in order of time."""
+    """The kept and the dropped snapshots of a run, in order of time."""
 
     kept: tuple[StoredSnapshot, ...]
     dropped: tuple[StoredSnapshot, ...]
 
     @property
     def times_lost(self) -> tuple[int, ...]:
-        """Times without a snapshot afterwards."""
+        """Times that will have no snapshot."""
         return tuple(sorted({s.num_images for s in self.dropped} - {s.num_images for s in self.kept}))
 
 
 def decide(
     stored: Iterable[StoredSnapshot], policy: Policy, *, held: Collection[str] = (), compacted: Collection[int] = ()
 ) -> Decision:
-    """Apply a policy. `held` are ids that stay whatever it says: pinned, or needed by work under way.
+    """Apply a policy.
 
-    Raises RetentionError.
+    `held`: ids of snapshots that are always kept, because they are pinned or a job needs them. `compacted`: the times
+    with a finished basis. Raises RetentionError.
     """
     snapshots = sorted(stored, key=lambda s: s.order)
     chosen = policy.keeps(sorted({s.num_images for s in snapshots}), compacted)
@@ -157,9 +158,9 @@ def decide(
 
 @dataclass(frozen=True)
 class Forecast:
-    """Predicted relative errors of reconstructions at one time, in the order of the grid; None: impossible.
+    """Predicted relative errors of reconstructions at one time, one for each sigma_rel; None where it is impossible.
 
-    Those of all snapshots together; a plan, which reads no more than it must, may promise up to 2 % more.
+    They use all snapshots. A plan leaves some snapshots unread, so its error may be up to 2 % larger.
     """
 
     num_images: int
@@ -176,8 +177,11 @@ def forecast(
     probes: Mapping[str, bytes] | None = None,
     update_images: int | None = None,
 ) -> tuple[Forecast, ...]:
-    """What a decision would do to the errors at each sigma_rel, at `times` (default: those nearest to the latest, half
-    and quarter of the run). Raises RetentionError for a time without a snapshot."""
+    """Predicted errors at each sigma_rel before and after a decision.
+
+    `times`: default, those nearest to the end, half and quarter of the run. `probes`: a sample of the weights by
+    snapshot id. Raises RetentionError for a time without a snapshot.
+    """
     stored = sorted([*decision.kept, *decision.dropped], key=lambda s: s.order)
     known = sorted({s.num_images for s in stored})
     if not known:
@@ -188,19 +192,19 @@ def forecast(
         nearest = min(known, key=lambda time: abs(time - missing[0]))
         raise RetentionError("at", f"at {missing[0]} has no snapshot; the nearest time is {nearest}")
 
-    def told(time: int) -> Calibration:
-        """What all snapshots up to then tell of the weights holds before and after."""
+    def calibration(time: int) -> Calibration:
+        """From all snapshots up to `time`. The same calibration is used before and after the decision."""
         return calibrate([s for s in stored if s.num_images <= time], probes or {}, update_images=update_images)
 
-    return tuple(_forecast_at(time, stored, decision, sigma_rels, bases, told(time)) for time in chosen)
+    return tuple(_forecast_at(time, stored, decision, sigma_rels, bases, calibration(time)) for time in chosen)
 
 
 def refusal(
     policy: Policy, decision: Decision, forecasts: Sequence[Forecast], sigma_rels: Sequence[float] = GRID
 ) -> str | None:
-    """Why a policy is refused unless forced, with the figures that show it; None when it is not.
+    """The sentence, with predicted errors, that refuses a policy unless it is forced; None when it is acceptable.
 
-    Keeping the latest is always refused when it drops something: power-function EMAs weight the whole history.
+    KeepLatest is always refused when it drops snapshots, because power-function EMAs weight the whole history.
     """
     if not isinstance(policy, KeepLatest) or not decision.dropped or not forecasts:
         return None
@@ -241,13 +245,14 @@ def _forecast_at(
 def _errors(
     snapshots: Sequence[StoredSnapshot], wanted: Sequence[Profile], time: int, known: Calibration
 ) -> tuple[float | None, ...]:
-    """With all snapshots. Which of them a plan need not read is a question of its own, as long to answer again."""
+    """Errors when all snapshots are read. Finding the fewest snapshots would take as long again."""
     inputs = [s for s in snapshots if s.num_images <= time]
     if not inputs or inputs[-1].num_images != time:
         return (None,) * len(wanted)
     try:
-        problem, everything = Problem(inputs, list(wanted), time, known), np.arange(len(inputs))
-        return tuple(e.predicted_error for e in problem.errors(problem.best_weights(everything), everything))
+        fit, everything = CoefficientFit(inputs, list(wanted), time, known), np.arange(len(inputs))
+        errors = fit.errors(fit.least_error_coefficients(everything), everything)
+        return tuple(e.predicted_error for e in errors)
     except (PosthocError, np.linalg.LinAlgError):
         return (None,) * len(wanted)
 
@@ -261,7 +266,7 @@ def _errors_of_basis(basis: StoredBasis, wanted: Sequence[Profile]) -> tuple[flo
 
 
 def _interval(times: Sequence[int], young: float) -> int:
-    """The usual distance of times later than `young`, where all of them are kept; of all where there is but one."""
+    """The median distance between times later than `young`, where every time is kept; between all times if none is."""
     gaps = [b - a for a, b in pairwise(times) if b > young] or [b - a for a, b in pairwise(times)]
     return median_low(gaps)
 

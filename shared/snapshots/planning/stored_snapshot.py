@@ -1,10 +1,8 @@
-"""One stored set of weights, as the catalog knows it and plans use it. Torch-free."""
+"""One set of weights in the store, as plans use it. Torch-free."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
 
 from phema.shared.snapshots.files.header import StoredDtype
 from phema.shared.snapshots.profile import Profile
@@ -22,13 +20,8 @@ class StoredSnapshot:
     sha256: str
     dtype: StoredDtype = "float32"
 
-    @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> Self:
-        """From an entry of a plan in the catalog, whose profile is JSON."""
-        return cls(**{**entry, "profile": Profile.model_validate(entry["profile"])})
-
     @property
     def order(self) -> tuple[int, float, str]:
-        """In time, then by width; averages without one come last."""
+        """Sort key: time, then sigma_rel (profiles without sigma_rel last), then id."""
         width = self.profile.sigma_rel
         return self.num_images, 1.0 if width is None else width, self.id
