@@ -1,10 +1,10 @@
 """Choose the EMA length of a plain PyTorch classifier after its training.
 
 A small network learns handwritten digits (scikit-learn's 1,797 pictures) with a large, constant learning rate. While it
-trains, two power-function EMAs of its weights are stored. Afterwards any EMA length is reconstructed from them, and the
+trains, two power-function EMAs of its weights are stored. Afterwards any EMA length is reconstructed from them, so the
 best one is found without training again.
 
-Needs a running service: `phema up` (or `make up`) in another terminal, from the same folder. Then:
+Needs scikit-learn and a running service: `phema up` (or `make up`) in another terminal, in the same folder. Then:
 
     python examples/classifier.py
 """
@@ -33,7 +33,7 @@ def network() -> nn.Module:
 
 
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pictures [N, 64] and classes [N], to learn from and to test on."""
+    """Training pictures [N, 64] and classes [N], then test pictures and classes."""
     data = load_digits()
     pictures, classes = torch.tensor(data.data, dtype=torch.float32) / 16, torch.tensor(data.target)
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))
@@ -42,7 +42,7 @@ def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def train(run: str) -> nn.Module:
-    """An ordinary training loop with four lines of phema."""
+    """An ordinary training loop, with four lines for phema."""
     torch.manual_seed(0)
     pictures, classes, *_ = digits()
     model = network()
@@ -73,7 +73,7 @@ def score(weights: dict[str, Tensor]) -> tuple[float, float]:
 
 
 def compare(run: str, final: nn.Module, folder: Path) -> dict[str, tuple[float, float]]:
-    """Scores by EMA length; the weights come from safetensors files, which need no phema to be read."""
+    """Accuracy and cross-entropy by EMA length. The weights are safetensors files, which can be read without phema."""
     scores = {"none": score(final.state_dict())}
     with phema.Client() as client:
         for chosen in client.reconstruct(run, SIGMA_RELS):
