@@ -38,7 +38,7 @@ class Addresses:
             return self.ports[service][port]
         except KeyError:
             raise ComposeError(
-                f"docker-compose.yml has the address {service}:{port}, which deploy/local/table.py does not know"
+                f"docker-compose.yml has the address {service}:{port}, which deploy/local/table.py does not list"
             ) from None
 
     def here(self, service: str, text: str, services: Sequence[str]) -> str:
@@ -59,7 +59,7 @@ class Addresses:
             if port in self.published:
                 return self.of(*self.published[port])
             raise ComposeError(
-                f"docker-compose.yml: {service} uses {match[0]}, which deploy/local/table.py does not know"
+                f"docker-compose.yml: {service} uses {match[0]}, which deploy/local/table.py does not list"
             )
 
         text = _ADDRESS.sub(address, text)

@@ -71,7 +71,7 @@ FIELDS = (
     *("stop_grace_period", "volumes"),
 )
 """Fields of a service that mean something to processes, too."""
-OF_CONTAINERS = (
+CONTAINER_FIELDS = (
     *("image", "build", "user", "init", "cap_drop", "security_opt", "logging", "read_only", "tmpfs", "shm_size"),
     *("deploy", "network_mode"),
 )

@@ -65,7 +65,7 @@ def client(context: typer.Context) -> Iterator[Client]:
 @contextmanager
 def plainly() -> Iterator[None]:
     """Failures of the machine under a local command (port, database, store) in their own sentence."""
-    from phema.local_service.supervisor import CannotStart
+    from phema.local_service.service import CannotStart
     from phema.shared.catalog.errors import CatalogError
     from phema.shared.snapshots.errors import SnapshotError
 

@@ -82,7 +82,7 @@ class Outcome:
 def run_demo(view: Screen, folder: Path, *, url: str | None = None, token: str | None = None) -> Outcome:
     """Train, reconstruct, evaluate, report. Uses the service at `url`, else the running one, else one of its own.
 
-    Raises PhemaError, or phema.local_service.supervisor.CannotStart when no service could be started.
+    Raises PhemaError, or phema.local_service.service.CannotStart when no service could be started.
     """
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

@@ -18,14 +18,14 @@ from phema.terminal.screen import Screen
 def service_for(view: Screen, url: str | None, *, actors: int) -> Iterator[str]:
     """Address of the service at `url`, else of the running one, else of one started for the time of the block.
 
-    `actors` evaluations run at once in a service started here. Raises phema.local_service.supervisor.CannotStart.
+    `actors` evaluations run at once in a service started here. Raises phema.local_service.service.CannotStart.
     """
     running = url or running_url(state_dir())
     if running:
         view.note(f"using the service at {running}")
         yield running
         return
-    from phema.local_service.supervisor import running_service
+    from phema.local_service.up import running_service
 
     view.note(f"starting the service (Ray, API, trainer, worker; state in {state_dir()}) …")
     try:
