@@ -45,10 +45,6 @@ class Panel:
     words: tuple[tuple[float, str], ...] = ()
     """What is written instead of a value."""
 
-    def colour(self, value: float) -> str:
-        """Grafana's name of it."""
-        return [colour for limit, colour in self.limits if limit is None or value >= limit][-1]
-
 
 @dataclass(frozen=True)
 class Row:

@@ -71,9 +71,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--api", required=True, help="host:port of the API")
     parser.add_argument("--ray", help="host:port of Ray's dashboard")
-    parser.add_argument(
-        "--interval", help="interval of scrapes, rules and discovery, and the `for` of alerts, such as 1s"
-    )
+    parser.add_argument("--interval", help="interval of scrapes, rules, discovery; `for` of alerts; such as 1s")
     given = parser.parse_args()
     path = write_config(
         given.folder,

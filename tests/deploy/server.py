@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from deploy.prometheus.elsewhere import write_config
 
+from deploy.prometheus.write_config import write_config
 from phema.local_service.processes import free_port
 
 

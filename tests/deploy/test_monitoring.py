@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
-from deploy.prometheus.elsewhere import write_config
 
 from deploy.grafana import build
 from deploy.grafana.panels import concrete
 from deploy.grafana.run import RUN_DASHBOARD
+from deploy.prometheus.write_config import write_config
 from phema.shared.telemetry import METRICS
 
 ROOT = Path(__file__).parents[2]
