@@ -21,7 +21,7 @@ from phema.shared.edm2.sampling.sampler import Labels, sample_batches
 from phema.shared.metrics.frechet import Moments, frechet_distance
 from phema.shared.metrics.held_out_loss import NUM_LEVELS, held_out_loss
 from phema.shared.metrics.random_features import NUM_FEATURES, RandomConvFeatures
-from phema.shared.pictures.grid_png import grid_png
+from phema.shared.pictures.picture_grid import grid_png
 from phema.shared.recipes.run_config import EvaluationRecipe, RunConfig
 
 _BATCH_ACTIVATIONS = 2**24
