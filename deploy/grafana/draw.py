@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter
+from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter
 
 from deploy.grafana.build import DASHBOARDS
 from deploy.grafana.panels import Dashboard, Panel, concrete
@@ -101,8 +101,10 @@ def _times(window: Window) -> np.ndarray:
 
 def _draw(axes: Axes, panel: Panel, values: dict[str, np.ndarray], seconds: np.ndarray) -> None:
     axes.set_title(panel.title, loc="left", fontsize=9, fontweight="bold")
-    percent = panel.unit == "percentunit"
-    written = FuncFormatter(lambda value, _: f"{100 * value:.3g} %") if percent else EngFormatter(UNITS[panel.unit])
+    written: Formatter = EngFormatter(UNITS[panel.unit])
+    if panel.unit in ("short", "percentunit"):
+        factor = 1 if panel.unit == "short" else 100
+        written = FuncFormatter(lambda value, _: f"{factor * value:.4g} {UNITS[panel.unit]}".rstrip())
     if panel.kind != "timeseries":
         last = {name: value[np.isfinite(value)][-1] for name, value in values.items()}
         text = "\n".join(f"{name} {dict(panel.words).get(one) or written(one)}" for name, one in last.items())
