@@ -5,17 +5,17 @@
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
-# Bytecode that pip compiles stays: nobody can write it later, and torch and Ray take seconds to compile.
+# Keep the bytecode that pip compiles: containers cannot write it later, and compiling torch and Ray takes seconds.
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/phema
 ENV PATH=/opt/phema/bin:${PATH}
 WORKDIR /build
 COPY requirements.lock ./
-# Ours is the only package built from source: its build tool is locked like everything else.
+# phema is the only package that is built from source: its build tool is locked like everything else.
 RUN pip install "$(grep '^setuptools==' requirements.lock)"
 
 FROM build AS build-cpu
-# From this index alone, and exactly the locked version: nothing else may come from it.
+# From this index only, in exactly the locked version. No other package comes from this index.
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --no-deps --index-url "${TORCH_CPU_INDEX}" "$(grep '^torch==' requirements.lock)"
 COPY pyproject.toml README.md LICENSE ./
@@ -34,11 +34,11 @@ COPY phema phema
 RUN pip install --constraint requirements.lock --no-build-isolation ".[server,postgres]"
 
 FROM ${PYTHON_IMAGE} AS runtime
-# Named volumes take over the owner of the folder they are first mounted on: /var/lib/phema/objects is MinIO's.
+# A named volume takes the owner of the folder that it is first mounted on: /var/lib/phema/objects is for MinIO.
 RUN groupadd --gid 10001 phema \
     && useradd --uid 10001 --gid 10001 --home-dir /var/lib/phema --create-home --shell /usr/sbin/nologin phema \
     && install -d -o 10001 -g 10001 /var/lib/phema/objects \
-    # Debian's login shells, in which some versions of KubeRay start Ray, set PATH anew.
+    # Debian's login shells, in which some versions of KubeRay start Ray, reset PATH.
     && echo 'PATH=/opt/phema/bin:$PATH' > /etc/profile.d/phema.sh
 ENV PATH=/opt/phema/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
@@ -48,12 +48,12 @@ ENV PATH=/opt/phema/bin:${PATH} \
 WORKDIR /var/lib/phema
 USER 10001:10001
 STOPSIGNAL SIGTERM
-# What every process stands on; compose and Kubernetes replace it with a check of each service's own.
+# A check for every process; compose and Kubernetes replace it with a check of each service.
 HEALTHCHECK --interval=60s --timeout=20s --start-period=60s --retries=3 CMD ["phema", "doctor", "--only", "database"]
 CMD ["phema", "--help"]
 
 FROM runtime AS cuda
-# Which GPUs is for whoever starts it to say; which of the driver's libraries is for the image.
+# The caller chooses the GPUs; the image chooses the driver's libraries.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=build-cuda /opt/phema /opt/phema
 

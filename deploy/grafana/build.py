@@ -1,7 +1,7 @@
 """phema's Grafana dashboards as code: `python -m deploy.grafana.build` writes `dashboards/*.json`.
 
-Every metric of `shared/telemetry/metrics.py` is in a panel, and every metric in a panel is of that table or of
-`deploy/prometheus/rules`; tests hold both. `queries()` lists what the panels ask.
+Every metric of `shared/telemetry/metrics.py` is in a panel, and every metric in a panel comes from that table or from
+`deploy/prometheus/rules`; both are tested. `queries()` lists the panels' queries.
 """
 
 from __future__ import annotations

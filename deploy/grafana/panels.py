@@ -1,4 +1,4 @@
-"""Grafana's dashboard JSON from a few words: rows of panels, each a title, a unit and its queries."""
+"""Dashboards as rows of panels, each with title, unit and queries, and their JSON for Grafana."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ COLUMNS = 24
 
 Kind = Literal["timeseries", "stat", "bargauge"]
 Limits = tuple[tuple[float | None, str], ...]
-"""From which value on a number has which colour; the first is that of what lies below all others."""
+"""(value, colour): a number has the colour of the largest value below it; the first has no value."""
 NONE_IS_GOOD: Limits = ((None, "green"), (1.0, "red"))
 
 
 @dataclass(frozen=True)
 class Query:
-    """One PromQL expression and how its series are called; `{{label}}` is a label's value."""
+    """One PromQL expression and the name of its series; `{{label}}` is a label's value."""
 
     expr: str
     legend: str = ""
@@ -40,14 +40,10 @@ class Panel:
     stack: bool = False
     limits: Limits = ((None, "text"),)
     low: float | None = 0.0
-    """The axis reaches down to it and up to `high` at least, so that what hardly moves is seen not to."""
+    """The axis covers at least `low` to `high`, so that small changes look small."""
     high: float | None = None
     words: tuple[tuple[float, str], ...] = ()
-    """What is written instead of a value."""
-
-    def colour(self, value: float) -> str:
-        """Grafana's name of it."""
-        return [colour for limit, colour in self.limits if limit is None or value >= limit][-1]
+    """Texts that replace values."""
 
 
 @dataclass(frozen=True)
@@ -145,15 +141,15 @@ def stat(title: str, unit: str, expr: str, about: str = "", width: int = 4, **ho
 
 
 def mean(metric: str, by: str, selector: str = "") -> str:
-    """Mean of all a histogram's observations so far. Of rare events, whose quantiles would only tell of the buckets."""
+    """Mean of all observations of a histogram so far. For rare events, whose quantiles would only show the buckets."""
     some = f"{{{selector}}}" if selector else ""
-    # Over the whole range shown, not over a rate interval that mostly holds none.
+    # Over the whole range shown: most rate intervals hold no observation.
     total, count = (f"sum by ({by}) (last_over_time({metric}_{part}{some}[$__range]))" for part in ("sum", "count"))
     return or_zero(f"{total} / ({count} > 0)", by.split(",")[0], "none yet")
 
 
 def or_zero(expr: str, label: str, name: str = "none") -> str:
-    """Where `expr` has no series, one of zeros that is called `name`: no panel is empty because nothing is wrong."""
+    """`expr`, or a series of zeros called `name` where `expr` has none, so that the panel is not empty."""
     return f'{expr} or on () label_replace(vector(0), "{label}", "{name}", "", "")'
 
 
@@ -183,7 +179,7 @@ def found(name: str, label: str, expr: str, regex: str) -> dict[str, Any]:
         "query": {"query": query, "refId": name},
         "definition": query,
         "regex": f"/{regex}/",
-        # On a change of the time range: runs that had ended before it are not offered.
+        # Refresh when the time range changes: runs that ended before it are not offered.
         "refresh": 2,
         "sort": 1,
         "includeAll": False,
@@ -208,7 +204,7 @@ def concrete(expr: str, **variables: str) -> str:
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    # Written out, since Grafana's own default turns whatever is above 80 red.
+    # Always set: Grafana's default shows values above 80 in red.
     steps = [{"color": colour, "value": limit} for limit, colour in panel.limits]
     defaults: dict[str, Any] = {
         "unit": panel.unit,
@@ -270,7 +266,7 @@ def _event(event: Event) -> dict[str, Any]:
         "datasource": SOURCE,
         "enable": True,
         "iconColor": event.color,
-        # Where Grafana looks today, and where older versions do.
+        # `target` is for current versions of Grafana, `expr` for older ones.
         "target": {"refId": "Anno", "expr": event.expr, "interval": f"{event.step}s"},
         "expr": event.expr,
         "step": f"{event.step}s",

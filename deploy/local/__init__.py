@@ -1,5 +1,5 @@
-"""docker-compose.yml's topology as processes of this machine, without docker: `python -m deploy.local FOLDER`.
+"""docker-compose.yml's services as processes of this machine, without docker: `python -m deploy.local FOLDER`.
 
-`compose` reads the file, `table` says what processes lack that containers have, `plan` makes processes of services,
-`container` is the small process around each of them, `cluster` starts, watches and ends them. Linux only.
+`compose` reads the file, `table` lists the differences between containers and processes, `plan` turns each service into
+a `phema.local_service.service.Service`, `cluster` gives them to the supervisor of `phema up`. Linux only.
 """

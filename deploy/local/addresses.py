@@ -1,4 +1,4 @@
-"""Where each service listens on this machine, and the addresses of docker-compose.yml turned into those."""
+"""Choose where each service listens on this machine, and translate docker-compose.yml's addresses."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ class Addresses:
 
     @classmethod
     def free(cls, services: Mapping[str, Mapping[str, object]]) -> Addresses:
-        """With ports that are free now."""
-        # Free on every address: Ray listens on them all.
+        """Addresses with ports that are free now."""
+        # Free on every address, because Ray listens on all.
         ports = {name: {port: free_port("0.0.0.0") for port in own} for name, own in PORTS.items()}
         return cls(ports, published(services))
 
     def of(self, service: str, port: int) -> str:
-        """host:port here. Raises ComposeError when the table does not know the port."""
+        """host:port on this machine. Raises ComposeError for a port that the table does not list."""
         return f"{ADDRESSES.get(service, LOOPBACK)}:{self.port(service, port)}"
 
     def port(self, service: str, port: int) -> int:
-        """Raises ComposeError when the table does not know it."""
+        """Port on this machine. Raises ComposeError for a port that the table does not list."""
         try:
             return self.ports[service][port]
         except KeyError:
             raise ComposeError(
-                f"docker-compose.yml has the address {service}:{port}, which deploy/local/table.py does not know"
+                f"docker-compose.yml has the address {service}:{port}, which deploy/local/table.py does not list"
             ) from None
 
     def here(self, service: str, text: str, services: Sequence[str]) -> str:
         """`text` of a service's command, variable or health check with the addresses of this machine.
 
-        Raises ComposeError for an address that the table does not know.
+        Raises ComposeError for an address that the table does not list.
         """
 
         def address(match: re.Match[str]) -> str:
@@ -52,14 +52,14 @@ class Addresses:
             if host in services:
                 return self.of(host, port)
             if host != LOOPBACK:
-                return match[0]  # somebody else's, such as another S3 server
+                return match[0]  # an address outside the cluster, such as another S3 server
             if port in self.ports.get(service, {}):
-                # Ray's agents listen on 127.0.0.1, too.
+                # Ray's agents listen on 127.0.0.1 too.
                 return f"{LOOPBACK}:{self.port(service, port)}"
             if port in self.published:
                 return self.of(*self.published[port])
             raise ComposeError(
-                f"docker-compose.yml: {service} uses {match[0]}, which deploy/local/table.py does not know"
+                f"docker-compose.yml: {service} uses {match[0]}, which deploy/local/table.py does not list"
             )
 
         text = _ADDRESS.sub(address, text)

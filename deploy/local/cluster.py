@@ -1,160 +1,140 @@
-"""The running topology: started in compose's order, kept running, ended in the reverse order."""
+"""Start, describe and end the cluster of one folder. `FOLDER/cluster.json` describes it while it runs."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from deploy.local.addresses import Addresses, published
 from deploy.local.compose import read_services, read_variables
-from deploy.local.member import Member
 from deploy.local.plan import plan
-from deploy.local.process import Process
+from phema.local_service.service import CannotStart, OnExit, Service
+from phema.local_service.state_folder import StateFolder
+from phema.local_service.supervisor import Member, Supervisor
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 NEW_ENV = ROOT / "deploy/new_env.sh"
-LOOK_SECONDS = 0.1
-Report = Callable[[str], None]
 
 
-class Cluster:
-    """All services in one folder; one thread's. `interval` as for `deploy.prometheus.elsewhere`."""
+def up(folder: Path, *, interval: str | None = None) -> None:
+    """Run the cluster until SIGINT or SIGTERM. `interval` as in `deploy.prometheus.write_config`.
 
-    def __init__(self, folder: Path, *, interval: str | None = None, report: Report = print) -> None:
-        self.folder, self._report = folder, report
-        self.variables = secrets(folder)
-        services = read_services(COMPOSE, self.variables)
-        self._profiles = {name for name, service in services.items() if service.get("profiles")}
-        self.addresses = Addresses.free(services)
-        # Ray's sockets have short names only, and what is here goes with the cluster.
-        self.scratch = Path(tempfile.mkdtemp(prefix="phema-", dir="/tmp"))
-        self._interval = interval
-        self._told: set[str] = set()
-        self._restarts: dict[str, int] = {}
+    Raises CannotStart and ComposeError.
+    """
+    if sys.platform != "linux":
+        raise CannotStart(f"the cluster without docker runs on Linux only, this is {sys.platform}")
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    state = _state(folder)
+    with state.owned():
+        _clear_up(state)
+        # Ray's socket paths must be short.
+        scratch = Path(tempfile.mkdtemp(prefix="phema-", dir="/tmp"))
         try:
-            planned = plan(services, self.addresses, folder, self.scratch, interval=interval)
-        except BaseException:
-            shutil.rmtree(self.scratch)
-            raise
-        self.skipped = sorted(set(services) - set(planned))
-        run, logs = self.scratch / "run", folder / "logs"
-        for process in planned.values():
-            process.folder.mkdir(parents=True, exist_ok=True)
-        self.members = {
-            name: Member(process, logs / f"{name}.log", run=run)
-            for name, process in planned.items()
-            if name not in self._profiles
-        }
-
-    def keep_running(self, stopping: threading.Event, on_ready: Callable[[], None]) -> None:
-        """Start everything, call `on_ready` when all is healthy, start again what dies, until `stopping` is set.
-
-        Raises CannotRun when a service does not start.
-        """
-        was_ready = False
-        while not stopping.wait(LOOK_SECONDS):
-            before = self._state()
-            for member in self.members.values():
-                if member.started:
-                    member.look()
-                elif self._may_start(member.process):
-                    member.start()
-            self._tell()
-            if self._state() != before:
-                self._write()
-            if not was_ready and all(member.ready for member in self.members.values()):
-                was_ready = True
-                on_ready()
-
-    def stop(self) -> None:
-        """End all, what needs another before that other; then the temporary folder goes."""
-        left = {name: member for name, member in self.members.items() if member.started}
-        while left:
-            needed = {other for member in left.values() for other in member.process.needs or {}}
-            free = [member for name, member in left.items() if name not in needed]
-            for member in free:
-                member.ask_to_end()
-            for member in free:
-                member.wait()
-                del left[member.process.name]
-        self._file.unlink(missing_ok=True)
-        shutil.rmtree(self.scratch)
-
-    def address(self, service: str) -> str:
-        return self.members[service].process.address
-
-    def _may_start(self, process: Process) -> bool:
-        return all(self.members[other].ready for other in process.needs or {})
-
-    def _tell(self) -> None:
-        for name, member in self.members.items():
-            if member.ready and name not in self._told:
-                self._told.add(name)
-                what = "done" if member.process.once else "healthy"
-                self._report(f"{name:<13} {what:<13} {member.process.address}".rstrip())
-            elif not member.ready and member.restarts > self._restarts.get(name, 0):
-                self._told.discard(name)
-                self._restarts[name] = member.restarts
-                self._report(f"{name:<13} started again {member.process.address}".rstrip())
-
-    def _state(self) -> list[tuple[bool, bool, int]]:
-        return [(member.started, member.ready, member.restarts) for member in self.members.values()]
-
-    @property
-    def _file(self) -> Path:
-        return self.folder / "cluster.json"
-
-    def _write(self) -> None:
-        members = self.members.items()
-        document = {
-            "pid": os.getpid(),
-            "url": f"http://{self.address('api')}",
-            "prometheus": f"http://{self.address('prometheus')}",
-            "ready": all(member.ready for _, member in members),
-            "scratch": str(self.scratch),
-            "ports": {name: dict(ports) for name, ports in self.addresses.ports.items()},
-            "services": {
-                name: {
-                    "pid": member.pid,
-                    "address": member.process.address,
-                    "healthy": member.ready,
-                    "restarts": member.restarts,
-                    "log": str(member.log),
-                }
-                for name, member in members
-            },
-        }
-        new = self._file.with_suffix(".new")
-        new.write_text(json.dumps(document, indent=2) + "\n")
-        new.replace(self._file)
+            _run(state, scratch, interval, stopping)
+        finally:
+            shutil.rmtree(scratch)
 
 
-def secrets(folder: Path) -> dict[str, str]:
-    """The folder's .env, made as compose's is where there is none."""
-    path = folder / ".env"
-    if not path.exists():
-        subprocess.run(["bash", str(NEW_ENV), str(path)], check=True, stdout=subprocess.DEVNULL)
-    return read_variables(path)
+def _run(state: StateFolder, scratch: Path, interval: str | None, stopping: threading.Event) -> None:
+    folder = state.path
+    if not (folder / ".env").exists():
+        subprocess.run(["bash", str(NEW_ENV), str(folder / ".env")], check=True, stdout=subprocess.DEVNULL)
+    services = read_services(COMPOSE, read_variables(folder / ".env"))
+    addresses = Addresses.free(services)
+    planned = plan(services, addresses, folder, scratch, interval=interval)
+    for name in sorted(set(services) - set(planned)):
+        _report(f"{name:<13} skipped       there is no program `{name}` on this machine")
+    url = f"http://{planned['api'].address}"
+
+    def on_change(member: Member) -> None:
+        if member.ready:
+            how = "completed" if member.service.on_exit is OnExit.COMPLETE else "healthy"
+            _report(f"{member.service.name:<13} {how:<13} {member.service.address}".rstrip())
+        state.write({
+            "url": url,
+            "prometheus": f"http://{planned['prometheus'].address}",
+            "ready": supervisor.ready,
+            "scratch": str(scratch),
+            "ports": {name: dict(ports) for name, ports in addresses.ports.items()},
+            "services": {name: _described(one) for name, one in supervisor.members.items()},
+        })  # fmt: skip
+
+    # A service with a profile, such as doctor, is started on request only.
+    started = [service for name, service in planned.items() if not services[name].get("profiles")]
+    supervisor = Supervisor(started, folder / "logs", report=_report, on_change=on_change)
+    try:
+        if supervisor.start(stopping):
+            _report(f"ready; Ctrl-C ends it. In another terminal:\n  export PHEMA_URL={url}")
+            _report(f"  export PHEMA_API_TOKEN=$(sed -n s/^PHEMA_API_TOKEN=//p {folder / '.env'})")
+            supervisor.supervise(stopping)
+        _report("stopping …")
+    finally:
+        supervisor.stop()
+
+
+def down(folder: Path) -> None:
+    """End the cluster of `folder` and wait until it has ended. Raises CannotStart when there is none."""
+    state = _state(folder)
+    _document(state)
+    state.end_owner()
+    with state.owned():
+        _clear_up(state)
+    _report(f"stopped the cluster of {folder}")
 
 
 def run_once(folder: Path, service: str) -> int:
-    """As `docker compose run --rm SERVICE`, in the cluster that runs from `folder`; the exit code.
+    """The exit code of a service's command, as with `docker compose run --rm SERVICE`.
 
-    Raises KeyError for a service that there is not, FileNotFoundError where no cluster runs.
+    Raises CannotStart when no cluster runs from `folder` or compose has no such service.
     """
-    document: dict[str, Any] = json.loads((folder / "cluster.json").read_text())
+    document = _document(_state(folder))
     services = read_services(COMPOSE, read_variables(folder / ".env"))
     ports = {name: {int(port): here for port, here in own.items()} for name, own in document["ports"].items()}
-    addresses = Addresses(ports, published(services))
-    process = plan(services, addresses, folder, Path(document["scratch"]))[service]
-    for path in (process.folder, process.scratch):
+    planned = plan(services, Addresses(ports, published(services)), folder, Path(document["scratch"]))
+    if service not in planned:
+        raise CannotStart(f"docker-compose.yml has no service {service}")
+    chosen: Service = planned[service]
+    for path in chosen.folders:
         path.mkdir(parents=True, exist_ok=True)
-    return subprocess.run(process.command, env=dict(process.environment), cwd=process.folder, check=False).returncode
+    return subprocess.run(chosen.command, env=dict(chosen.environment), cwd=chosen.cwd, check=False).returncode
+
+
+def _state(folder: Path) -> StateFolder:
+    return StateFolder(folder, document="cluster.json", lock="lock", owner="a cluster", end_command="`--down`")
+
+
+def _document(state: StateFolder) -> dict[str, Any]:
+    document = state.read()
+    if document is None:
+        raise CannotStart(f"no cluster runs from {state.path}")
+    return document
+
+
+def _described(member: Member) -> dict[str, Any]:
+    return {
+        "pid": member.pid,
+        "address": member.service.address,
+        "healthy": member.ready,
+        "restarts": member.restarts,
+        "log": str(member.log),
+    }
+
+
+def _clear_up(state: StateFolder) -> None:
+    """Delete the temporary folder of a killed cluster."""
+    if document := state.read():
+        shutil.rmtree(document["scratch"], ignore_errors=True)
+        state.remove_document()
+
+
+def _report(line: str) -> None:
+    print(line, flush=True)

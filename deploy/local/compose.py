@@ -1,4 +1,4 @@
-"""docker-compose.yml as a compose command understands it: merged, with its variables filled in."""
+"""Read docker-compose.yml as a compose command does: anchors merged, variables filled in."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_variables(path: Path) -> dict[str, str]:
 
 
 def seconds(duration: str) -> float:
-    """Of a duration such as `1m30s`. Raises ComposeError."""
+    """Seconds of a duration such as `1m30s`. Raises ComposeError."""
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", duration)
     if not parts or "".join(map("".join, parts)) != duration:
         raise ComposeError(f"{duration!r} is no duration; write one such as 10s or 1m30s")

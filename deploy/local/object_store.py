@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from deploy.local.process import CannotRun, Place, Program
+from phema.local_service.service import CannotStart, Service, http_check
 
 HEALTH = "/_ministack/health"
 
 
 def ministack(port: int, scratch: Path) -> tuple[list[str], dict[str, str]]:
-    """(command, variables) of a server on 127.0.0.1 that keeps everything in memory, for `test` and `test`."""
+    """(command, variables) of a server on 127.0.0.1 that keeps everything in memory; key and secret are `test`."""
     return [sys.executable, "-m", "ministack"], {
-        "BIND_HOST": "127.0.0.1",  # it would listen everywhere
+        "BIND_HOST": "127.0.0.1",  # the default is every interface
         "GATEWAY_PORT": str(port),
         "SERVICES": "s3",
         "S3_PERSIST": "0",
@@ -24,20 +25,24 @@ def ministack(port: int, scratch: Path) -> tuple[list[str], dict[str, str]]:
     }
 
 
-def object_store(place: Place, port: int) -> Program:
-    """As compose's MinIO: with its credentials, and its data in its volume. Raises CannotRun without ministack."""
+def object_store(service: Service, variables: Mapping[str, str], volume: Path, scratch: Path, port: int) -> Service:
+    """MinIO's service with ministack, with compose's credentials and data in `volume`.
+
+    Raises CannotStart without ministack.
+    """
     if importlib.util.find_spec("ministack") is None:
-        raise CannotRun("there is no S3 server: pip install -e '.[test]' brings ministack")
-    command, variables = ministack(port, place.scratch)
-    variables |= {
+        raise CannotStart("there is no S3 server: pip install -e '.[test]' brings ministack")
+    assert service.check is not None
+    command, own = ministack(port, scratch)
+    own |= {
         "S3_PERSIST": "1",
-        "S3_DATA_DIR": str(place.volume),
-        "AWS_ACCESS_KEY_ID": place.environment["MINIO_ROOT_USER"],
-        "AWS_SECRET_ACCESS_KEY": place.environment["MINIO_ROOT_PASSWORD"],
+        "S3_DATA_DIR": str(volume),
+        "AWS_ACCESS_KEY_ID": variables["MINIO_ROOT_USER"],
+        "AWS_SECRET_ACCESS_KEY": variables["MINIO_ROOT_PASSWORD"],
     }
-    return Program(tuple(command), variables, replace(place.check, command=answers(f"http://127.0.0.1:{port}{HEALTH}")))
-
-
-def answers(url: str) -> tuple[str, ...]:
-    """A health check that asks `url`."""
-    return (sys.executable, "-c", f"import urllib.request as u; u.urlopen('{url}', timeout=5)")
+    return replace(
+        service,
+        command=tuple(command),
+        environment={**service.environment, **own},
+        check=replace(service.check, command=http_check(f"http://127.0.0.1:{port}{HEALTH}")),
+    )

@@ -1,10 +1,11 @@
-"""The processes that docker-compose.yml's services become."""
+"""Turn the services of docker-compose.yml into services of the supervisor."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,86 +15,84 @@ from deploy.local.compose import ComposeError, seconds
 from deploy.local.monitoring import grafana, prometheus
 from deploy.local.object_store import object_store
 from deploy.local.postgres import postgres
-from deploy.local.process import Check, Place, Process, Program
 from phema.local_service.processes import free_port
+from phema.local_service.service import Check, OnExit, Service
 
-_TABLE = "which deploy/local/table.py does not know"
+_TABLE = "which deploy/local/table.py does not list"
 Services = Mapping[str, Mapping[str, Any]]
 
 
 def plan(
     services: Services, addresses: Addresses, folder: Path, scratch: Path, *, interval: str | None = None
-) -> dict[str, Process]:
-    """Every service that this machine can run, by name. `interval` as for `deploy.prometheus.elsewhere`.
+) -> dict[str, Service]:
+    """Every service that this machine can run, by name. `interval` as in `deploy.prometheus.write_config`.
 
-    Raises ComposeError for whatever the table does not know, CannotRun where a program is missing.
+    Raises ComposeError for anything that the table does not list, CannotStart when a program is missing.
     """
     known = {*table.OURS, *table.REPLACED}
     if unknown := sorted(set(services) - known):
         raise ComposeError(f"docker-compose.yml has the service {unknown[0]}, {_TABLE}")
     planned = {}
     for name, service in services.items():
-        process = _process(name, service, services, addresses, folder, scratch, interval)
-        if process is not None:
-            planned[name] = process
+        made = _service(name, service, services, addresses, folder, scratch, interval)
+        if made is not None:
+            planned[name] = made
     return planned
 
 
-def _process(
+def _service(
     name: str,
-    service: Mapping[str, Any],
+    given: Mapping[str, Any],
     services: Services,
     addresses: Addresses,
     folder: Path,
     scratch: Path,
     interval: str | None,
-) -> Process | None:
-    if unknown := sorted(set(service) - {*table.FIELDS, *table.OF_CONTAINERS}):
+) -> Service | None:
+    if unknown := sorted(set(given) - {*table.FIELDS, *table.CONTAINER_FIELDS}):
         raise ComposeError(f"docker-compose.yml: {name} has the field {unknown[0]}, {_TABLE}")
     own, temporary = folder / "services" / name, scratch / name
-    environment = _environment(name, service.get("environment", {}), services, addresses)
-    command = [addresses.here(name, word, tuple(services)) for word in _words(service)]
-    check = _check(name, service["healthcheck"], services, addresses)
+    variables = _environment(name, given.get("environment", {}), services, addresses)
+    command = [addresses.here(name, word, tuple(services)) for word in _words(given)]
     port = next(iter(addresses.ports.get(name, {})), None)
-    program, volume = Program(tuple(command), environment, check or Check((), 0, 0)), None
-    if name in table.REPLACED:
-        assert check is not None
-        assert port is not None
-        volume = folder / "volumes" / _volume(name, service)
-        place = Place(environment, " ".join(command), volume, temporary, check)
-        found = _program(name, place, addresses, interval)
-        if found is None:
-            return None
-        program, check = found, found.check
-    else:
-        program = Program(_with_ray_flags(name, command, temporary), environment, program.check)
-    return Process(
+    service = Service(
         name=name,
-        command=program.command,
-        environment={**_machine(own, temporary), **program.environment},
-        folder=own,
-        scratch=temporary,
-        volume=volume,
+        command=tuple(command) if name in table.REPLACED else _with_ray_flags(name, command, temporary),
+        environment={**_machine(own, temporary), **variables},
+        cwd=own,
+        folders=(own, temporary),
         address=addresses.of(name, port) if port is not None else "",
-        needs={other: rule["condition"] for other, rule in service.get("depends_on", {}).items()},
-        check=check,
-        once=service["restart"] == "no",
-        grace=seconds(service.get("stop_grace_period", "10s")),
-        stop_signal=program.stop_signal,
-        setup=program.setup,
+        needs=tuple(given.get("depends_on", {})),
+        check=_check(name, given["healthcheck"], services, addresses),
+        on_exit=OnExit.COMPLETE if given["restart"] == "no" else OnExit.RESTART,
+        grace=seconds(given.get("stop_grace_period", "10s")),
+        reap=True,
     )
+    if name not in table.REPLACED:
+        return service
+    volume = folder / "volumes" / _volume(name, given)
+    # An image's program gets its own variables below; those of compose are for the image.
+    service = replace(service, environment=_machine(own, temporary), folders=(*service.folders, volume))
+    return _replaced(service, variables, volume, temporary, addresses, interval)
 
 
-def _program(name: str, place: Place, addresses: Addresses, interval: str | None) -> Program | None:
-    port = next(iter(addresses.ports[name].values()))
-    if name == "postgres":
-        return postgres(place, port)
-    if name == "minio":
-        return object_store(place, port)
-    if name == "prometheus":
+def _replaced(
+    service: Service,
+    variables: Mapping[str, str],
+    volume: Path,
+    scratch: Path,
+    addresses: Addresses,
+    interval: str | None,
+) -> Service | None:
+    """The service with this machine's program instead of its image; None without Grafana, which may be missing."""
+    if service.name == "postgres":
+        return postgres(service, variables, volume, addresses.port("postgres", 5432))
+    if service.name == "minio":
+        return object_store(service, variables, volume, scratch, addresses.port("minio", 9000))
+    if service.name == "prometheus":
         api, ray = addresses.of("api", 8400), addresses.of("ray-head", 8265)
-        return prometheus(place, port, api=api, ray=ray, interval=interval)
-    return grafana(place, port, prometheus=addresses.of("prometheus", 9090))
+        return prometheus(service, variables, volume, scratch, api=api, ray=ray, interval=interval)
+    return grafana(service, variables, volume, scratch, prometheus=addresses.of("prometheus", 9090))
 
 
 def _environment(name: str, given: Mapping[str, Any], services: Services, addresses: Addresses) -> dict[str, str]:
@@ -115,7 +114,7 @@ def _environment(name: str, given: Mapping[str, Any], services: Services, addres
 
 
 def _machine(own: Path, scratch: Path) -> dict[str, str]:
-    """What every process has: this machine's programs with ours first, and folders of its own."""
+    """Variables of every process: the PATH with this environment's programs first, and folders of its own."""
     kept = {name: os.environ[name] for name in table.MACHINE if name in os.environ}
     folders = {"HOME": own, "PHEMA_STATE_DIR": own, "TMPDIR": scratch, "MPLCONFIGDIR": scratch}
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
@@ -145,7 +144,7 @@ def _volume(name: str, service: Mapping[str, Any]) -> str:
 
 
 def _with_ray_flags(name: str, command: list[str], scratch: Path) -> tuple[str, ...]:
-    """`ray start`, alone or in a shell's script, with what its container gave it."""
+    """The command with the flags that `ray start`, alone or in a shell script, needs outside a container."""
     if command[:2] == ["ray", "start"]:
         return ("ray", "start", *_ray_flags(name, command[2:], scratch))
     return tuple(_in_script(name, word, scratch) for word in command)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from deploy.local.process import CannotRun, Place, Program
+from phema.local_service.service import CannotStart, Service
 
 UNPRIVILEGED = 65534
-"""User and group that PostgreSQL runs as where its caller is root, which it refuses."""
+"""User and group of PostgreSQL when the caller is root: PostgreSQL refuses to run as root."""
 
 
 def find_binaries() -> Path | None:
@@ -25,7 +27,7 @@ def find_binaries() -> Path | None:
 
 
 def unprivileged(*owned: Path) -> list[str]:
-    """What goes before a command that must not run as root; where root calls, `owned` become that user's."""
+    """Prefix of a command that must not run as root. If root calls, UNPRIVILEGED also becomes the owner of `owned`."""
     if os.geteuid() != 0:
         return []
     for path in owned:
@@ -33,22 +35,22 @@ def unprivileged(*owned: Path) -> list[str]:
     return ["setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups"]
 
 
-def postgres(place: Place, port: int) -> Program:
-    """Raises CannotRun where there is no PostgreSQL."""
+def postgres(service: Service, variables: Mapping[str, str], volume: Path, port: int) -> Service:
+    """Raises CannotStart without PostgreSQL."""
     binaries = find_binaries()
     if binaries is None:
-        raise CannotRun("there is no PostgreSQL: apt-get install postgresql, or set PHEMA_POSTGRES_BIN")
-    user, password, database = (place.environment[f"POSTGRES_{name}"] for name in ("USER", "PASSWORD", "DB"))
-    data = place.volume / "data"
+        raise CannotStart("there is no PostgreSQL: apt-get install postgresql, or set PHEMA_POSTGRES_BIN")
+    user, password, database = (variables[f"POSTGRES_{name}"] for name in ("USER", "PASSWORD", "DB"))
+    data = volume / "data"
     drop = unprivileged()
-    server = [*drop, str(binaries / "postgres"), "-D", str(data)]
     settings = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": ""}
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
 
     def setup() -> None:
         if (data / "PG_VERSION").exists():
             return
-        unprivileged(place.volume)
-        secret = place.volume / "password"
+        unprivileged(volume)
+        secret = volume / "password"
         secret.touch(mode=0o600)
         secret.write_text(password)
         unprivileged(secret)
@@ -59,16 +61,17 @@ def postgres(place: Place, port: int) -> Program:
             )
         finally:
             secret.unlink()
-        # The server in its single-user form, which listens nowhere.
+        # The server in single-user mode, which listens on no port.
         create = f'CREATE DATABASE "{database}"\n'
         _run(*drop, str(binaries / "postgres"), "--single", "-D", str(data), "postgres", text=create)
 
-    return Program(
-        command=(*server, *(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))),
-        environment={"PATH": f"{binaries}:{os.defpath}", "PGPORT": str(port), "LC_ALL": "C"},
-        check=place.check,
+    own = {"PATH": f"{binaries}:{os.defpath}", "PGPORT": str(port), "LC_ALL": "C"}
+    return replace(
+        service,
+        command=(*drop, str(binaries / "postgres"), "-D", str(data), *options),
+        environment={**service.environment, **own},
         setup=setup,
-        stop_signal="SIGINT",  # as its image: end now, and do not wait for clients
+        stop_signal="SIGINT",  # as its image does: end now, without waiting for clients
     )
 
 
@@ -76,7 +79,7 @@ def _run(*command: str, text: str = "") -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", input=text)
     if done.returncode:
         why = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise CannotRun(
+        raise CannotStart(
             f"PostgreSQL's folder could not be made ({' '.join(why)}); as root, choose a folder that user "
             f"{UNPRIVILEGED} can enter"
         )

@@ -1,6 +1,7 @@
-"""What containers give and processes lack: all that differs from docker-compose.yml, by service.
+"""All differences between docker-compose.yml's containers and processes of this machine, by service.
 
-Whatever stands in docker-compose.yml and not here is refused, so that the two cannot drift apart.
+A service, field, variable or address of docker-compose.yml that is not listed here is refused, so that the two files
+cannot drift apart.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ LOOPBACK = "127.0.0.1"
 OURS = ("volumes", "prepare", "ray-head", "ray-worker", "api", "trainer", "phema-worker", "doctor")
 """Services that run their own command."""
 REPLACED = ("postgres", "minio", "prometheus", "grafana")
-"""Services whose image is another's: `programs` has what stands in for it here."""
+"""Services with an image of another project; `plan` replaces them with programs of this machine."""
 
 ADDRESSES = {"ray-head": "127.0.0.2", "ray-worker": "127.0.0.3", "phema-worker": "127.0.0.4"}
-"""Ray tells nodes apart by their addresses, and takes 127.0.0.1 for that of the network card; others listen there."""
+"""Ray identifies nodes by their addresses, and replaces 127.0.0.1 by the network card's; others use LOOPBACK."""
 
 PORTS = {
     "postgres": (5432,),
@@ -25,13 +26,13 @@ PORTS = {
     "prometheus": (9090,),
     "grafana": (3000,),
 }
-"""Ports of containers, each of which is a free one here. Wherever an address, a flag `…port=` or a variable of
-PORT_VARIABLES names one, the free one is put in its place."""
+"""Ports of containers. Each is replaced by a free port of this machine, in addresses, in flags `…port=` and in
+PORT_VARIABLES."""
 
 PORT_VARIABLES = ("PHEMA_API_PORT",)
 CHANGED = {
     "PHEMA_API_HOST": LOOPBACK,
-    # The container's own address, which only its network reaches, is here this machine's loopback.
+    # Instead of the container's own address, which only its network reaches.
     "PHEMA_METRICS_HOST": LOOPBACK,
 }
 """Variables with another value."""
@@ -52,32 +53,32 @@ KEPT = (
     *("GF_SECURITY_ADMIN_USER", "GF_SECURITY_ADMIN_PASSWORD", "GF_ANALYTICS_REPORTING_ENABLED"),
     *("GF_ANALYTICS_CHECK_FOR_UPDATES", "GF_USERS_ALLOW_SIGN_UP"),
 )
-"""Variables as they are."""
+"""Variables whose value is used unchanged."""
 
 RAY_FLAGS = {
     "--dashboard-host": ADDRESSES["ray-head"],
-    # One machine's memory serves all three nodes.
+    # All three nodes share the memory of one machine.
     "--object-store-memory": "80000000",
 }
 """Flags of `ray start` with another value."""
 RAY_PORTS = ("object-manager", "node-manager", "dashboard-agent-grpc", "runtime-env-agent")
-"""Ports that every container has for itself and Ray chooses alike: flags that are added, each with a free port."""
+"""Added flags `--…-port`, each with a free port: Ray would choose the same ports on every node of this machine."""
 RAY_HEAD_PORTS = ("ray-client-server",)
 RAY_MORE = ("--min-worker-port=0", "--max-worker-port=0")
-"""Ray's workers listen wherever it is free."""
+"""Added flags: Ray's workers listen on any free port."""
 
 FIELDS = (
     *("command", "entrypoint", "environment", "ports", "depends_on", "healthcheck", "profiles", "restart"),
     *("stop_grace_period", "volumes"),
 )
-"""Fields of a service that mean something to processes, too."""
-OF_CONTAINERS = (
+"""Fields of a service that are used for processes too."""
+CONTAINER_FIELDS = (
     *("image", "build", "user", "init", "cap_drop", "security_opt", "logging", "read_only", "tmpfs", "shm_size"),
     *("deploy", "network_mode"),
 )
-"""Fields that only containers know: privileges, limits and file systems."""
+"""Fields that only containers have: privileges, limits and file systems."""
 
 MACHINE = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
-"""Variables of this machine that processes keep; nothing else of the caller's environment reaches them."""
+"""Variables that processes inherit from the caller; they inherit no others."""
 IMAGE = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-"""What the Dockerfile sets; its folders are each process's own here."""
+"""Variables of the Dockerfile, without those that name folders: each process has folders of its own."""

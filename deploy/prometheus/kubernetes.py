@@ -1,5 +1,6 @@
-"""The rules as an object of the Prometheus operator: `python -m deploy.prometheus.kubernetes` writes it into
-deploy/kubernetes/base, since kustomize reads no file outside its folder and has no generator for it.
+"""Write the rules as a PrometheusRule object: `python -m deploy.prometheus.kubernetes`.
+
+The file goes into deploy/kubernetes/base: kustomize reads no file outside its folder and cannot generate the object.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def server_packages() -> Iterator[None]:
     with their own sentence.
     """
     require("server")
-    from phema.local_service.supervisor import CannotStart
+    from phema.local_service.service import CannotStart
     from phema.shared.catalog.errors import CatalogError
 
     with store_failures():

@@ -1,4 +1,4 @@
-"""`phema demo`: the main job end to end through the running service, and a report to look at."""
+"""`phema demo`: train, reconstruct and evaluate through a service, and write an HTML report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from phema.client.client import Client
-from phema.demos.demo_results import Findings, Trial
+from phema.demos.demo_results import DemoResults, Trial
 from phema.demos.service_for_command import command, service_for
 from phema.terminal.formats import duration, figure
 from phema.terminal.live_progress import download, follow_evaluations, follow_reconstructions, follow_run
@@ -22,19 +22,19 @@ PRESET = "digits-tiny"
 SIGMA_RELS = (0.03, 0.05, 0.07, 0.10, 0.13, 0.16, 0.19, 0.22, 0.25)
 RECIPE: dict[str, Any] = {"num_samples": 512, "num_steps": 12, "grid": 10}
 ACTORS = 2
-"""Evaluations at once in a service of the demo's own; training is over by then."""
+"""Evaluations at once in a service that the demo starts; training is over by then."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the demo leaves behind."""
+class FinishedDemo:
+    """The demo's results, and the folder of its files."""
 
-    findings: Findings
+    results: DemoResults
     folder: Path
 
     @property
     def document(self) -> dict[str, Any]:
-        found = self.findings
+        found = self.results
         return {
             "run": {"id": found.run.id, "name": found.run.name, "num_images": found.run.num_images},
             "best": {"sigma_rel": found.best.sigma_rel, "frechet": found.best.frechet},
@@ -57,8 +57,8 @@ class Outcome:
         }
 
     def say(self, view: Screen) -> None:
-        """The table, where to look, what to type next."""
-        found = self.findings
+        """Print the table of figures, where the report is, and what to type next."""
+        found = self.results
         best_loss = min(trial.held_out_loss for trial in found.trials)
         rows = [
             (
@@ -80,29 +80,29 @@ class Outcome:
         )
 
 
-def run_demo(view: Screen, folder: Path, *, url: str | None = None, token: str | None = None) -> Outcome:
+def run_demo(view: Screen, folder: Path, *, url: str | None = None, token: str | None = None) -> FinishedDemo:
     """Train, reconstruct, evaluate, report. Uses the service at `url`, else the running one, else one of its own.
 
-    Raises PhemaError, or phema.local_service.supervisor.CannotStart when no service could be started.
+    Raises PhemaError, or phema.local_service.service.CannotStart when no service could be started.
     """
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with service_for(view, url, actors=ACTORS) as address, Client(address, token) as client:
         ready = time.monotonic()
-        findings = _experiment(client, view, folder)
-    findings.seconds["starting the service"] = ready - started
+        results = _experiment(client, view, folder)
+    results.seconds["starting the service"] = ready - started
     # Loads matplotlib and torch, which nothing before this point needs.
     from phema.demos.report import write_report
 
     view.note("drawing the report …")
-    write_report(findings, folder)
-    findings.seconds["everything"] = time.monotonic() - started
-    outcome = Outcome(findings, folder)
-    (folder / "results.json").write_text(json.dumps(outcome.document, indent=2) + "\n")
-    return outcome
+    write_report(results, folder)
+    results.seconds["everything"] = time.monotonic() - started
+    finished = FinishedDemo(results, folder)
+    (folder / "results.json").write_text(json.dumps(finished.document, indent=2) + "\n")
+    return finished
 
 
-def _experiment(client: Client, view: Screen, folder: Path) -> Findings:
+def _experiment(client: Client, view: Screen, folder: Path) -> DemoResults:
     seconds: dict[str, float] = {}
     name = f"demo-{secrets.token_hex(3)}"
     view.note(f"1/3  train {name}: {PRESET}, two EMAs tracked")
@@ -123,7 +123,7 @@ def _experiment(client: Client, view: Screen, folder: Path) -> Findings:
         trials.append(Trial(item, evaluation, pictures))
     best = min(trials, key=lambda trial: trial.frechet)
     file = download(client, view, best.weights.id, folder / "best.safetensors")
-    return Findings(run, client.runs.metrics(name), plan, trials, file, seconds)
+    return DemoResults(run, client.runs.metrics(name), plan, trials, file, seconds)
 
 
 @contextmanager

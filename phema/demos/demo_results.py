@@ -1,4 +1,4 @@
-"""What the demo measured."""
+"""Everything that `phema demo` measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phema.errors import PhemaError
 
 @dataclass(frozen=True)
 class Trial:
-    """One EMA length: its weights, figures and pictures."""
+    """One EMA length: the reconstructed weights, their evaluation and the grid of pictures."""
 
     weights: Reconstruction
     evaluation: Evaluation
@@ -19,7 +19,7 @@ class Trial:
 
     @property
     def sigma_rel(self) -> float:
-        """The demo asks for power functions alone, which have one."""
+        """Raises PhemaError for a reconstruction that is no power-function EMA; the demo makes none."""
         if self.weights.sigma_rel is None:
             raise PhemaError(f"reconstruction {self.weights.id} is no power-function EMA")
         return self.weights.sigma_rel
@@ -40,8 +40,8 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """All that the demo measured."""
+class DemoResults:
+    """One training run, its reconstructions with their figures, and how long each part took."""
 
     run: Run
     history: list[Metrics]
@@ -49,7 +49,7 @@ class Findings:
     trials: list[Trial]
     weights_file: Path
     seconds: dict[str, float]
-    """Wall-clock time of each part."""
+    """Wall-clock time of each part by name."""
 
     @property
     def best(self) -> Trial:

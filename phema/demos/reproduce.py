@@ -1,4 +1,4 @@
-"""`phema reproduce fig3`: the paper's Figure 3 in small, on the digits, through the running service."""
+"""`phema reproduce fig3`: the paper's Figure 3 with small networks on the digits, through a service."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from phema.terminal.live_progress import follow_run
 from phema.terminal.screen import Screen
 
 PRESETS = {"C": "digits-c", "D": "digits-d", "E": "digits-e", "G": "digits-tiny"}
-"""The configurations that the paper's figure shows, each with its own recipe at the size of the digits."""
+"""Configurations in the paper's figure, and the preset of each for the digits."""
 BATCH = 64
 POINTS = 48
-"""Measurements over a run."""
+"""Number of measurements over a run."""
 KINDS = ("activation", "weight")
 SETTLED = 0.25
-"""Growth counts from this share of the run on: before it the learning rate ramps up and initial values settle."""
+"""Growth is measured from this share of the run on; before, the learning rate ramps up and initial values change."""
 
 
 @dataclass(frozen=True)
-class Story:
-    """One configuration's run, and how its magnitudes went."""
+class ConfigurationRun:
+    """The run of one configuration, and how its magnitudes grew."""
 
     letter: str
     run: str
@@ -50,37 +50,37 @@ class Story:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    stories: Sequence[Story]
+class Figure3:
+    runs: Sequence[ConfigurationRun]
     picture: Path
 
     @property
     def document(self) -> dict[str, Any]:
-        """Everything the picture shows, and the growth that sums it up."""
+        """Everything that the picture shows, and the growth of the magnitudes."""
         return {
             "picture": str(self.picture),
             "configurations": [
                 {
-                    "config": story.letter,
-                    "run": story.run,
-                    "num_images": story.history[-1].num_images,
-                    "growth": {kind: story.growth(kind) for kind in KINDS},
+                    "config": trained.letter,
+                    "run": trained.run,
+                    "num_images": trained.history[-1].num_images,
+                    "growth": {kind: trained.growth(kind) for kind in KINDS},
                     "history": [
                         {"num_images": line.num_images, **{n: v for n, v in line.values.items() if _is_shown(n)}}
-                        for line in story.history
+                        for line in trained.history
                     ],
                 }
-                for story in self.stories
+                for trained in self.runs
             ],
         }
 
     def say(self, view: Screen) -> None:
-        rows = [(s.letter, *(f"x{s.growth(kind):.2f}" for kind in KINDS)) for s in self.stories]
+        rows = [(s.letter, *(f"x{s.growth(kind):.2f}" for kind in KINDS)) for s in self.runs]
         columns = ("CONFIG", "ACTIVATIONS", "WEIGHTS")
         view.say("")
         view.table(columns, rows, right=columns[1:])
         view.say("")
-        images = self.stories[0].history[-1].num_images
+        images = self.runs[0].history[-1].num_images
         view.say(f"growth of the largest magnitudes over the last {1 - SETTLED:.0%} of {images:,} images;")
         view.say("the paper trains 2,147 million: expect its tendencies here, not its numbers")
         view.say(f"look at {self.picture}")
@@ -88,7 +88,7 @@ class Outcome:
 
 def reproduce_fig3(
     view: Screen, folder: Path, *, total_images: int = 76_800, url: str | None = None, token: str | None = None
-) -> Outcome:
+) -> Figure3:
     """Train configurations C, D, E and G one after another; write `fig3.png` and `fig3.json` into `folder`.
 
     `total_images` must be a multiple of `BATCH` * `POINTS`. Raises PhemaError, or CannotStart when no service could
@@ -105,7 +105,7 @@ def reproduce_fig3(
         "magnitudes_every": every,
     }
     mark = secrets.token_hex(3)
-    stories = []
+    runs = []
     with service_for(view, url, actors=1) as address, Client(address, token) as client:
         names = {letter: f"fig3-{letter.lower()}-{mark}" for letter in PRESETS}
         for letter, name in names.items():
@@ -113,13 +113,14 @@ def reproduce_fig3(
         for number, (letter, name) in enumerate(names.items(), start=1):
             view.note(f"{number}/{len(names)}  configuration {letter}: train {name}")
             follow_run(client, view, name)
-            stories.append(Story(letter, name, client.runs.metrics(name)))
-    from phema.shared.pictures.magnitude_figure import draw  # loads matplotlib, which nothing before this point needs
+            runs.append(ConfigurationRun(letter, name, client.runs.metrics(name)))
+    # Loads matplotlib, which nothing before this point needs.
+    from phema.shared.pictures.training_history import magnitudes_by_configuration
 
-    outcome = Outcome(stories, folder / "fig3.png")
-    outcome.picture.write_bytes(draw({story.letter: story.history for story in stories}))
-    (folder / "fig3.json").write_text(json.dumps(outcome.document, indent=1) + "\n")
-    return outcome
+    figure3 = Figure3(runs, folder / "fig3.png")
+    figure3.picture.write_bytes(magnitudes_by_configuration({trained.letter: trained.history for trained in runs}))
+    (folder / "fig3.json").write_text(json.dumps(figure3.document, indent=1) + "\n")
+    return figure3
 
 
 def _is_shown(name: str) -> bool:

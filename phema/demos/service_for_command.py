@@ -1,4 +1,4 @@
-"""A service for one command: the one that runs already, else one that lives as long as the command."""
+"""A service for one command: the running one, else one that is started and ended with the command."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from phema.terminal.screen import Screen
 
 @contextmanager
 def service_for(view: Screen, url: str | None, *, actors: int) -> Iterator[str]:
-    """Address of the service at `url`, else of the running one, else of one started for the time of the block.
+    """Yield `url`, else the address of the running service, else of a service that runs for the length of the block.
 
-    `actors` evaluations run at once in a service started here. Raises phema.local_service.supervisor.CannotStart.
+    `actors`: how many evaluations run at once in a service started here.
+
+    Raises phema.local_service.service.CannotStart.
     """
     running = url or running_url(state_dir())
     if running:
         view.note(f"using the service at {running}")
         yield running
         return
-    from phema.local_service.supervisor import running_service
+    from phema.local_service.up import running_service
 
     view.note(f"starting the service (Ray, API, trainer, worker; state in {state_dir()}) …")
     try:
@@ -34,12 +36,12 @@ def service_for(view: Screen, url: str | None, *, actors: int) -> Iterator[str]:
         ) as started:
             yield started
     except Detached:
-        # The service ends with the command, but nothing that it was asked for is lost.
-        raise Detached(f"stopped; `{command()} up` goes on with what was begun") from None
+        # The service ends with the command, but its jobs are kept.
+        raise Detached(f"stopped; `{command()} up` continues the work") from None
 
 
 def command() -> str:
-    """How this user calls phema: by name, or by the path into an environment that is not active."""
+    """The command that starts phema here: `phema`, or its path when its environment is not active."""
     own = Path(sys.executable).with_name("phema")
     if shutil.which("phema") == str(own) or not own.exists():
         return "phema"

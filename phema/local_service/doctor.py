@@ -1,4 +1,7 @@
-"""What a deployment stands on, checked from where `phema doctor` runs: one finding for each, with how to mend it."""
+"""`phema doctor`: check everything that a deployment needs, with a hint for each problem.
+
+The checks run from the machine and with the settings of the caller.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +33,16 @@ from phema.shared.wiring import catalog_from, store_from
 State = Literal["ok", "warning", "wrong"]
 TIMEOUT_SECONDS = 10.0
 SKEW_SECONDS = 5.0
-"""A clock further off than this is told; presigned URLs and S3's signatures fail at 15 minutes."""
+"""A larger clock difference is a warning. Presigned URLs and S3's signatures fail at 15 minutes."""
 SKEW_FATAL_SECONDS = 300.0
+"""A larger clock difference is an error."""
 NVIDIA_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/nvidia0"))
-"""There where a GPU was given; the driver's folder in /proc is the host's in every container."""
+"""Device files that exist only where a GPU was given: every container sees the driver's folder in /proc."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """`detail` is what is there or what is wrong, `mend` what to do about it; both one line, neither with a secret."""
+class CheckResult:
+    """`detail` says what was found, `mend` what to do about a problem. Both are one line and hold no secret."""
 
     name: str
     state: State
@@ -51,14 +55,14 @@ class Finding:
         return f"{text}: {self.mend}" if self.mend else text
 
 
-class _Wrong(Exception):
+class _Problem(Exception):
     def __init__(self, detail: str, mend: str, state: State = "wrong") -> None:
         super().__init__(detail)
         self.detail, self.mend, self.state = detail.rstrip("."), mend, state
 
 
 def database(settings: Settings) -> str:
-    """The catalog answers, takes writes and has this version's schema."""
+    """The catalog answers, accepts writes and has this version's schema."""
     with closing(catalog_from(settings)) as catalog:
         catalog.check()
         return f"{catalog.location} answers with this version's schema"
@@ -72,39 +76,39 @@ def bucket(settings: Settings) -> str:
         store.put(key, data)
         try:
             if store.get(key) != data:
-                raise _Wrong(
+                raise _Problem(
                     f"{settings.object_store_url} returned other bytes than were written",
-                    "something between here and the store changes bytes; look at proxies and the store's disk",
+                    "a proxy or the store's disk changes bytes: check both",
                 )
             if key not in [found.key for found in store.list("doctor/")]:
-                raise _Wrong(f"{settings.object_store_url} does not list what it stores", "use another S3 server")
+                raise _Problem(f"{settings.object_store_url} does not list what it stores", "use another S3 server")
         finally:
             store.delete(key)
         if store.head(key) is not None:
-            raise _Wrong(f"{settings.object_store_url} kept a deleted object", "turn off retention locks and caches")
+            raise _Problem(f"{settings.object_store_url} kept a deleted object", "turn off retention locks and caches")
     except BucketMissing as error:
-        raise _Wrong(str(error), "run `phema prepare`, or correct PHEMA_STORE_URL") from error
+        raise _Problem(str(error), "run `phema prepare`, or correct PHEMA_STORE_URL") from error
     except StoreDenied as error:
         mend = "these credentials need GetObject, PutObject, DeleteObject and ListBucket (PHEMA_S3_ACCESS_KEY_ID)"
         if settings.object_store_url.startswith("file:"):
             mend = "make the folder writable for this user"
-        raise _Wrong(str(error), mend) from error
+        raise _Problem(str(error), mend) from error
     except StoreFull as error:
-        raise _Wrong(str(error), "make room, or raise the quota") from error
-    return f"{settings.object_store_url} takes, returns, lists and removes a probe"
+        raise _Problem(str(error), "free space, or raise the quota") from error
+    return f"{settings.object_store_url}: a test object was written, read, listed and deleted"
 
 
 def ray(settings: Settings) -> str:
     """The Jobs endpoint answers with this version of Ray, and a node has CPUs for work."""
     if _embedded(settings):
-        return "`phema up` keeps Ray on ports of its own; trainer and worker below say whether it works"
+        return "`phema up` runs Ray on its own ports; the checks of trainer and worker show whether it works"
     mend = "start the Ray head, or correct PHEMA_RAY_DASHBOARD_URL"
     url, ours = settings.ray_dashboard_url, version("ray")
     known = _get(f"{url}/api/version", ray_token(), mend)
     with _shape(url, "Ray's dashboard", mend):
         theirs = known["ray_version"]
     if theirs != ours:
-        raise _Wrong(f"the cluster runs Ray {theirs}, this phema has {ours}", "run the same image everywhere")
+        raise _Problem(f"the cluster runs Ray {theirs}, this phema has {ours}", "run the same image everywhere")
     answer = _get(f"{url}/nodes?view=summary", ray_token(), mend)
     with _shape(url, "Ray's dashboard", mend):
         nodes = [node for node in answer["data"]["summary"] if node["raylet"].get("state") == "ALIVE"]
@@ -117,10 +121,10 @@ def ray(settings: Settings) -> str:
     # Warnings only: an autoscaler may be about to add what is missing.
     if total["CPU"] < settings.actor_cpus:
         mend = f"add a Ray worker, since one actor asks for {settings.actor_cpus:g} CPUs (PHEMA_ACTOR_CPUS)"
-        raise _Wrong(here, mend, "warning")
+        raise _Problem(here, mend, "warning")
     if total["GPU"] < settings.actor_gpus:
         mend = f"add a Ray worker with GPUs, or lower PHEMA_ACTOR_GPUS={settings.actor_gpus:g}"
-        raise _Wrong(here, mend, "warning")
+        raise _Problem(here, mend, "warning")
     return here
 
 
@@ -128,29 +132,29 @@ def api(settings: Settings) -> str:
     """The API is ready and of this version."""
     url = _api_url(settings)
     ready = _get(f"{url}/readyz", _api_token(settings), "start it with `phema up`, or set PHEMA_URL", (200, 503))
-    mend = "correct PHEMA_URL, another program listens there"
+    mend = "another program listens there: correct PHEMA_URL"
     with _shape(url, "phema's API", mend):
         unready = [f"its {name}: {ready[name].get('detail') or 'not usable'}" for name in ("catalog", "store")
                    if not ready[name]["ok"]]  # fmt: skip
     if unready:
-        raise _Wrong(f"the API at {url} is not ready, {'; '.join(unready)}", "mend that, the API recovers by itself")
+        raise _Problem(f"the API at {url} is not ready, {'; '.join(unready)}", "solve that first")
     about = _get(f"{url}/openapi.json", None, mend)
     with _shape(url, "phema's API", mend):
         theirs = about["info"]["version"]
     if theirs != version("phema"):
-        raise _Wrong(f"the API at {url} is phema {theirs}, this is {version('phema')}", "run the same version")
+        raise _Problem(f"the API at {url} is phema {theirs}, this is {version('phema')}", "run the same version")
     if settings.api_token is not None:
         _get(f"{url}/v1/prometheus/targets", _api_token(settings), "read the API's log")
     return f"{url} is ready"
 
 
 def trainer(settings: Settings, *, here: bool = False) -> str:
-    """A trainer said lately that it lives."""
+    """A trainer has renewed its announcement recently."""
     return _announced(settings, "trainer", "start `python -m phema.services.trainer` and read its log", here)
 
 
 def worker(settings: Settings, *, here: bool = False) -> str:
-    """A phema worker said lately that it lives."""
+    """A phema worker has renewed its announcement recently."""
     return _announced(settings, "worker", "start `python -m phema.services.phema_worker` and read its log", here)
 
 
@@ -164,22 +168,22 @@ def clock(settings: Settings) -> str:
             known.append(("the database", theirs - (before + time.time()) / 2))
     if settings.object_store_url.startswith("s3:") and settings.s3_endpoint_url:
         before = time.time()
-        date = _request(settings.s3_endpoint_url, None, "see bucket above").headers.get("Date")
+        date = _request(settings.s3_endpoint_url, None, "see the check of the bucket").headers.get("Date")
         if date:
             # The header counts whole seconds.
             known.append(("the store", parsedate_to_datetime(date).timestamp() + 0.5 - (before + time.time()) / 2))
     for name, skew in known:
         if abs(skew) > SKEW_SECONDS:
-            raise _Wrong(
+            raise _Problem(
                 f"this machine's clock is {abs(skew):.1f} s {'behind' if skew > 0 else 'ahead of'} that of {name}",
                 "run NTP (chrony or systemd-timesyncd) on every machine",
                 "wrong" if abs(skew) > SKEW_FATAL_SECONDS else "warning",
             )
-    return ", ".join(f"{skew:+.1f} s from {name}" for name, skew in known) or "database and store share this machine's"
+    return ", ".join(f"{skew:+.1f} s from {name}" for name, skew in known) or "database and store share this clock"
 
 
 def versions(settings: Settings) -> str:
-    """What is installed is what this phema asks for."""
+    """The installed packages are those that this phema requires."""
     for text in requires("phema") or []:
         wanted = Requirement(text)
         if wanted.marker is not None and not any(
@@ -189,9 +193,9 @@ def versions(settings: Settings) -> str:
         try:
             found = version(wanted.name)
         except PackageNotFoundError:
-            raise _Wrong(f"{wanted.name} is not installed", "install phema again (`make install`)") from None
+            raise _Problem(f"{wanted.name} is not installed", "install phema again (`make install`)") from None
         if not wanted.specifier.contains(found, prereleases=True):
-            raise _Wrong(
+            raise _Problem(
                 f"{wanted.name} {found} is installed, phema needs {wanted.specifier}",
                 "install phema again (`make install`)",
             )
@@ -208,16 +212,16 @@ def gpu(settings: Settings) -> str:
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         return f"torch sees {', '.join(names)}"
     if present and torch.version.cuda is None:
-        raise _Wrong(
+        raise _Problem(
             f"this machine has an NVIDIA GPU, but torch {torch.__version__} is a CPU build",
             "use the cuda target of the Dockerfile, or install torch's CUDA build",
         )
     if present:
-        raise _Wrong(
+        raise _Problem(
             f"torch {torch.__version__} cannot use the NVIDIA GPU of this machine",
             f"update the driver for CUDA {torch.version.cuda}; a container must ask for GPUs (docker-compose.gpu.yml)",
         )
-    return "none on this machine, torch computes on CPUs"
+    return "no GPU on this machine; torch computes on CPUs"
 
 
 CHECKS: dict[str, Callable[[Settings], str]] = {
@@ -229,27 +233,29 @@ _HERE: dict[str, Callable[[Settings], str]] = {
 }
 
 
-def examine(settings: Settings, names: Sequence[str] = (), *, here: bool = False) -> list[Finding]:
-    """One finding for each check that is named, or for all. Nothing that is wrong is raised.
+def examine(settings: Settings, names: Sequence[str] = (), *, here: bool = False) -> list[CheckResult]:
+    """One result for each check in `names`, or for all checks. A problem becomes a result, never an exception.
 
-    `here`: only a trainer and a worker with this machine's own address count, as for a container's own health.
+    `here`: only a trainer and a worker with this machine's own address count. Containers use it as a health check.
     """
     checks = {**CHECKS, **_HERE} if here else CHECKS
     return [_examined(name, check, settings) for name, check in checks.items() if name in names or not names]
 
 
-def _examined(name: str, check: Callable[[Settings], str], settings: Settings) -> Finding:
+def _examined(name: str, check: Callable[[Settings], str], settings: Settings) -> CheckResult:
     try:
-        return Finding(name, "ok", check(settings))
-    except _Wrong as found:
-        return Finding(name, found.state, _line(found.detail), found.mend)
+        return CheckResult(name, "ok", check(settings))
+    except _Problem as found:
+        return CheckResult(name, found.state, _line(found.detail), found.mend)
     except SchemaOutOfDate as error:
-        return Finding(name, "wrong", _line(str(error).partition(": run")[0]), "run `phema prepare`, or update phema")
+        return CheckResult(
+            name, "wrong", _line(str(error).partition(": run")[0]), "run `phema prepare`, or update phema"
+        )
     except CatalogError as error:
-        return Finding(name, "wrong", _line(str(error)), "start the database, or correct PHEMA_DATABASE_URL")
+        return CheckResult(name, "wrong", _line(str(error)), "start the database, or correct PHEMA_DATABASE_URL")
     except SnapshotError as error:
         mend = "start the store, or correct PHEMA_S3_ENDPOINT_URL and PHEMA_STORE_URL"
-        return Finding(name, "wrong", _line(str(error)), mend)
+        return CheckResult(name, "wrong", _line(str(error)), mend)
 
 
 def _line(text: str) -> str:
@@ -266,7 +272,7 @@ def _announced(settings: Settings, kind: str, mend: str, here: bool) -> str:
               if target.kind == kind and own in (None, target.address.rpartition(":")[0])]  # fmt: skip
     if not living:
         where = f" at {own}" if own else ""
-        raise _Wrong(f"no {kind}{where} has announced itself in the last {settings.target_silence_seconds:g} s", mend)
+        raise _Problem(f"no {kind}{where} has announced itself in the last {settings.target_silence_seconds:g} s", mend)
     return f"alive, metrics at {', '.join(living)}"
 
 
@@ -286,24 +292,24 @@ def _api_token(settings: Settings) -> str | None:
 
 @contextmanager
 def _shape(url: str, whose: str, mend: str) -> Iterator[None]:
-    """Around the reading of an answer: one of another shape is another program's."""
+    """Wrap the reading of an answer: an answer of another shape comes from another program."""
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError):
-        raise _Wrong(f"{url} answers, but not as {whose} does", mend) from None
+        raise _Problem(f"{url} answers, but not as {whose} does", mend) from None
 
 
 def _get(url: str, token: str | None, mend: str, accepted: Sequence[int] = (200,)) -> Any:
     answer = _request(url, token, mend)
     if answer.status_code in (401, 403):
-        raise _Wrong(f"{url} refuses the token ({answer.status_code})", "set the token of that service: "
+        raise _Problem(f"{url} refuses the token ({answer.status_code})", "set the token of that service: "
                      "PHEMA_API_TOKEN for the API, RAY_AUTH_TOKEN for Ray")  # fmt: skip
     if answer.status_code not in accepted:
-        raise _Wrong(f"{url} answers {answer.status_code}", mend)
+        raise _Problem(f"{url} answers {answer.status_code}", mend)
     try:
         return answer.json()
     except ValueError:
-        raise _Wrong(f"{url} answers with something that is not JSON", mend) from None
+        raise _Problem(f"{url} answers with something that is not JSON", mend) from None
 
 
 def _request(url: str, token: str | None, mend: str) -> httpx.Response:
@@ -311,4 +317,4 @@ def _request(url: str, token: str | None, mend: str) -> httpx.Response:
     try:
         return httpx.get(url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise _Wrong(f"nothing answers at {url} ({type(error).__name__})", mend) from None
+        raise _Problem(f"nothing answers at {url} ({type(error).__name__})", mend) from None

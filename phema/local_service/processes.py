@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent and are stopped by their own pid only."""
+"""Child processes that end with their parent and are signalled by their own process id only; free ports."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that is free now; another process may take it before it is used."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -23,7 +24,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
-        # As servers do: a port whose last connections still linger in TIME_WAIT counts as free.
+        # Servers set it too: a port whose last connections are still in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -40,9 +41,10 @@ def _die_with_parent() -> None:
 def spawn(
     command: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path | None = None, inherit: bool = True
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own, so that Ctrl-C reaches the parent alone, with its output in `log`.
+    """Start `command` in a session of its own, so that Ctrl-C reaches only the parent; append its output to `log`.
 
-    `inherit`: `env` is added to this process's environment, rather than being all of it.
+    On Linux the child gets SIGTERM when the thread that started it ends. With `inherit`, `env` is added to this
+    process's environment; without, `env` is the whole environment.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -71,4 +73,5 @@ def stop(process: subprocess.Popen[bytes], *, grace_s: float) -> None:
 
 
 def tail(log: Path, lines: int = 12) -> str:
+    """The last lines of a log; empty when there is no such file."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""

@@ -21,7 +21,7 @@ from phema.shared.edm2.sampling.sampler import Labels, sample_batches
 from phema.shared.metrics import scoring
 from phema.shared.metrics.registry import METRICS
 from phema.shared.metrics.scoring import ScoringInputs
-from phema.shared.pictures.grid_png import grid_png
+from phema.shared.pictures.picture_grid import grid_png
 from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
 from phema.shared.recipes.run_config import RunConfig
 

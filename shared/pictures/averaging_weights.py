@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter
 
 from phema.shared.edm2.averaging.power_function import gamma_from_sigma_rel
-from phema.shared.pictures.curves import LIGHT, Theme, page, png
+from phema.shared.pictures.theme import LIGHT, Theme, page, png
 
 WIDTH, HEIGHT = 8.0, 2.7
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from phema.local_service.supervisor import running_service
+from phema.local_service.up import running_service
 from phema.services.api.app import create_app
 from phema.services.api.http.openapi import EXAMPLES, examples
 from phema.shared.settings import Settings

@@ -1,7 +1,7 @@
-"""Records what a real Prometheus answers to two dashboards, for test_drawing.py, into answers.json:
+"""Record what a real Prometheus answers to two dashboards into answers.json, for test_drawing.py.
 
-`python -m tests.deploy.record_answers --prometheus URL --run RUN_ID`, for a run of the last hour, as docs/dashboards.md
-makes one. Times are thinned to one in 30 s, figures kept as they came.
+`python -m tests.deploy.record_answers --prometheus URL --run RUN_ID`, for a run of the last hour, which
+docs/dashboards.md shows how to make. There is one value every 30 s.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 
-from deploy.grafana.answers import Series, Window, asking, series
-from deploy.grafana.draw import CHOSEN, drawn, life
+from deploy.grafana.draw import CHOSEN, Result, Window, asking, drawn, life
 from deploy.grafana.run import RUN_DASHBOARD
 from deploy.grafana.services import STORE
 
@@ -28,13 +26,13 @@ def main() -> None:
     parser.add_argument("--prometheus", required=True)
     parser.add_argument("--run", required=True)
     given = parser.parse_args()
-    answers: dict[str, list[dict[str, Any]]] = {}
+    answers: dict[str, Result] = {}
     with httpx.Client(timeout=60) as client:
         answer = asking(given.prometheus, client)
 
-        def ask(expr: str, window: Window) -> list[Series]:
+        def ask(expr: str, window: Window) -> Result:
             answers[expr] = answer(expr, window)
-            return series(answers[expr])
+            return answers[expr]
 
         begun, ended = life(ask, given.run, time.time(), 3600)
         answers.clear()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.prometheus.elsewhere import write_config
+from deploy.prometheus.write_config import write_config
 from phema.local_service.processes import free_port
 
 

@@ -15,7 +15,9 @@ from tests.deploy.documents import COMPOSE, GPU, KUBERNETES, ROOT, env_file, loa
 OURS = {f"PHEMA_{name.upper()}" for name in Settings.model_fields}
 CLIENT = {"PHEMA_URL"}
 README = (ROOT / "deploy/README.md").read_text()
-FOREIGN = set(re.findall(r"^\| `([A-Z][A-Z0-9_]*)` \|", README.partition("## Variables of others")[2], re.MULTILINE))
+FOREIGN = set(
+    re.findall(r"^\| `([A-Z][A-Z0-9_]*)` \|", README.partition("## Variables of other programs")[2], re.MULTILINE)
+)
 COMPOSE_TEXT = COMPOSE.read_text() + GPU.read_text()
 INTERPOLATED = set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", COMPOSE_TEXT))
 

@@ -12,7 +12,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from jsonschema import Draft202012Validator
 
-from deploy.grafana import answers, build
+from deploy.grafana import build, draw
 from deploy.grafana.panels import SOURCE
 from tests.deploy.documents import ROOT, load, services
 from tests.deploy.kubernetes_schema import TEXT, YES_NO, fields, some
@@ -117,7 +117,7 @@ def test_the_provisioning_files_have_grafana_s_fields() -> None:
     assert {"type": source["type"], "uid": source["uid"]} == SOURCE
     (config,) = load(ROOT / "deploy/prometheus/prometheus.yml")
     assert source["jsonData"]["timeInterval"] == config["global"]["scrape_interval"]
-    assert float(source["jsonData"]["timeInterval"].removesuffix("s")) == answers.SCRAPE_SECONDS
+    assert float(source["jsonData"]["timeInterval"].removesuffix("s")) == draw.SCRAPE_SECONDS
     mounts = dict(mount.split(":")[:2] for mount in services()["grafana"]["volumes"])
     assert mounts["./deploy/grafana/dashboards"] == providers["providers"][0]["options"]["path"]
     assert mounts["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"

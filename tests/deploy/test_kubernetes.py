@@ -247,7 +247,7 @@ def test_the_local_overlay_asks_for_no_more_than_the_readme_says(overlay: Object
     asked.append(cluster["spec"]["autoscalerOptions"]["resources"]["requests"])
     cpus = sum(amount(one["cpu"]) for one in asked)
     memory = sum(amount(one["memory"]) for one in asked)
-    assert f"asks for {cpus:g} CPUs and {memory / 2**30:g} GiB" in README
+    assert f"requests {cpus:g} CPUs and {memory / 2**30:g} GiB" in README
     assert cpus <= 4
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,8 @@ from deploy.local import plan as planning
 from deploy.local import table
 from deploy.local.addresses import Addresses
 from deploy.local.compose import ComposeError, read_services, read_variables, seconds
-from deploy.local.member import CONTAINER
 from deploy.local.plan import plan
-from deploy.local.process import Program
+from phema.local_service.supervisor import REAPER
 from tests.deploy.documents import COMPOSE, ROOT
 
 SECRETS = {
@@ -40,7 +40,7 @@ def services() -> dict[str, dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def _programs_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine has: these tests start nothing."""
-    monkeypatch.setattr(planning, "_program", lambda name, place, *_: Program((name,), {}, place.check))
+    monkeypatch.setattr(planning, "_replaced", lambda service, *_: replace(service, command=(service.name,)))
 
 
 def planned(services: Mapping[str, Mapping[str, Any]], folder: Path) -> Mapping[str, Any]:
@@ -118,7 +118,7 @@ def test_the_table_knows_nothing_that_is_not_there(services: dict[str, dict[str,
     variables = {name for service in services.values() for name in service.get("environment", {})}
     ours = {*table.CHANGED, *table.PORT_VARIABLES, *table.ADDRESS_VARIABLES, *table.KEPT}
     assert ours == variables
-    assert {*table.FIELDS, *table.OF_CONTAINERS} == {field for service in services.values() for field in service}
+    assert {*table.FIELDS, *table.CONTAINER_FIELDS} == {field for service in services.values() for field in service}
     image = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").partition(" AS runtime")[2].partition("FROM")[0]
     (line,) = re.findall(r"^ENV (.*)$", image, re.MULTILINE)
     assert set(re.findall(r"([A-Z_]+)=", line)) == {
@@ -152,7 +152,7 @@ def test_secrets_are_those_of_new_env(tmp_path: Path) -> None:
 def contained(tmp_path: Path, grace: str, script: str) -> tuple[subprocess.Popen[bytes], Path]:
     """A shell in a container process; it has begun when its pid is known."""
     pid_file = tmp_path / "pid"
-    command = [sys.executable, "-S", str(CONTAINER), str(pid_file), "SIGINT", grace, "sh", "-c", script]
+    command = [sys.executable, "-S", str(REAPER), str(pid_file), "SIGINT", grace, "sh", "-c", script]
     return subprocess.Popen(command, cwd=tmp_path), pid_file
 
 
@@ -186,7 +186,7 @@ def test_a_container_passes_its_signal_on_and_kills_after_the_grace(tmp_path: Pa
 def test_a_container_ends_with_a_killed_supervisor(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from phema.local_service.processes import spawn; import sys, time\n"
-        f"spawn([sys.executable, '-S', {str(CONTAINER)!r}, 'pid', 'SIGTERM', '5', 'sleep', '600'],"
+        f"spawn([sys.executable, '-S', {str(REAPER)!r}, 'pid', 'SIGTERM', '5', 'sleep', '600'],"
         " log=Path('log'), env={}, cwd=Path.cwd())\n"
         "time.sleep(600)"
     )

@@ -17,7 +17,7 @@ import yaml
 from deploy.grafana import build
 from deploy.grafana.panels import concrete
 from deploy.grafana.run import RUN_DASHBOARD
-from deploy.prometheus.elsewhere import write_config
+from deploy.prometheus.write_config import write_config
 from phema.shared.telemetry import METRICS
 
 ROOT = Path(__file__).parents[2]

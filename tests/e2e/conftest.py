@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from phema.local_service.supervisor import running_service
+from phema.local_service.up import running_service
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from tests.servers.s3 import S3Server
 Cli = Callable[..., tuple[int, str, str]]
 
 
-def finding(name: str, settings: Settings) -> doctor.Finding:
+def finding(name: str, settings: Settings) -> doctor.CheckResult:
     (found,) = doctor.examine(settings, [name])
     assert "\n" not in found.line
     return found
@@ -148,7 +148,7 @@ def test_an_unknown_check_is_the_user_s_mistake(cli: Cli) -> None:
 
 
 def test_every_check_is_documented() -> None:
-    text = (Path(doctor.__file__).parents[1] / "docs/cli.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/cli.md").read_text()
     section = text.partition("### `phema doctor`")[2].partition("###")[0]
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(doctor.CHECKS)
 

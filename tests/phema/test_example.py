@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from phema.client.client import Client
-from phema.local_service.supervisor import running_service
+from phema.local_service.up import running_service
 from tests.phema.service import Service
 from tests.phema.test_writer import reconstruct
 

@@ -89,7 +89,7 @@ PLOTS = {"matplotlib", "sklearn", "scipy"}
         "import phema.shared.snapshots.combining.reconstruct, phema.shared.snapshots.planning.planner",
         "import phema.shared.metrics.reference_statistics, phema.shared.metrics.held_out_loss",
         "import phema.shared.datasets.preparation.conversion, phema.shared.datasets.preparation.vae",
-        "import phema.shared.recipes.presets, phema.shared.wiring, phema.shared.pictures.grid_png",
+        "import phema.shared.recipes.presets, phema.shared.wiring, phema.shared.pictures.picture_grid",
     ],
 )
 def test_the_light_part_imports_nothing_of_the_server(code: str) -> None:

@@ -11,9 +11,9 @@ from PIL import Image, ImageColor
 
 from phema.client.response_models import Metrics
 from phema.command.main import run
-from phema.demos.reproduce import Story
-from phema.shared.pictures.curves import LIGHT
-from phema.shared.pictures.magnitude_figure import draw
+from phema.demos.reproduce import ConfigurationRun
+from phema.shared.pictures.theme import LIGHT
+from phema.shared.pictures.training_history import magnitudes_by_configuration
 
 
 def history(activation: float, weight: float) -> list[Metrics]:
@@ -32,14 +32,14 @@ def history(activation: float, weight: float) -> list[Metrics]:
 
 
 def test_growth_counts_from_a_quarter_of_the_run() -> None:
-    story = Story("C", "fig3-c", history(3.0, 0.5))
-    assert story.growth("activation") == pytest.approx(3.0)
-    assert story.growth("weight") == pytest.approx(0.5)
+    trained = ConfigurationRun("C", "fig3-c", history(3.0, 0.5))
+    assert trained.growth("activation") == pytest.approx(3.0)
+    assert trained.growth("weight") == pytest.approx(0.5)
 
 
 def test_the_picture_has_a_column_for_each_configuration() -> None:
-    two = Image.open(io.BytesIO(draw({"C": history(2, 1), "D": history(1, 2)})))
-    four = Image.open(io.BytesIO(draw({letter: history(2, 1) for letter in "CDEG"})))
+    two = Image.open(io.BytesIO(magnitudes_by_configuration({"C": history(2, 1), "D": history(1, 2)})))
+    four = Image.open(io.BytesIO(magnitudes_by_configuration({letter: history(2, 1) for letter in "CDEG"})))
     assert four.width == 2 * two.width
     colours = {colour for _, colour in four.convert("RGB").getcolors(2**24) or []}
     for line in (LIGHT.blue, LIGHT.orange):  # 8 x 8 and 4 x 4

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phema.shared.pictures.grid_png import grid_png
+from phema.shared.pictures.picture_grid import grid_png
 
 
 def _decoded(png: bytes) -> np.ndarray:

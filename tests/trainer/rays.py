@@ -72,7 +72,7 @@ class Trainer:
         return [process for process, command in self._processes() if "RayTrainWorker" in " ".join(command)]
 
     def _processes(self) -> Iterator[tuple[psutil.Process, list[str]]]:
-        for process in psutil.Process(self.head.process.pid).children(recursive=True):
+        for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
                 yield process, process.cmdline()
 

@@ -24,7 +24,7 @@ def up(
     folder: StateDir = None,
 ) -> None:
     """Run all services on this machine until Ctrl-C: API, trainer, worker, Ray."""
-    from phema.local_service.supervisor import main
+    from phema.local_service.up import main
     from phema.shared.settings import Settings
 
     given: dict[str, Any] = {"api_port": port, "state_dir": folder}
@@ -35,7 +35,7 @@ def up(
 
 def down(folder: StateDir = None, as_json: JsonFlag = False) -> None:
     """Stop the `phema up` that runs from a state folder."""
-    from phema.local_service.supervisor import down as end
+    from phema.local_service.up import down as end
 
     view = screen(as_json)
     where = folder or state_dir()

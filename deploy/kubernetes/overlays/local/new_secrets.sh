@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the four env files that kustomization.yaml makes secrets of, with random values. Replaces none.
+# Writes the four env files for kustomization.yaml's secrets, with random values. Never replaces a file.
 set -euo pipefail
 cd "$(dirname "$0")"
 set -o noclobber

@@ -1,7 +1,7 @@
-"""prometheus.yml for a deployment whose addresses are not those of docker-compose.yml.
+"""Write a prometheus.yml for a deployment whose addresses are not those of docker-compose.yml.
 
-`python -m deploy.prometheus.elsewhere FOLDER --api 127.0.0.1:8400 …` writes FOLDER/prometheus.yml and the token files
-beside it, from the environment's PHEMA_API_TOKEN and RAY_AUTH_TOKEN.
+`python -m deploy.prometheus.write_config FOLDER --api 127.0.0.1:8400 …` writes FOLDER/prometheus.yml and, beside it,
+files with the tokens in the environment variables PHEMA_API_TOKEN and RAY_AUTH_TOKEN.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 API, RAY = "api:8400", "ray-head:8265"
-"""Addresses in the committed file."""
+"""Addresses in the committed prometheus.yml."""
 
 
 def write_config(
@@ -27,13 +27,13 @@ def write_config(
 ) -> Path:
     """Write `folder`/prometheus.yml with other addresses (host:port) and return its path.
 
-    Without `ray` nothing of Ray's own is scraped. `interval` replaces those of scrapes, rules and discovery, and how
-    long alerts must hold, in a copy of the rules beside it.
+    Without `ray`, Ray's own metrics are not scraped. `interval` replaces the intervals of scrapes, rules and
+    discovery, and the `for` of alerts; the changed rules are written beside the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = (HERE / "prometheus.yml").read_text()
     if ray is None:
-        # Its job is the last one, after a comment of its own.
+        # Ray's job is the last one in the file; its comment comes first.
         text = text[: text.index("  # Ray's own metrics")]
     else:
         text = text.replace(RAY, ray)
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--api", required=True, help="host:port of the API")
     parser.add_argument("--ray", help="host:port of Ray's dashboard")
-    parser.add_argument("--interval", help="of scrapes, rules and discovery, and how long alerts must hold; such as 1s")
+    parser.add_argument("--interval", help="interval of scrapes, rules, discovery; `for` of alerts; such as 1s")
     given = parser.parse_args()
     path = write_config(
         given.folder,

@@ -1,9 +1,10 @@
-"""What a container's first process does for one command: run by its path, with nothing but the standard library.
+"""Run one command as the first process of a container would, and kill the daemons that it leaves behind. Linux only.
 
-    python -S container.py PID_FILE STOP_SIGNAL GRACE_SECONDS COMMAND…
+    python -S reaper.py PID_FILE STOP_SIGNAL GRACE_SECONDS COMMAND…
 
-Passes SIGTERM on as STOP_SIGNAL, and SIGKILL after GRACE_SECONDS. When the command has ended, all that it has left
-behind is killed, daemons included. Exits with the command's code; with 128 + its number when a signal ended it.
+Run by its path, with nothing but the standard library. Writes the command's process id to PID_FILE. Passes SIGTERM on
+as STOP_SIGNAL, and sends SIGKILL after GRACE_SECONDS. When the command has ended, kills every process that descends
+from it, daemons included. Exits with the command's code, or with 128 + the number of the signal that ended it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def main(pid_file: str, stop_signal: str, grace: str, *command: str) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
-    # Orphans become children of this process instead of the machine's first.
+    # Orphans become children of this process instead of process 1.
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1):
         raise OSError(ctypes.get_errno(), "this system has no child subreapers")
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -54,7 +55,7 @@ def main(pid_file: str, stop_signal: str, grace: str, *command: str) -> int:
 
 
 def _kill_the_rest() -> None:
-    """Each orphan's own children become ours when it dies."""
+    """Kill all children; when an orphan dies, its own children become ours."""
     own = Path(f"/proc/self/task/{os.getpid()}/children")
     while True:
         for pid in own.read_text().split():
