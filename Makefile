@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STATE ?= .phema
+# Processes that may not keep compiled modules compile torch and Ray anew at each start: twice the CPU of an import.
+export PYTHONDONTWRITEBYTECODE :=
 # Tests wait for processes as often as they compute: two at once keep two cores busy. Each file stays in one process.
 TEST_WORKERS ?= 2
 CLUSTER ?= .phema-cluster

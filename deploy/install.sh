@@ -15,7 +15,9 @@ if "$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv 2>/d
   # uv does not read pip's settings: hand over the folders of wheels that pip would look into.
   links=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$("$venv/bin/python" -m pip config get global.find-links 2>/dev/null || true)}}
   UV_FIND_LINKS=$(echo "$links" | tr -s ' \n' ',' | sed 's/,$//') \
-    "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --constraints requirements.lock --editable '.[test]'
+    "$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" --constraints requirements.lock --editable '.[test]'
 else
   "$venv/bin/python" -m pip install --quiet --constraint requirements.lock --editable '.[test]'
 fi
+# uv has compiled the packages; phema itself is installed as links to its sources.
+"$venv/bin/python" -m compileall -q -j 0 phema shared services
