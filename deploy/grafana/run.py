@@ -105,7 +105,7 @@ RUN_DASHBOARD = Dashboard(
                     "Alerts",
                     "short",
                     f'count(ALERTS{{alertstate="firing", {RUN}}}) or vector(0)',
-                    "Of this run; the fleet's dashboard names them, docs/runbook.md explains them.",
+                    "Firing alerts of this run. The Fleet dashboard names them; the runbook explains them.",
                     width=3,
                     limits=NONE_IS_GOOD,
                 ),
@@ -120,7 +120,7 @@ RUN_DASHBOARD = Dashboard(
                     "s",
                     f"({_of_run('phema_training_total_images')} - {_of_run('phema_training_images')})"
                     f" / {_of_run('phema_training_images_per_second')}",
-                    "At the present speed.",
+                    "At the current speed.",
                     width=3,
                 ),
                 stat("Images", "short", _of_run("phema_training_images"), width=3),
@@ -232,7 +232,7 @@ RUN_DASHBOARD = Dashboard(
             "Uploads",
             (
                 one("Waiting for upload", "short", _of_run("phema_uploads_pending"), "uploads", width=12, high=1.0),
-                one("Mean time to be durable", "s", mean("phema_upload_seconds", "kind", RUN), "{{kind}}", width=12),
+                one("Mean upload time", "s", mean("phema_upload_seconds", "kind", RUN), "{{kind}}", width=12),
             ),
         ),
     ),

@@ -54,11 +54,11 @@ FLEET = Dashboard(
                     stack=True,
                 ),
                 one(
-                    "Alerts that fire",
+                    "Firing alerts",
                     "short",
                     or_zero('sum by (alertname) (ALERTS{alertname=~"Phema.*", alertstate="firing"})', "alertname"),
                     "{{alertname}}",
-                    about="docs/runbook.md has a section for each.",
+                    about="The runbook has a section for each alert.",
                     high=1.0,
                     limits=((None, "text"), (1.0, "red")),
                 ),
@@ -68,7 +68,7 @@ FLEET = Dashboard(
             "Queue",
             (
                 one(
-                    "Jobs that wait or run",
+                    "Queued and running jobs",
                     "short",
                     or_zero('kind_state:phema_queue_jobs:max{state=~"queued|running"}', "state"),
                     "{{kind}} {{state}}",
@@ -93,7 +93,7 @@ FLEET = Dashboard(
                     "{{outcome}}",
                 ),
                 one(
-                    "What the trainer did with attempts",
+                    "Attempts by action of the trainer",
                     "short",
                     "sum by (outcome) (phema_training_attempts_total)",
                     "{{outcome}}",
@@ -133,10 +133,14 @@ FLEET = Dashboard(
             "Processes",
             (
                 one(
-                    "Known to the API", "short", "max by (kind, state) (phema_targets)", "{{kind}} {{state}}", width=12
+                    "Registered with the API",
+                    "short",
+                    "max by (kind, state) (phema_targets)",
+                    "{{kind}} {{state}}",
+                    width=12,
                 ),
                 one(
-                    "Answer Prometheus",
+                    "Scraped by Prometheus",
                     "short",
                     'sum by (service) (up{job=~"phema|phema-api|ray"})',
                     "{{service}}",
@@ -163,10 +167,10 @@ STORE = Dashboard(
                         Query("sum(rate(phema_checkpoint_bytes_total[$__rate_interval]))", "checkpoints"),
                     ),
                 ),
-                one("Mean time to be durable", "s", mean("phema_upload_seconds", "kind"), "{{kind}}"),
+                one("Mean upload time", "s", mean("phema_upload_seconds", "kind"), "{{kind}}"),
                 one("Waiting", "short", "max by (run_id) (phema_uploads_pending)", "{{run_id}}", high=1.0),
                 one(
-                    "Tries repeated",
+                    "Upload retries",
                     "short",
                     "sum by (cause) (increase(phema_upload_retries_total[$__rate_interval]))",
                     "{{cause}}",
@@ -175,7 +179,7 @@ STORE = Dashboard(
                     limits=((None, "text"), (1.0, "orange")),
                 ),
                 one(
-                    "Loops that stand still",
+                    "Time that training waits for uploads",
                     "percentunit",
                     "max by (run_id) (rate(phema_snapshot_stall_seconds_total[$__rate_interval]))",
                     "{{run_id}}",
@@ -189,11 +193,11 @@ STORE = Dashboard(
             "Reconstruction",
             (
                 one(
-                    "Speed of reading",
+                    "Read speed",
                     "Bps",
                     "phema_reconstruction:read_bytes_per_second",
                     "read",
-                    about="While an actor works, over a quarter of an hour; 0 when none did.",
+                    about="Bytes read per second of work, over 15 minutes; 0 without work.",
                     width=6,
                 ),
                 Panel(
@@ -206,7 +210,7 @@ STORE = Dashboard(
                     width=6,
                 ),
                 Panel(
-                    "Written since the workers began",
+                    "Outputs since the workers started",
                     "short",
                     (
                         Query("sum(phema_reconstructions_total)", "reconstructions"),
@@ -215,7 +219,7 @@ STORE = Dashboard(
                     width=6,
                 ),
                 one(
-                    "Actors that reconstruct",
+                    "Reconstructing actors",
                     "short",
                     "sum(rate(phema_reconstruction_seconds_total[$__rate_interval]))",
                     "actors",
@@ -231,11 +235,11 @@ STORE = Dashboard(
                     "short",
                     "phema_evaluation:samples_per_second",
                     "pictures/s",
-                    about="Sampled and scored while an actor works, over a quarter of an hour; 0 when none did.",
+                    about="Sampled and scored pictures per second of work, over 15 minutes; 0 without work.",
                 ),
                 one("Pictures since the workers began", "short", "sum(phema_evaluation_samples_total)", "pictures"),
                 one(
-                    "Actors that evaluate",
+                    "Evaluating actors",
                     "short",
                     "sum(rate(phema_evaluation_seconds_total[$__rate_interval]))",
                     "actors",
@@ -243,7 +247,7 @@ STORE = Dashboard(
             ),
         ),
         Row(
-            "Room",
+            "Disk",
             (
                 Panel(
                     "Disk in use",
@@ -254,7 +258,7 @@ STORE = Dashboard(
                             "{{place}}",
                         ),
                     ),
-                    about="Of the API's machine; a bucket on another is watched by its own server.",
+                    about="Disks of the machine that runs the API. A bucket elsewhere is monitored by its own server.",
                     kind="bargauge",
                     limits=((None, "green"), (0.8, "orange"), (0.9, "red")),
                 ),
@@ -279,7 +283,7 @@ API = Dashboard(
                     "Errors",
                     "percentunit",
                     "phema_http_requests:errors_share5m",
-                    "Answers of 5xx in 5 minutes, without those to probes and to Prometheus.",
+                    "Share of 5xx responses over 5 minutes, without probes and scrapes.",
                     width=6,
                     limits=((None, "green"), (0.01, "orange"), (0.05, "red")),
                 ),
@@ -287,7 +291,7 @@ API = Dashboard(
                     "Catalog and store",
                     "short",
                     "min(phema_api_ready)",
-                    "Whether both answered the last probe.",
+                    "Whether the last check of both succeeded.",
                     width=6,
                     limits=((None, "red"), (1.0, "green")),
                     words=((1.0, "ready"), (0.0, "not ready")),
