@@ -41,6 +41,7 @@ from phema.shared.snapshots.files.header import is_average
 from phema.shared.snapshots.files.network_loading import LoadedModel, load_model
 from phema.shared.snapshots.files.snapshot_file import SnapshotMetadata, read_header
 from phema.shared.snapshots.stores.interface import ObjectInfo
+from phema.shared.snapshots.stores.verification import check_recorded
 from phema.shared.wiring import remote_from, store_from
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,10 @@ class Impossible(ValueError):
     """The snapshots cannot be combined as requested. The message is one sentence."""
 
 
-_FINAL = (CorruptObject, ObjectMissing, Impossible, NotFinite, SamplerError, FrechetError, DatasetError)
-"""Errors that every attempt would meet again: the request or the stored data is wrong."""
+_FINAL = (Impossible, NotFinite, SamplerError, FrechetError, DatasetError)
+"""Errors that every attempt would meet again: the request is wrong. So are damaged and missing objects."""
+DAMAGED = "damaged-object"
+"""Begins the error of a job that met a damaged or missing object, like the API's type of problem."""
 
 
 class TaskRunner:
@@ -83,6 +86,8 @@ class TaskRunner:
             return Done((written,), scores.figures, scores.num_sampled, time.perf_counter() - start)
         except (Cancelled, ReconstructionCancelled):
             outcome: Outcome = Stopped()
+        except (CorruptObject, ObjectMissing) as error:
+            outcome = Failed(f"{DAMAGED}: {error}", retry=False)
         except _FINAL as error:
             outcome = Failed(str(error), retry=False)
         except (SnapshotError, HubUnreachable) as error:
@@ -143,8 +148,7 @@ class TaskRunner:
 
     def _load(self, weights: Weights) -> LoadedModel:
         data = self._store.get(weights.key)
-        if hashlib.sha256(data).hexdigest() != weights.sha256:
-            raise CorruptObject(f"object {weights.key} in {self._store.url} is not what was written: its hash differs")
+        check_recorded(self._store, weights.key, hashlib.sha256(data).hexdigest(), weights.sha256)
         model = load_model(data)
         model.denoiser.to(self.device)
         if self.device.type == "cuda":  # CPUs compute in float32, GPUs in the precision of the run

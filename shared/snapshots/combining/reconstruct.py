@@ -175,7 +175,6 @@ class _Pass:
         self.combiner.finish_writes()
         for file, start, item in outputs:
             file.skip_to(start + begin * item)
-        inputs = self.reader.inputs
         if not segment.averaged:
             if begin < segment.count:
                 self.combiner.copy(files, self.reader.last_snapshot_bytes(segment))
