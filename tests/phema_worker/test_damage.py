@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from pydantic import SecretStr
 
 from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.task_runner import TaskRunner
-from phema.services.phema_worker.tasks import Done, EvaluateTask, Failed, Output, ReconstructTask, Weights
+from phema.services.phema_worker.tasks import Done, EvaluateTask, Failed, Output, ReconstructTask, RetainTask, Weights
 from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.settings import Settings
 from phema.shared.snapshots import ObjectStore
 from phema.shared.snapshots.files.snapshot_file import encode
 from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stores.local.store import LocalStore
 from phema.shared.wiring import store_from
 from tests.fixtures.s3 import S3Server
 from tests.phema_worker.lab import tiny_config
@@ -79,3 +81,19 @@ def test_changed_weights_and_guides_are_not_evaluated(runner: tuple[TaskRunner, 
     assert isinstance(outcome, Failed)
     assert outcome.error.startswith(f"damaged-object: object {damaged} ")
     assert [info.key for info in store.list()] == ["guide", "weights"]
+
+
+def test_a_worker_removes_what_killed_processes_left(tmp_path: Path) -> None:
+    at_work = TaskRunner(Settings(state_dir=tmp_path))
+    store = store_from(Settings(state_dir=tmp_path))
+    assert isinstance(store, LocalStore)
+    with pytest.raises(KeyboardInterrupt), store.resumable("a/b") as writer:  # noqa: PT012
+        writer.write(b"long ago")
+        raise KeyboardInterrupt
+    left = list(store.folder.partial.iterdir())
+    assert left
+    for path in left:
+        os.utime(path, (0, 0))
+    at_work.do(RetainTask("token", (), (), 0), TaskProgress())
+    at_work.sweeper.join()
+    assert list(store.folder.partial.iterdir()) == []

@@ -16,9 +16,11 @@ import pytest
 from phema.shared.snapshots import CorruptObject, ObjectExists, ObjectStore, S3Options, StoreUnreachable, open_store
 from phema.shared.snapshots.combining.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
+from phema.shared.snapshots.stores.local import writer as local_writer
 from phema.shared.snapshots.stores.local.resumable import ResumableLocalWriter
 from phema.shared.snapshots.stores.local.store import LocalStore
 from phema.shared.snapshots.stores.verification import digest
+from tests.fixtures.s3 import S3Server
 from tests.snapshots.test_store import leftovers, spoil
 from tests.snapshots.weights import output, store_run
 
@@ -312,3 +314,58 @@ def test_a_folder_deletes_partial_objects_that_were_never_resumed(tmp_path: Path
         assert len(partial(store)) == 1  # its own
         writer.write(b"1")
     assert partial(store) == []
+
+
+@pytest.mark.parametrize("kind", ["takeover", "forget"])
+def test_ownership_and_publication_are_one_step(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process gets the object at the last moment: after the writer has synced everything, before it commits."""
+    store, link = LocalStore(tmp_path / "store"), local_writer.link_exclusively
+    with contextlib.ExitStack() as stack:
+        second: list[ResumableLocalWriter] = []
+
+        def interrupted(source: Path, target: Path) -> None:
+            monkeypatch.undo()
+            if kind == "takeover":
+                second.append(stack.enter_context(LocalStore(store.root).resumable("a/b")))
+            else:
+                LocalStore(store.root).forget("a/b")
+            link(source, target)
+
+        monkeypatch.setattr(local_writer, "link_exclusively", interrupted)
+        with pytest.raises(StoreUnreachable, match="taken over"), store.resumable("a/b") as first:
+            first.write(b"x" * MIB)
+        assert list(store.list()) == []
+        for writer in second:
+            writer.write((b"x" * MIB)[writer.position :])
+    assert [info.key for info in store.list()] == ["a/b"][: len(second)]
+    assert partial(store) == []
+
+
+def test_a_small_object_that_is_given_up_is_not_published(store: ObjectStore) -> None:
+    """As when a job is cancelled while an attempt that has lost the job still runs."""
+    with pytest.raises(StoreUnreachable), store.resumable("a/b") as writer:  # noqa: PT012
+        writer.write(b"small")
+        store.forget("a/b")
+        store.delete("a/b")
+    assert list(store.list()) == []
+    assert partial(store) == []
+
+
+def test_old_unfinished_objects_are_swept(store: ObjectStore) -> None:
+    begin(store, b"x" * 6 * MIB)
+    store.put("whole", b"1")
+    assert store.sweep() == 0
+    assert partial(store)
+    assert store.sweep(older_than_s=-60.0) == 1
+    assert partial(store) == []
+    assert [info.key for info in store.list()] == ["whole"]
+
+
+def test_uploads_outside_the_prefix_are_left_alone(s3_server: S3Server, s3_bucket: str) -> None:
+    client = s3_server.client()
+    client.create_multipart_upload(Bucket=s3_bucket, Key="elsewhere/a")
+    ours = open_store(f"s3://{s3_bucket}/store", s3=s3_server.options)
+    begin(ours, b"x" * 6 * MIB)
+    assert ours.sweep(older_than_s=-60.0) == 1
+    assert [u["Key"] for u in client.list_multipart_uploads(Bucket=s3_bucket)["Uploads"]] == ["elsewhere/a"]
+    client.close()
