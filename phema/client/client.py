@@ -299,7 +299,13 @@ class Client:
         file = routes.get(identity.partition("-")[0])
         if file is None:
             raise InvalidArgument(f"{identity!r} cannot be downloaded; ids that can start with rec-, snap- or eval-")
-        return downloads.fetch(self._transport, file, Path(path or "."), on_progress=on_progress)
+        return downloads.fetch(
+            self._transport,
+            file,
+            Path(path or "."),
+            hash_required=not file.endswith("/pictures"),
+            on_progress=on_progress,
+        )
 
     def wait(
         self,

@@ -34,16 +34,30 @@ class RecordedFile:
     sha256: str | None
 
 
-def fetch(transport: Transport, path: str, destination: Path, *, on_progress: Progress | None = None) -> Path:
+def fetch(
+    transport: Transport,
+    path: str,
+    destination: Path,
+    *,
+    hash_required: bool = True,
+    on_progress: Progress | None = None,
+) -> Path:
     """Download what the API serves at `path` to `destination`, a file or an existing folder; returns the file.
 
     A hidden `.part` file beside the target receives the bytes. A download that stopped, also in an earlier process,
     resumes from that file. The file is renamed to its target, atomically, once its SHA-256 is the recorded one. If the
     API redirects to a bucket, the bucket does not receive phema's token.
 
+    `hash_required`: refuse a file whose SHA-256 the response does not name. The catalog has no SHA-256 of pictures.
+
     Raises DownloadError if the checksum is wrong or the download stops for good, and the errors of the API.
     """
     recorded = recorded_file(transport, path)
+    if recorded.sha256 is None and hash_required:
+        raise DownloadError(
+            f"{transport.url} does not name the SHA-256 of {recorded.filename} in the ETag header, so the file cannot "
+            "be verified; a proxy between phema and its users must not remove ETag"
+        )
     target = (destination / recorded.filename if destination.is_dir() else destination).absolute()
     if not target.parent.is_dir():
         raise InvalidArgument(f"{target.parent} is no folder to download into")
@@ -54,7 +68,10 @@ def fetch(transport: Transport, path: str, destination: Path, *, on_progress: Pr
         _fill(transport, path, part, recorded, on_progress or (lambda done, total: None))
         if recorded.sha256 is not None and (found := _digest(part)) != recorded.sha256:
             part.unlink()
-            raise DownloadError(f"{recorded.filename} arrived damaged: SHA-256 {found}, recorded {recorded.sha256}")
+            raise DownloadError(
+                f"{recorded.filename} arrived damaged: SHA-256 {found}, recorded {recorded.sha256}; if this repeats, "
+                "the object in the store is damaged: `phema store verify` finds such objects"
+            )
         os.replace(part, target)
     except OSError as error:
         raise DownloadError(f"cannot write {target}: {error.strerror or error}") from error
@@ -72,7 +89,7 @@ def recorded_file(transport: Transport, path: str) -> RecordedFile:
         with _open(transport, path, {}):
             pass
     name = re.search(r'filename="([^"]+)"', answer.headers.get("Content-Disposition", ""))
-    digest = re.fullmatch(r'"([0-9a-f]{64})"', answer.headers.get("ETag", ""))
+    digest = re.fullmatch(r'(?:W/)?"([0-9a-f]{64})"', answer.headers.get("ETag", ""))
     length = answer.headers.get("Content-Length", "")
     return RecordedFile(
         filename=Path(unquote(name[1])).name if name else path.split("/")[-2],

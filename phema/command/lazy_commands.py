@@ -59,6 +59,7 @@ COMMANDS = {
     "presets": CommandSource("presets", "app"),
     "dataset": CommandSource("dataset", "app"),
     "db": CommandSource("db", "app"),
+    "store": CommandSource("store", "app"),
     "demo": CommandSource("demo", "demo"),
     "reproduce": CommandSource("reproduce", "app"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -41,6 +42,7 @@ from phema.shared.snapshots.files.header import is_average
 from phema.shared.snapshots.files.network_loading import LoadedModel, load_model
 from phema.shared.snapshots.files.snapshot_file import SnapshotMetadata, read_header
 from phema.shared.snapshots.stores.interface import ObjectInfo
+from phema.shared.snapshots.stores.verification import check_recorded
 from phema.shared.wiring import remote_from, store_from
 
 log = logging.getLogger(__name__)
@@ -50,8 +52,12 @@ class Impossible(ValueError):
     """The snapshots cannot be combined as requested. The message is one sentence."""
 
 
-_FINAL = (CorruptObject, ObjectMissing, Impossible, NotFinite, SamplerError, FrechetError, DatasetError)
-"""Errors that every attempt would meet again: the request or the stored data is wrong."""
+_FINAL = (Impossible, NotFinite, SamplerError, FrechetError, DatasetError)
+"""Errors that every attempt would meet again: the request is wrong. So are damaged and missing objects."""
+_SWEEP_SECONDS = 86_400.0
+"""Time between two searches for unfinished objects."""
+DAMAGED = "damaged-object"
+"""Begins the error of a job that met a damaged or missing object, like the API's type of problem."""
 
 
 class TaskRunner:
@@ -64,6 +70,23 @@ class TaskRunner:
         self._store = store_from(settings)
         self._remote = remote_from(settings)
         self._memory_bytes = settings.reconstruct_memory_bytes
+        self._swept_at: float | None = None
+        self.sweeper = threading.Thread(target=self._sweep, name="store-sweep", daemon=True)
+
+    def _start_sweep(self) -> None:
+        """Once a day, remove in the background what killed processes left unfinished in the store."""
+        now = time.monotonic()
+        if self._swept_at is None or now - self._swept_at > _SWEEP_SECONDS:
+            self._swept_at = now
+            self.sweeper = threading.Thread(target=self._sweep, name="store-sweep", daemon=True)
+            self.sweeper.start()
+
+    def _sweep(self) -> None:
+        try:
+            if removed := self._store.sweep():
+                log.info("removed %d abandoned unfinished objects", removed)
+        except SnapshotError as error:
+            log.warning("unfinished objects were not looked for: %s", error)
 
     def do(self, task: Task, progress: TaskProgress) -> Outcome:
         """Perform a task. Failures are returned with one sentence.
@@ -71,6 +94,7 @@ class TaskRunner:
         Without success, the only objects left behind are those that the next attempt continues.
         """
         start = time.perf_counter()
+        self._start_sweep()
         try:
             if isinstance(task, RetainTask):
                 delete_objects(self._store, task, progress)
@@ -83,6 +107,8 @@ class TaskRunner:
             return Done((written,), scores.figures, scores.num_sampled, time.perf_counter() - start)
         except (Cancelled, ReconstructionCancelled):
             outcome: Outcome = Stopped()
+        except (CorruptObject, ObjectMissing) as error:
+            outcome = Failed(f"{DAMAGED}: {error}", retry=False)
         except _FINAL as error:
             outcome = Failed(str(error), retry=False)
         except (SnapshotError, HubUnreachable) as error:
@@ -99,8 +125,8 @@ class TaskRunner:
         """Delete objects that no row names, finished or not. If the store is unreachable, they stay and use space."""
         for key in keys:
             try:
+                self._store.forget(key)  # first: from now on no attempt that has lost its job can write the object
                 self._store.delete(key)
-                self._store.forget(key)
             except SnapshotError as error:
                 log.warning("an object that no row names was left behind: %s", error, extra={"key": key})
                 return
@@ -143,8 +169,7 @@ class TaskRunner:
 
     def _load(self, weights: Weights) -> LoadedModel:
         data = self._store.get(weights.key)
-        if hashlib.sha256(data).hexdigest() != weights.sha256:
-            raise CorruptObject(f"object {weights.key} in {self._store.url} is not what was written: its hash differs")
+        check_recorded(self._store, weights.key, hashlib.sha256(data).hexdigest(), weights.sha256)
         model = load_model(data)
         model.denoiser.to(self.device)
         if self.device.type == "cuda":  # CPUs compute in float32, GPUs in the precision of the run

@@ -97,6 +97,33 @@ def test_a_missing_bucket_is_named_and_prepare_makes_it(s3_server: S3Server, tmp
     client.close()
 
 
+def test_prepare_makes_the_bucket_abort_unfinished_uploads(
+    cli: Cli, s3_server: S3Server, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = s3_server.client()
+    theirs = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "other/"}, "Expiration": {"Days": 3}}
+    client.put_bucket_lifecycle_configuration(Bucket=s3_bucket, LifecycleConfiguration={"Rules": [theirs]})
+    variables = {
+        "PHEMA_STATE_DIR": str(tmp_path),
+        "PHEMA_STORE_URL": f"s3://{s3_bucket}/store",
+        "PHEMA_S3_ENDPOINT_URL": s3_server.endpoint_url,
+        "PHEMA_S3_ACCESS_KEY_ID": s3_server.access_key_id,
+        "PHEMA_S3_SECRET_ACCESS_KEY": s3_server.secret_access_key,
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for state in ("added", "present"):
+        code, out, _ = cli("prepare", "--json")
+        assert (code, json.loads(out)["lifecycle_rule"]) == (0, state)
+        rules = client.get_bucket_lifecycle_configuration(Bucket=s3_bucket)["Rules"]
+        assert [rule["ID"] for rule in rules] == ["theirs", "phema-unfinished-uploads-store/"]
+        assert rules[0]["Expiration"] == {"Days": 3}
+        assert rules[1]["Filter"]["Prefix"] == "store/"
+        assert rules[1]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+    client.delete_bucket_lifecycle(Bucket=s3_bucket)
+    client.close()
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     found = finding("bucket", Settings(state_dir=tmp_path, store_url=(tmp_path / "file").as_uri()))

@@ -28,6 +28,7 @@ class Host:
 
     content: bytes = CONTENT
     digest: str = hashlib.sha256(CONTENT).hexdigest()
+    etag: str | None = '"{}"'
     redirect_to: str | None = None
     cut_after: int | None = None
     """Hang up after so many bytes of each answer."""
@@ -83,7 +84,8 @@ def handler(state: Host) -> type[BaseHTTPRequestHandler]:
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(state.content) - 1}/{len(state.content)}")
             self.send_header("Content-Length", str(len(state.content) - start))
-            self.send_header("ETag", f'"{state.digest}"')
+            if state.etag is not None:
+                self.send_header("ETag", state.etag.format(state.digest))
             self.send_header("Content-Disposition", 'attachment; filename="weights.safetensors"')
             self.end_headers()
             if body:
@@ -184,6 +186,26 @@ def test_damaged_bytes_never_get_the_name(host: Callable[..., Host], tmp_path: P
         client.download("rec-1", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
     assert (tmp_path / "weights.safetensors").read_bytes() == b"the old ones"
+
+
+def test_a_weak_hash_from_a_proxy_is_verified_too(host: Callable[..., Host], tmp_path: Path) -> None:
+    """nginx makes ETag weak when it compresses."""
+    server = host(digest="0" * 64, etag='W/"{}"')
+    with Client(server.url) as client, pytest.raises(errors.DownloadError, match="arrived damaged: SHA-256"):
+        client.download("rec-1", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_without_a_hash_are_refused(host: Callable[..., Host], tmp_path: Path) -> None:
+    server = host(etag=None)
+    with Client(server.url) as client:
+        for identity in ("rec-1", "snap-1"):
+            with pytest.raises(
+                errors.DownloadError, match=r"does not name the SHA-256 of weights\.safetensors in the ETag"
+            ):
+                client.download(identity, tmp_path)
+        assert list(tmp_path.iterdir()) == []
+        assert client.download("eval-1", tmp_path).read_bytes() == CONTENT
 
 
 def test_a_leftover_longer_than_the_file_is_dropped(host: Callable[..., Host], tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ def test_a_module_belongs_to_the_smallest_extra_that_brings_it() -> None:
     assert extras.missing_packages(ModuleNotFoundError("without a name")) is None
 
 
-@pytest.mark.parametrize("command", ["up", "doctor", "prepare", "db upgrade", "db rebuild", "demo", "reproduce fig3"])
+@pytest.mark.parametrize(
+    "command", ["up", "doctor", "prepare", "db upgrade", "db rebuild", "store verify", "demo", "reproduce fig3"]
+)
 def test_a_command_names_the_extra_that_it_needs(cli: Cli, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(extras.EXTRAS, "server", ("no_such_package",))
     sentence = f"phema: phema {command} needs the server packages: pip install 'phema[server]'\n"

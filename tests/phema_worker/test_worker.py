@@ -174,7 +174,7 @@ def test_a_missing_snapshot_fails_in_one_sentence(working_lab: Lab) -> None:
     job, _ = lab.ask_reconstructions(run, [0.07])
     failed = lab.wait(job, JobState.FAILED)
     assert failed.attempts == 1
-    assert f"object {victim.key} does not exist" in str(failed.error)
+    assert str(failed.error).startswith(f"damaged-object: object {victim.key} does not exist")
 
 
 def test_changed_weights_are_not_evaluated(working_lab: Lab) -> None:
@@ -189,7 +189,8 @@ def test_changed_weights_are_not_evaluated(working_lab: Lab) -> None:
     lab.store.delete(key)
     lab.store.put(key, bytes(data))
     evaluate, _ = lab.ask_evaluation(reconstruction_id, RECIPE)
-    assert "is not what was written" in str(lab.wait(evaluate, JobState.FAILED).error)
+    error = str(lab.wait(evaluate, JobState.FAILED).error)
+    assert error.startswith(f"damaged-object: object {key} ")
     assert states
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,11 +15,12 @@ import torch
 from phema.shared.snapshots import CorruptObject, ObjectExists, ObjectMissing, ObjectStore
 from phema.shared.snapshots.combining.block_reader import GROUP, TILE
 from phema.shared.snapshots.combining.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
-from phema.shared.snapshots.files.header import DTYPE_CODES, StoredDtype
+from phema.shared.snapshots.files.header import DTYPE_CODES, StoredDtype, build_header
 from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES, encode, load_tensors, read_header
 from phema.shared.snapshots.planning.planner import plan
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stores.local.store import LocalStore
 from tests.snapshots.test_store import leftovers, spoil
 from tests.snapshots.weights import BUFFERS, expected, metadata, output, store_run, tensors
 
@@ -179,6 +182,84 @@ def test_a_snapshot_of_another_network_is_named(store: ObjectStore) -> None:
     stored[4] = StoredSnapshot(**(vars(stored[4]) | {"size": len(size)}))
     with pytest.raises(CorruptObject, match=f"object {stored[4].key} holds other tensors than {stored[0].key}"):
         reconstruct(store, stored, [output("out", [0.1] * 6)], memory_bytes=ROOMY)
+
+
+def test_a_changed_byte_anywhere_in_an_input_is_noticed(store: ObjectStore) -> None:
+    """In the header, in a buffer that is copied, in weights at either end, and in buffers that are not read."""
+    stored = store_run(store, GROUP + 2, size=3 * TILE + 5)
+    before = [info.key for info in store.list()]
+    spec = output("out", coefficients(len(stored), 0))
+    for number, place in [(0, 300), (1, -10), (3, -20_000), (GROUP + 1, -1), (GROUP + 1, 9_000), (5, 40_000)]:
+        victim = stored[number]
+        whole = store.get(victim.key)
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        spoil(store, victim.key, bytes(changed))
+        for resume in (False, True):
+            with pytest.raises(CorruptObject, match=f"^object {victim.key} "):
+                reconstruct(store, stored, [spec], memory_bytes=ROOMY, resume=resume)
+            assert [info.key for info in store.list()] == before
+            assert unfinished(store) == []
+        spoil(store, victim.key, whole)
+    reconstruct(store, stored, [spec], memory_bytes=ROOMY, resume=True)
+
+
+def test_every_input_is_verified_in_every_pass(store: ObjectStore) -> None:
+    """On S3 the least memory makes one pass for each output. A byte changes between two passes."""
+    stored = store_run(store, 6, size=3 * TILE)
+    outputs = [output(f"out/{k}", coefficients(6, k)) for k in range(3)]
+    changed = bytearray(store.get(stored[2].key))
+    changed[-50] ^= 1
+
+    def spoil_at_half(done: int, total: int) -> None:
+        if 2 * done > total:
+            spoil(store, stored[2].key, bytes(changed))
+
+    tight = least_memory(store, stored, 1)
+    with pytest.raises(CorruptObject, match=stored[2].key):
+        reconstruct(store, stored, outputs, memory_bytes=tight, progress=spoil_at_half)
+    assert [info.key for info in store.list()] == [s.key for s in stored]
+
+
+def test_a_file_whose_tensors_lie_in_another_order_is_verified(store: ObjectStore) -> None:
+    """Files of other programs: the pass jumps back and forth in them."""
+    stored = [foreign_order(store, snapshot) for snapshot in store_run(store, 3, "float32")]
+    spec = output("out", [0.5, 0.25, 0.25])
+    reconstruct(store, stored, [spec], memory_bytes=ROOMY)
+    wanted = expected(store, stored, spec.coefficients)
+    for name, tensor in load_tensors(store.get("out")).items():
+        torch.testing.assert_close(tensor.double(), wanted[name].double(), rtol=1e-5, atol=1e-5)
+    store.delete("out")
+    for number in range(3):
+        whole = store.get(stored[number].key)
+        for place in (-1, -3_000, 3_000):
+            changed = bytearray(whole)
+            changed[place] ^= 1
+            spoil(store, stored[number].key, bytes(changed))
+            with pytest.raises(CorruptObject, match=f"object {stored[number].key} .*is damaged"):
+                reconstruct(store, stored, [spec], memory_bytes=ROOMY)
+        spoil(store, stored[number].key, whole)
+
+
+def foreign_order(store: ObjectStore, snapshot: StoredSnapshot) -> StoredSnapshot:
+    """The same snapshot with its tensors in the opposite order."""
+    whole = store.get(snapshot.key)
+    header = read_header(store, snapshot.key)
+    entries, start, parts = [], 0, []
+    for entry in reversed(header.tensors):
+        entries.append(replace(entry, start=start, end=start + entry.end - entry.start))
+        start = entries[-1].end
+        parts.append(whole[header.data_start + entry.start : header.data_start + entry.end])
+    data = build_header(header.metadata, entries) + b"".join(parts)
+    spoil(store, snapshot.key, data)
+    return replace(snapshot, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def unfinished(store: ObjectStore) -> list[str]:
+    """What could be resumed."""
+    if isinstance(store, LocalStore):
+        return [path.name for path in store.folder.partial.glob("*")]
+    return leftovers(store)
 
 
 def test_a_snapshot_that_is_gone_is_named(store: ObjectStore) -> None:

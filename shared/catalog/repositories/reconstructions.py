@@ -149,6 +149,12 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
         query = select(Reconstruction.key).where(Reconstruction.run_id == run_id, Reconstruction.key.is_not(None))
         return {str(key) for key in self._session.scalars(query)}
 
+    def stored(self, run_id: str) -> list[tuple[str, int, str]]:
+        """(object key, size in bytes, SHA-256) of all finished weights of a run."""
+        query = select(Reconstruction.key, Reconstruction.size, Reconstruction.sha256)
+        query = query.where(Reconstruction.run_id == run_id, Reconstruction.key.is_not(None))
+        return [(str(key), size or 0, str(sha256)) for key, size, sha256 in self._session.execute(query)]
+
     def complete(self, reconstruction_id: str, key: str, size: int, sha256: str) -> Reconstruction:
         """Register the finished weights. A row that already has weights keeps them."""
         return self._complete(reconstruction_id, {"key": key, "size": size, "sha256": sha256})

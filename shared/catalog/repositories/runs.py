@@ -13,7 +13,7 @@ from phema.shared.catalog.errors import NameTaken, NotFound
 from phema.shared.catalog.models import PRIORITY, Job, JobKind, JobState, Run
 from phema.shared.catalog.pagination import Page
 from phema.shared.catalog.repositories.jobs import JobRepository
-from phema.shared.catalog.repositories.repository import Repository
+from phema.shared.catalog.repositories.repository import Repository, Rows
 
 
 class RunRepository(Repository):
@@ -111,6 +111,10 @@ class RunRepository(Repository):
         by_id_first = case((Run.id == id_or_name, 0), else_=1)
         query = select(Run).where(or_(Run.id == id_or_name, Run.name == id_or_name)).order_by(by_id_first)
         return self._one(query, "run", id_or_name)
+
+    def all(self) -> Rows[Run]:
+        """Every run, oldest first."""
+        return self._all(select(Run).order_by(Run.seq))
 
     def list(self, *, state: JobState | None = None, after: str | None = None, limit: int = 50) -> Page[Run]:
         """A page of runs, newest first."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from phema.shared.snapshots.combining.input_hash import InputHash
 from phema.shared.snapshots.errors import CorruptObject
 from phema.shared.snapshots.files.header import (
     DTYPE_CODES,
@@ -15,14 +16,16 @@ from phema.shared.snapshots.files.header import (
     TensorEntry,
     arrange,
     is_average,
-    read_header,
+    read_header_bytes,
 )
 from phema.shared.snapshots.files.tensor_compatibility import first_difference, layouts_of
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.stores.interface import ObjectStore
 
-PASS_VERSION = 1
-"""Increase it whenever the same task would write other bits: unfinished outputs of another version are not resumed."""
+PASS_VERSION = 2
+"""Increase it whenever the same task would write other bits: unfinished outputs of another version are not resumed.
+
+Version 2 writes the same bits as version 1, which did not verify its inputs."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class AlignedInputs:
     layout_of: tuple[int, ...]
     """For each file, the index of its layout."""
     buffers: tuple[str, ...]
+    hashes: tuple[InputHash, ...]
+    """For each file, the hash of the bytes that were read with its header. A pass continues copies of them."""
 
     def output_tensors(self, dtype: StoredDtype) -> tuple[TensorEntry, ...]:
         """The tensors of an output whose averages have this dtype."""
@@ -103,7 +108,8 @@ def read_inputs(store: ObjectStore, snapshots: Sequence[StoredSnapshot], readers
 
     Raises ObjectMissing, and CorruptObject naming the first snapshot whose tensors differ from the others.
     """
-    headers = list(readers.map(lambda s: _read_checked_header(store, s), snapshots))
+    read = list(readers.map(lambda s: _read_checked_header(store, s), snapshots))
+    headers = [header for header, _ in read]
     described = next((header.metadata for header in reversed(headers) if header.metadata), None)
     buffers = described.buffers if described else ()
     layouts = list(dict.fromkeys(header.tensors for header in headers))
@@ -120,18 +126,19 @@ def read_inputs(store: ObjectStore, snapshots: Sequence[StoredSnapshot], readers
         layouts=tuple(layouts),
         layout_of=tuple(layouts.index(header.tensors) for header in headers),
         buffers=buffers,
+        hashes=tuple(begun for _, begun in read),
     )
 
 
-def _read_checked_header(store: ObjectStore, snapshot: StoredSnapshot) -> Header:
-    header = read_header(store, snapshot.key, size=snapshot.size)
+def _read_checked_header(store: ObjectStore, snapshot: StoredSnapshot) -> tuple[Header, InputHash]:
+    header, prefix = read_header_bytes(store, snapshot.key, size=snapshot.size)
     found = header.metadata
     if found and (found.num_images, found.profile) != (snapshot.num_images, snapshot.profile):
         raise CorruptObject(
             f"object {snapshot.key} is the snapshot of {found.profile.key} at {found.num_images} images, not of "
             f"{snapshot.profile.key} at {snapshot.num_images}"
         )
-    return header
+    return header, InputHash.of_header(snapshot, header, prefix)
 
 
 def _contiguous(before: Segment, after: Segment) -> bool:

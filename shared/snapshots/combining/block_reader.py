@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from phema.shared.snapshots.combining.aligned_inputs import AlignedInputs, Segment
+from phema.shared.snapshots.combining.input_hash import InputHash
 from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES
 from phema.shared.snapshots.stores.interface import ObjectStore
 
@@ -110,11 +111,15 @@ class _ReadRequest(NamedTuple):
     offset: int
     """Of the first byte in the snapshot's file."""
     row: memoryview
-    """Where the bytes go."""
+    """Where the bytes go, and free space after them."""
+    length: int
 
 
 class BlockReader:
-    """Fills SLOTS buffers in turn, each by several concurrent ranged reads."""
+    """Fills SLOTS buffers in turn, each by several concurrent ranged reads, and hashes what it reads.
+
+    Everything read after `begin_pass` is verified by `check_inputs`, which must be called before the pass commits.
+    """
 
     def __init__(
         self, store: ObjectStore, inputs: AlignedInputs, sizes: BlockSizes, item_bytes: int, readers: Executor
@@ -123,18 +128,39 @@ class BlockReader:
         shape = (sizes.group, sizes.block * item_bytes)
         self._slots = [torch.empty(shape, dtype=torch.uint8) for _ in range(SLOTS)]
         self._rows = [[memoryview(row).cast("B") for row in slot.numpy()] for slot in self._slots]
+        self._hashes: list[InputHash] = []
+        self.begin_pass()
 
-    def blocks(self, segment: Segment, begin: int) -> Iterator[InputBlock]:
-        """Every block of the segment from element `begin` on; for each block, every group of snapshots."""
+    def begin_pass(self) -> None:
+        """Forget the hashes of the previous pass."""
+        self._hashes = [begun.copy() for begun in self.inputs.hashes]
+
+    def check_inputs(self) -> None:
+        """Raise CorruptObject unless every input holds the bytes that were written.
+
+        Reads the bytes of the inputs that the pass has not read.
+        """
+        tasks = min(self._store.reads_in_flight, len(self._rows[0]))
+        list(self._readers.map(self._check, (self._hashes[i::tasks] for i in range(tasks)), self._rows[0]))
+
+    def _check(self, hashes: Sequence[InputHash], buffer: memoryview) -> None:
+        for begun in hashes:
+            begun.check(self._store, buffer)
+
+    def blocks(self, segment: Segment, begin: int, end: int) -> Iterator[InputBlock]:
+        """Every block of the segment's elements `begin` to `end`; for each block, every group of snapshots."""
         pending: deque[tuple[InputBlock, list[Future[None]]]] = deque()
-        for number, (start, count, first) in enumerate(self._block_order(segment, begin)):
+        latest: dict[int, list[Future[None]]] = {}
+        for number, (start, count, first) in enumerate(self._block_order(begin, end)):
             if len(pending) == SLOTS:
                 yield _wait_until_filled(*pending.popleft())
             slot = number % SLOTS
             snapshots = range(first, min(first + self._sizes.group, len(self.inputs.snapshots)))
             reads = [self._request(segment, i, start, count, self._rows[slot][i - first]) for i in snapshots]
             tasks = min(self._store.reads_in_flight, len(reads))
-            futures = [self._readers.submit(self._read, reads[i::tasks]) for i in range(tasks)]
+            before = latest.get(first, [None] * tasks)
+            futures = [self._readers.submit(self._read, reads[i::tasks], before[i]) for i in range(tasks)]
+            latest[first] = futures
             last = snapshots.stop == len(self.inputs.snapshots)
             values = self._views(segment, slot, snapshots, count)
             pending.append((InputBlock(first, start, count, values, last), futures))
@@ -148,20 +174,20 @@ class BlockReader:
         step = self._slots[0].shape[1] // item
         for start in range(0, segment.count, step):
             request = self._request(segment, last, start, min(step, segment.count - start), self._rows[0][0])
-            self._read([request])
-            yield request.row
+            self._read([request], None)
+            yield request.row[: request.length]
 
-    def _block_order(self, segment: Segment, begin: int) -> Iterator[tuple[int, int, int]]:
+    def _block_order(self, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
         """First element, number of elements and first snapshot of each InputBlock."""
-        for start in range(begin, segment.count, self._sizes.block):
+        for start in range(begin, end, self._sizes.block):
             for first in range(0, len(self.inputs.snapshots), self._sizes.group):
-                yield start, min(self._sizes.block, segment.count - start), first
+                yield start, min(self._sizes.block, end - start), first
 
     def _request(self, segment: Segment, snapshot: int, start: int, count: int, row: memoryview) -> _ReadRequest:
         layout = self.inputs.layout_of[snapshot]
         item = segment.item_bytes(layout)
         offset = self.inputs.data_starts[snapshot] + segment.locations[layout].start + start * item
-        return _ReadRequest(snapshot, offset, row[: count * item])
+        return _ReadRequest(snapshot, offset, row, count * item)
 
     def _views(self, segment: Segment, slot: int, snapshots: range, count: int) -> tuple[Tensor, ...]:
         """Typed views of the slot's buffer, one for each sequence of snapshots with the same dtype."""
@@ -172,9 +198,20 @@ class BlockReader:
             views.append(buffer.view(TORCH_DTYPES[dtype])[:, :count])
         return tuple(views)
 
-    def _read(self, requests: list[_ReadRequest]) -> None:
-        for snapshot, offset, row in requests:
-            self._store.read_into(self.inputs.snapshots[snapshot].key, offset, row)
+    def _read(self, requests: list[_ReadRequest], before: Future[None] | None) -> None:
+        """Read blocks of different snapshots and hash them.
+
+        `before`: the task that reads the previous blocks of the same snapshots, which are hashed first. It started
+        earlier, so waiting for it ends. None: bytes before these blocks may not have been read.
+        """
+        for snapshot, offset, row, length in requests:
+            begun, block = self._hashes[snapshot], row[:length]
+            if before is None:
+                begun.read_up_to(self._store, offset, row)
+            self._store.read_into(self.inputs.snapshots[snapshot].key, offset, block)
+            if before is not None:
+                before.result()
+            begun.add(offset, block)
 
 
 def _wait_until_filled(block: InputBlock, futures: list[Future[None]]) -> InputBlock:

@@ -10,7 +10,7 @@ from phema.shared.snapshots.combining.aligned_inputs import AlignedInputs, Segme
 from phema.shared.snapshots.combining.block_reader import TILE, WRITERS, BlockReader, BlockSizes
 from phema.shared.snapshots.combining.combiner import Combiner, OutputSpec, coefficients_of
 from phema.shared.snapshots.combining.thread_pool import compute_pool, thread_pool
-from phema.shared.snapshots.errors import ObjectExists
+from phema.shared.snapshots.errors import CorruptObject, ObjectExists
 from phema.shared.snapshots.files.header import DTYPE_CODES, ITEM_BYTES, build_header
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.stores.hashed_bytes import Data
@@ -45,14 +45,18 @@ def reconstruct(
 
     `progress(done, total)` counts bytes read. It and `cancelled` are called from this thread.
 
+    Every input is hashed while it is read. Outputs become visible only after the hashes of all inputs were the
+    recorded ones.
+
     Without `resume`, nothing is kept after an error. With `resume`, what is durable of each output is kept when this
-    call raises or the process is killed, and the next call with the same inputs and outputs reads only what the least
-    complete output lacks. The outputs' keys must then name everything that the bytes depend on, including
-    PASS_VERSION. To abandon an unfinished output, call `store.forget`, then `store.delete`.
+    call raises or the process is killed, unless an input is damaged. The next call with the same inputs and outputs
+    computes and writes only what the least complete output lacks; it reads what comes before only to verify it. The
+    outputs' keys must then name everything that the bytes depend on, including PASS_VERSION. To abandon an unfinished
+    output, call `store.forget`, then `store.delete`.
 
     Raises ValueError for a memory bound that is too small, for coefficients that do not match the inputs and for
-    coefficients of tensors that are not averages; ReconstructionCancelled; CorruptObject for a truncated or foreign
-    snapshot; and the store's other errors.
+    coefficients of tensors that are not averages; ReconstructionCancelled; CorruptObject for a snapshot that is
+    truncated, foreign or does not hold the bytes that were written; and the store's other errors.
     """
     _check_arguments(inputs, outputs)
     committed: dict[str, ObjectInfo] = {}
@@ -84,7 +88,10 @@ def reconstruct(
             for specs in passes:
                 combiner = Combiner(specs, names, sizes, writers, compute)
                 _Pass(store, specs, reader, combiner, monitor, committed).run(resume)
-        except BaseException:
+        except BaseException as error:
+            if resume and isinstance(error, CorruptObject):  # what is unfinished may have been made of damaged bytes
+                for spec in left:
+                    store.forget(spec.key)
             if not resume:
                 for key in committed:
                     store.delete(key)
@@ -139,6 +146,7 @@ class _Pass:
     committed: dict[str, ObjectInfo]
 
     def run(self, resume: bool) -> None:
+        self.reader.begin_pass()
         with ExitStack() as stack:
             files = [stack.enter_context(self._opened(spec, resume)) for spec in self.specs]
             stack.callback(self.combiner.drain)  # runs before the files are closed
@@ -152,6 +160,7 @@ class _Pass:
                 self._write_segment(segment, files, ends, items)
                 ends = [end + segment.count * item for end, item in zip(ends, items, strict=True)]
             self.combiner.finish_writes()
+            self.reader.check_inputs()
 
     def _write_segment(
         self, segment: Segment, files: Sequence[_ResumedFile], starts: Sequence[int], items: Sequence[int]
@@ -166,13 +175,13 @@ class _Pass:
         self.combiner.finish_writes()
         for file, start, item in outputs:
             file.skip_to(start + begin * item)
-        inputs = self.reader.inputs
         if not segment.averaged:
             if begin < segment.count:
                 self.combiner.copy(files, self.reader.last_snapshot_bytes(segment))
             return
-        self.monitor.done += begin * sum(segment.item_bytes(layout) for layout in inputs.layout_of)
-        for count in self.combiner.average(files, segment, self.reader.blocks(segment, begin)):
+        for block in self.reader.blocks(segment, 0, begin):  # to verify what the earlier attempt was made of
+            self.monitor.advance(block.bytes)
+        for count in self.combiner.average(files, segment, self.reader.blocks(segment, begin, segment.count)):
             self.monitor.advance(count)
 
     def _item_bytes(self, spec: OutputSpec, segment: Segment) -> int:

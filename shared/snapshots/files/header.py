@@ -176,13 +176,18 @@ def read_header(store: ObjectStore, key: str, *, size: int | None = None) -> Hea
 
     Raises ObjectMissing, or CorruptObject with the object's name and both sizes.
     """
+    return read_header_bytes(store, key, size=size)[0]
+
+
+def read_header_bytes(store: ObjectStore, key: str, *, size: int | None = None) -> tuple[Header, bytes]:
+    """The result of `read_header`, and the first bytes of the object: the header, and what was read with it."""
     info, prefix = store.peek(key, _FIRST_READ)
     if size is not None and info.size != size:
         raise CorruptObject(f"object {key} in {store.url} holds {info.size} bytes, {size} were written")
     needed = 8 + header_length(prefix, info.size, key)
     if needed > len(prefix):
         prefix += store.read_range(key, len(prefix), needed - len(prefix))
-    return parse_header(prefix, info.size, key)
+    return parse_header(prefix, info.size, key), prefix
 
 
 def _entry(name: str, fields: Mapping[str, Any]) -> TensorEntry:

@@ -15,6 +15,9 @@ from typing import Protocol, Self
 
 from phema.shared.snapshots.stores.hashed_bytes import Data, HashedBytes
 
+ABANDONED_DAYS = 7
+"""Age in days at which an unfinished object is removed: no process continues it any more."""
+
 
 @dataclass(frozen=True)
 class ObjectInfo:
@@ -106,7 +109,17 @@ class ObjectStore(ObjectReader, Protocol):
         """
 
     def forget(self, key: str) -> None:
-        """Remove what an unfinished resumable writer of the key left. Succeeds if there is nothing."""
+        """Remove what unfinished resumable writers of the key left. Succeeds if there is nothing.
+
+        Resumable writers that are open cannot publish their object afterwards: they raise StoreUnreachable. To abandon
+        an object, call `forget`, then `delete`.
+        """
+
+    def sweep(self, older_than_s: float = ABANDONED_DAYS * 86_400) -> int:
+        """Remove what writers left unfinished that began so long ago. Returns how many unfinished objects there were.
+
+        Without this, a process that is killed while it writes leaves bytes that no list of objects shows.
+        """
 
     def get(self, key: str) -> bytes:
         """The whole object. Raises ObjectMissing."""

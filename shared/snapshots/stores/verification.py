@@ -37,5 +37,10 @@ def verify(store: ObjectReader, key: str, *, size: int, sha256: str) -> None:
     found = digest(store, key)
     if found.size != size:
         raise CorruptObject(f"object {key} in {store.url} holds {found.size} bytes, {size} were written")
-    if found.sha256 != sha256:
-        raise CorruptObject(f"object {key} in {store.url} has SHA-256 {found.sha256}, {sha256} was written")
+    check_recorded(store, key, str(found.sha256), sha256)
+
+
+def check_recorded(store: ObjectReader, key: str, found: str, recorded: str) -> None:
+    """Raise CorruptObject unless the SHA-256 of the object's bytes is the recorded one."""
+    if found != recorded:
+        raise CorruptObject(f"object {key} in {store.url} is damaged: it has SHA-256 {found}, {recorded} was written")

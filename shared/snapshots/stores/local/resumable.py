@@ -13,12 +13,12 @@ from types import TracebackType
 from typing import Self
 
 from phema.shared.snapshots.errors import StoreFull, StoreUnreachable
+from phema.shared.snapshots.stores.interface import ABANDONED_DAYS
 from phema.shared.snapshots.stores.local.folder import StoreFolder
 from phema.shared.snapshots.stores.local.writer import LocalWriter
 
 _READ_BYTES = 2**22
-_ABANDONED_SECONDS = 7 * 86_400
-"""Age at which the next writer removes an unfinished file: its job has ended in another way."""
+_NOTE = ".durable"
 
 
 class ResumableLocalWriter(LocalWriter):
@@ -26,21 +26,23 @@ class ResumableLocalWriter(LocalWriter):
 
     The note is written after the bytes were synced. So it never promises more than is on disk, however the process or
     the machine ends.
+
+    The file has a name that no other writer ever uses, and the writer owns the object as long as that name exists.
+    Whoever takes the object over, or gives it up, removes the name. The commit gives the file with that name the
+    object's name, so ownership is tested and the object is published in one step.
     """
 
     SYNC_BYTES = 2**23
 
     def __init__(self, folder: StoreFolder, key: str) -> None:
         super().__init__(folder, key)
-        self._path = _partial_path(folder, key)
-        self._note = _note_path(self._path)
         self.position = 0
 
     def __enter__(self) -> Self:
         with self._folder.errors(f"write {self._key}"):
             self._folder.partial.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(self._folder.partial)
-            self._descriptor = self._open_locked()
+            remove_abandoned(self._folder.partial, ABANDONED_DAYS * 86_400)
+            self._path, self._descriptor = self._open()
             try:
                 self._restore()
             except BaseException:
@@ -55,12 +57,11 @@ class ResumableLocalWriter(LocalWriter):
             if error is None:
                 with self._folder.errors(f"write {self._key}"):
                     os.fsync(self._descriptor)
-                    self._check_ours()
                     self._commit()
                     _unlink(self._path)
                 return
-            with suppress(OSError):  # the error that ended the block matters more
-                if not self._is_ours():
+            with suppress(OSError, StoreUnreachable):  # the error that ended the block matters more
+                if not self._path.exists():
                     return
                 if isinstance(error, StoreFull):  # free the space: StoreFull promises that nothing was kept
                     _unlink(self._path)
@@ -69,43 +70,76 @@ class ResumableLocalWriter(LocalWriter):
         finally:
             os.close(self._descriptor)
 
-    def _open_locked(self) -> int:
-        """The key's file under an exclusive lock."""
-        while True:
-            descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o644)
+    def _commit(self) -> None:
+        try:
+            super()._commit()
+        except FileNotFoundError as error:
+            raise self._lost() from error
+
+    def _open(self) -> tuple[Path, int]:
+        """A file of this writer's own, with the bytes of the key's most complete one, and its locked descriptor."""
+        unfinished = sorted(_files_of(self._folder, self._key), key=lambda path: _read_note(path)[0])
+        opened: tuple[Path, int] | None = None
+        while unfinished and opened is None:
+            opened = self._continue(unfinished.pop())
+        for other in unfinished:
+            _unlink(other)
+        return opened or self._new_file()
+
+    def _continue(self, path: Path) -> tuple[Path, int] | None:
+        """The file of an earlier writer, or a copy. None if it is gone or has become the object."""
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                found = os.fstat(descriptor)
-                if found.st_nlink == 1 and _is_same_file(self._path, descriptor):
-                    return descriptor
-                if found.st_nlink > 1:  # killed after the commit: the file has become the object
-                    _unlink(self._path)
-            except BlockingIOError:
-                try:
-                    return self._take_over(descriptor)
-                finally:
-                    os.close(descriptor)
-            os.close(descriptor)
+                return self._take_over(path, descriptor)
+            finally:
+                os.close(descriptor)
+        links = os.fstat(descriptor).st_nlink
+        if links == 1 and path.exists():
+            return path, descriptor
+        os.close(descriptor)
+        if links > 1:  # killed after the commit: the file has become the object
+            _unlink(path)
+        return None
 
-    def _take_over(self, held: int) -> int:
-        """Replace a file that another writer has locked by a copy of its durable bytes.
+    def _take_over(self, path: Path, held: int) -> tuple[Path, int] | None:
+        """A copy of the durable bytes of a file that another writer has locked. None if that writer was faster.
 
-        The writer that opens a key last wins, because the other one may be frozen. The other writer notices the
-        replacement when it next syncs or commits.
+        The writer that opens a key last wins, because the other one may be frozen. The other writer notices when it
+        next syncs or commits that its name is gone.
         """
-        path = self._path.with_name(f"{self._path.name}.{secrets.token_hex(8)}")
+        own, descriptor = self._new_file()
+        try:
+            position, sha256 = _read_note(path)
+            done = 0
+            while done < position and (block := os.pread(held, min(_READ_BYTES, position - done), done)):
+                done += os.write(descriptor, block)
+            os.fdatasync(descriptor)
+            _write_note(own, position, sha256)  # before the other file goes: a kill now loses nothing
+            path.unlink()
+        except BaseException as error:
+            os.close(descriptor)
+            _unlink(own)
+            if isinstance(error, FileNotFoundError):  # it was published, taken over or given up meanwhile
+                return None
+            raise
+        _unlink(path)
+        return own, descriptor
+
+    def _new_file(self) -> tuple[Path, int]:
+        path = self._folder.partial / f"{_name_of(self._key)}.{secrets.token_hex(8)}"
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        position, _ = _read_note(self._note)
-        done = 0
-        while done < position and (block := os.pread(held, min(_READ_BYTES, position - done), done)):
-            done += os.write(descriptor, block)
-        os.rename(path, self._path)
-        return descriptor
+        return path, descriptor
 
     def _restore(self) -> None:
         """Continue after the bytes that agree with the note; begin anew if they do not."""
-        position, recorded = _read_note(self._note)
+        position, recorded = _read_note(self._path)
         position = min(position, os.fstat(self._descriptor).st_size)
         sha256 = hashlib.sha256()
         for start in range(0, position, _READ_BYTES):
@@ -118,64 +152,35 @@ class ResumableLocalWriter(LocalWriter):
 
     def _sync(self) -> None:
         super()._sync()
-        self._check_ours()
-        note = os.open(self._note, os.O_CREAT | os.O_WRONLY, 0o644)
-        try:  # the length never changes and the file is not truncated: a kill leaves this note or the previous one
-            os.pwrite(note, f"{self._size:020d} {self._sha256.hexdigest()}".encode(), 0)
-        finally:
-            os.close(note)
+        if not self._path.exists():
+            raise self._lost()
+        _write_note(self._path, self._size, self._sha256.hexdigest())
 
-    def _is_ours(self) -> bool:
-        return _is_same_file(self._path, self._descriptor)
-
-    def _check_ours(self) -> None:
-        """Raises StoreUnreachable if another process has removed or replaced the file."""
-        if not self._is_ours():
-            raise StoreUnreachable(
-                f"object {self._key} in {self._folder.url} was abandoned or taken over by another process "
-                "while it was written"
-            )
+    def _lost(self) -> StoreUnreachable:
+        return StoreUnreachable(
+            f"object {self._key} in {self._folder.url} was abandoned or taken over by another process "
+            "while it was written"
+        )
 
 
 def forget(folder: StoreFolder, key: str) -> None:
-    """Remove the unfinished file of a key. A writer that is still at work fails when it commits."""
-    _unlink(_partial_path(folder, key))
+    """Remove the unfinished files of a key. A writer that is still at work fails when it commits."""
+    for path in _files_of(folder, key):
+        _unlink(path)
 
 
-def _partial_path(folder: StoreFolder, key: str) -> Path:
-    return folder.partial / hashlib.sha256(key.encode()).hexdigest()
+def remove_abandoned(folder: Path, older_than_s: float) -> int:
+    """Remove files that no process has locked and that were last written so long ago, with their notes.
 
-
-def _note_path(path: Path) -> Path:
-    return path.with_name(path.name + ".durable")
-
-
-def _unlink(path: Path) -> None:
-    """Remove the note first: a file without a note is ignored, but a note without its file would be trusted."""
-    for each in (_note_path(path), path):
-        each.unlink(missing_ok=True)
-
-
-def _read_note(note: Path) -> tuple[int, str]:
-    """Durable size in bytes and its SHA-256; (0, "") if the note is missing or cut off."""
-    with suppress(FileNotFoundError, ValueError):
-        position, sha256 = note.read_text().split(" ")
-        return int(position), sha256
-    return 0, ""
-
-
-def _is_same_file(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove old files that no process has locked, with their notes."""
-    for entry in os.scandir(folder):
+    Returns the number of files.
+    """
+    removed = 0
+    for entry in os.scandir(folder) if folder.is_dir() else ():
         try:
-            if time.time() - entry.stat().st_mtime < _ABANDONED_SECONDS or entry.name.endswith(".durable"):
+            if time.time() - entry.stat().st_mtime < older_than_s:
+                continue
+            if entry.name.endswith(_NOTE):
+                _remove_stray_note(Path(entry.path))
                 continue
             descriptor = os.open(entry.path, os.O_RDONLY)
         except (FileNotFoundError, PermissionError):
@@ -183,7 +188,51 @@ def _remove_abandoned(folder: Path) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _unlink(Path(entry.path))
+            removed += 1
         except BlockingIOError:
             continue
         finally:
             os.close(descriptor)
+    return removed
+
+
+def _name_of(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _files_of(folder: StoreFolder, key: str) -> list[Path]:
+    """The unfinished files of a key, without their notes."""
+    return [path for path in folder.partial.glob(f"{_name_of(key)}*") if path.suffix != _NOTE]
+
+
+def _note_path(path: Path) -> Path:
+    return path.with_name(path.name + _NOTE)
+
+
+def _remove_stray_note(note: Path) -> None:
+    """Remove a note whose file was taken over while the note was written."""
+    if not note.with_name(note.name.removesuffix(_NOTE)).exists():
+        note.unlink(missing_ok=True)
+
+
+def _unlink(path: Path) -> None:
+    """Remove a file and its note. The note goes first: a file without a note is ignored."""
+    for each in (_note_path(path), path):
+        each.unlink(missing_ok=True)
+
+
+def _read_note(path: Path) -> tuple[int, str]:
+    """Durable size of a file in bytes and its SHA-256; (0, "") if the note is missing or cut off."""
+    with suppress(FileNotFoundError, ValueError):
+        position, sha256 = _note_path(path).read_text().split(" ")
+        return int(position), sha256
+    return 0, ""
+
+
+def _write_note(path: Path, position: int, sha256: str) -> None:
+    """The length never changes and the note is not truncated: a kill leaves this note or the previous one."""
+    note = os.open(_note_path(path), os.O_CREAT | os.O_WRONLY, 0o644)
+    try:
+        os.pwrite(note, f"{position:020d} {sha256}".encode(), 0)
+    finally:
+        os.close(note)

@@ -11,9 +11,9 @@ from pathlib import Path
 from phema.shared.snapshots.errors import CorruptObject
 from phema.shared.snapshots.stores.filled_bytes import filled
 from phema.shared.snapshots.stores.hashed_bytes import Data, HashedBytes, hashed
-from phema.shared.snapshots.stores.interface import ObjectInfo
+from phema.shared.snapshots.stores.interface import ABANDONED_DAYS, ObjectInfo
 from phema.shared.snapshots.stores.local.folder import StoreFolder
-from phema.shared.snapshots.stores.local.resumable import ResumableLocalWriter, forget
+from phema.shared.snapshots.stores.local.resumable import ResumableLocalWriter, forget, remove_abandoned
 from phema.shared.snapshots.stores.local.writer import LocalWriter
 from phema.shared.snapshots.stores.object_keys import check_key
 
@@ -55,6 +55,10 @@ class LocalStore:
     def forget(self, key: str) -> None:
         with self.folder.errors(f"forget {key}"):
             forget(self.folder, check_key(key))
+
+    def sweep(self, older_than_s: float = ABANDONED_DAYS * 86_400) -> int:
+        with self.folder.errors("remove unfinished objects"):
+            return remove_abandoned(self.folder.partial, older_than_s)
 
     def get(self, key: str) -> bytes:
         with self.folder.errors(f"read {key}", key):

@@ -13,6 +13,7 @@ from phema.shared.snapshots.stores.interface import ObjectInfo
 from phema.shared.snapshots.stores.s3.bucket import S3Bucket
 from phema.shared.snapshots.stores.s3.errors import code_of
 from phema.shared.snapshots.stores.s3.reader import S3Reader
+from phema.shared.snapshots.stores.s3.unfinished_uploads import abort
 from phema.shared.snapshots.stores.s3.writer import S3Writer
 from phema.shared.snapshots.stores.verification import digest
 
@@ -30,6 +31,9 @@ class _UnfinishedUpload:
 
 class ResumableS3Writer(S3Writer):
     """Continues the key's unfinished upload that has the most parts.
+
+    Every object is a multipart upload, however small. The server publishes an upload only if nobody has aborted it, in
+    one step: a writer whose object was given up (`forget`) publishes nothing.
 
     Parts of earlier processes are not read again: the server verified them when they were sent. Their SHA-256 is not
     known here, so the completed object is read once to compute it.
@@ -49,6 +53,9 @@ class ResumableS3Writer(S3Writer):
             self._upload_id = chosen.upload_id
             self.parts = list(chosen.parts)
             self.position = self._size = len(self.parts) * self.PART_BYTES
+        else:
+            with self._bucket.errors(f"write {self._key}"):
+                self.begin()
         return self
 
     def finish_with(self, info: ObjectInfo) -> None:
@@ -77,11 +84,7 @@ class ResumableS3Writer(S3Writer):
 def forget(bucket: S3Bucket, key: str) -> None:
     """Abort every unfinished upload of the key. A writer that is still at work fails at its next part."""
     for upload_id in list(_upload_ids(bucket, key)):
-        try:
-            bucket.client.abort_multipart_upload(**bucket.address(key), UploadId=upload_id)
-        except ClientError as error:
-            if code_of(error) != "NoSuchUpload":  # it has ended since it was listed
-                raise
+        abort(bucket, bucket.prefix + key, upload_id)
 
 
 def _upload_ids(bucket: S3Bucket, key: str) -> Iterator[str]:

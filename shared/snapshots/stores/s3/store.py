@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from phema.shared.snapshots.stores.filled_bytes import filled
 from phema.shared.snapshots.stores.hashed_bytes import Data, HashedBytes, hashed
-from phema.shared.snapshots.stores.interface import ObjectInfo
+from phema.shared.snapshots.stores.interface import ABANDONED_DAYS, ObjectInfo
 from phema.shared.snapshots.stores.object_keys import check_key
 from phema.shared.snapshots.stores.options import S3Options
 from phema.shared.snapshots.stores.s3.bucket import S3Bucket, make_client
 from phema.shared.snapshots.stores.s3.reader import READ_STEP_BYTES, S3Reader
 from phema.shared.snapshots.stores.s3.resumable import ResumableS3Writer, forget
 from phema.shared.snapshots.stores.s3.single_upload import upload_at_once
+from phema.shared.snapshots.stores.s3.unfinished_uploads import abort_abandoned
 from phema.shared.snapshots.stores.s3.upload_checks import accept_equal
 from phema.shared.snapshots.stores.s3.writer import S3Writer
 
@@ -79,6 +80,10 @@ class S3Store:
     def forget(self, key: str) -> None:
         with self.bucket.errors(f"forget {key}"):
             forget(self.bucket, check_key(key))
+
+    def sweep(self, older_than_s: float = ABANDONED_DAYS * 86_400) -> int:
+        with self.bucket.errors("abort unfinished uploads"):
+            return abort_abandoned(self.bucket, older_than_s)
 
     def get(self, key: str) -> bytes:
         info, first = self.peek(key, self.read_bytes)

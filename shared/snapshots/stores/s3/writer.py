@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 class S3Writer:
     """Holds one part in memory. Readers see nothing before the upload is completed.
 
-    A killed process leaves an unfinished multipart upload, which occupies space. Give the bucket a lifecycle rule that
-    aborts such uploads after some days.
+    A killed process leaves an unfinished multipart upload, which occupies space: see `unfinished_uploads`.
     """
 
     PART_BYTES = 5 * 2**20
@@ -108,7 +107,7 @@ class S3Writer:
             taken = self._bucket.find(self._key) is not None
             self._info = accept_equal(self._bucket, info) if taken else upload_at_once(self._bucket, info, self._buffer)
             return
-        if self._filled:
+        if self._filled or not self.parts:
             self.parts.append(self.upload(len(self.parts) + 1, self._buffer))
         self.finish_with(info)
 
