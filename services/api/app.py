@@ -12,7 +12,9 @@ from phema.services.api import resources
 from phema.services.api.health.service import Probes
 from phema.services.api.http import openapi, problem_documents
 from phema.services.api.http.auth import Token, TokenMiddleware
+from phema.services.api.http.body_format import BodyFormatMiddleware
 from phema.services.api.http.body_limit import BodyLimitMiddleware
+from phema.services.api.http.cross_site import CrossSiteMiddleware
 from phema.services.api.http.dependencies import Services
 from phema.services.api.http.request_id import RequestIdMiddleware
 from phema.services.api.http.request_metrics import RequestMetricsMiddleware, start_error_counters
@@ -57,6 +59,9 @@ def create_app(settings: Settings) -> FastAPI:
     openapi.install(app)
     # The middleware that is added last sees a request first.
     app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(BodyFormatMiddleware)
+    if secret is None:
+        app.add_middleware(CrossSiteMiddleware, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(TokenMiddleware, token=token)
     app.add_middleware(RequestMetricsMiddleware, meters=services.meters)
     app.add_middleware(RequestIdMiddleware)
