@@ -38,6 +38,9 @@ def test_an_unknown_path_is_404(api: Api) -> None:
         ("DELETE", "/v1/runs", "GET, POST"),
         ("POST", "/v1/snapshots/s/download", "GET, HEAD"),
         ("FOO", "/healthz", "GET"),
+        ("DELETE", "/v1/runs/digits", "GET"),
+        ("GET", "/v1/runs/external", "POST"),
+        ("DELETE", "/v1/runs/external", "POST"),
     ],
 )
 def test_another_method_is_405_with_those_that_exist(api: Api, method: str, path: str, allowed: str) -> None:

@@ -2,7 +2,7 @@
 
 - Errors: `problems` (the classes), `problem_documents` (their JSON), `validation` (sentences for wrong fields).
 - Requests: `schema_base` (base models, common parameters), `dependencies`, `query_parameters`, `body_text`,
-  `idempotency`, `downloads`.
+  `idempotency`, `planning_queue`, `downloads`.
 - Middleware: `auth`, `cross_site`, `body_format`, `body_limit`, `request_id`, `request_metrics`.
 - `openapi` (the document) and `server` (the socket and the process).
 """
