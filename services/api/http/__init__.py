@@ -4,5 +4,6 @@
 - Requests: `schema_base` (base models, common parameters), `dependencies`, `query_parameters`, `body_text`,
   `idempotency`, `planning_queue`, `downloads`.
 - Middleware: `auth`, `cross_site`, `body_format`, `body_limit`, `request_id`, `request_metrics`.
-- `openapi` (the document), `server` (the socket and the process), `bounded_protocol` (slow and many clients).
+- `openapi` (the document), `docs_page` (Swagger UI), `server` (the socket and the process), `bounded_protocol` (slow
+  and very many clients).
 """
