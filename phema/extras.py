@@ -13,6 +13,7 @@ EXTRAS = {
         "alembic",
         "boto3",
         "fastapi",
+        "fastapi_offline",
         "matplotlib",
         "packaging",
         "prometheus_client",

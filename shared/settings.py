@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     """Port on which the API listens. 0 takes a free port."""
     api_token: SecretStr | None = None
     """Bearer token that every request must carry. Required when `api_host` is not a loopback address."""
+    api_allowed_hosts: str = ""
+    """Host names, separated by commas, under which an API without `api_token` may be reached besides loopback ones."""
     ray_address: str = "auto"
     """Address of the Ray cluster (GCS) that trainers and workers connect to."""
     ray_dashboard_url: str = "http://127.0.0.1:8265"
@@ -93,6 +95,11 @@ class Settings(BaseSettings):
     @property
     def catalog_url(self) -> str:
         return self.database_url or f"sqlite:///{self.state_dir.resolve() / 'catalog.db'}"
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """The names in `api_allowed_hosts`."""
+        return tuple(name.strip() for name in self.api_allowed_hosts.split(",") if name.strip())
 
     @property
     def target_silence_seconds(self) -> float:

@@ -152,6 +152,8 @@ def import_source(
 ) -> Imported:
     """Import the files of an open source. Arguments as `import_run`."""
     total = len(source.snapshots)
+    if source.snapshots and source.snapshots[0].path.suffix != ".pkl":
+        _read(source, source.snapshots[0])  # before the run opens: if the first file is refused, no run stays behind
     config = _config(client, name, source, dataset)
     run = client.runs.open(name, config, origin="imported")
     known = {(s.num_images, Profile.model_validate(s.profile).key) for s in client.runs.snapshots(run.id)}

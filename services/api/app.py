@@ -10,9 +10,11 @@ from fastapi import Depends, FastAPI
 
 from phema.services.api import resources
 from phema.services.api.health.service import Probes
-from phema.services.api.http import openapi, problem_documents
+from phema.services.api.http import docs_page, openapi, problem_documents
 from phema.services.api.http.auth import Token, TokenMiddleware
+from phema.services.api.http.body_format import BodyFormatMiddleware
 from phema.services.api.http.body_limit import BodyLimitMiddleware
+from phema.services.api.http.cross_site import CrossSiteMiddleware
 from phema.services.api.http.dependencies import Services
 from phema.services.api.http.request_id import RequestIdMiddleware
 from phema.services.api.http.request_metrics import RequestMetricsMiddleware, start_error_counters
@@ -42,8 +44,8 @@ def create_app(settings: Settings) -> FastAPI:
         description=openapi.DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         openapi_tags=resources.tags(ROUTERS),
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         lifespan=lifespan,
         dependencies=[Depends(refuse_unknown)],
         generate_unique_id_function=lambda route: route.name,
@@ -55,8 +57,12 @@ def create_app(settings: Settings) -> FastAPI:
     start_error_counters([route for router in ROUTERS for route in router.routes], meters)
     problem_documents.install(app)
     openapi.install(app)
+    docs_page.install(app)
     # The middleware that is added last sees a request first.
     app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(BodyFormatMiddleware)
+    if secret is None:
+        app.add_middleware(CrossSiteMiddleware, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(TokenMiddleware, token=token)
     app.add_middleware(RequestMetricsMiddleware, meters=services.meters)
     app.add_middleware(RequestIdMiddleware)

@@ -42,8 +42,10 @@ def decode_cursor(cursor: str, *kinds: type) -> list[Any]:
 
 
 def _storable(part: Any) -> bool:
-    """Whether a database accepts the value: integers of 64 bits, strings without NUL."""
-    return -(2**63) <= part < 2**63 if isinstance(part, int) else "\x00" not in str(part)
+    """Whether a database accepts the value: integers of 64 bits, strings of whole characters without NUL."""
+    if isinstance(part, int):
+        return -(2**63) <= part < 2**63
+    return not any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in str(part))
 
 
 def cut(rows: Sequence[T], limit: int, cursor: Callable[[T], str]) -> Page[T]:

@@ -37,10 +37,13 @@ def open_files(path: str, *, remote: OpenRemote | None = None) -> Files:
             raise DatasetError(f"dataset {path} lies behind S3, and this process was not told how to reach it")
         return _remote_files(path.rstrip("/"), remote)
     local = Path(path)
-    if local.is_dir():
-        return FolderFiles(local)
-    if local.is_file():
-        return ZipFiles(LocalBlob(local))
+    try:
+        if local.is_dir():
+            return FolderFiles(local)
+        if local.is_file():
+            return ZipFiles(LocalBlob(local))
+    except OSError as error:  # such as a parent folder that this user may not enter
+        raise DatasetError(f"dataset {path} cannot be read on this machine: {error.strerror}") from error
     raise DatasetError(f"dataset {path} does not exist on this machine: it must be a folder or a zip file")
 
 

@@ -40,6 +40,8 @@ _MAX_IMAGES = 2**53 - 1
 """Larger counts are not exact in float64."""
 _MAX_TIMES = 1024
 _MAX_TENSORS = 256
+MAX_PATTERN_CHARACTERS = 200
+"""Longer than any name of a tensor. Matching takes time in proportion to pattern and name."""
 _SUFFICIENT_FIELDS = {"power": "sigma_rel or gamma", "exponential": "half_life_images or rampup_ratio"}
 """What error messages ask for, where one field is enough because the others follow from it."""
 
@@ -184,7 +186,7 @@ class TensorProfile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    pattern: str = Field(min_length=1)
+    pattern: str = Field(min_length=1, max_length=MAX_PATTERN_CHARACTERS)
     profile: Profile
 
     @model_validator(mode="after")

@@ -22,9 +22,11 @@ _LISTENING = re.compile(r"phema api listening on (http://\S+)\n")
 class ApiProcess:
     """A started process. `url` is where it listens."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], before: str = "") -> None:
+        """`before`: Python that the process runs first, to shorten a time."""
+        program = f"{before}; import runpy; runpy.run_module('phema.services.api', run_name='__main__')"
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "phema.services.api"],
+            [sys.executable, *(["-c", program] if before else ["-m", "phema.services.api"])],
             env=dict(environment),
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -67,9 +69,9 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[ApiProcess]:
+def running(settings: Settings, before: str = "") -> Iterator[ApiProcess]:
     """Killed at the end of the block if it still runs."""
-    process = ApiProcess(environment(settings))
+    process = ApiProcess(environment(settings), before)
     try:
         yield process
     finally:

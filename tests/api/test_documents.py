@@ -156,5 +156,5 @@ def test_everything_that_is_routed_is_described(document: dict[str, Any]) -> Non
     routed = set()
     for path in (ROOT / "services" / "api").rglob("endpoints.py"):
         found = re.findall(r'@router\.(get|post|put|patch|delete)\(\s*"([^"]+)"', path.read_text())
-        routed |= {f"{method.upper()} {route}" for method, route in found}
+        routed |= {f"{method.upper()} {route.replace(':run}', '}')}" for method, route in found}
     assert routed == set(_operations(document))

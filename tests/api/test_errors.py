@@ -38,6 +38,9 @@ def test_an_unknown_path_is_404(api: Api) -> None:
         ("DELETE", "/v1/runs", "GET, POST"),
         ("POST", "/v1/snapshots/s/download", "GET, HEAD"),
         ("FOO", "/healthz", "GET"),
+        ("DELETE", "/v1/runs/digits", "GET"),
+        ("GET", "/v1/runs/external", "POST"),
+        ("DELETE", "/v1/runs/external", "POST"),
     ],
 )
 def test_another_method_is_405_with_those_that_exist(api: Api, method: str, path: str, allowed: str) -> None:
@@ -52,18 +55,60 @@ def test_another_method_is_405_with_those_that_exist(api: Api, method: str, path
     [
         (b"{", JSON, "the body is not JSON: Expecting property name"),
         (b'{"name": "\xff"}', JSON, "the body must be JSON in UTF-8"),
-        (
-            b'{"name": "a"}',
-            {"Content-Type": "text/plain"},
-            "a JSON object, sent with Content-Type: application",
-        ),
         (b"[1]", JSON, "the body must be a JSON object"),
         (b"[" * 100_000, JSON, "the body"),
+        (b'{"a":' * 66 + b"1" + b"}" * 66, JSON, "the body is nested deeper than 65 levels"),
+        ('{"name": "a"}'.encode("utf-16"), JSON, "the body must be JSON in UTF-8"),
+        (b'{"name": "\xed\xa0\x80"}', JSON, "the body must be JSON in UTF-8"),
     ],
 )
 def test_a_body_that_cannot_be_read_is_400(api: Api, content: bytes, headers: dict[str, str], words: str) -> None:
     response = api.request("POST", "/v1/runs", content=content, headers=headers)
     assert words in problem(response, 400, "bad-request")["detail"]
+
+
+@only("sqlite")
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "application/x+json", ""])
+def test_a_body_that_is_not_declared_as_json_is_415(guarded: Api, media_type: str) -> None:
+    for content in (b'{"name": "a"}', b""):
+        answer = guarded.request("POST", "/v1/runs", content=content, headers={"Content-Type": media_type})
+        assert "must be application/json" in problem(answer, 415, "unsupported-media-type")["detail"]
+    undeclared = guarded.request("POST", "/v1/runs", content=b'{"name": "a"}')
+    assert "Content-Type is missing" in problem(undeclared, 415, "unsupported-media-type")["detail"]
+    with_charset = {"Content-Type": "application/json; charset=UTF-8"}
+    problem(guarded.request("POST", "/v1/runs", content=b'{"name": "a"}', headers=with_charset), 422, "invalid")
+
+
+@only("sqlite")
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/runs", rb'{"name": "\ud800", "preset": "digits-tiny"}', "name"),
+        (
+            "/v1/runs",
+            rb'{"name": "a", "preset": "digits-tiny", "config": {"dataset": {"path": "/\uDFFF"}}}',
+            "dataset.path",
+        ),
+        ("/v1/runs", rb'{"name": "a", "preset": "\ud800\ud800"}', "preset"),
+        ("/v1/runs", rb'{"\ud800": 1}', "the body"),
+        ("/v1/runs/external", rb'{"name": "a", "config": {"\udc00": 1}}', "config"),
+        ("/v1/runs/external", rb'{"name": "a", "config": {"a": [{"b": "\udc00"}]}}', "config.a.0.b"),
+        ("/v1/runs/r/pins", rb'{"snapshot_ids": ["\ud800"]}', "snapshot_ids.0"),
+        ("/v1/runs/r/reconstructions", rb'{"sigma_rel": "\ud800"}', "sigma_rel"),
+        ("/v1/evaluations", rb'{"reconstruction_id": "\ud800"}', "reconstruction_id"),
+        ("/v1/runs/r/retention", rb'{"policy": "\ud800"}', "policy"),
+    ],
+)
+def test_half_a_surrogate_pair_is_422(api: Api, path: str, body: bytes, field: str) -> None:
+    answer = api.request("POST", path, content=body, headers=JSON)
+    assert f"{field} holds half a surrogate pair" in problem(answer, 422, "invalid")["detail"]
+
+
+@only("sqlite")
+def test_a_whole_surrogate_pair_is_text(api: Api) -> None:
+    body = rb'{"name": "a", "config": {"note": "\ud83d\ude00 \\ud800"}}'
+    answer = api.request("POST", "/v1/runs/external", content=body, headers=JSON)
+    assert answer.json()["config"] == {"note": "\U0001f600 \\ud800"}
 
 
 @only("sqlite")
@@ -123,6 +168,12 @@ def test_of_many_wrong_fields_the_first_are_listed(api: Api) -> None:
 def test_a_wrong_page_is_refused(api: Api, params: dict[str, str], words: str) -> None:
     for path in ("/v1/runs", "/v1/jobs", "/v1/evaluations"):
         assert words in problem(api.get(path, params=params), 422, "invalid")["detail"]
+
+
+def test_a_cursor_of_half_a_surrogate_pair_is_refused(api: Api) -> None:
+    seed.run(api.catalog)
+    answer = api.get("/v1/runs/digits/snapshots", params={"cursor": encode_cursor(1, 1.0, "\ud800")})
+    assert "is not one this service gave out" in problem(answer, 422, "invalid")["detail"]
 
 
 @only("sqlite")

@@ -220,12 +220,12 @@ def test_a_config_must_be_json(api: Api) -> None:
     assert "config holds NaN or an infinity" in problem(answer, 422, "invalid")["detail"]
     body = '{"name": "mine", "config": {"text": "\\ud800"}}'
     answer = api.request("POST", "/v1/runs/external", content=body, headers={"Content-Type": "application/json"})
-    assert "config holds half a surrogate pair" in problem(answer, 422, "invalid")["detail"]
+    assert "config.text holds half a surrogate pair" in problem(answer, 422, "invalid")["detail"]
     deep: list[Any] = []
     for _ in range(299):
         deep = [deep]
-    detail = problem(api.post("/v1/runs/external", {**ASKED, "config": {"deep": deep}}), 422, "invalid")["detail"]
-    assert "config is nested deeper than 64 levels" in detail
+    detail = problem(api.post("/v1/runs/external", {**ASKED, "config": {"deep": deep}}), 400, "bad-request")["detail"]
+    assert "the body is nested deeper than 65 levels" in detail
     for _ in range(299 - 62):
         deep = deep[0]
     opened(api, config={"deep": deep})

@@ -42,7 +42,7 @@ from phema.shared.settings import Settings
 
 async def serve():
     transport = httpx.ASGITransport(create_app(Settings()))
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         for method, path, body in json.loads(sys.argv[1]):
             answer = await client.request(method, path, json=body)
             assert answer.status_code < 300, (path, answer.text)

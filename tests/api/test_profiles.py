@@ -19,6 +19,9 @@ PER_TENSOR = [
     {"pattern": "dec.emb.*", "profile": {"sigma_rel": 0.2}},
     {"pattern": "dec.*", "profile": {"kind": "uniform", "window_images": 9600}},
 ]
+LATE = (1_280, 1_281, 1_282)
+WIDTHS = (0.1, 0.11, 0.12, 0.13, 0.14)
+MANY = [{"pattern": "x", "profile": {"kind": "raw"}}] * 256
 
 pytestmark = only("sqlite")
 
@@ -163,6 +166,21 @@ def test_tensors_have_profiles_of_their_own(api: Api) -> None:
             },
             "profiles.0.tensors",
             "tensors has 257 patterns; a per_tensor profile takes at most 256",
+        ),
+        (
+            {"sigma_rel": 0.1, "tensors": [{"pattern": "*" * 201, "profile": {"sigma_rel": 0.2}}]},
+            "tensors.0.pattern",
+            "must have at most 200 characters",
+        ),
+        (
+            {"profiles": [{"kind": "sampled", "times": [*range(1, 1000), t], "weights": [1] * 1000} for t in LATE]},
+            "",
+            "the sampled profiles have 3,000 times together; a request takes at most 2,048",
+        ),
+        (
+            {"profiles": [{"kind": "per_tensor", "default": {"sigma_rel": s}, "tensors": MANY} for s in WIDTHS]},
+            "",
+            "name 1,285 averages together; a request takes at most 1,024",
         ),
         ({"profiles": [{"gamma": 3, "sigma_rel": 0.1}]}, "profiles.0", "gamma 3 makes sigma_rel 0.163299, not 0.1"),
         (

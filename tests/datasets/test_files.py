@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import threading
 import warnings
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phema.shared.datasets import Dataset, DatasetError, EpochSampler, open_dataset, stored_pictures
+from phema.shared.datasets import Dataset, DatasetError, EpochSampler, open_dataset, open_files, stored_pictures
 from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.recipes.run_config import DatasetConfig
 from tests.datasets.photos import encoded, labelled, npy, photo_files, photograph, tiles, write_folder, write_zip
@@ -380,3 +381,18 @@ def test_labels_in_the_documented_form(tmp_path: Path) -> None:
     dataset = opened(write_zip(tmp_path / "x.zip", files))
     assert dataset.num_classes == 10
     assert sorted(dataset.train.labels.tolist()) == [6, 9]
+
+
+def test_a_folder_that_may_not_be_entered_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "closed" / "data").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0)
+    user = os.geteuid()
+    os.seteuid(65534 if user == 0 else user)  # root may enter every folder
+    try:
+        with pytest.raises(DatasetError, match="data cannot be read on this machine: Permission denied"):
+            open_files(str(tmp_path / "closed" / "data"))
+    finally:
+        os.seteuid(user)
+        (tmp_path / "closed").chmod(0o700)
+    with pytest.raises(DatasetError, match="cannot be read on this machine: File name too long"):
+        open_files(f"/{'x' * 300}/data")

@@ -195,6 +195,11 @@ def test_mistakes_are_one_sentence_before_anything_is_written(
     torch.save({"a": torch.ones(1)}, other / "1.pt")
     with pytest.raises(InvalidArgument, match="is a pickle and other files are state dicts"):
         import_run(other, name, client=client, pattern=r"\D*(?P<num_images>\d+)\D.*")
+    for path in other.iterdir():
+        path.unlink()
+    torch.save({"a": torch.ones([1] * 65)}, other / "1.pt")
+    with pytest.raises(InvalidArgument, match="tensor a has 65 dimensions; at most 64 are allowed"):
+        import_run(other, name, client=client, pattern=r"(?P<num_images>\d+)\.pt")
     assert name not in [run.name for run in client.runs.list()]
 
 

@@ -155,6 +155,67 @@ def test_a_file_that_lies_is_refused(data: bytes) -> None:
     assert "\n" not in str(error.value)
 
 
+FITS = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+HUGE = int("9" * 4_000)
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"t": {**FITS, "shape": [HUGE] * 2_000}}, "tensor 't' has shape"),
+        ({"t": {**FITS, "shape": [2**63]}}, "tensor 't' has shape"),
+        ({"t": {**FITS, "data_offsets": [0, HUGE]}}, "tensor 't' has shape"),
+        ({"t": {**FITS, "shape": [False]}}, "tensor 't' has shape"),
+        ({"t": {**FITS, "data_offsets": [False, False]}}, "tensor 't' has shape"),
+        ({"t": {**FITS, "shape": {}}}, "tensor 't' has shape"),
+        ({"t": {**FITS, "shape": [1] * 64 + [0]}}, "tensor t has 65 dimensions; at most 64 are allowed"),
+        ({f"t{i}": FITS for i in range(50_001)}, "50,001 tensors; a snapshot file holds at most 50,000"),
+        ({"n" * 1_001: FITS}, "has a name of 1,001 characters; at most 1,000 fit"),
+        ({"\ud800": FITS}, "half a surrogate pair"),
+        ({"\ud800": {**FITS, "dtype": "\ud800"}}, "has dtype"),
+    ],
+)
+def test_a_header_is_bounded_before_it_is_used(header: object, words: str) -> None:
+    with pytest.raises(CorruptObject) as error:
+        load_tensors(raw(header))
+    assert words in str(error.value)
+    assert len(str(error.value).encode()) < 1_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"[" * 100_000, b'{"t":' * 100_000, b'{"__metadata__":{"phema":"' + b'{\\"config\\":' * 10_000 + b'"}}'],
+)
+def test_a_header_that_is_nested_deeply_is_refused(text: bytes) -> None:
+    with pytest.raises(CorruptObject, match="its header cannot be read"):
+        load_tensors(len(text).to_bytes(8, "little") + text)
+
+
+def test_an_announced_length_allocates_nothing(tmp_path: Path) -> None:
+    for length in (2**24 + 1, 2**40, 2**64 - 1):
+        (tmp_path / "file").write_bytes(length.to_bytes(8, "little") + b"{}")
+        with pytest.raises(CorruptObject, match="was cut off"):
+            read_path(tmp_path / "file")
+    with (tmp_path / "file").open("wb") as file:  # sparse
+        file.write((2**24 + 8).to_bytes(8, "little"))
+        file.truncate(2**25)
+    with pytest.raises(CorruptObject, match=r"header of 16,777,224 bytes; at most 16,777,216 are allowed"):
+        read_path(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        ({"__metadata__": torch.ones(1)}, "named __metadata__, which safetensors reserves"),
+        ({"w": torch.ones([1] * 65)}, "tensor w has 65 dimensions; at most 64 are allowed"),
+        ({"\udfff": torch.ones(1)}, "half a surrogate pair"),
+    ],
+)
+def test_what_no_file_can_hold_is_not_encoded(tensor: dict[str, torch.Tensor], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        encode(tensor, metadata(buffers=()))
+
+
 @given(st.binary(max_size=64), st.integers(0, 700))
 def test_no_damage_raises_anything_else(noise: bytes, place: int) -> None:
     data = bytearray(encode({"w": torch.ones(3)}, metadata(buffers=())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -169,6 +170,39 @@ def test_layers_may_share_their_weights(tmp_path: Path) -> None:
     assert len(read_state_dict(tmp_path / "a.pt")) == 12
     torch.save({f"layers.{i}.weight": shared for i in range(5000)}, tmp_path / "a.pt")
     with pytest.raises(ForeignFileRefused, match="many times the size of the file"):
+        read_state_dict(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"deep": torch.ones([1] * 65)}, "tensor deep has 65 dimensions; at most 64 are allowed"),
+        ({"n" * 1_001: torch.ones(1)}, "a name of 1,001 characters"),
+    ],
+)
+def test_what_no_snapshot_can_hold_is_refused(
+    tmp_path: Path, suffix: str, more: dict[str, Tensor], sentence: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    found = {"a": torch.ones(1), **more}
+    save_file(found, path) if suffix == ".safetensors" else torch.save(found, path)
+    with pytest.raises(ForeignFileRefused, match=sentence):
+        state_dict_weights(path)
+
+
+def test_very_many_tensors_are_refused_before_torch_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({f"t{i}": empty for i in range(250_000)}, separators=(",", ":")).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    monkeypatch.setattr("phema.shared.snapshots.foreign.state_dicts.load_file", None)
+    with pytest.raises(ForeignFileRefused, match="250,000 tensors; a snapshot file holds at most 50,000"):
+        read_state_dict(tmp_path / "a.safetensors")
+
+
+def test_the_name_of_the_metadata_is_refused(tmp_path: Path) -> None:
+    torch.save({"__metadata__": torch.ones(1)}, tmp_path / "a.pt")
+    with pytest.raises(ForeignFileRefused, match="named __metadata__, which safetensors reserves"):
         read_state_dict(tmp_path / "a.pt")
 
 

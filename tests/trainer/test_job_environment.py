@@ -40,13 +40,14 @@ def test_secrets_are_named_and_not_passed(url: str) -> None:
     settings = Settings(
         database_url=url,
         store_url="s3://bucket/prefix",
-        s3_access_key_id="key",
+        s3_access_key_id="AKIAEXAMPLE",
         s3_secret_access_key=SecretStr("hunter2"),
         api_token=SecretStr("hunter2"),
     )
     passed, inherited = job_environment(settings)
     assert "hunter2" not in str(passed)
-    assert set(inherited) == {"PHEMA_DATABASE_URL", "PHEMA_S3_SECRET_ACCESS_KEY"}
+    assert "AKIAEXAMPLE" not in str(passed)
+    assert set(inherited) == {"PHEMA_DATABASE_URL", "PHEMA_S3_ACCESS_KEY_ID", "PHEMA_S3_SECRET_ACCESS_KEY"}
     assert not set(passed) & set(inherited)
 
 

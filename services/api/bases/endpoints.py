@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
 from phema.services.api.bases import schemas, service
-from phema.services.api.http.dependencies import ServicesDep
-from phema.services.api.http.idempotency import IdempotencyDep
+from phema.services.api.http.dependencies import Services, ServicesDep
+from phema.services.api.http.idempotency import Idempotency, IdempotencyDep
 from phema.services.api.http.problem_documents import problem_responses
-from phema.services.api.http.problems import NoSnapshots, SnapshotsGone
+from phema.services.api.http.problems import Busy, NoSnapshots, SnapshotsGone
 from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunRef
 from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 
@@ -26,14 +28,18 @@ router = APIRouter(tags=["storage"])
             "model": schemas.BasisPlan | schemas.BasisAccepted,
             "description": "With `plan_only`, the plan. Otherwise a finished basis that covers the request.",
         },
-        **problem_responses(NoSnapshots, SnapshotsGone),
+        **problem_responses(NoSnapshots, SnapshotsGone, Busy),
     },
 )
-def create_basis(
+async def create_basis(
     run: RunRef, body: schemas.BasisCreate, services: ServicesDep, idempotency: IdempotencyDep
 ) -> Response:
     """Queue a job that writes the vectors of a basis. Afterwards, any EMA length in its range and at its time costs one
     pass over the vectors, independent of the number of snapshots. With `plan_only`, return the plan and do nothing."""
+    return await services.planning.run(partial(_create_basis, run, body, services, idempotency))
+
+
+def _create_basis(run: str, body: schemas.BasisCreate, services: Services, idempotency: Idempotency) -> Response:
     if not body.plan_only and (given := idempotency.saved_response(body)) is not None:
         return given
     with services.catalog.transaction(read_only=True) as tx:

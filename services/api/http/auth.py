@@ -7,10 +7,11 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from phema.services.api.http import docs_page
 from phema.services.api.http.problem_documents import render
 from phema.services.api.http.problems import Unauthorized
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"}) | docs_page.PATHS
 """Paths that need no token: load balancers cannot send one, and the description is public."""
 
 

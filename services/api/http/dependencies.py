@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from phema.services.api.health.service import Probes
 from phema.services.api.http.auth import Token
+from phema.services.api.http.planning_queue import PlanningQueue
 from phema.shared.catalog import Catalog
 from phema.shared.settings import Settings
 from phema.shared.snapshots.stores.interface import ObjectStore
@@ -25,6 +26,7 @@ class Services:
     token: Token
     meters: Meters
     probes: Probes
+    planning: PlanningQueue = field(default_factory=PlanningQueue)
 
 
 def _services(request: Request) -> Services:

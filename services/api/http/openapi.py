@@ -13,7 +13,18 @@ from fastapi.openapi.utils import get_openapi
 from phema.services.api.http.auth import OPEN_PATHS
 from phema.services.api.http.idempotency import KEY_HEADER
 from phema.services.api.http.problem_documents import MEDIA_TYPE, described
-from phema.services.api.http.problems import Invalid, KeyReused, NotFound, Problem, Unauthorized, Unavailable
+from phema.services.api.http.problems import (
+    BadRequest,
+    Forbidden,
+    Invalid,
+    KeyReused,
+    NotFound,
+    Problem,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+)
 
 DESCRIPTION = """Train diffusion models the EDM2 way and choose the EMA length after the training run.
 
@@ -61,17 +72,17 @@ def _complete(app: FastAPI) -> dict[str, Any]:
     }
     recorded = examples()
     for path, operations in document["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             if path not in OPEN_PATHS:
                 operation["security"] = [{"token": []}]
-            operation["responses"] = _responses(path, operation)
+            operation["responses"] = _responses(path, method, operation)
             _add_examples(operation, recorded)
     for framework_only in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(framework_only, None)
     return document
 
 
-def _responses(path: str, operation: dict[str, Any]) -> dict[str, Any]:
+def _responses(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
     """All responses of the operation, by status; every error is a problem document."""
     responses: dict[str, Any] = operation["responses"]
     if "HTTPValidationError" in json.dumps(responses.get("422", {})):
@@ -80,7 +91,7 @@ def _responses(path: str, operation: dict[str, Any]) -> dict[str, Any]:
         content = response.get("content", {})
         if MEDIA_TYPE in content:
             response["content"] = {MEDIA_TYPE: {"schema": _PROBLEM}}
-    for problem in _implied_problems(path, operation):
+    for problem in _implied_problems(path, method, operation):
         response = responses.setdefault(
             str(problem.status), {"description": "", "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
         )
@@ -90,9 +101,11 @@ def _responses(path: str, operation: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(responses.items()))
 
 
-def _implied_problems(path: str, operation: dict[str, Any]) -> list[type[Problem]]:
+def _implied_problems(path: str, method: str, operation: dict[str, Any]) -> list[type[Problem]]:
     """The problems that follow from the route alone. Every route refuses unknown query parameters."""
-    implied: list[type[Problem]] = [Invalid]
+    implied: list[type[Problem]] = [Invalid, Forbidden]
+    if method == "post":
+        implied += [BadRequest, TooLarge, UnsupportedMediaType]
     if path not in OPEN_PATHS:
         implied += [Unauthorized, Unavailable]
     if "{" in path:

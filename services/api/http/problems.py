@@ -3,6 +3,7 @@
 Problem
 ├── BadRequest              400
 ├── Unauthorized            401
+├── Forbidden               403
 ├── NotFound                404
 ├── MethodNotAllowed        405
 ├── Conflict                409
@@ -14,12 +15,14 @@ Problem
 │   ├── BeingDeleted
 │   └── NotOpen
 ├── TooLarge                413
+├── UnsupportedMediaType    415
 ├── RangeNotSatisfiable     416
 ├── Invalid                 422
 ├── KeyReused               422
 ├── Internal                500
 ├── Damaged                 500
-└── Unavailable             503
+├── Unavailable             503
+└── Busy                    503
 
 A new problem is a class here, and a line of this tree. Its docstring is its line in the table of docs/api.md, which
 `python -m tests.api.record --render` writes. An endpoint names in `responses=problem_responses(...)` the problems that
@@ -63,7 +66,7 @@ class Problem(Exception):
 
 
 class BadRequest(Problem):
-    """The body cannot be read at all: it is no JSON, no object, or not UTF-8."""
+    """The body cannot be read at all: it is no JSON, no object, not UTF-8, nested too deeply, or of two lengths."""
 
     status, kind, title = 400, "bad-request", "The request cannot be read"
 
@@ -72,6 +75,12 @@ class Unauthorized(Problem):
     """The bearer token is missing or wrong."""
 
     status, kind, title = 401, "unauthorized", "A valid bearer token is needed"
+
+
+class Forbidden(Problem):
+    """Without an `api_token`: the `Host` is not this machine, or a web page of another site sent the request."""
+
+    status, kind, title = 403, "forbidden", "The request may come from a foreign web page"
 
 
 class NotFound(Problem):
@@ -140,6 +149,12 @@ class TooLarge(Problem):
     status, kind, title = 413, "too-large", "The body is too large"
 
 
+class UnsupportedMediaType(Problem):
+    """The body is not declared as `application/json`."""
+
+    status, kind, title = 415, "unsupported-media-type", "The body must be declared as JSON"
+
+
 class RangeNotSatisfiable(Problem):
     """The `Range` starts after the end of the file."""
 
@@ -188,6 +203,15 @@ class Unavailable(Problem):
     """The catalog or the store cannot be used; `Retry-After` says when to try again."""
 
     status, kind, title = 503, "unavailable", "Catalog or store cannot be used"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"Retry-After": "5"})
+
+
+class Busy(Problem):
+    """Too many plans are waiting to be computed; `Retry-After` says when to try again."""
+
+    status, kind, title = 503, "busy", "Too many plans are waiting"
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, headers={"Retry-After": "5"})

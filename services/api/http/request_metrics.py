@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 def start_error_counters(routes: Iterable[BaseRoute], meters: Meters) -> None:
     """Create the counters of server errors at 0: Prometheus's `rate` misses an event that creates its series."""
-    known = [(route.path, method) for route in routes if isinstance(route, Route) for method in route.methods or ()]
+    known = [
+        (route.path_format, method) for route in routes if isinstance(route, Route) for method in route.methods or ()
+    ]
     known += [(NO_ROUTE, method) for method in METHODS]
     for (route, method), status in itertools.product(known, SERVER_ERRORS):
         meters.begin(HTTP_REQUESTS, method=method, route=route, status=str(status))
@@ -65,7 +67,7 @@ class RequestMetricsMiddleware:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in METHODS else "other"
-        route = getattr(scope.get("route"), "path", NO_ROUTE)
+        route = getattr(scope.get("route"), "path_format", NO_ROUTE)
         self._meters.add(HTTP_REQUESTS, method=method, route=route, status=str(status))
         self._meters.observe(HTTP_REQUEST_SECONDS, seconds, method=method, route=route)
         level = logging.DEBUG if route in _QUIET and status < 500 else logging.INFO

@@ -7,6 +7,7 @@ from typing import Annotated, Generic, TypeVar
 
 from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from phema.shared.catalog import JobKind, JobState
 
@@ -27,6 +28,18 @@ Limit = Annotated[int, Query(ge=1, le=500, description="Largest number of items 
 CursorParameter = Annotated[
     str | None, Query(max_length=400, description="`next_cursor` of the previous page; absent for the first page.")
 ]
+
+EXTERNAL = "external"
+"""`POST /v1/runs/external` opens a run, so no run may have this name."""
+
+
+class _RunConvertor(StringConvertor):
+    """Everything but `EXTERNAL`: `GET /v1/runs/external` is not the run of that name, but 405."""
+
+    regex = rf"(?!{EXTERNAL}$)[^/]+"
+
+
+register_url_convertor("run", _RunConvertor())
 
 Timestamp = Annotated[
     float,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
+from phema.services.api.http.bounded_protocol import BoundedProtocol
 from phema.shared.settings import Settings
 
 GRACE_SECONDS = 10
@@ -48,6 +49,8 @@ def serve(app: FastAPI, settings: Settings) -> None:
         host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
         config = uvicorn.Config(
             app,
+            http=BoundedProtocol,
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,

@@ -12,6 +12,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
+from phema.services.api.http.body_text import check_body
 from phema.services.api.http.problems import BadRequest, FieldError, Invalid, Place, Problem
 
 _LONGEST = 60
@@ -24,22 +25,26 @@ def validation_problem(error: RequestValidationError, request: Request) -> Probl
         if record["type"] == "json_invalid":
             return BadRequest(f"the body is not JSON: {record['ctx']['error']} at character {record['loc'][-1]}")
         if record["loc"] == ("body",) and record["type"] in ("model_attributes_type", "dict_type"):
-            return BadRequest("the body must be a JSON object, sent with Content-Type: application/json")
+            return BadRequest("the body must be a JSON object")
     return Invalid([_field_error(record, request) for record in records])
 
 
 async def refuse_unknown(request: Request) -> None:
-    """Refuse query parameters and bodies that the route does not have. A dependency of every route.
+    """Refuse query parameters and bodies that the route does not have, and bodies that are no text.
 
-    Raises Invalid.
+    A dependency of every route; it runs before the fields of the body are checked. Raises Invalid, BadRequest.
     """
     route = request.scope["route"]
     known = sorted(_query_names(route.dependant))
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
         raise Invalid([FieldError("query", name, _unknown(name, known)) for name in unknown])
-    if request.method == "POST" and route.body_field is None and await request.body() not in (b"", b"{}"):
+    if request.method != "POST":
+        return
+    body = await request.body()
+    if route.body_field is None and body not in (b"", b"{}"):
         raise Invalid.of("", f"{request.url.path} takes no body; send none")
+    check_body(body)
 
 
 def shown(value: Any) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from phema.services.api.http import downloads
-from phema.services.api.http.dependencies import ServicesDep
-from phema.services.api.http.idempotency import IdempotencyDep
+from phema.services.api.http.dependencies import Services, ServicesDep
+from phema.services.api.http.idempotency import Idempotency, IdempotencyDep
 from phema.services.api.http.problem_documents import problem_responses
 from phema.services.api.http.problems import (
+    Busy,
     Damaged,
     NoSnapshots,
     NotFinished,
@@ -39,14 +42,20 @@ FILE = {
             "model": schemas.Plan | schemas.ReconstructionsAccepted,
             "description": "With `plan_only`, the plan. Otherwise every requested output exists already.",
         },
-        **problem_responses(NoSnapshots, SnapshotsGone, Damaged),
+        **problem_responses(NoSnapshots, SnapshotsGone, Damaged, Busy),
     },
 )
-def create_reconstructions(
+async def create_reconstructions(
     run: RunRef, body: schemas.ReconstructionCreate, services: ServicesDep, idempotency: IdempotencyDep
 ) -> Response:
     """Plan from the stored snapshots, and queue one job for all outputs that do not exist yet. With `plan_only`, return
     the plan and do nothing. Where the fit is poor, `advice` says what would improve it."""
+    return await services.planning.run(partial(_create_reconstructions, run, body, services, idempotency))
+
+
+def _create_reconstructions(
+    run: str, body: schemas.ReconstructionCreate, services: Services, idempotency: Idempotency
+) -> Response:
     if not body.plan_only and (given := idempotency.saved_response(body)) is not None:
         return given
     with services.catalog.transaction(read_only=True) as tx:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from phema.services.api.http.problems import FieldError, Invalid
@@ -14,6 +15,10 @@ from phema.shared.snapshots.profile import TensorProfile
 from phema.shared.snapshots.stores.interface import ObjectStore
 
 _CLOSE = 3
+_SUGGESTED = 3
+"""Number of wrong patterns for which similar names are searched; the search takes a millisecond per hundred names."""
+_SEARCHED = 2_000
+"""Number of names in which they are searched."""
 
 
 def check_patterns(body: ReconstructionCreate, store: ObjectStore, snapshots: Sequence[StoredSnapshot]) -> None:
@@ -26,11 +31,12 @@ def check_patterns(body: ReconstructionCreate, store: ObjectStore, snapshots: Se
         return
     latest = snapshots[-1]
     header = read_header(store, latest.key, size=latest.size)
-    buffers = header.metadata.buffers if header.metadata else ()
+    buffers = frozenset(header.metadata.buffers if header.metadata else ())
     names = sorted(entry.name for entry in header.tensors if is_average(entry.name, entry.dtype, buffers))
-    wrong = [error for field, tensors in lists for error in _unused(field, tensors, names)]
-    if wrong:
-        raise Invalid(wrong)
+    unused = [pattern for field, tensors in lists for pattern in _unused(field, tensors, names)]
+    if unused:
+        shown = unused[: Invalid.MOST_SHOWN]
+        raise Invalid([_error(pattern, names, suggest=i < _SUGGESTED) for i, pattern in enumerate(shown)])
 
 
 def _pattern_lists(body: ReconstructionCreate) -> Iterator[tuple[str, Sequence[TensorProfile]]]:
@@ -42,22 +48,30 @@ def _pattern_lists(body: ReconstructionCreate) -> Iterator[tuple[str, Sequence[T
             yield f"profiles.{index}.tensors", profile.tensors
 
 
-def _unused(field: str, tensors: Sequence[TensorProfile], names: Sequence[str]) -> Iterator[FieldError]:
-    """One error for each pattern that decides no tensor."""
-    left = list(names)
+@dataclass(frozen=True)
+class _Unused:
+    """A pattern that decides no tensor. `place` is its path in the body."""
+
+    place: str
+    pattern: str
+    hidden: bool
+    """Whether it matches tensors, all of which earlier patterns decide."""
+
+
+def _unused(field: str, tensors: Sequence[TensorProfile], names: Sequence[str]) -> Iterator[_Unused]:
+    left = set(names)
     for index, tensor in enumerate(tensors):
-        place, pattern = f"{field}.{index}.pattern", tensor.pattern
-        matching = [name for name in left if fnmatchcase(name, pattern)]
-        left = [name for name in left if name not in matching]
-        if matching:
-            continue
-        if any(fnmatchcase(name, pattern) for name in names):
-            yield FieldError("body", place, f"{place} {pattern!r} matches only tensors that earlier patterns decide")
-            continue
-        close = difflib.get_close_matches(pattern, names, n=_CLOSE, cutoff=0.4) or list(names[:_CLOSE])
-        near = ", ".join(close)
-        yield FieldError(
-            "body",
-            place,
-            f"{place} {pattern!r} matches none of the run's {len(names)} averaged tensors, such as {near}",
-        )
+        matching = {name for name in names if fnmatchcase(name, tensor.pattern)}
+        if not matching & left:
+            yield _Unused(f"{field}.{index}.pattern", tensor.pattern, bool(matching))
+        left -= matching
+
+
+def _error(unused: _Unused, names: Sequence[str], *, suggest: bool) -> FieldError:
+    place, given = unused.place, f"{unused.place} {unused.pattern!r}"
+    if unused.hidden:
+        return FieldError("body", place, f"{given} matches only tensors that earlier patterns decide")
+    searched = names[:_SEARCHED] if suggest else ()
+    close = difflib.get_close_matches(unused.pattern, searched, n=_CLOSE, cutoff=0.4) or list(names[:_CLOSE])
+    near = ", ".join(name[:100] for name in close)
+    return FieldError("body", place, f"{given} matches none of the run's {len(names)} averaged tensors, such as {near}")

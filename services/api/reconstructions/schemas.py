@@ -13,6 +13,10 @@ from phema.shared.recipes.run_config import SIGMA_REL_LIMIT
 from phema.shared.snapshots.profile import MIN_SIGMA_REL, Profile, TensorProfile, shown
 
 MAX_OUTPUTS = 256
+MAX_PLAIN_PROFILES = 1_024
+"""For all outputs of a request together, each pattern of a `per_tensor` profile counted."""
+MAX_POINTS = 2_048
+"""Times of all `sampled` profiles of a request together. A plan takes about 1 ms of CPU and 40 kB for each."""
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
@@ -101,11 +105,13 @@ class ReconstructionCreate(RequestModel):
     @field_validator("profiles")
     @classmethod
     def _distinct_averages(cls, profiles: tuple[Profile, ...] | None) -> tuple[Profile, ...] | None:
+        seen: set[Profile] = set()
         for index, profile in enumerate(profiles or ()):
             if profile.kind == "basis":
                 raise ValueError(f"holds a basis at place {index}, which is no average; name another kind")
-            if profile in (profiles or ())[:index]:
+            if profile in seen:
                 raise ValueError(f"names {profile.label} twice; name each profile once")
+            seen.add(profile)
         return profiles
 
     @model_validator(mode="after")
@@ -120,6 +126,24 @@ class ReconstructionCreate(RequestModel):
                 raise ValueError(f"tensors goes with exactly one profile for all other tensors, got {count}")
             if self.profiles is not None and self.profiles[0].kind == "per_tensor":
                 raise ValueError("tensors and a per_tensor profile both name tensors; give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        """What all profiles cost together is bounded, before any of it is computed."""
+        asked = [*(self.profiles or ()), *(tensor.profile for tensor in self.tensors or ())]
+        plain = [part for p in asked for part in (p.default or p, *(t.profile for t in p.tensors or ()))]
+        if len(plain) > MAX_PLAIN_PROFILES:
+            raise ValueError(
+                f"profiles and their patterns name {len(plain):,} averages together; a request takes at most "
+                f"{MAX_PLAIN_PROFILES:,}; ask in several requests"
+            )
+        points = sum(len(profile.times or ()) for profile in plain)
+        if points > MAX_POINTS:
+            raise ValueError(
+                f"the sampled profiles have {points:,} times together; a request takes at most {MAX_POINTS:,}; ask in "
+                "several requests"
+            )
         return self
 
     @property

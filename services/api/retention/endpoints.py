@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from phema.services.api.http.dependencies import ServicesDep
-from phema.services.api.http.idempotency import IdempotencyDep
+from phema.services.api.http.dependencies import Services, ServicesDep
+from phema.services.api.http.idempotency import Idempotency, IdempotencyDep
 from phema.services.api.http.problem_documents import problem_responses
-from phema.services.api.http.problems import RetentionRefused
+from phema.services.api.http.problems import Busy, RetentionRefused
 from phema.services.api.http.schema_base import RunRef
 from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 from phema.services.api.retention import schemas, service
@@ -26,12 +28,18 @@ router = APIRouter(tags=["storage"])
             "model": schemas.Retention,
             "description": "With `dry_run`, what the policy would free and cost. Otherwise nothing is left to delete.",
         },
-        **problem_responses(RetentionRefused),
+        **problem_responses(RetentionRefused, Busy),
     },
 )
-def retain(run: RunRef, body: schemas.RetentionCreate, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
+async def retain(
+    run: RunRef, body: schemas.RetentionCreate, services: ServicesDep, idempotency: IdempotencyDep
+) -> Response:
     """Show what a policy would free, and the error of every EMA length before and after. With `dry_run` false, the
     snapshots are retired at once, and a job deletes them. Pinned snapshots always stay."""
+    return await services.planning.run(partial(_retain, run, body, services, idempotency))
+
+
+def _retain(run: str, body: schemas.RetentionCreate, services: Services, idempotency: Idempotency) -> Response:
     if not body.dry_run and (given := idempotency.saved_response(body)) is not None:
         return given
     policy = service.policy_of(body)

@@ -53,7 +53,7 @@ def list_runs(
         return service.page(tx, state=state, cursor=cursor, limit=limit)
 
 
-@router.get("/v1/runs/{run}", summary="One run")
+@router.get("/v1/runs/{run:run}", summary="One run")
 def get_run(run: RunRef, services: ServicesDep) -> Run:
     """A run by id or name, with its configuration and progress."""
     with services.catalog.transaction(read_only=True) as tx:

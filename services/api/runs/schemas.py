@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from phema.services.api.http.schema_base import RequestModel, ResponseModel, Timestamp
+from phema.services.api.http.schema_base import EXTERNAL, RequestModel, ResponseModel, Timestamp
 from phema.services.api.jobs.schemas import Job
 from phema.shared.catalog import JobState
 
 
-def _is_no_id(name: str) -> str:
+def _is_free(name: str) -> str:
+    if name == EXTERNAL:
+        raise ValueError(f"{name!r} is the path at which runs are opened; choose another name")
     # A run is found by id or by name; a name that looks like an id could hide another run.
     if name.startswith("run-"):
         raise ValueError(f"{name!r} must not start with run-, as the ids of runs do")
@@ -19,7 +21,7 @@ def _is_no_id(name: str) -> str:
 
 
 RunName = Annotated[
-    str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), AfterValidator(_is_no_id)
+    str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), AfterValidator(_is_free)
 ]
 
 

@@ -1,7 +1,7 @@
 """The environment variables of a training attempt: the trainer's settings, without secrets.
 
 Ray shows a job's environment variables on its dashboard and in its API. The trainer therefore passes only settings that
-are not secret. The S3 secret, and the catalog's URL if it holds a password, must be in the environment of `ray start`.
+are not secret. The S3 keys, and the catalog's URL if it holds a password, must be in the environment of `ray start`.
 The job's command names the secrets it expects. An attempt refuses to start without them, because it would otherwise
 use an empty catalog.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from phema.shared.settings import Settings
@@ -34,6 +33,9 @@ FIELDS = (
     "log_level",
 )
 """Names of the settings that an attempt reads."""
+
+_CREDENTIALS = ("s3_access_key_id", "s3_secret_access_key")
+"""Never passed: the id names an account, and is of no use without the secret."""
 
 RAY_TRAIN = {
     # Seconds between two checks for dead workers; Ray Train's default is 2.
@@ -59,7 +61,7 @@ def job_environment(settings: Settings) -> tuple[dict[str, str], tuple[str, ...]
         if value is None:
             continue
         variable = f"PHEMA_{name.upper()}"
-        if isinstance(value, SecretStr) or (name == "database_url" and _holds_password(str(value))):
+        if name in _CREDENTIALS or (name == "database_url" and _holds_password(str(value))):
             inherited.append(variable)
         else:
             passed[variable] = str(value)

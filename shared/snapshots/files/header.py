@@ -24,8 +24,15 @@ ITEM_BYTES = {
 DTYPE_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """Dtypes in which averaged tensors may be stored."""
 StoredDtype = Literal["float32", "float16", "bfloat16"]
-MAX_HEADER_BYTES = 10**8
+MAX_HEADER_BYTES = 2**24
+"""A hundred times what the largest network with 2,000 snapshots in its lineage needs."""
+MAX_TENSORS = 50_000
+"""The largest network of phema has about 1,000."""
+MAX_DIMENSIONS = 64
+MAX_NAME_CHARACTERS = 1_000
+_MAX_OFFSET = 2**63 - 1
 _FIRST_READ = 2**16
+_METADATA_NAME = "__metadata__"
 _METADATA_KEY = "phema"
 
 
@@ -115,6 +122,22 @@ def arrange(
     return tuple(entries)
 
 
+def unstorable(tensors: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Why a snapshot file cannot hold tensors of these names and shapes; None if it can."""
+    if len(tensors) > MAX_TENSORS:
+        return f"there are {len(tensors):,} tensors; a snapshot file holds at most {MAX_TENSORS:,}"
+    for name, shape in tensors.items():
+        if name == _METADATA_NAME:
+            return f"a tensor is named {_METADATA_NAME}, which safetensors reserves for the metadata; rename it"
+        if len(name) > MAX_NAME_CHARACTERS:
+            return f"tensor {name[:50]}… has a name of {len(name):,} characters; at most {MAX_NAME_CHARACTERS:,} fit"
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            return f"tensor {name!r} has a name with half a surrogate pair, which is no text; rename it"
+        if len(shape) > MAX_DIMENSIONS:
+            return f"tensor {name} has {len(shape):,} dimensions; at most {MAX_DIMENSIONS} are allowed"
+    return None
+
+
 def is_average(name: str, dtype: str, buffers: Collection[str]) -> bool:
     """Whether a tensor holds averaged weights. A reconstruction combines these and copies all other tensors."""
     return dtype in DTYPE_CODES.values() and name not in buffers
@@ -122,7 +145,7 @@ def is_average(name: str, dtype: str, buffers: Collection[str]) -> bool:
 
 def build_header(metadata: SnapshotMetadata | None, tensors: Iterable[TensorEntry]) -> bytes:
     """The bytes before the first tensor, padded so that the data begins at a multiple of 8."""
-    header: dict[str, Any] = {"__metadata__": {_METADATA_KEY: metadata.canonical_json()}} if metadata else {}
+    header: dict[str, Any] = {_METADATA_NAME: {_METADATA_KEY: metadata.canonical_json()}} if metadata else {}
     for entry in tensors:
         offsets = [entry.start, entry.end]
         header[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": offsets}
@@ -139,10 +162,14 @@ def parse_header(prefix: bytes | memoryview, size: int, name: str) -> Header:
     length = header_length(prefix, size, name)
     try:
         document = json.loads(bytes(prefix[8 : 8 + length]))
-        raw = document.pop("__metadata__", {})
+        raw = document.pop(_METADATA_NAME, {})
         metadata = SnapshotMetadata.model_validate_json(raw[_METADATA_KEY]) if _METADATA_KEY in raw else None
+        if len(document) > MAX_TENSORS:
+            raise ValueError(unstorable(document))
         tensors = tuple(sorted((_entry(*item) for item in document.items()), key=lambda e: (e.start, e.end)))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if (reason := unstorable({entry.name: entry.shape for entry in tensors})) is not None:
+            raise ValueError(reason)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise CorruptObject(f"object {name} is not a snapshot file: its header cannot be read ({detail})") from error
     end = 0
@@ -163,7 +190,11 @@ def parse_header(prefix: bytes | memoryview, size: int, name: str) -> Header:
 def header_length(prefix: bytes | memoryview, size: int, name: str) -> int:
     """Length of the JSON after the first 8 bytes. Raises CorruptObject if the file is too short for it."""
     length = int.from_bytes(prefix[:8], "little") if len(prefix) >= 8 else -1
-    if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
+    if MAX_HEADER_BYTES < length <= size - 8:
+        raise CorruptObject(
+            f"object {name} announces a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are allowed"
+        )
+    if not 2 <= length <= size - 8:
         raise CorruptObject(
             f"object {name} is not a snapshot file or was cut off: it holds {size} bytes, "
             f"{8 + length if length >= 0 else 'at least 8'} were expected for its header"
@@ -192,8 +223,9 @@ def read_header_bytes(store: ObjectStore, key: str, *, size: int | None = None) 
 
 def _entry(name: str, fields: Mapping[str, Any]) -> TensorEntry:
     if fields["dtype"] not in ITEM_BYTES:
-        raise ValueError(f"tensor {name} has dtype {fields['dtype']!r}, allowed: {', '.join(ITEM_BYTES)}")
-    shape, (start, end) = tuple(fields["shape"]), fields["data_offsets"]
-    if not all(isinstance(n, int) and n >= 0 for n in (*shape, start, end)):
-        raise ValueError(f"tensor {name} has shape {shape} at {start} to {end}")
-    return TensorEntry(name, fields["dtype"], shape, start, end)
+        raise ValueError(f"tensor {name!r:.99} has dtype {fields['dtype']!r:.99}, allowed: {', '.join(ITEM_BYTES)}")
+    shape, (start, end) = fields["shape"], fields["data_offsets"]
+    # JSON's true is an int in Python; huge numbers would take minutes to multiply.
+    if type(shape) is not list or not all(type(n) is int and 0 <= n <= _MAX_OFFSET for n in (*shape, start, end)):
+        raise ValueError(f"tensor {name!r:.99} has shape {shape!s:.99} at {start!s:.99} to {end!s:.99}")
+    return TensorEntry(name, fields["dtype"], tuple(shape), start, end)

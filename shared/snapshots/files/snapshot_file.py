@@ -16,8 +16,10 @@ from phema.shared.snapshots.files.header import (
     SnapshotMetadata,
     arrange,
     build_header,
+    header_length,
     parse_header,
     read_header,
+    unstorable,
 )
 
 __all__ = [
@@ -51,9 +53,11 @@ DTYPE_NAMES = {dtype: code for code, dtype in TORCH_DTYPES.items()}
 def encode(tensors: Mapping[str, Tensor], metadata: SnapshotMetadata) -> bytes:
     """The bytes of a snapshot file. Weights are cast to `metadata.dtype`; integers and buffers are stored exactly.
 
-    The bytes depend only on the tensors and the metadata. Raises ValueError if the name of a buffer is unknown or a
-    weight is too large for the dtype.
+    The bytes depend only on the tensors and the metadata. Raises ValueError if the name of a buffer is unknown, if a
+    weight is too large for the dtype, and if a file cannot hold such tensors.
     """
+    if (reason := unstorable({name: tuple(tensor.shape) for name, tensor in tensors.items()})) is not None:
+        raise ValueError(reason)
     unknown = set(metadata.buffers) - set(tensors)
     if unknown:
         raise ValueError(f"buffers names {sorted(unknown)[0]!r}, which is not among the {len(tensors)} tensors")
@@ -77,8 +81,8 @@ def load_tensors(source: Path | str | bytes) -> dict[str, Tensor]:
 def read_path(path: Path) -> Header:
     """Header of a snapshot file on disk. Raises CorruptObject, or OSError if the file cannot be opened."""
     with path.open("rb") as file:
-        first = file.read(8)
-        return parse_header(first + file.read(int.from_bytes(first, "little")), path.stat().st_size, str(path))
+        first, size = file.read(8), path.stat().st_size
+        return parse_header(first + file.read(header_length(first, size, str(path))), size, str(path))
 
 
 def _stored(name: str, tensor: Tensor, metadata: SnapshotMetadata) -> Tensor:

@@ -38,7 +38,8 @@ class LayoutDifference:
 
 def layouts_of(tensors: Iterable[TensorEntry], buffers: Collection[str]) -> dict[str, TensorLayout]:
     """Layout of each tensor by name. `buffers` are the names in the file's metadata."""
-    return {t.name: TensorLayout(t.shape, None if is_average(t.name, t.dtype, buffers) else t.dtype) for t in tensors}
+    copied = frozenset(buffers)
+    return {t.name: TensorLayout(t.shape, None if is_average(t.name, t.dtype, copied) else t.dtype) for t in tensors}
 
 
 def first_difference(

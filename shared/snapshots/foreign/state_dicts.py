@@ -11,7 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES
+from phema.shared.snapshots.errors import CorruptObject
+from phema.shared.snapshots.files.header import unstorable
+from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES, read_path
 from phema.shared.snapshots.foreign.checkpoint_pickles import check_checkpoint
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
 from phema.shared.snapshots.foreign.torch_zips import stored_entries
@@ -33,8 +35,9 @@ def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """
     if path.suffix == ".safetensors":
         try:
+            read_path(path)  # refuses what would take torch minutes, such as very many tensors
             return _checked(load_file(path), path)
-        except SafetensorError as error:
+        except (CorruptObject, SafetensorError) as error:
             raise ForeignFileRefused(str(path), f"it is not a safetensors file, or was cut off ({error})") from error
     with path.open("rb") as file:
         entries = stored_entries(file, str(path), max_directory_bytes=_MAX_DIRECTORY_BYTES)
@@ -80,6 +83,8 @@ def _checked(tensors: Mapping[Any, Tensor], path: Path) -> dict[str, Tensor]:
             raise ForeignFileRefused(name, f"the name of one of its tensors is {key!r}, which is not a text")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype not in _STORABLE or tensor.is_meta:
             raise ForeignFileRefused(name, f"its tensor {key!r} is {tensor.dtype} and {tensor.layout}, not storable")
+    if (reason := unstorable({key: tuple(tensor.shape) for key, tensor in tensors.items()})) is not None:
+        raise ForeignFileRefused(name, reason)
     if not any(tensor.is_floating_point() for tensor in tensors.values()):
         raise ForeignFileRefused(name, "none of its tensors is floating-point, so there are no weights to average")
     size = path.stat().st_size
