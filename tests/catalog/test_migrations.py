@@ -109,8 +109,8 @@ def test_a_schema_of_a_newer_phema(catalog: Catalog, catalog_url: str) -> None:
 
 def test_a_schema_of_an_older_phema(catalog: Catalog, catalog_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the code need a revision that the database lacks: the first one after it."""
-    monkeypatch.setattr("phema.shared.catalog.schema.wanted_revision", lambda: "0005")
-    with pytest.raises(SchemaOutOfDate, match="has schema 0004, this phema needs 0005: run `phema db upgrade`"):
+    monkeypatch.setattr("phema.shared.catalog.schema.wanted_revision", lambda: "0007")
+    with pytest.raises(SchemaOutOfDate, match="has schema 0006, this phema needs 0007: run `phema db upgrade`"):
         catalog.check()
 
 
@@ -146,7 +146,7 @@ def test_snapshots_of_the_first_schema_stay_as_they_were(empty_url: str) -> None
 
 
 def test_migrations_form_one_line() -> None:
-    assert wanted_revision() == "0004"
+    assert wanted_revision() == "0006"
 
 
 @only("sqlite")
