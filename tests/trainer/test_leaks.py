@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from phema.administration.rebuild import rebuild
 from phema.services.trainer.attempt import TrainingAttempt, load_attempt
 from phema.services.trainer.control.terminal_state import finish_job
 from phema.services.trainer.local_training import claim_locally, train_attempt
@@ -77,6 +78,7 @@ def test_a_run_that_is_killed_and_cancelled_leaks_nothing(
     with local_catalog.transaction() as tx:
         tx.jobs.request_cancel(attempt.job_id)
         tx.leases.release(attempt.job_id, attempt.fence)
+    assert rebuild(local_catalog, local_store).snapshots == 0, "it names nothing that is about to be deleted"
     assert delete_listed(local_catalog, local_store) == 1
     assert stored(local_store) == named(local_catalog, attempt.run_id) == {run_key(attempt.run_id)}
 

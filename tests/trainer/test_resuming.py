@@ -86,7 +86,7 @@ def test_only_the_first_worker_reads_the_checkpoint(
     local_catalog: Catalog, local_store: ObjectStore, tmp_path: Path
 ) -> None:
     """The second worker sees an empty store. Killed and resumed, both end with the weights of a run in one go."""
-    config = tiny_config(num_workers=2, total_images=96, snapshot_every=48, checkpoint_every=48)
+    config = tiny_config(num_workers=2, total_images=32, snapshot_every=16, checkpoint_every=16, status_every=32)
     whole, resumed = (claim_locally(config, local_catalog, name=name) for name in ("whole", "resumed"))
     (first, second) = train_in_two([whole], tmp_path)
     assert first == second
@@ -96,9 +96,9 @@ def test_only_the_first_worker_reads_the_checkpoint(
         tx.checkpoints.delete(latest.id)
     half = TrainingState(config, torch.device("cpu"), dataset=open_dataset(config.dataset).info.fingerprint)
     resume(half, whole, catalog=local_catalog, store=local_store, group=WorkerGroup())
-    assert half.num_images == 48
+    assert half.num_images == 16
     data = encode_checkpoint(copy_to_cpu(half.state_dict()), resumed)
-    store_checkpoint(data, 48, resumed, local_catalog, local_store)
+    store_checkpoint(data, 16, resumed, local_catalog, local_store)
     (tmp_path / "meeting").unlink(missing_ok=True)
     ends = train_in_two([resumed], tmp_path, stores=("store", "nothing"))
     assert ends == [first, second]

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from phema.shared.snapshots.errors import StoreFull, StoreUnreachable
+from phema.shared.snapshots.stores.local.durable_files import link_open_file
 from phema.shared.snapshots.stores.local.folder import StoreFolder
 from phema.shared.snapshots.stores.local.writer import LocalWriter
 
@@ -125,16 +126,26 @@ class ResumableLocalWriter(LocalWriter):
         finally:
             os.close(note)
 
+    def _link(self) -> None:
+        # By descriptor: by its path, a file that another process has put there since `_check_ours` would be published.
+        try:
+            link_open_file(self._descriptor, self._path, self._target)
+        except FileNotFoundError:
+            raise self._lost() from None
+
     def _is_ours(self) -> bool:
         return _is_same_file(self._path, self._descriptor)
 
     def _check_ours(self) -> None:
         """Raises StoreUnreachable if another process has removed or replaced the file."""
         if not self._is_ours():
-            raise StoreUnreachable(
-                f"object {self._key} in {self._folder.url} was abandoned or taken over by another process "
-                "while it was written"
-            )
+            raise self._lost()
+
+    def _lost(self) -> StoreUnreachable:
+        return StoreUnreachable(
+            f"object {self._key} in {self._folder.url} was abandoned or taken over by another process "
+            "while it was written"
+        )
 
 
 def forget(folder: StoreFolder, key: str) -> None:
