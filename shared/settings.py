@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     """Time that a submitted training attempt has until its first heartbeat."""
     max_attempts: Annotated[int, Field(ge=1)] = 5
     """Number of attempts without progress after which a job fails."""
+    checkpoints_kept: Annotated[int, Field(ge=1)] = 2
+    """The latest checkpoints that a training run keeps; it deletes older ones, except pinned ones."""
     max_running_trainings: Annotated[int, Field(ge=1)] = 1
     """Training runs at a time; others wait in the queue. If the cluster cannot fit them all, the surplus runs fail."""
     worker_actors: Annotated[int, Field(ge=1)] = 1

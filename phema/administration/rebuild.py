@@ -130,6 +130,7 @@ def _checkpoint_time(data: bytes, run_id: str) -> int:
 def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found, rebuilt: Rebuilt) -> None:
     described = json.loads(store.get(run_key(run_id)))
     with catalog.transaction() as tx:
+        _leave_out(found, tx.deletions.keys())
         created = _restore(tx, run_id, described, found.num_images)
         if not created:
             for info, _, probe in found.snapshots:
@@ -145,6 +146,14 @@ def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found,
     rebuilt.snapshots += snapshots
     rebuilt.checkpoints += checkpoints
     rebuilt.reconstructions += reconstructions
+
+
+def _leave_out(found: _Found, listed: set[str]) -> None:
+    """Drop the objects that are listed for deletion: a job may still name them, or they are deleted soon."""
+    found.snapshots = [each for each in found.snapshots if each[0].key not in listed]
+    found.checkpoints = [each for each in found.checkpoints if each[0].key not in listed]
+    found.reconstructions = [each for each in found.reconstructions if each[0].key not in listed]
+    found.vectors = [each for each in found.vectors if each[0].key not in listed]
 
 
 def _still_there(tx: Transaction, store: ObjectStore, run_id: str, snapshots: list[SnapshotFile]) -> list[SnapshotFile]:

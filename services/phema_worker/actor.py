@@ -52,11 +52,6 @@ class PhemaActor:
             log.info("the task is %s", type(outcome).__name__.lower(), extra={"seconds": seconds})
             return outcome
 
-    def discard(self, keys: tuple[str, ...], ids: dict[str, object]) -> None:
-        """Delete objects that no row will ever name. `ids`: log fields of the job that left them."""
-        with process_log_fields(**ids):
-            self._runner.discard(keys)
-
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def status(self, token: str) -> tuple[float, str]:
         """(fraction done, message) of the task with that token; IDLE for another token."""

@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 
 from phema.services.phema_worker.actor import start_actor
 from phema.services.phema_worker.attempt import Attempt, Unresponsive
-from phema.services.phema_worker.job_tasks import ImpossibleJob, task_of
+from phema.services.phema_worker.job_tasks import ImpossibleJob, begin_task
 from phema.services.phema_worker.tasks import (
     CompactTask,
     Done,
@@ -23,7 +23,7 @@ from phema.services.phema_worker.tasks import (
     Stopped,
     Task,
 )
-from phema.shared.catalog import Catalog, CatalogUnreachable, Job, JobKind, JobState, NotFound
+from phema.shared.catalog import BeingDeleted, Catalog, CatalogUnreachable, Job, JobKind, JobState, LeaseLost, NotFound
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, log_fields
 from phema.shared.telemetry import metrics as m
@@ -47,8 +47,6 @@ class ActorSlot:
         self._meters = meters
         self._stopping = stopping
         self._actor: Any = None
-        self._leftovers: tuple[tuple[str, ...], dict[str, object]] | None = None
-        """(keys, log fields) of objects of a job that did not succeed. The next ready actor deletes them."""
 
     def run(self) -> None:
         """Raises only errors that a restart of the process may cure; a failed job raises nothing."""
@@ -101,9 +99,6 @@ class ActorSlot:
 
     def _work_once(self) -> bool:
         """Claim one job and work on it to its end. False when no job was due."""
-        if self._leftovers is not None:
-            self._actor.discard.remote(*self._leftovers)
-            self._leftovers = None
         with self._catalog.transaction() as tx:
             job = tx.leases.claim(KINDS, owner=self._owner, lease_seconds=self._settings.lease_seconds)
         if job is None:
@@ -121,16 +116,17 @@ class ActorSlot:
     def _work(self, job: Job) -> JobState | None:
         attempt = Attempt(job, self._settings, self._catalog, self._stopping)
         try:
-            with self._catalog.transaction(read_only=True) as tx:
-                task = task_of(tx, job)
+            with self._catalog.transaction() as tx:
+                task = begin_task(tx, job)
+        except (BeingDeleted, LeaseLost) as error:
+            log.warning("%s", error)
+            return None
         except (ImpossibleJob, NotFound) as error:
             return attempt.conclude(self._actor, None, Failed(str(error), retry=False))
         outcome = self._perform(attempt, task) if task is not None else None
         if isinstance(outcome, Failed):
             log.warning("the attempt failed: %s", outcome.error)
         state = attempt.conclude(self._actor, task, outcome)
-        if task is not None and state is not None and state.terminal and state is not JobState.SUCCEEDED:
-            self._leftovers = (task.keys, job.ids)
         if state is JobState.SUCCEEDED and isinstance(outcome, Done):
             self._count(task, outcome)
         return state

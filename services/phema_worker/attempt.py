@@ -10,9 +10,9 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from phema.services.phema_worker.job_tasks import complete_job
-from phema.services.phema_worker.tasks import Done, Failed, Outcome, Stopped, Task
-from phema.shared.catalog import Catalog, CatalogUnreachable, Job, JobState, LeaseLost, Transaction
+from phema.services.phema_worker.job_tasks import complete_job, list_unnamed
+from phema.services.phema_worker.tasks import Failed, Outcome, Stopped, Task
+from phema.shared.catalog import BeingDeleted, Catalog, CatalogUnreachable, Job, JobState, LeaseLost, Transaction
 from phema.shared.service_runtime.lease_holder import JobProgress, LeaseHolder
 from phema.shared.settings import Settings
 
@@ -36,6 +36,7 @@ class Attempt:
     def __init__(self, job: Job, settings: Settings, catalog: Catalog, stopping: threading.Event) -> None:
         self.job = job
         self._settings = settings
+        self._catalog = catalog
         self._stopping = stopping
         self._working: tuple[Any, Task] | None = None
         self._lease = LeaseHolder(
@@ -80,14 +81,18 @@ class Attempt:
             return self._lease.end(lambda tx: self._write(tx, task, outcome))
         except LeaseLost as error:
             log.warning("%s", error)
-            # After a broken commit, the lease may be gone because this very end was written.
-            # Objects that attempts share may belong to the next attempt by now.
-            is_ours = task is not None and not task.continued and not self._lease.end_uncertain
-            if isinstance(outcome, Done) and is_ours:
-                actor.discard.remote(tuple(written.key for written in outcome.written), self.job.ids)
+            if task is not None:
+                self._list_unnamed(task)
         except CatalogUnreachable:
             pass  # logged; the process stops, and the lease will expire
         return None
+
+    def _list_unnamed(self, task: Task) -> None:
+        try:
+            with self._catalog.transaction() as tx:
+                list_unnamed(tx, self.job, task)
+        except (CatalogUnreachable, BeingDeleted) as error:
+            log.warning("objects that no row names may be left behind: %s", error)
 
     @property
     def _should_stop(self) -> bool:

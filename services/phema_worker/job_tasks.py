@@ -30,9 +30,6 @@ from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.object_keys import pictures_key, reconstruction_key
 
-_SWEPT_ATTEMPTS = 16
-"""Earlier attempts whose leftover pictures an evaluation deletes."""
-
 
 class ImpossibleJob(ValueError):
     """No attempt at the job can succeed. The message is one sentence."""
@@ -55,6 +52,40 @@ def task_of(tx: Transaction, job: Job) -> Task | None:
     return _evaluate_task(tx, job, evaluation) if evaluation.figures is None else None
 
 
+def begin_task(tx: Transaction, job: Job) -> Task | None:
+    """As `task_of`. Also lists the objects that the task may write for deletion, until a row names them.
+
+    The list makes sure that no object is forgotten: not when this process dies, and not when the job fails or is
+    cancelled. Raises LeaseLost when another attempt has the job.
+    """
+    tx.leases.assert_fence(job.id, job.fence)
+    task = task_of(tx, job)
+    if task is not None:
+        tx.deletions.expect(job.id, task.keys)
+    return task
+
+
+def list_unnamed(tx: Transaction, job: Job, task: Task) -> None:
+    """List the objects of an attempt that lost its job: it may have written them after they were deleted.
+
+    Raises BeingDeleted.
+    """
+    tx.deletions.expect(job.id, set(task.keys) - _named_keys(tx, task))
+
+
+def _named_keys(tx: Transaction, task: Task) -> set[str]:
+    """Keys of the finished objects in the rows of the task."""
+    if isinstance(task, CompactTask):
+        return {vector["key"] for vector in tx.bases.get(task.basis_id).vectors or ()}
+    if isinstance(task, ReconstructTask):
+        rows = tx.reconstructions.by_ids(output.result_id for output in task.outputs)
+        return {row.key for row in rows if row.key is not None}
+    if isinstance(task, EvaluateTask):
+        key = tx.evaluations.get(task.evaluation_id).pictures_key
+        return set() if key is None else {key}
+    return set()
+
+
 def complete_job(tx: Transaction, job: Job, task: Task | None, done: Done | None) -> Job:
     """Write the results and end the job in one transaction. Raises LeaseLost when another attempt has the job."""
     tx.leases.assert_fence(job.id, job.fence)
@@ -70,6 +101,8 @@ def complete_job(tx: Transaction, job: Job, task: Task | None, done: Done | None
     elif isinstance(task, EvaluateTask) and done is not None:
         tx.evaluations.complete(task.evaluation_id, done.figures, done.written[0].key)
         result = {"num_sampled": done.num_sampled, "seconds": done.seconds}
+    if task is not None and done is not None:
+        tx.deletions.named(_named_keys(tx, task) & set(task.keys))
     return tx.leases.succeed(job.id, job.fence, {**job.payload, **result})
 
 
@@ -112,15 +145,15 @@ def _profile_key(value: Profile) -> str:
 
 def _evaluate_task(tx: Transaction, job: Job, evaluation: Evaluation) -> EvaluateTask:
     guided = evaluation.recipe["guidance"] != 1
-    *leftovers, key = [pictures_key(evaluation.id, token) for token in _tokens(job)]
+    # The key contains the submission id, so no attempt writes another's object.
+    token = submission_id(job.id, job.fence)
     return EvaluateTask(
-        token=submission_id(job.id, job.fence),
+        token=token,
         evaluation_id=evaluation.id,
         weights=_weights(evaluation.reconstruction, "reconstruction"),
         guide=_weights(tx.reconstructions.get(evaluation.recipe["guide_id"]), "guide") if guided else None,
         recipe=evaluation.recipe,
-        pictures_key=key,
-        leftovers=tuple(leftovers),
+        pictures_key=pictures_key(evaluation.id, token),
     )
 
 
@@ -128,13 +161,3 @@ def _weights(row: Reconstruction, role: str) -> Weights:
     if row.key is None or row.sha256 is None:
         raise ImpossibleJob(f"{role} {row.id} has no weights yet; evaluate it when it has succeeded")
     return Weights(row.id, row.key, row.sha256)
-
-
-def _tokens(job: Job) -> list[str]:
-    """Submission ids of the latest earlier attempts and, last, of this one.
-
-    The key of pictures contains the submission id, so no attempt writes another's object, and this attempt can delete
-    what earlier ones left. No row names those objects, or the job would have succeeded.
-    """
-    first = max(1, job.fence - _SWEPT_ATTEMPTS)
-    return [submission_id(job.id, fence) for fence in range(first, job.fence + 1)]

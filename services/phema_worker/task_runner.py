@@ -91,7 +91,8 @@ class TaskRunner:
     def do(self, task: Task, progress: TaskProgress) -> Outcome:
         """Perform a task. Failures are returned with one sentence.
 
-        Without success, the only objects left behind are those that the next attempt continues.
+        Without success, objects may be left behind: the next attempt continues them, and the catalog lists them for
+        deletion.
         """
         start = time.perf_counter()
         self._start_sweep()
@@ -101,7 +102,6 @@ class TaskRunner:
                 return Done((), {}, 0, time.perf_counter() - start)
             if isinstance(task, ReconstructTask):
                 return Done(self._reconstruct(task, progress), {}, 0, time.perf_counter() - start)
-            self.discard(task.leftovers)
             scores = self._evaluate(task, progress)
             written = _written(self._store.put(task.pictures_key, scores.png))
             return Done((written,), scores.figures, scores.num_sampled, time.perf_counter() - start)
@@ -117,19 +117,7 @@ class TaskRunner:
             # A bug in phema or a fault of the machine: `max_attempts` bounds how often the task is repeated.
             log.exception("the task failed")
             outcome = Failed(f"unexpected {type(error).__name__}: {error}", retry=True)
-        if not task.continued:  # files that attempts share are deleted when the job ends without success
-            self.discard(task.keys)
         return outcome
-
-    def discard(self, keys: Sequence[str]) -> None:
-        """Delete objects that no row names, finished or not. If the store is unreachable, they stay and use space."""
-        for key in keys:
-            try:
-                self._store.forget(key)  # first: from now on no attempt that has lost its job can write the object
-                self._store.delete(key)
-            except SnapshotError as error:
-                log.warning("an object that no row names was left behind: %s", error, extra={"key": key})
-                return
 
     def _reconstruct(self, task: ReconstructTask, progress: TaskProgress) -> tuple[Written, ...]:
         progress.message = f"reading {len(task.inputs)} snapshots"

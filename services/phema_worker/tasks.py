@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from phema.shared.snapshots.files.header import StoredDtype
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
@@ -33,8 +33,6 @@ class ReconstructTask:
     token: str
     inputs: tuple[StoredSnapshot, ...]
     outputs: tuple[Output, ...]
-    continued: ClassVar[bool] = True
-    """Whether the next attempt continues this one's files. They are deleted when the job ends without success."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -61,7 +59,6 @@ class RetainTask:
     snapshot_ids: tuple[str, ...]
     doomed: tuple[str, ...]
     bytes_to_free: int
-    continued: ClassVar[bool] = True
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -86,9 +83,6 @@ class EvaluateTask:
     guide: Weights | None
     recipe: dict[str, Any]
     pictures_key: str
-    leftovers: tuple[str, ...]
-    """Keys that earlier attempts at the job may have written. No row names them."""
-    continued: ClassVar[bool] = False
 
     @property
     def keys(self) -> tuple[str, ...]:

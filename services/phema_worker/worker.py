@@ -12,10 +12,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from phema.services.phema_worker.actor_slot import KINDS, ActorSlot
 from phema.shared.catalog import Catalog, CatalogUnreachable, JobState
 from phema.shared.service_runtime.metrics_announcement import announced
+from phema.shared.service_runtime.object_deletion import delete_listed
 from phema.shared.settings import Settings
+from phema.shared.snapshots import SnapshotError
 from phema.shared.telemetry import Meters, log_fields
 from phema.shared.telemetry.metrics import JOB_SECONDS
+from phema.shared.wiring import store_from
 
+DELETION_SECONDS = 5.0
+"""Interval at which a worker looks for objects that are listed for deletion."""
 log = logging.getLogger(__name__)
 
 
@@ -34,8 +39,9 @@ class Worker:
         """Work until `stopping` is set. Raises the error of a slot that failed, once the others have stopped."""
         host, interval_s = self._settings.metrics_host, self._settings.heartbeat_seconds
         with announced(self._meters, self._catalog, host, interval_s=interval_s):
-            with ThreadPoolExecutor(self._settings.worker_actors, thread_name_prefix="slot") as pool:
+            with ThreadPoolExecutor(self._settings.worker_actors + 1, thread_name_prefix="slot") as pool:
                 slots = [pool.submit(self._slot(i, stopping).run) for i in range(self._settings.worker_actors)]
+                slots.append(pool.submit(self._delete_listed, stopping))
                 for slot in slots:
                     slot.add_done_callback(lambda _: stopping.set())
                 while not stopping.is_set():
@@ -46,6 +52,18 @@ class Worker:
     def _slot(self, index: int, stopping: threading.Event) -> ActorSlot:
         owner = f"worker-{socket.gethostname()}-{os.getpid()}-{index}"
         return ActorSlot(owner, self._settings, self._catalog, self._meters, stopping)
+
+    def _delete_listed(self, stopping: threading.Event) -> None:
+        """Delete the objects that the catalog lists for deletion, until `stopping` is set."""
+        store = store_from(self._settings)
+        while not stopping.is_set():
+            try:
+                deleted = delete_listed(self._catalog, store)
+                if deleted:
+                    log.info("deleted %d objects that no row names", deleted)
+            except (CatalogUnreachable, SnapshotError) as error:
+                log.warning("objects that no row names are deleted later: %s", error)
+            stopping.wait(DELETION_SECONDS)
 
     def _expire_leases(self) -> None:
         """Queue the jobs of workers that no longer send heartbeats again."""

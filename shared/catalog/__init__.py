@@ -10,6 +10,7 @@ from phema.shared.catalog.catalog import Catalog, Transaction
 from phema.shared.catalog.content_keys import content_key
 from phema.shared.catalog.errors import (
     BadCursor,
+    BeingDeleted,
     CatalogError,
     CatalogUnreachable,
     LeaseLost,
@@ -44,6 +45,7 @@ __all__ = [
     "AttemptOutcome",
     "BadCursor",
     "Basis",
+    "BeingDeleted",
     "Catalog",
     "CatalogError",
     "CatalogUnreachable",

@@ -24,6 +24,7 @@ from phema.shared.catalog.engine import (
 from phema.shared.catalog.errors import CatalogUnreachable, SchemaOutOfDate
 from phema.shared.catalog.repositories.bases import BasisRepository
 from phema.shared.catalog.repositories.checkpoints import CheckpointRepository
+from phema.shared.catalog.repositories.deletions import DeletionRepository
 from phema.shared.catalog.repositories.evaluations import EvaluationRepository
 from phema.shared.catalog.repositories.external_runs import ExternalRunRepository
 from phema.shared.catalog.repositories.history import HistoryRepository
@@ -49,6 +50,7 @@ class Transaction:
         self.external_runs = ExternalRunRepository(session, self.runs)
         self.snapshots = SnapshotRepository(session)
         self.checkpoints = CheckpointRepository(session)
+        self.deletions = DeletionRepository(session)
         self.history = HistoryRepository(session)
         self.reconstructions = ReconstructionRepository(session, self.runs)
         self.bases = BasisRepository(session, self.runs)

@@ -6,6 +6,7 @@
     ├── NotFound              no such row (also a LookupError)
     ├── NameTaken             another run has this name (also a ValueError)
     ├── BadCursor             a pagination cursor that is not valid (also a ValueError)
+    ├── BeingDeleted          an earlier object with the same key is being deleted; try again in a minute
     └── LeaseLost             the caller's attempt no longer holds its job and must drop its results
 
 Every message is one sentence for users and contains no password.
@@ -53,6 +54,14 @@ class BadCursor(CatalogError, ValueError):
     def __init__(self, cursor: str) -> None:
         super().__init__(f"cursor {cursor!r} is not one this service gave out; use next_cursor of the previous page.")
         self.cursor = cursor
+
+
+class BeingDeleted(CatalogError):
+    """An earlier object with the key is being deleted. The key is free again within a minute or so."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"Object {key} is being deleted and cannot be written again yet.")
+        self.key = key
 
 
 class LeaseLost(CatalogError):

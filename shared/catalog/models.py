@@ -122,6 +122,8 @@ class Job(Base):
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     progress: Mapped[float] = mapped_column(default=0.0)
     message: Mapped[str | None]
+    trouble: Mapped[str | None]
+    """What the running attempt waits for, in one sentence; NULL while nothing is wrong. Heartbeats do not change it."""
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[str | None]
     created_at: Mapped[float] = mapped_column(default=database_now())
@@ -220,6 +222,21 @@ class Checkpoint(Base):
     key: Mapped[str]
     size: Mapped[int]
     sha256: Mapped[str]
+    pinned: Mapped[bool] = mapped_column(default=False)
+    """Kept, however many later checkpoints the run has."""
+    created_at: Mapped[float] = mapped_column(default=database_now())
+
+
+class Deletion(Base):
+    """An object that no row names: it is deleted once its job has ended, and then this row."""
+
+    __tablename__ = "deletions"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    """The job that may still name the object in a row; NULL when no job will."""
+    claimed_at: Mapped[float | None]
+    """When a process began to delete the object; NULL when none has."""
     created_at: Mapped[float] = mapped_column(default=database_now())
 
 

@@ -135,6 +135,21 @@ def test_pinned_snapshots_stay(api: Api, run: Run) -> None:
     assert kept(api).count(3200) == 1
 
 
+@only("sqlite")
+def test_the_checkpoint_of_a_pinned_time_stays(api: Api, run: Run) -> None:
+    checkpoints(api.catalog, run.id, 3200, 6400, 9600, 12_800)
+
+    def surplus() -> list[int]:
+        with api.catalog.transaction(read_only=True) as tx:
+            return [row.num_images for row in tx.checkpoints.surplus(run.id, 2)]
+
+    assert surplus() == [3200, 6400]
+    api.post(PINS, {"num_images": 3200})
+    assert surplus() == [6400]
+    api.post(PINS, {"num_images": 3200, "pinned": False})
+    assert surplus() == [3200, 6400]
+
+
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [

@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Column, String, Table, create_engine, inspect, text
 
-from phema.shared.catalog import Catalog, SchemaOutOfDate, schema
+from phema.shared.catalog import Catalog, JobState, SchemaOutOfDate, schema
 from phema.shared.catalog.column_types import Figures
 from phema.shared.catalog.content_keys import canonical
 from phema.shared.catalog.engine import parse_url
@@ -109,8 +109,8 @@ def test_a_schema_of_a_newer_phema(catalog: Catalog, catalog_url: str) -> None:
 
 def test_a_schema_of_an_older_phema(catalog: Catalog, catalog_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the code need a revision that the database lacks: the first one after it."""
-    monkeypatch.setattr("phema.shared.catalog.schema.wanted_revision", lambda: "0005")
-    with pytest.raises(SchemaOutOfDate, match="has schema 0004, this phema needs 0005: run `phema db upgrade`"):
+    monkeypatch.setattr("phema.shared.catalog.schema.wanted_revision", lambda: "0007")
+    with pytest.raises(SchemaOutOfDate, match="has schema 0006, this phema needs 0007: run `phema db upgrade`"):
         catalog.check()
 
 
@@ -145,8 +145,29 @@ def test_snapshots_of_the_first_schema_stay_as_they_were(empty_url: str) -> None
     engine.dispose()
 
 
+def test_the_list_of_deletions_can_be_taken_back(empty_url: str) -> None:
+    """Down to the schema before it and up again: the rows of other tables stay."""
+    catalog = Catalog(empty_url)
+    catalog.upgrade()
+    job = ask(catalog)
+    with catalog.transaction() as tx:
+        tx.deletions.expect(job.id, ["key"])
+    catalog.close()
+    engine = create_engine(parse_url(empty_url))
+    with engine.begin() as connection:
+        command.downgrade(migration_config(connection), "-1")
+        assert "deletions" not in inspect(connection).get_table_names()
+        assert "trouble" not in {column["name"] for column in inspect(connection).get_columns("jobs")}
+    engine.dispose()
+    catalog.upgrade()
+    with catalog.transaction() as tx:
+        assert tx.jobs.get(job.id).state is JobState.QUEUED
+        assert tx.deletions.keys() == set()
+    catalog.close()
+
+
 def test_migrations_form_one_line() -> None:
-    assert wanted_revision() == "0004"
+    assert wanted_revision() == "0006"
 
 
 @only("sqlite")
@@ -187,10 +208,10 @@ def test_a_draft_holds_what_the_models_have_and_the_tables_lack(
         path = draft("Keep notes")
     finally:
         Base.metadata.remove(table)
-    assert path == migrations / "versions" / "0005_keep_notes.py"
+    assert path == migrations / "versions" / "0007_keep_notes.py"
     drafted = path.read_text()
     assert drafted.startswith('"""Keep notes"""')
-    assert 'revision = "0004"' in drafted.replace("'", '"')
+    assert 'revision = "0006"' in drafted.replace("'", '"')
     assert "sa.Column('figures', sa.JSON()" in drafted
     assert re.findall(r"^    op\.(\w+)", drafted, re.MULTILINE) == ["create_table"], "nothing else changed"
 

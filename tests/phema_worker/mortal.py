@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from phema.services.phema_worker.job_tasks import complete_job, task_of
+from phema.services.phema_worker.job_tasks import begin_task, complete_job, task_of
 from phema.services.phema_worker.retain import delete_objects
 from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.tasks import Done, RetainTask
@@ -83,8 +83,8 @@ def compact(settings: Settings, catalog: Catalog) -> None:
     with catalog.transaction() as tx:
         job = tx.leases.claim([JobKind.COMPACT], owner=RUN, lease_seconds=0.0)
     assert job is not None
-    with catalog.transaction(read_only=True) as tx:
-        task = task_of(tx, job)
+    with catalog.transaction() as tx:
+        task = begin_task(tx, job)
     assert task is not None
     TaskRunner(settings).do(task, Mortal())
 

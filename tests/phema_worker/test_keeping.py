@@ -21,11 +21,12 @@ from phema.administration.rebuild import rebuild
 from phema.services.api.bases.schemas import BasisCreate
 from phema.services.api.bases.service import create, plan
 from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
-from phema.services.phema_worker.job_tasks import complete_job, task_of
+from phema.services.phema_worker.job_tasks import begin_task, complete_job, list_unnamed, task_of
 from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.task_runner import TaskRunner
 from phema.services.phema_worker.tasks import CompactTask, Done, RetainTask, Stopped
-from phema.shared.catalog import Basis, Catalog, Job, JobKind, JobState, Run, content_key
+from phema.shared.catalog import Basis, Catalog, Job, JobKind, JobState, LeaseLost, Run, content_key
+from phema.shared.service_runtime.object_deletion import delete_listed
 from phema.shared.settings import Settings
 from phema.shared.snapshots.files.header import parse_header
 from phema.shared.snapshots.files.snapshot_file import load_tensors
@@ -99,8 +100,8 @@ def claim(lab: Lab, kind: JobKind) -> Job:
 def work(lab: Lab, bench: TaskRunner, kind: JobKind) -> Job:
     """One attempt at the oldest job of that kind."""
     job = claim(lab, kind)
-    with lab.catalog.transaction(read_only=True) as tx:
-        task = task_of(tx, job)
+    with lab.catalog.transaction() as tx:
+        task = begin_task(tx, job)
     assert task is not None
     done = bench.do(task, TaskProgress())
     assert isinstance(done, Done), done
@@ -251,6 +252,70 @@ def test_a_killed_compaction_is_taken_up_and_leaves_nothing(lab: Lab, bench: Tas
     for vector in vectors:
         verify(lab.store, vector["key"], size=vector["size"], sha256=vector["sha256"])
     assert sorted(o.key for o in lab.store.list(f"runs/{run.id}/bases/")) == sorted(v["key"] for v in vectors)
+
+
+def bases_in(lab: Lab, run: Run) -> list[str]:
+    return [info.key for info in lab.store.list(f"runs/{run.id}/bases/")]
+
+
+def listed(lab: Lab) -> set[str]:
+    with lab.catalog.transaction(read_only=True) as tx:
+        return tx.deletions.keys()
+
+
+def test_a_compaction_that_is_killed_and_then_cancelled_leaves_nothing(lab: Lab) -> None:
+    run, _ = described(lab)
+    ask_basis(lab, run)
+    kill(lab, "compact")
+    assert lab.unfinished() != [], "it was at work"
+    assert set(bases_in(lab, run)) <= listed(lab)
+    with lab.catalog.transaction() as tx:
+        (job,) = tx.leases.expire([JobKind.COMPACT])
+    assert delete_listed(lab.catalog, lab.store) == 0, "the next attempt continues them"
+    with lab.catalog.transaction() as tx:
+        tx.jobs.request_cancel(job.id)
+    assert delete_listed(lab.catalog, lab.store) > 0
+    assert lab.unfinished() == []
+    assert bases_in(lab, run) == []
+    assert listed(lab) == set()
+
+
+def test_what_a_late_attempt_writes_after_its_job_has_failed_is_deleted(lab: Lab, bench: TaskRunner) -> None:
+    run, _ = described(lab)
+    ask_basis(lab, run)
+    job = claim(lab, JobKind.COMPACT)
+    with lab.catalog.transaction() as tx:
+        task = begin_task(tx, job)
+        tx.leases.fail(job.id, job.fence, "Another process ended it.", retry=False)
+    assert task is not None
+    delete_listed(lab.catalog, lab.store)
+    done = bench.do(task, TaskProgress())
+    assert isinstance(done, Done)
+    with pytest.raises(LeaseLost), lab.catalog.transaction() as tx:
+        complete_job(tx, job, task, done)
+    assert bases_in(lab, run) != []
+    with lab.catalog.transaction() as tx:
+        list_unnamed(tx, job, task)
+    delete_listed(lab.catalog, lab.store)
+    assert bases_in(lab, run) == []
+
+
+def test_a_late_attempt_takes_nothing_from_the_one_that_succeeded(lab: Lab, bench: TaskRunner) -> None:
+    run, _ = described(lab)
+    basis_id = ask_basis(lab, run)
+    late = claim(lab, JobKind.COMPACT)
+    with lab.catalog.transaction() as tx:
+        task = begin_task(tx, late)
+        tx.leases.release(late.id, late.fence)
+    assert task is not None
+    work(lab, bench, JobKind.COMPACT)
+    assert listed(lab) == set()
+    with lab.catalog.transaction() as tx:
+        list_unnamed(tx, late, task)
+    assert delete_listed(lab.catalog, lab.store) == 0
+    vectors = basis(lab, basis_id).vectors
+    assert vectors is not None
+    assert bases_in(lab, run) == sorted(vector["key"] for vector in vectors)
 
 
 def test_a_cancelled_deletion_stops_between_two_objects(lab: Lab, bench: TaskRunner) -> None:

@@ -116,6 +116,32 @@ def test_the_latest_writer_takes_over(store: ObjectStore, whole: bytes) -> None:
     assert partial(store) == []
 
 
+@pytest.mark.parametrize("rival", ["takes over", "forgets"])
+def test_a_writer_that_loses_its_object_at_the_last_moment_publishes_nothing(
+    rival: str, tmp_path: Path, whole: bytes
+) -> None:
+    """Another process acts between the writer's last look at its file and the link that publishes it."""
+    store = LocalStore(tmp_path)
+    other = store.resumable("a/b")
+
+    class Overtaken(ResumableLocalWriter):
+        def _commit(self) -> None:
+            if rival == "takes over":
+                stack.enter_context(other)
+            else:
+                store.forget("a/b")
+            super()._commit()
+
+    with contextlib.ExitStack() as stack:
+        with pytest.raises(StoreUnreachable, match="taken over"), Overtaken(store.folder, "a/b") as writer:
+            writer.write(whole)
+        assert list(store.list()) == []
+        if rival == "takes over":
+            other.write(whole[other.position :])
+    assert [info.key for info in store.list()] == (["a/b"] if rival == "takes over" else [])
+    assert partial(store) == []
+
+
 def test_damaged_partial_objects_of_a_folder_are_not_resumed(tmp_path: Path, whole: bytes) -> None:
     store = LocalStore(tmp_path / "store")
     damages: list[Callable[[Path, Path], object]] = [

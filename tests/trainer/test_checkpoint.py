@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import pickle
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,3 +92,35 @@ def test_no_code_is_unpickled() -> None:
     torch.save({"state": Trap()}, file)
     with pytest.raises(pickle.UnpicklingError):
         decode_checkpoint(file.getvalue(), ATTEMPT)
+
+
+@pytest.fixture
+def little_room() -> Iterator[None]:
+    """No file of this process may grow beyond a megabyte; a write then fails as on a full disk."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_without_room_for_a_temporary_file_the_bytes_are_the_same(little_room: None) -> None:
+    state = copy_to_cpu(after(1).state_dict())
+    in_memory = encode_checkpoint(state, ATTEMPT)
+    assert isinstance(in_memory.obj, io.BytesIO) or "BytesIO" in type(in_memory.obj).__name__
+    resource.setrlimit(resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE)[1:] * 2)
+    assert bytes(in_memory) == bytes(encode_checkpoint(state, ATTEMPT))
+
+
+def test_a_checkpoint_of_a_path_is_mapped(tmp_path: Path) -> None:
+    """What is loaded does not depend on the file afterwards."""
+    state = after(2)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(encode_checkpoint(copy_to_cpu(state.state_dict()), ATTEMPT))
+    restored = TrainingState(CONFIG, torch.device("cpu"))
+    restored.load_state_dict(decode_checkpoint(path, ATTEMPT))
+    path.write_bytes(bytes(path.stat().st_size))
+    before, now = flat(state.state_dict()), flat(restored.state_dict())
+    for name, value in before.items():
+        assert torch.equal(value, now[name]) if isinstance(value, torch.Tensor) else value == now[name], name

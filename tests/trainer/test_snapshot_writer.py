@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import resource
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ from phema.services.trainer.training.training_state import TrainingState
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, LeaseLost
 from phema.shared.datasets import open_dataset
-from phema.shared.snapshots import ObjectInfo, ObjectStore, StoreDenied, StoreFull, StoreUnreachable
+from phema.shared.snapshots import ObjectInfo, ObjectStore, StoreDenied, StoreUnreachable
 from phema.shared.snapshots.stores.local.store import LocalStore
 from phema.shared.telemetry import Meters
 from tests.trainer.support import new_store, tiny_config, wait_until
@@ -74,18 +76,18 @@ def test_a_checkpoint_never_precedes_a_snapshot(
 ) -> None:
     """If the store fails after `healthy` uploads, there is no checkpoint, so no resumed run skips a snapshot."""
 
-    class Full(LocalStore):
+    class Closed(LocalStore):
         left = healthy
 
         def put(self, key: str, data: Any) -> ObjectInfo:
             if not key.endswith("run.json"):
                 if self.left == 0:
-                    raise StoreFull("the store is full")
+                    raise StoreDenied("the store refuses")
                 self.left -= 1
             return super().put(key, data)
 
     state = next(steps)
-    with pytest.raises(StoreFull), snapshot_writer(attempt, local_catalog, Full(tmp_path / "store")) as writer:
+    with pytest.raises(StoreDenied), snapshot_writer(attempt, local_catalog, Closed(tmp_path / "store")) as writer:
         writer.write_due(state)
     with local_catalog.transaction() as tx:
         assert len(tx.snapshots.list(attempt.run_id)) == healthy
@@ -111,6 +113,33 @@ def test_uploads_are_retried_while_the_store_is_unreachable(
     assert value("phema_checkpoints_uploaded_total", labels) == 1
     assert value("phema_uploads_pending", labels) == 0
     assert value("phema_upload_seconds_count", {**labels, "kind": "snapshot"}) == 2
+
+
+def test_a_full_disk_shows_in_the_run_until_there_is_room(
+    attempt: TrainingAttempt, local_catalog: Catalog, local_store: ObjectStore, steps: Iterator[TrainingState]
+) -> None:
+    """No file of this process may grow beyond a megabyte, which a checkpoint needs: as on a full disk."""
+
+    def trouble() -> str | None:
+        with local_catalog.transaction(read_only=True) as tx:
+            return tx.jobs.get(attempt.job_id).trouble
+
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    _, highest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, highest))
+    try:
+        with snapshot_writer(attempt, local_catalog, local_store) as writer:
+            writer.write_due(next(steps))
+            said = wait_until(trouble, "the run's trouble", 60)
+            writer.check()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (highest, highest))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (highest, highest))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert f"an upload is tried again: store {local_store.url} is full: it could not write" in said
+    assert trouble() is None
+    with local_catalog.transaction(read_only=True) as tx:
+        assert tx.checkpoints.latest(attempt.run_id) is not None
 
 
 def test_a_wait_for_uploads_is_counted_while_it_lasts(

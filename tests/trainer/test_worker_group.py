@@ -29,14 +29,14 @@ from phema.shared.catalog import Catalog
 from phema.shared.snapshots import open_store
 from phema.shared.telemetry import Meters
 
-folder, rank, *jobs = sys.argv[1:]
+folder, rank, store, *jobs = sys.argv[1:]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=int(rank), world_size=2)
 states = []
 fresh = loop.TrainingState
 loop.TrainingState = lambda *given, **named: states.append(fresh(*given, **named)) or states[-1]
 catalog = Catalog(f"sqlite:///{folder}/catalog.db")
-store = open_store(f"file://{folder}/store")
+store = open_store(f"file://{folder}/{store}")
 ends = []
 for job_id in jobs:
     attempt = load_attempt(catalog, job_id, 1)
@@ -50,14 +50,16 @@ dist.destroy_process_group()
 """
 
 
-def train_in_two(attempts: list[TrainingAttempt], folder: Path) -> list[list[dict[str, object]]]:
-    """The final images and weights of every run, on each of the two workers."""
+def train_in_two(
+    attempts: list[TrainingAttempt], folder: Path, stores: tuple[str, str] = ("store", "store")
+) -> list[list[dict[str, object]]]:
+    """The final images and weights of every run, on each of the two workers. `stores`: the folder that each uses."""
     jobs = [attempt.job_id for attempt in attempts]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(folder), str(rank), *jobs], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", WORKER, str(folder), str(rank), store, *jobs], stdout=subprocess.PIPE, text=True
         )
-        for rank in range(2)
+        for rank, store in enumerate(stores)
     ]
     try:
         return [json.loads(process.communicate(timeout=500)[0]) for process in processes]

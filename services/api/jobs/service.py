@@ -18,7 +18,7 @@ def to_job(row: catalog.Job) -> Job:
         request_id=row.request_id,
         priority=row.priority,
         progress=min(max(row.progress, 0.0), 1.0),
-        message=row.message,
+        message="; ".join(filter(None, (row.message, row.trouble))) or None,
         attempts=row.attempts,
         max_attempts=row.max_attempts,
         cancel_requested=row.cancel_requested,

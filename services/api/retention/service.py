@@ -165,9 +165,11 @@ def pin(tx: Transaction, run: str, body: schemas.PinCreate) -> schemas.Pinned:
             raise Invalid.of("snapshot_ids", f"snapshot_ids {unknown} is no snapshot of run {run}")
         chosen = set(body.snapshot_ids)
     else:
+        assert body.num_images is not None, "the request has one of both"
         chosen = {row.id for row in rows if row.num_images == body.num_images}
         if not chosen:
             raise Invalid.of("num_images", f"num_images {body.num_images} has no snapshot in run {run}")
+        tx.checkpoints.set_pinned(run_id, body.num_images, body.pinned)
     tx.snapshots.set_pinned(chosen, body.pinned)
     return schemas.Pinned(snapshots=[to_snapshot(row) for row in tx.snapshots.list(run_id) if row.id in chosen])
 

@@ -30,6 +30,7 @@ FIELDS = (
     "cluster_max_cpus",
     "cluster_max_gpus",
     "training_room_seconds",
+    "checkpoints_kept",
     "log_level",
 )
 """Names of the settings that an attempt reads."""

@@ -52,7 +52,15 @@ def run_worker(config: dict[str, Any]) -> None:
             try:
                 remote = remote_from(settings)
                 with permanent_errors_fail_the_job(attempt, catalog):
-                    train(attempt, catalog=catalog, store=store, group=group, meters=meters, remote=remote)
+                    train(
+                        attempt,
+                        catalog=catalog,
+                        store=store,
+                        group=group,
+                        meters=meters,
+                        remote=remote,
+                        checkpoints_kept=settings.checkpoints_kept,
+                    )
             except Exception as error:
                 _log.exception("training failed")
                 # Ray pickles this exception. One with custom constructor arguments may fail to unpickle.

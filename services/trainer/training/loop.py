@@ -10,7 +10,7 @@ from phema.services.trainer.training.cancellation import Cancellation
 from phema.services.trainer.training.checkpoint import resume
 from phema.services.trainer.training.measurements.status_reporter import StatusReporter
 from phema.services.trainer.training.run_checks import check_precision, check_same_dataset, open_matching_dataset
-from phema.services.trainer.training.snapshot_writer import SnapshotWriter
+from phema.services.trainer.training.snapshot_writer import CHECKPOINTS_KEPT, SnapshotWriter
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
 from phema.services.trainer.training.worker_group import WorkerGroup
@@ -35,10 +35,12 @@ def train(
     group: WorkerGroup,
     meters: Meters,
     remote: OpenRemote | None = None,
+    checkpoints_kept: int = CHECKPOINTS_KEPT,
 ) -> None:
     """Train the run from its latest checkpoint to its end, or to the first step after a cancel is seen.
 
-    Every worker of the group must call it; only the first one writes. `remote` opens datasets on S3. On return all
+    Every worker of the group must call it; only the first one reads and writes checkpoints and snapshots. `remote`
+    opens datasets on S3. The run keeps its latest `checkpoints_kept` checkpoints, and pinned ones. On return all
     snapshots and checkpoints are durable and registered. Raises LeaseLost when another attempt has taken over,
     UnsupportedPrecision, DatasetError, CheckpointError, and the errors of store and catalog that outlast all retries.
     """
@@ -61,15 +63,19 @@ def train(
         )
         writer = None
         if group.is_first:
-            writer = stack.enter_context(SnapshotWriter(attempt, catalog=catalog, store=store, meters=meters))
+            writer = stack.enter_context(
+                SnapshotWriter(attempt, catalog=catalog, store=store, meters=meters, checkpoints_kept=checkpoints_kept)
+            )
         while state.num_images < config.total_images:
             status.stopwatch.begin()
             batch = batches.at(state.num_images)
             status.stopwatch.lap("data")
             status.add(train_step(state, batch, config, group, status.stopwatch), state.num_images)
-            if writer is not None and writer.is_due(state.num_images):
-                with status.stopwatch.snapshot():
-                    writer.write_due(state)
+            if writer is not None:
+                writer.check()
+                if writer.is_due(state.num_images):
+                    with status.stopwatch.snapshot():
+                        writer.write_due(state)
             if status.is_due(state.num_images):
                 status.publish(state, batch, batches.waited_seconds)
             if cancellation.stop_now():

@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import dataclass
 from importlib.metadata import version
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from torch import Tensor
 
 from phema.services.trainer.attempt import TrainingAttempt
-from phema.services.trainer.training.checkpoint import copy_to_cpu, delete_checkpoint, encode_checkpoint
+from phema.services.trainer.training.checkpoint import copy_to_cpu, delete_checkpoints, encode_checkpoint
 from phema.services.trainer.training.tracked_averages import profile_of, tracked_profiles
 from phema.services.trainer.training.training_state import TrainingState
-from phema.shared.catalog import Catalog, CatalogUnreachable
-from phema.shared.snapshots import CorruptObject, ObjectInfo, ObjectStore, StoreUnreachable
+from phema.shared.catalog import (
+    BeingDeleted,
+    Catalog,
+    CatalogError,
+    CatalogUnreachable,
+    Checkpoint,
+    Snapshot,
+    Transaction,
+)
+from phema.shared.snapshots import CorruptObject, ObjectInfo, ObjectStore, StoreFull, StoreUnreachable
 from phema.shared.snapshots.files.header import SnapshotMetadata
 from phema.shared.snapshots.files.snapshot_file import encode
 from phema.shared.snapshots.files.weight_probe import probe_of
@@ -27,8 +36,8 @@ from phema.shared.snapshots.stores.object_keys import checkpoint_key, run_key, s
 from phema.shared.telemetry import Meters, metrics
 
 CHECKPOINTS_KEPT = 2
-"""The latest checkpoints of a run that are kept; older ones are deleted."""
-TRANSIENT = (StoreUnreachable, CorruptObject, CatalogUnreachable)
+"""The latest checkpoints of a run that are kept by default; older ones are deleted, except pinned ones."""
+TRANSIENT = (StoreUnreachable, StoreFull, CorruptObject, CatalogUnreachable, BeingDeleted)
 """Errors after which an upload is retried."""
 _log = logging.getLogger(__name__)
 
@@ -40,18 +49,28 @@ class SnapshotWriter:
     thread, in order, so a checkpoint is registered only after every snapshot before it and a resumed run skips none.
     A snapshot that an earlier attempt registered is not written again. Nor is one that retention has deleted since,
     because retention deletes nothing later than the oldest remaining checkpoint. Leaving the `with` block without an
-    error waits for all uploads; the error of a failed upload is raised there or by the next `write_due`.
+    error waits for all uploads; the error of a failed upload is raised there, or by the next `write_due` or `check`.
     """
 
-    def __init__(self, attempt: TrainingAttempt, *, catalog: Catalog, store: ObjectStore, meters: Meters) -> None:
+    def __init__(
+        self,
+        attempt: TrainingAttempt,
+        *,
+        catalog: Catalog,
+        store: ObjectStore,
+        meters: Meters,
+        checkpoints_kept: int = CHECKPOINTS_KEPT,
+    ) -> None:
         self._attempt, self._catalog, self._store, self._meters = attempt, catalog, store, meters
+        self._checkpoints_kept = checkpoints_kept
+        self._trouble: str | None = None
         self._run = attempt.run_id
         self._last_checkpoint = -1
         with catalog.transaction(read_only=True) as tx:
             self._registered = {(s.num_images, profile_of(s)) for s in tx.snapshots.list(attempt.run_id)}
         # Room for the objects of two snapshot times: the loop waits only if the store is a whole interval behind.
         self._uploader = BackgroundUploader(
-            store,
+            cast(ObjectStore, _ListingStore(attempt, catalog, store)),
             max_pending=2 * (len(tracked_profiles(attempt.config)) + 1),
             transient=TRANSIENT,
             on_retry=self._on_retry,
@@ -80,6 +99,10 @@ class SnapshotWriter:
             self._meters.begin(metrics.UPLOAD_RETRIES, run_id=self._run, cause=cause)
         for kind in ("snapshot", "checkpoint"):
             self._meters.begin(metrics.UPLOAD_SECONDS, run_id=self._run, kind=kind)
+
+    def check(self) -> None:
+        """Raise the error of an upload that was given up, if there is one."""
+        self._uploader.check()
 
     def is_due(self, num_images: int) -> bool:
         """Whether a snapshot or a checkpoint is due after the step that ends at `num_images`."""
@@ -164,6 +187,7 @@ class SnapshotWriter:
 
         def timed_register(info: ObjectInfo) -> None:
             register(info)
+            self._report(None)
             seconds = time.perf_counter() - begun
             self._meters.observe(metrics.UPLOAD_SECONDS, seconds, kind=kind, run_id=self._run)
             # The uploader counts this object as pending until this function returns.
@@ -174,7 +198,7 @@ class SnapshotWriter:
 
     def _register_snapshot(self, metadata: SnapshotMetadata, info: ObjectInfo, probe: bytes) -> None:
         with self._attempt.fenced_transaction(self._catalog) as (tx, _):
-            tx.snapshots.add(
+            row, _ = tx.snapshots.add(
                 run_id=metadata.run_id,
                 num_images=metadata.num_images,
                 profile=metadata.profile.model_dump(mode="json"),
@@ -184,21 +208,22 @@ class SnapshotWriter:
                 sha256=_sha256(info),
                 probe=probe,
             )
+            _take_off_list(tx, row, info)
         self._meters.add(metrics.SNAPSHOTS_UPLOADED, run_id=self._run)
         self._meters.add(metrics.SNAPSHOT_BYTES, info.size, run_id=self._run)
 
     def _register_checkpoint(self, num_images: int, info: ObjectInfo) -> None:
         attempt = self._attempt
         with attempt.fenced_transaction(self._catalog) as (tx, _):
-            tx.checkpoints.add(
+            row, _ = tx.checkpoints.add(
                 run_id=attempt.run_id, num_images=num_images, key=info.key, size=info.size, sha256=_sha256(info)
             )
+            _take_off_list(tx, row, info)
             tx.leases.made_progress(attempt.job_id, attempt.fence)
-            old = tx.checkpoints.all_but_latest(attempt.run_id, CHECKPOINTS_KEPT)
+            old = tx.checkpoints.surplus(attempt.run_id, self._checkpoints_kept)
         self._meters.add(metrics.CHECKPOINTS_UPLOADED, run_id=self._run)
         self._meters.add(metrics.CHECKPOINT_BYTES, info.size, run_id=self._run)
-        for checkpoint in old:
-            delete_checkpoint(checkpoint, attempt, catalog=self._catalog, store=self._store)
+        delete_checkpoints(old, attempt, catalog=self._catalog, store=self._store)
 
     def _metadata(self, state: TrainingState, profile: Profile) -> SnapshotMetadata:
         return SnapshotMetadata(
@@ -216,6 +241,45 @@ class SnapshotWriter:
         cause = "catalog" if isinstance(error, CatalogUnreachable) else "store"
         self._meters.add(metrics.UPLOAD_RETRIES, run_id=self._run, cause=cause)
         _log.warning("upload is tried again in %.1f s: %s", delay_s, error)
+        self._report(f"an upload is tried again: {error}")
+
+    def _report(self, trouble: str | None) -> None:
+        """Show in the run's message what uploads wait for; None when they wait for nothing."""
+        if trouble == self._trouble:
+            return
+        try:
+            with self._catalog.transaction() as tx:
+                tx.leases.set_trouble(self._attempt.job_id, self._attempt.fence, trouble)
+        except CatalogError as error:
+            _log.warning("the run's message does not say what uploads wait for: %s", error)
+        else:
+            self._trouble = trouble
+
+
+@dataclass(frozen=True)
+class _ListingStore:
+    """The store of a run's uploader: lists each object for deletion before it is stored.
+
+    The transaction that registers the object takes it off the list. So an object whose row is never written, whichever
+    process dies when, is deleted once the run's job has ended. `run.json` belongs to the run's own row.
+    """
+
+    attempt: TrainingAttempt
+    catalog: Catalog
+    store: ObjectStore
+
+    def put(self, key: str, data: Data | HashedBytes) -> ObjectInfo:
+        """Raises LeaseLost, BeingDeleted, and the errors of the store and the catalog."""
+        if key != run_key(self.attempt.run_id):
+            with self.attempt.fenced_transaction(self.catalog) as (tx, _):
+                tx.deletions.expect(self.attempt.job_id, [key])
+        return self.store.put(key, data)
+
+
+def _take_off_list(tx: Transaction, row: Snapshot | Checkpoint, info: ObjectInfo) -> None:
+    """Take a stored object off the list of deletions, unless the row names an object of an earlier attempt."""
+    if row.key == info.key:
+        tx.deletions.named([info.key])
 
 
 def _run_document(attempt: TrainingAttempt) -> bytes:

@@ -109,8 +109,9 @@ class TrainingState:
         # Moments saved on another kind of device may have another memory format than the parameters here.
         for parameter, moments in self.optimizer.state.items():
             for name, value in moments.items():
-                if value.shape == parameter.shape:
-                    moments[name] = torch.empty_like(parameter).copy_(value)
+                # Copies in any case: the tensors of `state` may be mapped from a file.
+                same = value.shape == parameter.shape
+                moments[name] = torch.empty_like(parameter).copy_(value) if same else value.clone()
         self.ema.load_state_dict(state["ema"])
         if self.traditional_ema is not None:
             self.traditional_ema.load_state_dict(state["traditional_ema"])

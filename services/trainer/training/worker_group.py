@@ -43,6 +43,26 @@ class WorkerGroup:
         dist.broadcast(received, src=0)
         return int(received.item())
 
+    def broadcast_bytes_from_first(self, data: bytes) -> bytes:
+        """The first worker's `data`, on every worker. The others' own `data` is ignored."""
+        if self.world_size == 1:
+            return data
+        size = self.broadcast_from_first(len(data))
+        tensor = torch.zeros(size, dtype=torch.uint8)
+        if self.is_first:
+            tensor = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return self.broadcast_tensor_(tensor).numpy().tobytes()
+
+    def broadcast_tensor_(self, tensor: Tensor) -> Tensor:
+        """Replace `tensor`, of any device and memory format, by that of the first worker."""
+        if self.world_size > 1:
+            # Backends take dense tensors of the group's own device only.
+            sent = tensor.to(self.device).contiguous()
+            dist.broadcast(sent, src=0)
+            if sent is not tensor:
+                tensor.copy_(sent)
+        return tensor
+
     def check_same(self, value: int, what: str) -> None:
         """Raises WorkerGroupMismatch on every worker unless all have the same `value`; `what` names it."""
         if self.world_size == 1:

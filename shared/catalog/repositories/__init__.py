@@ -6,6 +6,7 @@
 | external_runs | `/v1/runs/external`: runs that phema does not train | runs, jobs |
 | snapshots | `/v1/snapshots`, and pins and retention of a run | snapshots |
 | checkpoints | none | checkpoints |
+| deletions | none: objects that no row names | deletions |
 | history | `/v1/runs/{run}/history` | history |
 | reconstructions | `/v1/reconstructions` | reconstructions |
 | bases | `/v1/bases` | bases |

@@ -63,6 +63,7 @@ class LeaseRepository(Repository):
                 lease_expires_at=database_now() + lease_seconds,
                 started_at=func.coalesce(Job.started_at, database_now()),
                 message=None,
+                trouble=None,
             )
             .returning(Job)
             .execution_options(synchronize_session=False, **FRESH)
@@ -114,6 +115,11 @@ class LeaseRepository(Repository):
     def report(self, job_id: str, fence: int, message: str) -> None:
         """Set the job's message without extending the lease."""
         self._held(job_id, fence)[0].message = message
+        self._session.flush()
+
+    def set_trouble(self, job_id: str, fence: int, trouble: str | None) -> None:
+        """Set what the attempt waits for, in one sentence; None when nothing is wrong any more."""
+        self._held(job_id, fence)[0].trouble = trouble
         self._session.flush()
 
     def assert_fence(self, job_id: str, fence: int) -> Job:
@@ -217,6 +223,7 @@ class LeaseRepository(Repository):
 
     def _close_attempt(self, job: Job, now: float, outcome: AttemptOutcome, error: str | None) -> Job:
         job.lease_owner = None
+        job.trouble = None
         job.lease_expires_at = None
         self._session.flush()
         self._session.execute(

@@ -92,6 +92,11 @@ class BackgroundUploader:
             self._jobs.append((produce, register))
             self._changed.notify_all()
 
+    def check(self) -> None:
+        """Raise the error that ended the uploader, if one did."""
+        with self._changed:
+            self._raise_failure()
+
     def flush(self) -> None:
         """Wait until every submitted object is durable and registered. Raises the error that prevented this."""
         with self._changed:

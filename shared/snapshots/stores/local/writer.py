@@ -88,11 +88,15 @@ class LocalWriter:
         info = ObjectInfo(self._key, self._size, self._known_sha256 or self._sha256.hexdigest())
         make_folders(self._target.parent, self._folder.root)
         try:
-            link_exclusively(self._path, self._target)
+            self._link()
         except FileExistsError:
             self._check_equal(info)
         fsync_folder(self._target.parent)
         self._info = info
+
+    def _link(self) -> None:
+        """Give the file the object's name. Raises FileExistsError."""
+        link_exclusively(self._path, self._target)
 
     def _check_equal(self, info: ObjectInfo) -> None:
         """Raises ObjectExists unless the file that has the name holds the same bytes."""

@@ -1,0 +1,45 @@
+"""Deletes the objects that the catalog lists for deletion (`tx.deletions`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from phema.shared.catalog import Catalog
+from phema.shared.catalog.repositories.deletions import CLAIM_SECONDS
+from phema.shared.snapshots import ObjectStore
+
+_BATCH = 100
+"""Objects claimed at once."""
+
+
+def delete_listed(catalog: Catalog, store: ObjectStore, keys: Sequence[str] | None = None) -> int:
+    """Delete every listed object (of these keys) that is due, and return their number.
+
+    A process may die at any point: its entries stay on the list, and are due again when its claim has lapsed. Raises
+    CatalogUnreachable and the errors of the store.
+    """
+    with catalog.transaction(read_only=True) as tx:  # mostly nothing is due, and writers of SQLite exclude each other
+        if not tx.deletions.any_due():
+            return 0
+    total = 0
+    while True:
+        # Before the claim, so that a process that was suspended counts the time.
+        deadline = time.monotonic() + CLAIM_SECONDS / 2
+        with catalog.transaction() as tx:
+            claimed = tx.deletions.claim(_BATCH, keys)
+        if not claimed:
+            return total
+        deleted: list[str] = []
+        try:
+            for key in claimed:
+                if time.monotonic() > deadline:
+                    return total + len(deleted)
+                # In this order: a writer that is still at work then either finishes before `delete` or fails.
+                store.forget(key)
+                store.delete(key)
+                deleted.append(key)
+        finally:
+            with catalog.transaction() as tx:
+                tx.deletions.done(deleted)
+        total += len(deleted)
