@@ -20,6 +20,7 @@ EXTRAS = {
         "sklearn",
         "sqlalchemy",
         "starlette",
+        "threadpoolctl",
         "uvicorn",
     ),
     "postgres": ("psycopg",),
