@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Tests wait for processes as often as they compute: two at once keep two cores busy. Each file stays in one process.
 TEST_WORKERS ?= 2
 CLUSTER ?= .phema-cluster
-BENCHMARKS := ema_update magnitudes train_step sample data_loading snapshot_stall reconstruct posthoc_errors
+BENCHMARKS := ema_update magnitudes train_step sample data_loading snapshot_stall reconstruct posthoc_errors planning
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down cluster cluster-down test test-slow lint types format bench clean

@@ -107,7 +107,7 @@ class PlainBlock(nn.Module):
             weights = torch.einsum("nhcq,nhck->nhqk", q, k / math.sqrt(q.shape[2])).softmax(dim=3)
             y = torch.einsum("nhqk,nhck->nhcq", weights, v)
             x = blend(x, self.attn_proj(y.reshape(n, c, h, w)), config.attn_balance)
-        return x.clip(-config.clip_act, config.clip_act)
+        return x if config.clip_act is None else x.clip(-config.clip_act, config.clip_act)
 
 
 class PlainUNet(nn.Module):

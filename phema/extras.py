@@ -21,6 +21,7 @@ EXTRAS = {
         "sklearn",
         "sqlalchemy",
         "starlette",
+        "threadpoolctl",
         "uvicorn",
     ),
     "postgres": ("psycopg",),

@@ -49,6 +49,8 @@ class Imported:
     run: Run
     written: int
     known: int
+    skipped: tuple[Path, ...] = ()
+    """Files of time 0, which are not imported: they hold the weights before training."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Source:
     key: str | None = None
     network: NetworkConfig | None = None
     buffers: tuple[str, ...] = ()
+    skipped: tuple[Path, ...] = ()
+    """Files of time 0, which are not imported."""
 
     def weights(self, snapshot: ForeignSnapshot) -> ForeignWeights:
         """The tensors of one file. Raises ForeignFileRefused."""
@@ -86,20 +90,20 @@ def open_source(
         raise InvalidArgument("mapping and pattern are both given; choose one of them to say times and profiles")
     try:
         if mapping is not None:
-            snapshots = listed_files(folder, Path(mapping))
+            files = listed_files(folder, Path(mapping))
         elif pattern is not None:
-            snapshots = matching_files(folder, pattern)
+            files = matching_files(folder, pattern)
         else:
-            snapshots = published_files(folder)
+            files = published_files(folder)
         chosen = _network_of(network) if isinstance(network, str) else network
-        found = _common_network(snapshots, on_progress)
+        found = _common_network(files.snapshots, on_progress)
     except ForeignFileRefused as error:
         raise InvalidArgument(str(error)) from error
     except OSError as error:
         raise InvalidArgument(f"{error.filename} cannot be read: {error.strerror}") from error
     if found is not None and (chosen is not None or key is not None or buffers):
         raise InvalidArgument("network, key and buffers are for state dicts; published pickles say theirs themselves")
-    return Source(tuple(snapshots), key, found or chosen, tuple(buffers))
+    return Source(files.snapshots, key, found or chosen, tuple(buffers), files.skipped)
 
 
 def import_run(
@@ -130,6 +134,7 @@ def import_run(
 
     `dataset` ("digits", or a folder, zip file or s3:// URL), `held_out` and `vae` describe the dataset that evaluations
     compare with. `store` and `client` are those of `phema.SnapshotWriter`. A repeated import writes only missing files.
+    Files whose name says 0 images hold the weights before training; they are skipped, and listed in the result.
 
     Raises InvalidArgument if a file is refused, and the errors of SnapshotWriter.
     """
@@ -176,7 +181,8 @@ def import_source(
             writer.flush()
     on_progress(total, total, "")
     run = client.runs.get(run.id)
-    return Imported(run if run.done else client.runs.finish(run.id), len(missing), total - len(missing))
+    finished = run if run.done else client.runs.finish(run.id)
+    return Imported(finished, len(missing), total - len(missing), source.skipped)
 
 
 def _read(source: Source, snapshot: ForeignSnapshot) -> ForeignWeights:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from pydantic import ValidationError
+from threadpoolctl import threadpool_limits
 
 from phema.services.api.app import create_app
 from phema.services.api.http.server import AddressTaken, serve
@@ -17,6 +18,8 @@ from phema.shared.wiring import catalog_from, store_from
 
 def main() -> int:
     """Exit code 0 after SIGTERM or SIGINT; 1 with one sentence on standard error when the API cannot start."""
+    # Plans solve small systems. With a thread per core, the threads wait for each other and burn the CPUs.
+    threadpool_limits(1, user_api="blas")
     try:
         settings = Settings()
         configure_logs("api", level=settings.log_level)

@@ -184,7 +184,7 @@ class Run(Base):
 class Snapshot(Base):
     """The weights of one EMA of a run at one time. The row exists only if its object is complete.
 
-    `profile` is `phema.shared.snapshots.profile.Profile` as JSON, `profile_key` its canonical text.
+    `profile` is `phema.shared.snapshots.profile.Profile` as JSON, `profile_key` its canonical text, without `gamma`.
     """
 
     __tablename__ = "snapshots"

@@ -49,7 +49,8 @@ _SUFFICIENT_FIELDS = {"power": "sigma_rel or gamma", "exponential": "half_life_i
 class Profile(BaseModel):
     """A weighting of the training history up to some time. Floats are exact (in JSON as in Python's repr).
 
-    - `power`: power-function EMA. Give `sigma_rel` or `gamma`; each follows from the other.
+    - `power`: power-function EMA. Give `sigma_rel` or `gamma`; each follows from the other. Profiles are equal if their
+      `sigma_rel` are: `gamma` depends on the rounding of the machine's libm.
     - `exponential`: traditional EMA with half-life `half_life_images`. If `rampup_ratio` is given, the half-life is at
       most this fraction of the images seen. `rampup_ratio` without `half_life_images` is the power function with
       gamma = ln 2 / rampup_ratio - 1, and is converted to it.
@@ -158,10 +159,26 @@ class Profile(BaseModel):
         """Equal profiles give equal bytes, also those that versions with fewer kinds have written."""
         return {name: value for name, value in handler(self).items() if value is not None}
 
+    def __eq__(self, other: object) -> bool:
+        return self._identity == other._identity if isinstance(other, Profile) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in _IDENTITY)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The profile as JSON without `gamma`. Two profiles are equal if and only if their identities are."""
+        found: dict[str, Any] = _without_gamma(self.model_dump(mode="json"))
+        return found
+
     @property
     def key(self) -> str:
-        """Canonical text. Two profiles are equal if and only if their texts are equal."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Canonical text of the identity."""
+        return json.dumps(self.identity, sort_keys=True, separators=(",", ":"))
 
     @property
     def label(self) -> str:
@@ -194,6 +211,15 @@ class TensorProfile(BaseModel):
         if self.profile.kind in ("per_tensor", "basis"):
             raise ValueError(f"the profile of a pattern cannot be of kind {self.profile.kind!r}")
         return self
+
+
+_IDENTITY = tuple(name for name in Profile.model_fields if name != "gamma")
+
+
+def _without_gamma(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_gamma(entry) for name, entry in value.items() if name != "gamma"}
+    return [_without_gamma(entry) for entry in value] if isinstance(value, list) else value
 
 
 def shown(value: float) -> str:

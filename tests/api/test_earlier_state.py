@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,10 @@ import pytest
 from phema.administration.rebuild import rebuild
 from phema.sdk.networks import load
 from phema.shared.catalog import Catalog
+from phema.shared.edm2.averaging.power_function import gamma_from_sigma_rel
 from phema.shared.settings import Settings
+from phema.shared.snapshots.profile import Profile
+from phema.shared.wiring import catalog_from
 from tests.api.http import Api
 from tests.fixtures.catalog import only
 
@@ -39,7 +43,21 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def earlier(folder: Path, open_api: Callable[[Settings], Api]) -> Api:
-    return open_api(Settings(state_dir=folder))
+    """As `phema up` opens it."""
+    settings = Settings(state_dir=folder)
+    catalog = catalog_from(settings)
+    catalog.upgrade()
+    catalog.close()
+    return open_api(settings)
+
+
+@pytest.fixture
+def other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A libm that rounds differently: every gamma is the next larger float."""
+    monkeypatch.setattr(
+        "phema.shared.snapshots.profile.gamma_from_sigma_rel",
+        lambda sigma_rel: math.nextafter(gamma_from_sigma_rel(sigma_rel), math.inf),
+    )
 
 
 def test_every_answer_is_the_same(earlier: Api) -> None:
@@ -71,6 +89,28 @@ def test_equal_requests_find_what_was_computed_then(earlier: Api) -> None:
         again = earlier.post("/v1/evaluations", {"reconstruction_id": document["reconstruction_id"], **recipe})
         assert again.json()["id"] == document["id"]
     assert earlier.get("/v1/jobs").json() == ANSWERS["jobs"], "nothing was queued"
+
+
+@pytest.mark.usefixtures("other_machine")
+def test_another_machine_finds_what_was_computed_then(earlier: Api) -> None:
+    assert Profile.power(0.1).gamma != gamma_from_sigma_rel(0.1)
+    test_equal_requests_find_what_was_computed_then(earlier)
+
+
+def test_another_machine_registers_no_snapshot_twice(folder: Path, earlier: Api, other_machine: None) -> None:
+    catalog = catalog_from(Settings(state_dir=folder))
+    with catalog.transaction() as tx:
+        run = tx.runs.get(RUN)
+        for row in tx.snapshots.list(run.id):
+            profile = Profile.power(row.sigma_rel or 0)
+            assert profile.model_dump(mode="json") != row.profile, "another gamma"
+            found = tx.snapshots.find(run.id, row.num_images, profile.key)
+            assert found is not None
+            assert found.id == row.id
+            values = {name: getattr(row, name) for name in ("num_images", "dtype", "key", "size", "sha256")}
+            again, created = tx.snapshots.add(run_id=run.id, profile=profile.model_dump(mode="json"), **values)
+            assert (again.id, created) == (row.id, False)
+    catalog.close()
 
 
 def test_plans_give_the_same_coefficients(earlier: Api) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from phema.services.api.__main__ import main
+from phema.shared.catalog import Catalog
 from phema.shared.settings import Settings
 from tests.api.process import ROOT, environment
 from tests.fixtures.catalog import only
@@ -39,6 +40,22 @@ def start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     yield run
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@only("sqlite")
+def test_the_api_uses_one_blas_thread(catalog: Catalog, settings: Settings) -> None:
+    """Whatever the machine offers. Only `serve` is replaced, which would not return."""
+    program = (
+        "import threadpoolctl\n"
+        "from phema.services.api import __main__ as api\n"
+        "api.serve = lambda app, settings: print([p['num_threads'] for p in threadpoolctl.threadpool_info()])\n"
+        "raise SystemExit(api.main())"
+    )
+    offered = {"OMP_NUM_THREADS": "4", "OPENBLAS_NUM_THREADS": "4"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(settings) | offered, capture_output=True, text=True, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (0, "[1]\n"), done.stderr
 
 
 def _sentence(out: str, err: str) -> str:

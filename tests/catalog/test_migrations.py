@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import threading
@@ -13,11 +14,11 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Column, String, Table, create_engine, inspect, text
+from sqlalchemy import Column, Connection, String, Table, create_engine, inspect, text
 
 from phema.shared.catalog import Catalog, JobState, SchemaOutOfDate, schema
 from phema.shared.catalog.column_types import Figures
-from phema.shared.catalog.content_keys import canonical
+from phema.shared.catalog.content_keys import canonical, content_key, profile_identity
 from phema.shared.catalog.engine import parse_url
 from phema.shared.catalog.models import Base
 from phema.shared.catalog.new_migration import draft
@@ -92,6 +93,16 @@ VALUES (1, 'rec', 'r', 2147483648, 0.05, 16.0, 'float32', 'c', :plan, 1.0)
 """
 
 
+INSERT_SNAPSHOT = """
+INSERT INTO snapshots (id, run_id, num_images, profile, profile_key, dtype, key, size, sha256, pinned, created_at)
+VALUES (:id, 'r', 5, :profile, :key, 'float16', 'k', 1, 'h', FALSE, :at)
+"""
+INSERT_NEW_RECONSTRUCTION = """
+INSERT INTO reconstructions (seq, id, run_id, num_images, profile, dtype, content_key, plan, created_at)
+VALUES (:seq, :id, 'r', 5, :profile, 'float32', :key, :plan, 1.0)
+"""
+
+
 def stamp(url: str, revision: str) -> None:
     engine = create_engine(parse_url(url))
     with engine.begin() as connection:
@@ -135,7 +146,7 @@ def test_snapshots_of_the_first_schema_stay_as_they_were(empty_url: str) -> None
         plan = connection.scalar(text("SELECT plan FROM reconstructions"))
     profile = {"kind": "power", "sigma_rel": row["sigma_rel"], "gamma": row["gamma"]}
     kept = {name: row[name] for name in ("id", "run_id", "num_images", "sigma_rel")}
-    new = {"profile_key": canonical(profile), "probe": None, "pinned": False, "retired_at": None}
+    new = {"profile_key": canonical(profile_identity(profile)), "probe": None, "pinned": False, "retired_at": None}
     stored = found["profile"]
     assert (json.loads(stored) if isinstance(stored, str) else stored) == profile
     assert {name: value for name, value in found.items() if name != "profile"} == {**kept, **rest, **new}
@@ -155,7 +166,7 @@ def test_the_list_of_deletions_can_be_taken_back(empty_url: str) -> None:
     catalog.close()
     engine = create_engine(parse_url(empty_url))
     with engine.begin() as connection:
-        command.downgrade(migration_config(connection), "-1")
+        command.downgrade(migration_config(connection), "0005")
         assert "deletions" not in inspect(connection).get_table_names()
         assert "trouble" not in {column["name"] for column in inspect(connection).get_columns("jobs")}
     engine.dispose()
@@ -164,6 +175,54 @@ def test_the_list_of_deletions_can_be_taken_back(empty_url: str) -> None:
         assert tx.jobs.get(job.id).state is JobState.QUEUED
         assert tx.deletions.keys() == set()
     catalog.close()
+
+
+def test_keys_lose_gamma_and_get_it_back(empty_url: str) -> None:
+    """Rows of two machines, whose gammas differ in the last digit, and a content key of another form."""
+    path = parse_url(empty_url)
+    if path.get_backend_name() == "sqlite":
+        assert path.database is not None
+        Path(path.database).parent.mkdir()
+    engine = create_engine(path)
+    here, there = ({"kind": "power", "sigma_rel": 0.05, "gamma": gamma} for gamma in (16.9, math.nextafter(16.9, 17)))
+    raw = {"kind": "raw"}
+    nested = {"kind": "per_tensor", "default": here, "tensors": [{"pattern": "*", "profile": there}]}
+    plan = {"regularize": False, "snapshots": [{"sha256": "h"}], "coefficients": [0.1]}
+    plan |= {"tensors": [{"pattern": "*", "coefficients": [1.0]}]}
+
+    def question(profile: object) -> dict[str, object]:
+        row = {"run_id": "r", "num_images": 5, "profile": profile, "dtype": "float32", "regularize": False}
+        return row | {"snapshots": ["h"], "coefficients": [0.1], "tensors": [["*", [1.0]]]}
+
+    def keys(connection: Connection) -> tuple[dict[str, str], dict[str, str]]:
+        snapshots = connection.execute(text("SELECT id, profile_key FROM snapshots")).all()
+        reconstructions = connection.execute(text("SELECT id, content_key FROM reconstructions")).all()
+        return {row[0]: row[1] for row in snapshots}, {row[0]: row[1] for row in reconstructions}
+
+    with engine.begin() as connection:
+        command.upgrade(migration_config(connection), "0004")
+        connection.execute(text(INSERT_RUN.replace("created_at)", "origin, created_at)").replace("1.0)", "'x', 1.0)")))
+        for number, profile in enumerate((here, there, raw)):
+            values = {"id": f"s{number}", "profile": json.dumps(profile), "key": canonical(profile), "at": number}
+            connection.execute(text(INSERT_SNAPSHOT), values)
+        for number, key in enumerate((content_key("reconstruction", question(nested)), "old")):
+            values = {"id": f"rec{number}", "profile": json.dumps(nested), "key": key, "plan": json.dumps(plan)}
+            connection.execute(text(INSERT_NEW_RECONSTRUCTION), {"seq": number, **values})
+        before = keys(connection)
+    with engine.begin() as connection:
+        command.upgrade(migration_config(connection), "head")
+        short = canonical(profile_identity(here))
+        assert short == '{"kind":"power","sigma_rel":0.05}'
+        new = content_key("reconstruction", question(profile_identity(nested)))
+        assert keys(connection) == (
+            {"s0": short, "s1": canonical(there), "s2": canonical(raw)},
+            {"rec0": new, "rec1": "old"},
+        )
+    with engine.begin() as connection:
+        command.downgrade(migration_config(connection), "0004")
+        assert keys(connection) == before
+        command.upgrade(migration_config(connection), "head")
+    engine.dispose()
 
 
 def test_migrations_form_one_line() -> None:

@@ -446,6 +446,7 @@ def test_groups_are_edms_where_those_divide() -> None:
         ({"config": "F", "res_balance": 0.4}, "res_balance 0.4 has no meaning in configuration F, which adds and"),
         ({"config": "A", "concat_balance": 0.4}, "leave it at 0.5 or use configuration G or a later one"),
         ({"config": "C", "clip_act": 100}, "clip_act 100 has no meaning in configuration C, which does not clip"),
+        ({"config": "C", "clip_act": None}, "clip_act none has no meaning in configuration C"),
         ({"config": "A", "logvar_channels": 64}, "logvar_channels 64 has no meaning in configuration A"),
         ({"config": "B", "model_channels": 17, "channels_per_head": 17}, "model_channels 17 must be even"),
     ],
@@ -456,7 +457,12 @@ def test_fields_without_meaning_are_refused(fields: dict[str, Any], sentence: st
 
 
 def test_fields_with_meaning_are_not() -> None:
-    for fields in ({"config": "D", "clip_act": 100}, {"config": "B", "logvar_channels": 64}, {"res_balance": 0.4}):
+    for fields in (
+        {"config": "D", "clip_act": 100},
+        {"config": "D", "clip_act": None},
+        {"config": "B", "logvar_channels": 64},
+        {"res_balance": 0.4},
+    ):
         NetworkConfig.model_validate({**TINY, **fields})
     odd = {"config": "C", "model_channels": 17, "channels_per_head": 17}
     NetworkConfig.model_validate({**TINY, **odd})

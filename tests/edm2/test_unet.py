@@ -203,6 +203,16 @@ def test_activations_are_clipped(make_tiny: Callable[..., Denoiser]) -> None:
     assert max(seen) == 0.5
 
 
+@torch.no_grad()
+def test_activations_are_not_clipped_without_a_limit(make_tiny: Callable[..., Denoiser]) -> None:
+    clipped, free, wide = (make_tiny(clip_act=limit) for limit in (0.5, None, 1e9))
+    for denoiser in (free, wide):
+        denoiser.load_state_dict(clipped.state_dict())
+    x = torch.randn(1, 2, 8, 8)
+    assert torch.equal(free(x, 1.0), wide(x, 1.0))
+    assert not torch.equal(free(x, 1.0), clipped(x, 1.0))
+
+
 def test_dropout_acts_in_training_only(make_tiny: Callable[..., Denoiser]) -> None:
     denoiser, x = make_tiny(dropout=0.5), torch.randn(2, 2, 8, 8)
     assert not torch.equal(denoiser(x, 1.0), denoiser(x, 1.0))

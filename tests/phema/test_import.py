@@ -39,11 +39,16 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_of_pickles_becomes_a_run(
     cli: Cli, client: Client, service: Service, name: str, folder: Path, tmp_path: Path
 ) -> None:
-    networks = foreign.write_run(folder, KIMGS[:2], [0.05, 0.1])
+    networks = foreign.write_run(folder, [0, *KIMGS[:2]], [0.05, 0.1], clip_act=None)
     code, out, err = cli("import", str(folder), "--name", name, "--json")
     assert (code, err.count("importing: 100%")) == (0, 1), err
     document = json.loads(out)
     assert (document["written"], document["known"]) == (4, 0)
+    untrained = [f"network-snapshot-0000000-{width}.pkl" for width in ("0.050", "0.100")]
+    assert document["skipped"] == untrained
+    assert [line for line in err.splitlines() if line.startswith("skipped")] == [
+        f"skipped {file}: at 0 images it holds the weights before training" for file in untrained
+    ]
     run = document["run"]
     assert (run["origin"], run["state"], run["num_images"]) == ("imported", "succeeded", IMAGES[1])
     config = RunConfig.model_validate(run["config"])
@@ -64,7 +69,8 @@ def test_a_folder_of_pickles_becomes_a_run(
     denoiser = phema.load(path)
     x, sigma, labels = torch.randn(2, 2, 8, 8), torch.tensor([0.3, 5.0]), torch.eye(3)[[2, 0]]
     with torch.no_grad():
-        expected = foreign.reference(ema.state_dict(), foreign.ARGUMENTS, x, sigma, labels)
+        arguments = {**foreign.ARGUMENTS, "clip_act": None}
+        expected = foreign.reference(ema.state_dict(), arguments, x, sigma, labels)
         torch.testing.assert_close(denoiser(x, sigma, labels), expected, rtol=1e-4, atol=1e-4)
     assert phema.sample(denoiser, seeds=2, num_steps=3).isfinite().all()
     plan = client.plan(name, [0.05])

@@ -236,7 +236,7 @@ def reference(
         t = blend(t, branch, a["res_balance"])
         if f"{name}.attn_qkv.weight" in w:
             t = blend(t, attention(t, name), a["attn_balance"])
-        return t.clip(-a["clip_act"], a["clip_act"])
+        return t if a["clip_act"] is None else t.clip(-a["clip_act"], a["clip_act"])
 
     def features(name: str) -> Tensor:
         return math.sqrt(2) * torch.cos(noise[:, None] * w[f"{name}.freqs"] + w[f"{name}.phases"])

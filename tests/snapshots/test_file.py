@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from phema.shared.catalog.content_keys import canonical, profile_identity
 from phema.shared.snapshots import CorruptObject, ObjectStore
 from phema.shared.snapshots.files.header import (
     ITEM_BYTES,
@@ -27,6 +28,7 @@ from phema.shared.snapshots.files.header import (
     parse_header,
 )
 from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES, encode, load_tensors, read_header, read_path
+from phema.shared.snapshots.profile import TensorProfile
 from tests.snapshots.weights import BUFFERS, metadata, tensors
 
 
@@ -87,6 +89,22 @@ def test_floats_and_counts_survive_exactly(profile: Profile, num_images: int) ->
     found = parse_header(data, len(data), "x").metadata
     assert found is not None
     assert (found.profile, found.num_images) == (profile, num_images)
+
+
+def test_equal_profiles_have_one_sigma_rel_whatever_machine_computed_gamma() -> None:
+    here = Profile.power(0.05)
+    there = Profile(sigma_rel=0.05, gamma=math.nextafter(here.gamma or 0, math.inf))
+    assert here.gamma != there.gamma
+    assert (here, hash(here), here.key) == (there, hash(there), there.key)
+    assert here.key == '{"kind":"power","sigma_rel":0.05}'
+    nested = [
+        Profile(kind="per_tensor", default=part, tensors=(TensorProfile(pattern="*", profile=part),))
+        for part in (here, there)
+    ]
+    assert nested[0] == nested[1]
+    assert nested[0].key == nested[1].key == canonical(profile_identity(nested[1].model_dump(mode="json")))
+    assert here != Profile.power(math.nextafter(0.05, 1))
+    assert here not in (Profile(kind="raw"), nested[0], 0.05)
 
 
 def test_read_header_reads_only_the_header(store: ObjectStore) -> None:

@@ -26,7 +26,7 @@ def test_published_names_are_exact_widths_and_multiples_of_1024(tmp_path: Path) 
         "edm2-img512-xs-0008388-0.050.pkl",
     )
     touch(tmp_path, "training-state-0134217.pt", "log.txt", "stats.jsonl")
-    found = published_files(tmp_path)
+    found = published_files(tmp_path).snapshots
     assert [(s.num_images, s.profile) for s in found] == [
         (2**23, Profile.power(0.05)),
         (2**31, Profile.power(0.05)),
@@ -37,7 +37,23 @@ def test_published_names_are_exact_widths_and_multiples_of_1024(tmp_path: Path) 
 @pytest.mark.parametrize("num_images", [1024, 65_536, 2**23, 3 * 2**23, 2**29, 268_435_456, 939_524_096])
 def test_the_time_of_a_name_is_the_one_it_was_made_of(tmp_path: Path, num_images: int) -> None:
     touch(tmp_path, f"network-snapshot-{num_images // 1000:07d}-0.100.pkl")
-    assert published_files(tmp_path)[0].num_images == num_images
+    assert published_files(tmp_path).snapshots[0].num_images == num_images
+
+
+def test_files_of_time_0_are_skipped(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        *(f"network-snapshot-{kimg}-{width}.pkl" for kimg in ("0000000", "0000065") for width in ("0.050", "0.100")),
+    )
+    found = published_files(tmp_path)
+    assert [(s.num_images, s.profile.sigma_rel) for s in found.snapshots] == [(65_536, 0.05), (65_536, 0.1)]
+    assert [path.name for path in found.skipped] == [
+        f"network-snapshot-0000000-{width}.pkl" for width in ("0.050", "0.100")
+    ]
+    touch(tmp_path, "step-0.pt", "step-64.pt")
+    matching = matching_files(tmp_path, r"step-(?P<num_images>\d+)\.pt")
+    assert [s.path.name for s in matching.snapshots] == ["step-64.pt"]
+    assert [path.name for path in matching.skipped] == ["step-0.pt"]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +65,7 @@ def test_the_time_of_a_name_is_the_one_it_was_made_of(tmp_path: Path, num_images
         ),
         (["a-0000065-0.1.pkl"], "its name is not PREFIX-KIMG-SIGMA_REL.pkl"),
         (["a-0000065-0.100.pkl", "b-0000065-0.050.pkl"], "snapshots of two runs, 'a' and 'b'"),
-        (["a-0000000-0.100.pkl"], "its name says 0 images, not between 1 and"),
+        (["a-0000000-0.100.pkl"], "no files named .*, besides a-0000000-0.100.pkl of 0 images"),
         (["a-0000042-0.100.pkl"], "42 thousand images, which no multiple of 1,024 has"),
         (["a-0000065-0.900.pkl"], "its profile: sigma_rel 0.9"),
         (["a.txt"], "it has no files named PREFIX-KIMG-SIGMA_REL.pkl"),
@@ -82,7 +98,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
 )
 def test_a_pattern_says_what_its_groups_are_named(tmp_path: Path, pattern: str, expected: tuple[int, Profile]) -> None:
     touch(tmp_path, "step-6400-0.05.pt", "other-1.pt")
-    (found,) = matching_files(tmp_path, pattern)
+    (found,) = matching_files(tmp_path, pattern).snapshots
     assert (found.num_images, found.profile) == expected
 
 
@@ -96,6 +112,7 @@ def test_a_pattern_says_what_its_groups_are_named(tmp_path: Path, pattern: str, 
         (r"(?P<num_images>1)(?P<sigma_rel>2)(?P<gamma>3)", "it needs one group"),
         (r"(?P<num_images>.*)\.pt", "num_images in its name is 'more-6400-1', not a number"),
         (r"step-(?P<num_images>\d+)-(?P<sigma_rel>x)?.*", "sigma_rel in its name is None"),
+        (r"more-\d+(?P<num_images>-1)\.pt", "its name says -1 images, not between 0 and"),
         (r"(?P<num_images>9).*", "it has no files that the pattern"),
         (r"(?:step|more)-(?P<num_images>\d+)-.*", "it has time 6,400 and profile raw like"),
     ],
@@ -116,13 +133,13 @@ def test_a_list_needs_no_names_and_reads_what_it_writes(tmp_path: Path) -> None:
     mapping = tmp_path / "mapping.json"
     mapping.write_text(json.dumps(entries))
     found = listed_files(tmp_path, mapping)
-    assert [s.path.name for s in found] == ["a.pt", "b.safetensors", "c.pth"]
-    assert [s.profile.kind for s in found] == ["power", "exponential", "raw"]
-    mapping.write_text(as_listed(found, tmp_path))
+    assert [s.path.name for s in found.snapshots] == ["a.pt", "b.safetensors", "c.pth"]
+    assert [s.profile.kind for s in found.snapshots] == ["power", "exponential", "raw"]
+    mapping.write_text(as_listed(found.snapshots, tmp_path))
     assert listed_files(tmp_path, mapping) == found
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    mapping.write_text(as_listed(found, elsewhere))
+    mapping.write_text(as_listed(found.snapshots, elsewhere))
     assert listed_files(elsewhere, mapping) == found
 
 

@@ -31,16 +31,16 @@ def test_every_value_arrives_exactly(tmp_path: Path) -> None:
     assert found.dtype == "float16"
 
 
-@pytest.mark.parametrize("label_dim", [3, 0])
-def test_the_imported_network_is_the_documented_function(label_dim: int) -> None:
-    ema = foreign.network(label_dim=label_dim)
+@pytest.mark.parametrize(("label_dim", "clip_act"), [(3, 2.0), (0, 2.0), (3, None)])
+def test_the_imported_network_is_the_documented_function(label_dim: int, clip_act: float | None) -> None:
+    ema = foreign.network(label_dim=label_dim, clip_act=clip_act)
     found = imported(ema)
     assert found.network is not None
     denoiser = build_denoiser(found.network).double()
     denoiser.load_state_dict(dict(found.tensors), strict=True)
     x = 2 * torch.randn(4, 2, 8, 8, dtype=torch.float64)
     sigma = torch.tensor([0.02, 0.4, 1.7, 30.0], dtype=torch.float64)
-    arguments = {**foreign.ARGUMENTS, "label_dim": label_dim}
+    arguments = {**foreign.ARGUMENTS, "label_dim": label_dim, "clip_act": clip_act}
     weights = ema.state_dict()
     with torch.no_grad():
         for labels in (torch.eye(3, dtype=torch.float64)[[0, 2, 1, 2]] if label_dim else None, None):
@@ -78,6 +78,7 @@ def test_arguments_left_out_are_the_defaults() -> None:
         ({"attn_resolutions": [4, 8]}, "'unet.dec.8x8_block0.attn_proj.weight' is missing; .* has the shape"),
         ({"channels_per_head": 5}, "phema cannot build its network: channels_per_head 5 does not divide"),
         ({"sigma_data": "x"}, "sigma_data is 'x'; numbers are expected"),
+        ({"sigma_data": None}, "sigma_data is None; numbers are expected"),
         ({"sigma_data": float("nan")}, "sigma_data: Input should be"),
         ({"dropout": [0.1] * 17}, "dropout is a tuple; numbers are expected"),
     ],

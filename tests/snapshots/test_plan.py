@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from phema.shared.edm2.averaging.posthoc import solve
 from phema.shared.edm2.averaging.weightings import PowerWeighting
 from phema.shared.snapshots.planning.planner import plan
 from phema.shared.snapshots.planning.reconstruction_times import NoSnapshotAtTime, NoSnapshots, PlanError
@@ -62,6 +63,26 @@ def test_the_coefficients_make_the_wanted_profile() -> None:
     wanted = PowerWeighting(planned.num_images, 0.13).density(times)
     error = math.sqrt(((made - wanted) ** 2).mean() / (wanted**2).mean())
     assert math.isclose(error, planned.outputs[0].errors.profile_error, rel_tol=0.05)
+
+
+def test_plain_coefficients_are_those_of_least_squares_divided_by_their_sum() -> None:
+    snapshots, wanted = stored(4), [0.05, 0.13, 0.25]
+    planned = plan(snapshots, widths(wanted), regularize=False)
+    profiles = [PowerWeighting(s.num_images, s.profile.sigma_rel or 0) for s in snapshots]
+    solved = solve(profiles, [PowerWeighting(400, width) for width in wanted]).coefficients
+    assert abs(solved[2].sum() - 1) > 1e-2, "undivided they scale the weights"
+    assert planned.snapshots == tuple(snapshots)
+    for output, coefficients in zip(planned.outputs[1:], solved[1:], strict=True):
+        np.testing.assert_allclose(output.coefficients, coefficients / coefficients.sum(), rtol=1e-9)
+        assert math.isclose(sum(output.coefficients), 1, abs_tol=1e-12)
+    assert planned.outputs[0].coefficients == tuple(float(s.id == "s4-0.05") for s in snapshots)
+
+
+def test_least_squares_coefficients_without_a_positive_sum_are_refused() -> None:
+    negative = Profile(kind="sampled", times=(10, 390, 400), weights=(1000, -999.5, 0))
+    assert all(math.isclose(sum(o.coefficients), 1) for o in plan(stored(4), [negative]).outputs)
+    with pytest.raises(PlanError, match=r"for profile sampled: its least-squares coefficients sum to -.*; leave it"):
+        plan(stored(4), [negative], regularize=False)
 
 
 def test_an_earlier_time_uses_nothing_later() -> None:

@@ -84,16 +84,28 @@ def import_(
     chosen = choose_dataset(source.network, dataset, held_out, vae)
     if plan:
         view.result(json.loads(as_listed(source.snapshots, folder)), lambda: _planned(view, source))
+        _note_skipped(view, source)
         return
     with client(context) as service, store_failures(), view.bar("importing") as bar:
         done = import_source(source, name, chosen, service, on_progress=bar.update)
-    document = {"run": done.run.to_json(), "written": done.written, "known": done.known}
+    document = {
+        "run": done.run.to_json(),
+        "written": done.written,
+        "known": done.known,
+        "skipped": [path.name for path in done.skipped],
+    }
     view.result(document, lambda: _said(view, done.run.name, done.written, done.known))
+    _note_skipped(view, source)
 
 
 def _planned(view: Screen, source: Any) -> None:
     rows = [(s.path.name, f"{s.num_images:,}", s.profile.kind, s.profile.label) for s in source.snapshots]
     view.table(("file", "images", "profile", ""), rows, right=("images",))
+
+
+def _note_skipped(view: Screen, source: Any) -> None:
+    for path in source.skipped:
+        view.note(f"skipped {path.name}: at 0 images it holds the weights before training")
 
 
 def _said(view: Screen, name: str, written: int, known: int) -> None:

@@ -83,7 +83,8 @@ class ReconstructionCreate(RequestModel):
     dtype: Dtype = Field(default="float32", description="Dtype of the weights in the file.")
     regularize: bool = Field(
         default=True,
-        description="Take the rounding of the stored weights into account; `false` is the paper's plain least squares.",
+        description="Take the rounding of the stored weights into account; `false` is plain least squares as in the "
+        "paper, with coefficients divided by their sum.",
     )
     tolerance: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
@@ -232,7 +233,7 @@ class Reconstruction(PredictedErrors):
     label: str = Field(description="Short name of the profile, for people; not unique.")
     sigma_rel: float | None = Field(description="Relative width of a power-function EMA; null for other kinds.")
     dtype: Dtype
-    regularize: bool = Field(description="False for the paper's plain least squares.")
+    regularize: bool = Field(description="False for plain least squares.")
     advice: str | None = Field(description="Why the fit is poor and what would improve it; null for a good fit.")
     job_id: str | None
     error: str | None

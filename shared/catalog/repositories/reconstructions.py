@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, cast, column, func, select
+from sqlalchemy import ColumnElement, column, func, select
 from sqlalchemy.orm import defer
 
-from phema.shared.catalog.column_types import Json, dump_json
+from phema.shared.catalog.column_types import Json
 from phema.shared.catalog.content_keys import content_key as key_of
+from phema.shared.catalog.content_keys import profile_identity
 from phema.shared.catalog.models import Reconstruction
 from phema.shared.catalog.pagination import Page, cut, decode_cursor, encode_cursor
 from phema.shared.catalog.repositories.repository import FRESH
@@ -60,7 +61,7 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
                 {
                     "run_id": run_id,
                     "num_images": num_images,
-                    "profile": profile,
+                    "profile": profile_identity(profile),
                     "dtype": dtype,
                     "regularize": plan.get("regularize", True),
                     "snapshots": [snapshot["sha256"] for snapshot in plan["snapshots"]],
@@ -124,21 +125,24 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
             predicted_errors: that of the profile, then that of each per-tensor pattern, in order.
         """
         self._runs.lock(run_id)
-        query = select(Reconstruction).where(
+        # Plans are long, and a run may have thousands of rows: only profiles are read of those that may be equal.
+        query = select(Reconstruction.id, Reconstruction.profile).where(
             Reconstruction.run_id == run_id,
             Reconstruction.num_images == num_images,
             Reconstruction.dtype == dtype,
-            # Compared as text in the database: plans are long, and a run may have thousands of rows.
-            cast(Reconstruction.profile, Text) == dump_json(profile),
+            Reconstruction.sigma_rel.is_not_distinct_from(profile.get("sigma_rel")),
         )
+        wanted = profile_identity(profile)
+        equal = [row.id for row in self._session.execute(query) if profile_identity(row.profile) == wanted]
+        query_equal = select(Reconstruction).where(Reconstruction.id.in_(equal)).order_by(Reconstruction.seq)
         found = [
             row
-            for row in self._all(query.order_by(Reconstruction.seq))
+            for row in self._all(query_equal)
             if not row.needs_job
             and row.plan.get("regularize", True) == regularize
             and all(
-                there <= _ERROR_TOLERANCE * wanted
-                for there, wanted in zip(_errors(row.plan), predicted_errors, strict=True)
+                there <= _ERROR_TOLERANCE * here
+                for there, here in zip(_errors(row.plan), predicted_errors, strict=True)
             )
         ]
         # Finished rows go before those that still need waiting.

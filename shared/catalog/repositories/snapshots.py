@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, select, tuple_, update
 
 from phema.shared.catalog.clock import database_now
 from phema.shared.catalog.column_types import new_id
-from phema.shared.catalog.content_keys import canonical
+from phema.shared.catalog.content_keys import canonical, profile_identity
 from phema.shared.catalog.models import Snapshot
 from phema.shared.catalog.pagination import Page, cut, decode_cursor, encode_cursor
 from phema.shared.catalog.repositories.repository import Repository, Rows
@@ -42,7 +42,7 @@ class SnapshotRepository(Repository):
 
         A retired row is returned too, and stays retired.
         """
-        profile_key = canonical(profile)
+        profile_key = canonical(profile_identity(profile))
         values = {
             "id": new_id("snap"),
             "run_id": run_id,

@@ -100,8 +100,9 @@ def index_pictures(files: Files) -> PictureIndex:
     folders = _class_folders(files, names)
     if folders is None:
         return _unlabelled(files, positions)
-    numbered = all(name.isascii() and name.isdecimal() for name in folders)
-    classes = sorted(set(folders), key=lambda name: (int(name) if numbered else 0, name))
+    # By text, also where all names are numbers ("10" before "9"), as published dataset tools do: labels must agree with
+    # those of networks and statistics made with them.
+    classes = sorted(set(folders))
     label_of = {name: label for label, name in enumerate(classes)}
     labels = np.array([label_of[folder] for folder in folders], np.int64)
     return PictureIndex(files, positions, labels, len(classes), tuple(classes))

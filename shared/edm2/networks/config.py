@@ -52,7 +52,8 @@ class NetworkConfig(FrozenModel):
     concat_balance: Balance = 0.5
     res_balance: Balance = 0.3
     attn_balance: Balance = 0.3
-    clip_act: Annotated[float, Field(gt=0)] = 256.0
+    clip_act: Annotated[float, Field(gt=0)] | None = 256.0
+    """Activations are clipped to [-clip_act, clip_act]; None does not clip them."""
     sigma_data: Annotated[float, Field(gt=0)] = 0.5
     logvar_channels: PositiveInt = 128
 
@@ -78,8 +79,9 @@ class NetworkConfig(FrozenModel):
         for field, (first, reason) in _FIRST_LETTER.items():
             value, default = getattr(self, field), type(self).model_fields[field].default
             if self.config < first and value != default:
+                shown = "none" if value is None else f"{value:g}"
                 raise ValueError(
-                    f"{field} {value:g} has no meaning in configuration {self.config}, {reason}; "
+                    f"{field} {shown} has no meaning in configuration {self.config}, {reason}; "
                     f"leave it at {default:g} or use configuration {first} or a later one"
                 )
         if self.config in ("A", "B") and self.model_channels % 2:

@@ -61,7 +61,7 @@ class Block(nn.Module):
         x = mp_sum(x, branch, self.res_balance)
         if self.num_heads:
             x = mp_sum(x, self._attend(x), self.attn_balance)
-        return x.clamp(-self.clip_act, self.clip_act)
+        return x if self.clip_act is None else x.clamp(-self.clip_act, self.clip_act)
 
     def _attend(self, x: Tensor) -> Tensor:
         return self.attn_proj(cosine_attention(self.attn_qkv(x), self.num_heads))  # type: ignore[no-any-return]

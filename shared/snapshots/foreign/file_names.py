@@ -44,13 +44,22 @@ class ForeignSnapshot:
     profile: Profile
 
 
-def published_files(folder: Path) -> list[ForeignSnapshot]:
+@dataclass(frozen=True)
+class ForeignFiles:
+    """The snapshots of a folder, in order of time and profile, and the files that are left out."""
+
+    snapshots: tuple[ForeignSnapshot, ...]
+    skipped: tuple[Path, ...] = ()
+    """Files of time 0. They hold the weights before training, of which no average exists."""
+
+
+def published_files(folder: Path) -> ForeignFiles:
     """Snapshots with EDM2's documented names, `PREFIX-KIMG-SIGMA_REL.pkl`, all with the same prefix.
 
     `sigma_rel` is exactly the three-decimal value in the name. The time is the multiple of 1,024 images that has KIMG
     thousands. Files with other suffixes are ignored. Raises ForeignFileRefused for a pickle with another name.
     """
-    found, prefixes = [], {}
+    found, prefixes = _Found(), {}
     for path in _files(folder, (".pkl",)):
         match = _PUBLISHED.fullmatch(path.name)
         if match is None:
@@ -60,16 +69,16 @@ def published_files(folder: Path) -> list[ForeignSnapshot]:
             )
         prefixes[match["prefix"]] = path
         profile = _profile({"kind": "power", "sigma_rel": float(match["sigma_rel"])}, str(path))
-        found.append(ForeignSnapshot(path, _images_of(int(match["kimg"]), str(path)), profile))
+        found.add(path, _images_of(int(match["kimg"]), str(path)), profile)
     if len(prefixes) > 1:
         first, second = sorted(prefixes)[:2]
         raise ForeignFileRefused(
             str(folder), f"it holds snapshots of two runs, {first!r} and {second!r}; one is allowed"
         )
-    return _ordered(found, folder, "files named PREFIX-KIMG-SIGMA_REL.pkl; give --pattern or --mapping for others")
+    return found.ordered(folder, "files named PREFIX-KIMG-SIGMA_REL.pkl; give --pattern or --mapping for others")
 
 
-def matching_files(folder: Path, pattern: str) -> list[ForeignSnapshot]:
+def matching_files(folder: Path, pattern: str) -> ForeignFiles:
     """Files whose whole name matches a regular expression with named groups.
 
     `num_images`, or `kimg` as in EDM2's names, is the time. `sigma_rel`, `gamma`, `half_life_images` or
@@ -88,7 +97,7 @@ def matching_files(folder: Path, pattern: str) -> list[ForeignSnapshot]:
             f"it needs one group (?P<…>…) named {' or '.join(_TIME_GROUPS)}, and at most one of "
             f"{', '.join(_PROFILE_GROUPS)}",
         )
-    found = []
+    found = _Found()
     for path in _files(folder, SUFFIXES):
         match = compiled.fullmatch(path.name)
         if match is not None:
@@ -98,8 +107,8 @@ def matching_files(folder: Path, pattern: str) -> list[ForeignSnapshot]:
             for group in profiles:
                 read, kind = _PROFILE_GROUPS[group]
                 fields = {"kind": kind, group: _number(read, match, group, path)}
-            found.append(ForeignSnapshot(path, _checked(num_images, str(path)), _profile(fields, str(path))))
-    return _ordered(found, folder, f"files that the pattern {pattern!r} matches")
+            found.add(path, _checked(num_images, str(path)), _profile(fields, str(path)))
+    return found.ordered(folder, f"files that the pattern {pattern!r} matches")
 
 
 class _Listed(BaseModel):
@@ -110,7 +119,7 @@ class _Listed(BaseModel):
     profile: Profile
 
 
-def listed_files(folder: Path, mapping: Path) -> list[ForeignSnapshot]:
+def listed_files(folder: Path, mapping: Path) -> ForeignFiles:
     """Files of a JSON list `[{"file": …, "num_images": …, "profile": {"kind": "power", "sigma_rel": 0.05}}, …]`.
 
     File names are relative to the folder. Raises ForeignFileRefused that names the wrong entry, or OSError.
@@ -122,7 +131,7 @@ def listed_files(folder: Path, mapping: Path) -> list[ForeignSnapshot]:
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
         message = str(problem["msg"]).removeprefix("Value error, ")
         raise ForeignFileRefused(str(mapping), f"its entry {place or '(all of it)'}: {message}") from error
-    found = []
+    found = _Found()
     for index, entry in enumerate(listed):
         path = folder / entry.file
         if path.suffix not in SUFFIXES or not path.is_file():
@@ -136,8 +145,8 @@ def listed_files(folder: Path, mapping: Path) -> list[ForeignSnapshot]:
                 str(mapping),
                 f"its entry [{index}].profile is of kind {entry.profile.kind!r}; allowed: {', '.join(_LISTED_KINDS)}",
             )
-        found.append(ForeignSnapshot(path, entry.num_images, entry.profile))
-    return _ordered(found, mapping, "entries")
+        found.add(path, entry.num_images, entry.profile)
+    return found.ordered(mapping, "entries")
 
 
 def as_listed(snapshots: Iterable[ForeignSnapshot], folder: Path) -> str:
@@ -173,10 +182,10 @@ def _images_of(kimg: int, name: str) -> int:
 
 
 def _checked(num_images: int, name: str) -> int:
-    if not 1 <= num_images <= MAX_IMAGES:
+    if not 0 <= num_images <= MAX_IMAGES:
         raise ForeignFileRefused(
             name,
-            f"its name says {num_images} images, not between 1 and {MAX_IMAGES}; move it out of the folder",
+            f"its name says {num_images} images, not between 0 and {MAX_IMAGES}; move it out of the folder",
         )
     return num_images
 
@@ -196,21 +205,32 @@ def _profile(fields: dict[str, Any], name: str) -> Profile:
         raise ForeignFileRefused(name, f"its profile: {message.removeprefix('Value error, ')}") from error
 
 
-def _ordered(found: list[ForeignSnapshot], where: Path, wanted: str) -> list[ForeignSnapshot]:
-    """Sorted by time and profile. Raises ForeignFileRefused if two files have the same time and profile."""
-    if not found:
-        raise ForeignFileRefused(str(where), f"it has no {wanted}")
-    by_key: dict[tuple[int, str], ForeignSnapshot] = {}
-    for snapshot in found:
+class _Found:
+    """Collects the files of a folder."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[tuple[int, str], ForeignSnapshot] = {}
+        self._skipped: list[Path] = []
+
+    def add(self, path: Path, num_images: int, profile: Profile) -> None:
+        """Raises ForeignFileRefused if the profile is impossible, or another file has the same time and profile."""
+        if num_images == 0:
+            self._skipped.append(path)
+            return
         try:
-            weighting(snapshot.profile, snapshot.num_images)
+            weighting(profile, num_images)
         except WeightingError as error:
-            raise ForeignFileRefused(str(snapshot.path), f"its profile at {snapshot.num_images:,}: {error}") from error
-        key = (snapshot.num_images, snapshot.profile.key)
-        if key in by_key:
+            raise ForeignFileRefused(str(path), f"its profile at {num_images:,}: {error}") from error
+        key = (num_images, profile.key)
+        if key in self._by_key:
             raise ForeignFileRefused(
-                str(snapshot.path),
-                f"it has time {snapshot.num_images:,} and profile {snapshot.profile.label} like {by_key[key].path}",
+                str(path), f"it has time {num_images:,} and profile {profile.label} like {self._by_key[key].path}"
             )
-        by_key[key] = snapshot
-    return [by_key[key] for key in sorted(by_key)]
+        self._by_key[key] = ForeignSnapshot(path, num_images, profile)
+
+    def ordered(self, where: Path, wanted: str) -> ForeignFiles:
+        """Sorted by time and profile. Raises ForeignFileRefused if there is no snapshot."""
+        if not self._by_key:
+            only = f", besides {self._skipped[0].name} of 0 images" if self._skipped else ""
+            raise ForeignFileRefused(str(where), f"it has no {wanted}{only}")
+        return ForeignFiles(tuple(self._by_key[key] for key in sorted(self._by_key)), tuple(self._skipped))

@@ -13,6 +13,8 @@ from phema.shared.snapshots.foreign.pickle_records import Module, StoredTensor
 
 _POSITIONS = ("img_resolution", "img_channels", "label_dim", "use_fp16", "sigma_data", "logvar_channels")
 """Names of the positional arguments of `Precond`."""
+_OPTIONAL = {"clip_act"}
+"""Arguments that may be None."""
 _IGNORED = {"use_fp16"}
 """The precision of activations does not belong to the network; the user chooses it when sampling."""
 _LARGEST = {
@@ -83,6 +85,8 @@ def _arguments(precond: Module, name: str) -> dict[str, Any]:
 
 def _numbers(key: str, value: Any, name: str) -> Any:
     value = _plain(value)
+    if value is None and key in _OPTIONAL:
+        return None
     entries = value if type(value) is tuple else (value,)
     if len(entries) > _MAX_ENTRIES or not all(type(entry) in (int, float) for entry in entries):
         raise ForeignFileRefused(name, f"its constructor argument {key} is {_short(value)}; numbers are expected")

@@ -16,6 +16,7 @@ from phema.shared.edm2.averaging.weightings import PowerWeighting
 from phema.shared.snapshots.files.header import StoredDtype
 from phema.shared.snapshots.planning.advice import StorageSummary, summarize_storage
 from phema.shared.snapshots.planning.calibration import Calibration, calibrate
+from phema.shared.snapshots.planning.candidate_snapshots import candidates
 from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.planning.reconstruction_times import PlanError, choose_time
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
@@ -127,12 +128,13 @@ def plan_basis(
     if not 0 < sigma_rel_min < sigma_rel_max:
         raise PlanError(f"sigma_rel_min {sigma_rel_min:g} must be above 0 and below sigma_rel_max {sigma_rel_max:g}")
     time = choose_time((s.num_images for s in stored), num_images)
-    inputs = sorted((s for s in stored if s.num_images <= time), key=lambda s: s.order)
-    calibration = calibrate(inputs, probes or {}, update_images=update_images)
+    known = sorted((s for s in stored if s.num_images <= time), key=lambda s: s.order)
+    calibration = calibrate(known, probes or {}, update_images=update_images)
     try:
         family = [PowerWeighting(time, float(s)) for s in np.geomspace(sigma_rel_min, sigma_rel_max, _FAMILY)]
     except ValueError as error:
         raise PlanError(f"sigma_rel_max {sigma_rel_max:g} is impossible: {error}") from error
+    inputs = candidates(known, family)
     profiles = [weighting(s.profile, s.num_images) for s in inputs]
     noise = calibration.noise(inputs)
     coefficients = WeightErrorFit(profiles, family, movement=calibration.movement, noise=noise).solve()

@@ -67,16 +67,17 @@ def calibrate(
     `snapshots` are in order of time. Probes with values that are not finite (the run diverged) are ignored.
     """
     end = float(snapshots[-1].num_images)
-    sampled = {s.id: probed_weights(probes[s.id]).astype(np.float64) for s in snapshots if probes.get(s.id)}
-    probed = [s for s in snapshots if s.id in sampled and np.isfinite(sampled[s.id]).all()]
+    probed = [s for s in snapshots if probes.get(s.id) and np.isfinite(probed_weights(probes[s.id])).all()]
     if not probed:
         return Calibration(
             RandomWalk(DEFAULT_VARIANCE, DEFAULT_EXPONENT, end), 1.0, _USUAL_ROUNDING, False, update_images
         )
+    chosen = _snapshots_to_fit(probed)
+    sampled = {s.id: probed_weights(probes[s.id]).astype(np.float64) for s in chosen}
     latest = sampled[probed[-1].id]
     rms = float(np.sqrt(np.mean(latest**2))) or 1.0
     by_dtype = {dtype: rounding(latest, dtype) for dtype in _USUAL_ROUNDING}
-    chosen = [s for s in _snapshots_to_fit(probed) if len(sampled[s.id]) == len(latest)]
+    chosen = [s for s in chosen if len(sampled[s.id]) == len(latest)]
     movement = fit_random_walk(
         [weighting(s.profile, s.num_images) for s in chosen],
         np.stack([sampled[s.id] for s in chosen]),

@@ -50,13 +50,24 @@ class CoefficientFit:
         return self._with_copies(self._aware.solve(kept), kept)
 
     def least_squares_coefficients(self) -> FloatArray:
-        """[targets, inputs] coefficients with the least profile error. Raises PlanError for raw weights."""
+        """[targets, inputs] coefficients with the least profile error, divided by their sum.
+
+        Undivided, each row misses 1 by a little, and the whole weights are scaled by its sum. Raises PlanError for raw
+        weights, and for a row whose sum is not above 0.
+        """
         if any(isinstance(p, RawWeighting) for p in [*self._profiles, *self._wanted]):
             raise PlanError(
                 "regularize false is impossible with raw weights, whose profile is an impulse: leave it true"
             )
-        solution = solve(self._profiles, self._wanted)
-        return self._with_copies(solution.coefficients, np.arange(len(self.inputs)))
+        coefficients = solve(self._profiles, self._wanted).coefficients
+        sums = coefficients.sum(axis=1, keepdims=True)
+        for target, total in zip(self.targets, sums[:, 0], strict=True):
+            if not total > 0:
+                raise PlanError(
+                    f"regularize false is impossible for profile {target.label}: its least-squares coefficients sum to "
+                    f"{total:g}, by which they cannot be divided; leave it true"
+                )
+        return self._with_copies(coefficients / sums, np.arange(len(self.inputs)))
 
     def predicted_errors(self, coefficients: FloatArray, kept: Indices) -> FloatArray:
         """[targets] expected errors of the weights, in units of a weight."""

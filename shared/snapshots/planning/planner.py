@@ -12,6 +12,7 @@ from phema.shared.edm2.averaging.posthoc import PosthocError
 from phema.shared.snapshots.planning import advice
 from phema.shared.snapshots.planning.basis_plan import StoredBasis
 from phema.shared.snapshots.planning.calibration import Calibration, calibrate
+from phema.shared.snapshots.planning.candidate_snapshots import candidates
 from phema.shared.snapshots.planning.coefficient_fit import PRUNING_MARGIN, CoefficientFit, fewest_snapshots
 from phema.shared.snapshots.planning.plan import Plan, PlannedOutput, PredictedErrors, TensorCoefficients
 from phema.shared.snapshots.planning.profile_weighting import weighting
@@ -39,8 +40,9 @@ def plan(
 
     The coefficients minimise the expected error of the weights, given the movement of the run's weights and the
     rounding of the stored dtypes. Without `regularize`, they minimise the error of the profile, as in the paper (Eq. 4
-    and Algorithm 3). A profile that is stored at this time is its snapshot, exactly.
+    and Algorithm 3), and are then divided by their sum. A profile that is stored at this time is its snapshot, exactly.
 
+    Of a run with more than 256 times, only snapshots of well-spread times are considered (`candidate_snapshots`).
     Snapshots are not read if the predicted errors stay within 2 % of the best, or below `tolerance`, without them. A
     basis of this time is read instead of snapshots when its vectors are fewer bytes and it adds no more error than its
     own tolerance (at most MAX_BASIS_ERROR unless `tolerance` allows more), or when it is more exact than the
@@ -55,17 +57,17 @@ def plan(
     _check_wanted(wanted)
     targets = list(dict.fromkeys(p for profile in wanted for p in _plain_profiles(profile)))
     inputs = sorted((s for s in stored if s.num_images <= time), key=lambda s: s.order)
-    candidates = []
+    found = []
     try:
         if inputs and inputs[-1].num_images == time:
             known = known or _calibrate(inputs, probes or {}, bases, update_images)
-            candidates.append(_from_snapshots(inputs, targets, time, known, regularize, tolerance))
-        candidates += [_from_basis(basis, targets, time) for basis in bases if regularize and basis.num_images == time]
+            found.append(_from_snapshots(inputs, targets, time, known, regularize, tolerance))
+        found += [_from_basis(basis, targets, time) for basis in bases if regularize and basis.num_images == time]
     except (PosthocError, np.linalg.LinAlgError) as error:
         raise PlanError(str(error)) from error
-    if not candidates:
+    if not found:
         raise PlanError(f"num_images {time} has only a basis, from which regularize false is impossible: leave it true")
-    return _cheapest(candidates, time, tolerance).plan(wanted, time)
+    return _cheapest(found, time, tolerance).plan(wanted, time)
 
 
 def _calibrate(
@@ -129,13 +131,14 @@ class _Candidate:
 
 
 def _from_snapshots(
-    inputs: list[StoredSnapshot],
+    stored: list[StoredSnapshot],
     targets: list[Profile],
     time: int,
     known: Calibration,
     regularize: bool,
     tolerance: float | None,
 ) -> _Candidate:
+    inputs = candidates(stored, [weighting(target, time) for target in targets])
     fit = CoefficientFit(inputs, targets, time, known)
     if regularize:
         kept, coefficients = fewest_snapshots(fit, tolerance or 0.0)
@@ -151,7 +154,7 @@ def _from_snapshots(
         fit.errors(coefficients, kept),
         known.calibrated,
         None,
-        advice.summarize_storage(inputs),
+        advice.summarize_storage(stored),
     )
 
 

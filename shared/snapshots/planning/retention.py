@@ -17,8 +17,10 @@ import numpy as np
 from phema.shared.edm2.averaging.posthoc import PosthocError
 from phema.shared.snapshots.planning.basis_plan import StoredBasis
 from phema.shared.snapshots.planning.calibration import Calibration, calibrate
+from phema.shared.snapshots.planning.candidate_snapshots import candidates
 from phema.shared.snapshots.planning.coefficient_fit import CoefficientFit
 from phema.shared.snapshots.planning.planner import plan
+from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.planning.reconstruction_times import PlanError
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
@@ -246,10 +248,11 @@ def _errors(
     snapshots: Sequence[StoredSnapshot], wanted: Sequence[Profile], time: int, known: Calibration
 ) -> tuple[float | None, ...]:
     """Errors when all snapshots are read. Finding the fewest snapshots would take as long again."""
-    inputs = [s for s in snapshots if s.num_images <= time]
-    if not inputs or inputs[-1].num_images != time:
+    stored = [s for s in snapshots if s.num_images <= time]
+    if not stored or stored[-1].num_images != time:
         return (None,) * len(wanted)
     try:
+        inputs = candidates(stored, [weighting(profile, time) for profile in wanted])
         fit, everything = CoefficientFit(inputs, list(wanted), time, known), np.arange(len(inputs))
         errors = fit.errors(fit.least_error_coefficients(everything), everything)
         return tuple(e.predicted_error for e in errors)

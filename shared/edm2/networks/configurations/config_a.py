@@ -128,7 +128,9 @@ class AttentionBlock(nn.Module):
     def _finish(self, x: Tensor) -> Tensor:
         if self.num_heads:
             x = x + self.attn_proj(self.arch.attend(self.attn_qkv(self.attn_norm(x)), self.num_heads))
-        return x.clamp(-self.clip_act, self.clip_act) if self.arch.clips else x
+        if self.clip_act is None or not self.arch.clips:
+            return x
+        return x.clamp(-self.clip_act, self.clip_act)
 
 
 class ResidualBlock(AttentionBlock):
