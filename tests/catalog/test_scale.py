@@ -1,7 +1,8 @@
 """The cost of pages, claims, metrics and plans does not grow with the catalog.
 
 The catalog holds 500 runs, 5,000 snapshots and 5,000 jobs (`benchmarks.large_catalog`). Work is counted in rows that
-the database reads, so that a scan of a table is seen however quick the machine is. `benchmarks/service.py` measures time.
+the database reads, so that a scan of a table is seen however quick the machine is. `benchmarks/service.py` measures
+time.
 """
 
 from __future__ import annotations
