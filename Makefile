@@ -10,7 +10,7 @@ TEST_WORKERS ?= 2
 CLUSTER ?= .phema-cluster
 # Not installed by `make gpu`: machines with a GPU often bring their own torch, and may reach no package index.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
-BENCHMARKS := ema_update magnitudes train_step sample data_loading snapshot_stall reconstruct posthoc_errors
+BENCHMARKS := ema_update magnitudes train_step sample data_loading snapshot_stall reconstruct posthoc_errors service
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down cluster cluster-down test test-slow lint types format bench gpu clean
