@@ -10,10 +10,12 @@ export PYTHONDONTWRITEBYTECODE :=
 # Tests wait for processes as often as they compute: two at once keep two cores busy. Each file stays in one process.
 TEST_WORKERS ?= 2
 CLUSTER ?= .phema-cluster
-BENCHMARKS := ema_update magnitudes train_step sample data_loading snapshot_stall reconstruct posthoc_errors planning
+# Not installed by `make gpu`: machines with a GPU often bring their own torch, and may reach no package index.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+BENCHMARKS := ema_update magnitudes train_step sample data_loading snapshot_stall reconstruct posthoc_errors planning service
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down cluster cluster-down test test-slow lint types format bench clean
+.PHONY: help install demo up down cluster cluster-down test test-slow lint types format bench gpu clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +58,9 @@ format: $(STAMP) ## put the code in ruff's format
 
 bench: $(STAMP) ## every benchmark, as a table
 	@for b in $(BENCHMARKS); do echo "== $$b"; $(BIN)/python -m benchmarks.$$b || exit 1; done
+
+gpu: ## every GPU test and benchmark on one GPU, in 8 minutes (GPU_PYTHON=python; needs torch, but not Ray)
+	@$(GPU_PYTHON) -m benchmarks.gpu
 
 clean: ## remove what the verbs made, but neither .venv nor any state folder
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .cache build dist *.egg-info

@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmarks.report import machine
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
+from phema.shared.edm2.device import prepare_device
 from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.edm2.networks.denoiser import Denoiser
@@ -64,40 +63,42 @@ def measure(trainer: Trainer, module: nn.Module, sigma_rels: list[float], steps:
     batch = len(trainer.images)
     plain: list[float] = []
     shares: list[float] = []
+
+    def now() -> float:
+        if trainer.images.is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     for i in range(WARM_UP + steps):
-        start = time.perf_counter()
+        start = now()
         trainer.step()
-        middle = time.perf_counter()
+        middle = now()
         ema.update((i + 1) * batch, batch)
-        end = time.perf_counter()
+        end = now()
         if i >= WARM_UP:
             plain.append(middle - start)
             shares.append((end - middle) / (middle - start))
     return statistics.median(plain), statistics.median(shares)
 
 
-def cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
-    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
-
-
 def run(options: argparse.Namespace) -> dict[str, object]:
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    prepare_device(device)
     config = reduced(options.width)
-    denoiser = build_denoiser(config)
+    denoiser = build_denoiser(config).to(device)
+    images = 0.5 * torch.randn(options.batch, config.img_channels, config.img_resolution, config.img_resolution)
+    labels = torch.eye(config.label_dim)[torch.randint(config.label_dim, [options.batch])]
     trainer = Trainer(
         denoiser=denoiser,
         optimizer=torch.optim.Adam(denoiser.parameters(), lr=1e-2, betas=(0.9, 0.99)),
-        images=0.5 * torch.randn(options.batch, config.img_channels, config.img_resolution, config.img_resolution),
-        labels=torch.eye(config.label_dim)[torch.randint(config.label_dim, [options.batch])],
+        images=images.to(device),
+        labels=labels.to(device),
     )
     seconds, share = measure(trainer, denoiser, options.sigma_rel, options.steps)
     return {
-        "hardware": f"{cpu_model()}, {os.cpu_count()} CPUs, {options.threads} threads",
-        "versions": f"Python {platform.python_version()}, torch {torch.__version__}",
-        "command": " ".join(["python", *sys.orig_argv[1:]]),
+        **machine(device.type),
         "parameters": sum(p.numel() for p in denoiser.parameters()),
         "batch": options.batch,
         "steps": options.steps,

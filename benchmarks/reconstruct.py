@@ -33,7 +33,6 @@ from benchmarks.report import machine, show
 from benchmarks.synthetic_run import clean, combine, discard, fill, forget_pages, naive
 from phema.shared.snapshots import ObjectStore, S3Options, open_store
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
-from tests.servers.s3 import ministack
 
 BASIS = 10
 PROFILES = 31
@@ -111,6 +110,8 @@ def stores(folder: Path, names: str) -> Iterator[list[tuple[str, str, S3Options 
     if "s3" not in wanted:
         yield opened
         return
+    from tests.servers.s3 import ministack  # needs boto3
+
     (folder / "ministack").mkdir()
     with ministack(folder / "ministack") as server:
         server.client().create_bucket(Bucket="benchmark")

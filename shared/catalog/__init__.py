@@ -36,8 +36,8 @@ from phema.shared.catalog.models import (
     Snapshot,
 )
 from phema.shared.catalog.pagination import Page
-from phema.shared.catalog.repositories.jobs import QueueStats
 from phema.shared.catalog.repositories.leases import retry_delay, submission_id
+from phema.shared.catalog.repositories.queue_stats import EndedCounts, QueueStats
 
 __all__ = [
     "PRIORITY",
@@ -50,6 +50,7 @@ __all__ = [
     "CatalogError",
     "CatalogUnreachable",
     "Checkpoint",
+    "EndedCounts",
     "Evaluation",
     "HistoryPoint",
     "IdempotencyRecord",

@@ -31,6 +31,7 @@ from phema.shared.catalog.repositories.history import HistoryRepository
 from phema.shared.catalog.repositories.idempotency import IdempotencyRepository
 from phema.shared.catalog.repositories.jobs import JobRepository
 from phema.shared.catalog.repositories.leases import LeaseRepository
+from phema.shared.catalog.repositories.queue_stats import QueueStatsRepository
 from phema.shared.catalog.repositories.reconstructions import ReconstructionRepository
 from phema.shared.catalog.repositories.runs import RunRepository
 from phema.shared.catalog.repositories.scrape_targets import ScrapeTargetRepository
@@ -46,6 +47,7 @@ class Transaction:
     def __init__(self, session: Session, request_id: str | None = None) -> None:
         self.jobs = JobRepository(session, request_id)
         self.leases = LeaseRepository(session)
+        self.queue_stats = QueueStatsRepository(session)
         self.runs = RunRepository(session, self.jobs)
         self.external_runs = ExternalRunRepository(session, self.runs)
         self.snapshots = SnapshotRepository(session)

@@ -99,7 +99,13 @@ class Job(Base):
             sqlite_where=text(LIVE_CONTENT),
             postgresql_where=text(LIVE_CONTENT),
         ),
-        Index("ix_jobs_state_priority_seq", "state", "priority", "seq"),
+        # Claims read it in order, and reject jobs of other kinds and jobs not due yet without reading their rows.
+        Index("ix_jobs_claim", "state", "priority", "seq", "kind", "not_before"),
+        # Pages, newest first, for every combination of filters.
+        Index("ix_jobs_kind_seq", "kind", "seq"),
+        Index("ix_jobs_state_seq", "state", "seq"),
+        Index("ix_jobs_kind_state_seq", "kind", "state", "seq"),
+        Index("ix_jobs_run_id_seq", "run_id", "seq"),
     )
 
     seq: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
@@ -107,7 +113,7 @@ class Job(Base):
     kind: Mapped[JobKind] = mapped_column(enum_column(JobKind, "kind"))
     state: Mapped[JobState] = mapped_column(enum_column(JobState, "state"), default=JobState.QUEUED)
     priority: Mapped[int]
-    run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"))
     request_id: Mapped[str | None]
     """Id of the first request for the job, if there was one, for the logs."""
     payload: Mapped[dict[str, Any]]
@@ -129,7 +135,7 @@ class Job(Base):
     created_at: Mapped[float] = mapped_column(default=database_now())
     started_at: Mapped[float | None]
     """Time of the first claim."""
-    finished_at: Mapped[float | None]
+    finished_at: Mapped[float | None] = mapped_column(index=True)
 
     @property
     def ids(self) -> dict[str, object]:
@@ -149,7 +155,7 @@ class Attempt(Base):
     """Name under which the attempt is submitted to Ray. Made of job and fence, so that submitting twice is harmless."""
     owner: Mapped[str]
     started_at: Mapped[float] = mapped_column(default=database_now())
-    ended_at: Mapped[float | None]
+    ended_at: Mapped[float | None] = mapped_column(index=True)
     outcome: Mapped[AttemptOutcome | None] = mapped_column(enum_column(AttemptOutcome, "outcome"))
     error: Mapped[str | None]
 
@@ -255,10 +261,11 @@ class Reconstruction(Base):
     """One requested profile of a run at one time. `key` is set once the weights are in the store."""
 
     __tablename__ = "reconstructions"
+    __table_args__ = (Index("ix_reconstructions_run_id_seq", "run_id", "seq"),)
 
     seq: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(unique=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     num_images: Mapped[int]
     profile: Mapped[dict[str, Any]]
     sigma_rel: Mapped[float | None]
@@ -291,10 +298,11 @@ class Basis(Base):
     """
 
     __tablename__ = "bases"
+    __table_args__ = (Index("ix_bases_run_id_seq", "run_id", "seq"),)
 
     seq: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(unique=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     num_images: Mapped[int]
     sigma_rel_min: Mapped[float]
     sigma_rel_max: Mapped[float]
@@ -322,10 +330,11 @@ class Evaluation(Base):
     """Figures and pictures of one reconstruction under one recipe. `figures` is set once they exist."""
 
     __tablename__ = "evaluations"
+    __table_args__ = (Index("ix_evaluations_run_id_seq", "run_id", "seq"),)
 
     seq: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(unique=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     reconstruction_id: Mapped[str] = mapped_column(ForeignKey("reconstructions.id"), index=True)
     recipe: Mapped[dict[str, Any]]
     content_key: Mapped[str] = mapped_column(unique=True)

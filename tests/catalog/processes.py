@@ -38,7 +38,7 @@ def work(url: str, owner: str) -> None:
             job = tx.leases.claim(list(JobKind), owner=owner, lease_seconds=LEASE_SECONDS)
         if job is None:
             with catalog.transaction(read_only=True) as tx:
-                if not any(state in ("queued", "running") for _, state, _ in tx.jobs.stats().counts):
+                if not any(state in ("queued", "running") for _, state, _ in tx.queue_stats.read().counts):
                     return
             time.sleep(0.02)
             continue

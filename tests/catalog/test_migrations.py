@@ -7,16 +7,21 @@ import math
 import re
 import shutil
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Column, Connection, String, Table, create_engine, inspect, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import Column, Connection, MetaData, String, Table, create_engine, insert, inspect, select, text
 
-from phema.shared.catalog import Catalog, JobState, SchemaOutOfDate, schema
+from benchmarks.large_catalog import WELL_KEPT, Size, fill
+from phema.shared.catalog import Catalog, JobKind, JobState, SchemaOutOfDate, schema
 from phema.shared.catalog.column_types import Figures
 from phema.shared.catalog.content_keys import canonical, content_key, profile_identity
 from phema.shared.catalog.engine import parse_url
@@ -103,6 +108,114 @@ VALUES (:seq, :id, 'r', 5, :profile, 'float32', :key, :plan, 1.0)
 """
 
 
+FIRST_ROWS: dict[str, dict[str, Any]] = {
+    "runs": {
+        "seq": 1,
+        "id": "run-1",
+        "name": "first",
+        "config": {},
+        "config_hash": "h",
+        "job_id": "job-1",
+        "total_images": 2**32,
+        "num_images": 2**31,
+    },
+    "jobs": {
+        "seq": 1,
+        "id": "job-1",
+        "kind": "train",
+        "state": "running",
+        "priority": 30,
+        "run_id": "run-1",
+        "payload": {},
+        "content_key": "train:run-1",
+        "fence": 1,
+        "attempts": 1,
+        "max_attempts": 5,
+        "lease_owner": "w",
+        "lease_expires_at": 1e12,
+        "not_before": 0.0,
+        "cancel_requested": False,
+        "progress": 0.5,
+    },
+    "attempts": {"job_id": "job-1", "number": 1, "submission_id": "job-1-a1", "owner": "w", "started_at": 1.5},
+    "snapshots": {
+        "id": "s",
+        "run_id": "run-1",
+        "num_images": 2**31,
+        "profile_kind": "power",
+        "sigma_rel": 0.05,
+        "gamma": 16.0,
+        "dtype": "float16",
+        "key": "k",
+        "size": 2**40,
+        "sha256": "h",
+    },
+    "checkpoints": {"id": "ckpt-1", "run_id": "run-1", "num_images": 2**31, "key": "k", "size": 2**40, "sha256": "h"},
+    "history": {"run_id": "run-1", "num_images": 2**31, "values": {"loss": 0.5}},
+    "reconstructions": {
+        "seq": 1,
+        "id": "rec-1",
+        "run_id": "run-1",
+        "num_images": 2**31,
+        "sigma_rel": 0.05,
+        "gamma": 16.0,
+        "dtype": "float32",
+        "content_key": "c",
+        "plan": OLD_PLAN,
+        "job_id": "job-1",
+    },
+    "evaluations": {
+        "seq": 1,
+        "id": "eval-1",
+        "run_id": "run-1",
+        "reconstruction_id": "rec-1",
+        "recipe": {},
+        "content_key": "c",
+        "figures": {"frechet": 0.5},
+    },
+    "idempotency": {"key": "key", "request_hash": "h", "status": 201, "body": {"id": "run-1"}},
+    "targets": {"address": "127.0.0.1:9", "kind": "worker", "labels": {}, "seen_at": 1.5},
+}
+"""A row of every table of the first schema; `created_at` is added where the table has it."""
+
+
+@contextmanager
+def at_revision(empty_url: str, revision: str) -> Iterator[Connection]:
+    """A transaction on a database that has this schema."""
+    url = parse_url(empty_url)
+    if url.get_backend_name() == "sqlite":
+        assert url.database is not None
+        Path(url.database).parent.mkdir()
+    engine = create_engine(url)
+    try:
+        with engine.begin() as connection:
+            command.upgrade(migration_config(connection), revision)
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def reflected(connection: Connection) -> dict[str, Table]:
+    metadata = MetaData()
+    metadata.reflect(connection)
+    return dict(metadata.tables)
+
+
+def contents(connection: Connection) -> dict[str, list[dict[str, Any]]]:
+    """Every row of every table, in the order of its key."""
+    return {
+        name: [dict(row) for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()]
+        for name, table in reflected(connection).items()
+        if name != "alembic_version"
+    }
+
+
+def revisions() -> list[str]:
+    """All revisions, the oldest first."""
+    scripts = ScriptDirectory.from_config(migration_config())
+    return [script.revision for script in scripts.walk_revisions()][::-1]
+
+
 def stamp(url: str, revision: str) -> None:
     engine = create_engine(parse_url(url))
     with engine.begin() as connection:
@@ -120,26 +233,22 @@ def test_a_schema_of_a_newer_phema(catalog: Catalog, catalog_url: str) -> None:
 
 def test_a_schema_of_an_older_phema(catalog: Catalog, catalog_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the code need a revision that the database lacks: the first one after it."""
-    monkeypatch.setattr("phema.shared.catalog.schema.wanted_revision", lambda: "0007")
-    with pytest.raises(SchemaOutOfDate, match="has schema 0006, this phema needs 0007: run `phema db upgrade`"):
+    newest = wanted_revision()
+    monkeypatch.setattr("phema.shared.catalog.schema.wanted_revision", lambda: "9999")
+    with pytest.raises(SchemaOutOfDate, match=f"has schema {newest}, this phema needs 9999: run `phema db upgrade`"):
         catalog.check()
 
 
 def test_snapshots_of_the_first_schema_stay_as_they_were(empty_url: str) -> None:
     row = {"id": "s", "run_id": "r", "num_images": 2**31, "profile_kind": "power", "sigma_rel": 1 / 30, "gamma": 27.1}
     rest = {"dtype": "float16", "key": "k", "size": 2**40, "sha256": "h", "created_at": 1.5}
-    path = parse_url(empty_url)
-    if path.get_backend_name() == "sqlite":
-        assert path.database is not None
-        Path(path.database).parent.mkdir()
-    engine = create_engine(path)
-    with engine.begin() as connection:
-        command.upgrade(migration_config(connection), "0001")
+    with at_revision(empty_url, "0001") as connection:
         connection.execute(text(INSERT_RUN))
         names = ", ".join([*row, *rest])
         values = ", ".join(f":{name}" for name in [*row, *rest])
         connection.execute(text(f"INSERT INTO snapshots ({names}) VALUES ({values})"), {**row, **rest})
         connection.execute(text(INSERT_RECONSTRUCTION), {"plan": json.dumps(OLD_PLAN)})
+    engine = create_engine(parse_url(empty_url))
     with engine.begin() as connection:
         command.upgrade(migration_config(connection), "head")
         (found,) = connection.execute(text("SELECT * FROM snapshots")).mappings()
@@ -225,8 +334,72 @@ def test_keys_lose_gamma_and_get_it_back(empty_url: str) -> None:
     engine.dispose()
 
 
+def test_everything_of_the_first_schema_can_be_read_after_the_upgrade(empty_url: str) -> None:
+    with at_revision(empty_url, "0001") as connection:
+        tables = reflected(connection)
+        assert set(tables) == {*FIRST_ROWS, "alembic_version"}
+        for name, row in FIRST_ROWS.items():
+            common = {"created_at": 1.5} if "created_at" in tables[name].c else {}
+            connection.execute(insert(tables[name]), {**common, **row})
+    catalog = Catalog(empty_url)
+    catalog.upgrade()
+    with catalog.transaction() as tx:
+        run = tx.runs.get("first")
+        assert (run.id, run.origin, run.state, run.created_at) == ("run-1", "trained", "running", 1.5)
+        assert tx.jobs.get("job-1").request_id is None
+        assert [attempt.owner for attempt in tx.jobs.attempts("job-1")] == ["w"]
+        assert [snapshot.sigma_rel for snapshot in tx.snapshots.list("run-1")] == [0.05]
+        assert tx.evaluations.get("eval-1").reconstruction.id == "rec-1"
+        checkpoint = tx.checkpoints.latest("run-1")
+        assert checkpoint is not None
+        assert checkpoint.num_images == 2**31
+        assert [point.values for point in tx.history.list("run-1").items] == [{"loss": 0.5}]
+        assert [target.address for target in tx.scrape_targets.live(1e12)] == ["127.0.0.1:9"]
+        kept = tx.idempotency.get("key")
+        assert kept is not None
+        assert kept.body == {"id": "run-1"}
+        assert tx.leases.heartbeat("job-1", 1, lease_seconds=60) is False, "the attempt still holds its job"
+    catalog.close()
+
+
+def test_one_step_back_and_forward_keeps_every_row(empty_url: str) -> None:
+    """The newest migration, whichever it is."""
+    catalog = Catalog(empty_url)
+    catalog.upgrade()
+    fill(empty_url, Size().divided(1000))
+    with catalog.transaction() as tx:
+        tx.checkpoints.add(run_id=WELL_KEPT, num_images=1, key="k", size=1, sha256="h")
+        tx.idempotency.save("key", "h", 201, {"id": "r"})
+        tx.scrape_targets.register("worker", "127.0.0.1:9")
+    catalog.close()
+    engine = create_engine(parse_url(empty_url))
+    with engine.begin() as connection:
+        before = contents(connection)
+        assert all(before.values()), "no table is empty"
+        command.downgrade(migration_config(connection), "-1")
+    with engine.begin() as connection:
+        assert schema.current_revision(connection) == revisions()[-2]
+        for name, rows in contents(connection).items():
+            same = set(rows[0])
+            assert rows == [{key: value for key, value in row.items() if key in same} for row in before[name]], name
+        with pytest.raises(SchemaOutOfDate, match="run `phema db upgrade`"):
+            schema.check(connection, "here")
+    catalog.upgrade()
+    catalog.check()
+    with engine.begin() as connection:
+        after = contents(connection)
+        assert {name: len(rows) for name, rows in after.items()} == {name: len(rows) for name, rows in before.items()}
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    engine.dispose()
+    with catalog.transaction() as tx:
+        assert tx.leases.claim(list(JobKind), owner="w", lease_seconds=60) is not None
+    catalog.close()
+
+
 def test_migrations_form_one_line() -> None:
-    assert wanted_revision() == "0006"
+    found = revisions()
+    assert found == sorted(found)
+    assert found[-1] == wanted_revision()
 
 
 @only("sqlite")
@@ -267,10 +440,10 @@ def test_a_draft_holds_what_the_models_have_and_the_tables_lack(
         path = draft("Keep notes")
     finally:
         Base.metadata.remove(table)
-    assert path == migrations / "versions" / "0007_keep_notes.py"
+    assert path == migrations / "versions" / f"{int(wanted_revision()) + 1:04d}_keep_notes.py"
     drafted = path.read_text()
     assert drafted.startswith('"""Keep notes"""')
-    assert 'revision = "0006"' in drafted.replace("'", '"')
+    assert f'revision = "{wanted_revision()}"' in drafted.replace("'", '"')
     assert "sa.Column('figures', sa.JSON()" in drafted
     assert re.findall(r"^    op\.(\w+)", drafted, re.MULTILINE) == ["create_table"], "nothing else changed"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
 from phema.shared.catalog import (
@@ -15,6 +18,7 @@ from phema.shared.catalog import (
     NotFound,
     retry_delay,
 )
+from phema.shared.catalog.repositories.queue_stats import RECOUNT_SECONDS, EndedCounts
 from tests.catalog.conftest import Clockwork, ask, claim, held
 
 TERMINAL = [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED]
@@ -439,13 +443,13 @@ class TestContentKeys:
 
 def test_stats_count_states_and_tell_the_age_of_the_queue(catalog: Catalog) -> None:
     with catalog.transaction() as tx:
-        assert tx.jobs.stats().counts == []
+        assert tx.queue_stats.read().counts == []
     for i in range(3):
         ask(catalog, f"question {i}")
     ask(catalog, "figures", JobKind.EVALUATE)
     held(catalog)
     with catalog.transaction() as tx:
-        stats = tx.jobs.stats()
+        stats = tx.queue_stats.read()
         running = tx.jobs.running(JobKind.RECONSTRUCT)
     assert set(stats.counts) == {
         (JobKind.RECONSTRUCT, JobState.QUEUED, 2),
@@ -455,6 +459,36 @@ def test_stats_count_states_and_tell_the_age_of_the_queue(catalog: Catalog) -> N
     assert set(stats.oldest_queued_seconds) == {JobKind.RECONSTRUCT, JobKind.EVALUATE}
     assert all(0 <= age < 300 for age in stats.oldest_queued_seconds.values())
     assert [job.payload["key"] for job in running] == ["question 0"]
+
+
+def test_stats_that_continue_earlier_ones_count_the_same(catalog: Catalog, clockwork: Clockwork) -> None:
+    settled = EndedCounts()
+    passed = 1000.0
+    for number in range(3):
+        ask(catalog, f"question {number}", list(JobKind)[number % 2])
+        end(catalog, held(catalog), TERMINAL[number])
+        with catalog.transaction(read_only=True) as tx:
+            continued, anew = tx.queue_stats.read(settled), tx.queue_stats.read()
+        assert sorted(continued.counts) == sorted(anew.counts)
+        assert sorted(continued.attempts) == sorted(anew.attempts)
+        assert sum(count for *_, count in anew.attempts) == number + 1
+        assert sum(continued.settled.jobs.values()) == number, "the last minutes are counted again"
+        clockwork.let_pass(passed)
+        settled = replace(
+            continued.settled,
+            until=continued.settled.until - passed,
+            counted_at=continued.settled.counted_at - passed,
+        )
+
+
+@pytest.mark.parametrize("seconds_ago", [RECOUNT_SECONDS, -60.0])
+def test_stats_are_counted_anew_after_a_while_and_after_the_clock_was_set_back(
+    catalog: Catalog, seconds_ago: float
+) -> None:
+    wrong = EndedCounts(Counter({(JobKind.TRAIN, JobState.FAILED): 7}), until=1.0, counted_at=catalog.now())
+    with catalog.transaction(read_only=True) as tx:
+        assert tx.queue_stats.read(wrong).counts == [(JobKind.TRAIN, JobState.FAILED, 7)]
+        assert tx.queue_stats.read(replace(wrong, counted_at=wrong.counted_at - seconds_ago)).counts == []
 
 
 def test_jobs_are_listed_by_kind_state_and_run(catalog: Catalog, run_id: str) -> None:

@@ -238,14 +238,3 @@ def test_first_update_replaces_what_is_not_finite() -> None:
         module.weight.fill_(2.0)
     ema.update(64)
     assert float(ema.tensors(0)["weight"]) == 2.0
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_averages_follow_a_module_to_its_device() -> None:
-    module = nn.Linear(2, 2)
-    ema = PowerFunctionEMA(module, [0.05])
-    ema.update(64)
-    module.cuda()
-    ema.update(128)
-    assert ema.tensors(0)["weight"].is_cuda

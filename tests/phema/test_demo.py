@@ -60,7 +60,7 @@ class Hands:
     def work(self, stopping: threading.Event) -> None:
         while not stopping.wait(0.02):
             with self._service.catalog.transaction(read_only=True) as tx:
-                waiting = {row[0] for row in tx.jobs.stats().counts if row[1] == "queued"}
+                waiting = {row[0] for row in tx.queue_stats.read().counts if row[1] == "queued"}
             if JobKind.TRAIN in waiting:
                 self._train()
             if JobKind.RECONSTRUCT in waiting:

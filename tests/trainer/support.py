@@ -11,29 +11,11 @@ from typing import Any
 from phema.services.trainer.attempt import TrainingAttempt
 from phema.services.trainer.training.tracked_averages import profile_of
 from phema.shared.catalog import Catalog, Run
-from phema.shared.recipes.presets import resolve
-from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots import ObjectStore, open_store, verify
 from phema.shared.snapshots.files.header import read_header
+from tests.trainer.tiny_runs import tiny_config as tiny_config
 
 DEADLINE_SECONDS = 400.0
-
-
-def tiny_config(**fields: Any) -> RunConfig:
-    """Digits, 170,000 parameters, batches of 16: 20 iterations with 4 snapshot times and 2 checkpoints."""
-    overrides: dict[str, Any] = {
-        "network": {"model_channels": 16, "channel_mult": [1, 2], "attn_resolutions": [], "channels_per_head": 16},
-        "total_images": 320,
-        "batch_size": 16,
-        "snapshot_every": 80,
-        "checkpoint_every": 160,
-        "status_every": 80,
-        "magnitudes_every": 80,
-        "lr_rampup_images": 80,
-        "seed": 1,
-    }
-    network = {**overrides["network"], **fields.pop("network", {})}
-    return resolve("digits-tiny", {**overrides, "network": network, **fields})
 
 
 def new_catalog(folder: Path) -> Catalog:

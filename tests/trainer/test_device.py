@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-import torch.distributed as dist
-from torch import Tensor
 
 from phema.services.trainer.attempt import TrainingAttempt
 from phema.services.trainer.control.worker_resources import CannotTrain, worker_resources
@@ -17,43 +13,14 @@ from phema.services.trainer.training.batches import Batches
 from phema.services.trainer.training.checkpoint import copy_to_cpu
 from phema.services.trainer.training.measurements.magnitudes import measure_magnitudes
 from phema.services.trainer.training.run_checks import UnsupportedPrecision, check_precision
-from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog
-from phema.shared.datasets import open_dataset
-from phema.shared.edm2.device import prepare_device
-from phema.shared.recipes.run_config import DatasetConfig, RunConfig
+from phema.shared.recipes.run_config import RunConfig
 from phema.shared.settings import Settings
 from phema.shared.snapshots import ObjectStore
-from tests.trainer.support import loose_attempt, snapshots_of, tiny_config
-
-CPU = torch.device("cpu")
-DATASET = open_dataset(DatasetConfig())
-
-
-def trained(config: RunConfig, state: TrainingState, steps: int, group: WorkerGroup | None = None) -> dict[str, Tensor]:
-    """The weights after `steps` more, as contiguous float32 on the CPU."""
-    group = group or WorkerGroup()
-    batches = Batches(DATASET, config, group)
-    for _ in range(steps):
-        train_step(state, batches.at(state.num_images), config, group)
-    return {name: value.float().cpu().contiguous() for name, value in state.denoiser.state_dict().items()}
-
-
-def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], rtol: float, atol: float) -> None:
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
-
-
-def movement_error(found: dict[str, Tensor], expected: dict[str, Tensor], initial: dict[str, Tensor]) -> float:
-    """Distance between two trainings' ends over the distance from their beginning.
-
-    Adam's first steps follow the sign of gradients, however small: single weights may differ by a whole step.
-    """
-    different = torch.cat([(found[name] - expected[name]).flatten() for name in expected])
-    moved = torch.cat([(expected[name] - initial[name]).flatten() for name in expected])
-    return float(different.norm() / moved.norm())
+from tests.trainer.support import loose_attempt, snapshots_of
+from tests.trainer.tiny_runs import CPU, DATASET, assert_close, movement_error, tiny_config, trained
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
@@ -167,54 +134,3 @@ def test_a_compiled_run_learns_the_same_and_resumes_bit_for_bit(
     measured = measure_magnitudes(state, Batches(DATASET, compiled, WorkerGroup()).at(32))
     assert measured["activation/enc/8/mean"] > 0, "hooks see the network that is compiled for training"
     assert movement_error(trained(compiled, state, 2), trained(plain, eager, 2), initial) < 0.05
-
-
-@pytest.fixture
-def cuda(tmp_path: Path) -> torch.device:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    device = torch.device("cuda", 0)
-    prepare_device(device)
-    return device
-
-
-@pytest.mark.gpu
-@pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("ignore")  # of the compiler's own
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
-def test_a_gpu_learns_what_a_cpu_does(precision: str, compiled: bool, cuda: torch.device, tmp_path: Path) -> None:
-    """Four steps in every precision against float32 on the CPU: the weights' movement agrees. NCCL accepts the
-    gradients' memory format."""
-    network = {"attn_resolutions": [4]}
-    exact = tiny_config(lr_rampup_images=0, network=network)
-    reference = TrainingState(exact, CPU)
-    initial = {name: value.clone() for name, value in reference.denoiser.state_dict().items()}
-    expected = trained(exact, reference, 4)
-    config = tiny_config(lr_rampup_images=0, network=network, precision=precision, device="cuda", compile=compiled)
-    dist.init_process_group("nccl", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
-    try:
-        state = TrainingState(config, cuda)
-        group = WorkerGroup(0, 1, cuda)
-        found = trained(config, state, 4, group)
-        gradients = state.gradients.flat.clone()
-        dist.all_reduce(state.gradients.flat)
-        assert torch.equal(state.gradients.flat, gradients)
-    finally:
-        dist.destroy_process_group()
-    assert all(p.dtype is torch.float32 for p in state.denoiser.parameters())
-    tolerance = {"float32": 0.05, "float16": 0.15, "bfloat16": 0.5}[precision]
-    assert movement_error(found, expected, initial) < tolerance
-    batch = Batches(DATASET, config, group).at(64)
-    assert all(value > 0 for value in measure_magnitudes(state, batch).values())
-
-
-@pytest.mark.gpu
-def test_a_gpu_run_resumes_on_a_cpu(cuda: torch.device) -> None:
-    config = tiny_config(lr_rampup_images=0)
-    state = TrainingState(config, cuda)
-    trained(config, state, 2, WorkerGroup(0, 1, cuda))
-    resumed = TrainingState(config, CPU)
-    resumed.load_state_dict(copy_to_cpu(state.state_dict()))
-    found, expected = trained(config, resumed, 2), trained(config, state, 2, WorkerGroup(0, 1, cuda))
-    assert_close(found, expected, rtol=1e-2, atol=1e-2)

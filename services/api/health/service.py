@@ -18,7 +18,7 @@ from prometheus_client import generate_latest
 
 from phema.services.api.health.background_check import BackgroundCheck
 from phema.services.api.health.schemas import Check, Readiness
-from phema.shared.catalog import AttemptOutcome, Catalog, CatalogError, JobKind, QueueStats, ScrapeTarget
+from phema.shared.catalog import AttemptOutcome, Catalog, CatalogError, EndedCounts, JobKind, QueueStats, ScrapeTarget
 from phema.shared.settings import Settings
 from phema.shared.snapshots import ObjectStore
 from phema.shared.snapshots.errors import SnapshotError
@@ -56,6 +56,7 @@ class Probes:
         self._settings, self._catalog, self._meters = settings, catalog, meters
         self._rendering = threading.Lock()
         self._figures = BackgroundCheck("queue", self._read)
+        self._settled: EndedCounts | None = None
         self._parts: dict[Part, BackgroundCheck[Literal[True]]] = {
             "catalog": BackgroundCheck("catalog", lambda: self._check("catalog", catalog.check)),
             "store": BackgroundCheck("store", lambda: self._check("store", store.check)),
@@ -136,9 +137,10 @@ class Probes:
     def _read(self) -> _QueueFigures:
         silence = self._settings.target_silence_seconds
         with self._catalog.transaction(read_only=True) as tx:
-            return _QueueFigures(
-                tx.jobs.stats(), tx.scrape_targets.live(silence), tx.scrape_targets.silent(silence, LOST_SECONDS)
-            )
+            stats = tx.queue_stats.read(self._settled)
+            live, silent = tx.scrape_targets.live(silence), tx.scrape_targets.silent(silence, LOST_SECONDS)
+        self._settled = stats.settled
+        return _QueueFigures(stats, live, silent)
 
     def _show(self, figures: _QueueFigures | None) -> None:
         meters = self._meters

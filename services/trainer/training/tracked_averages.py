@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from phema.shared.catalog import Snapshot
+from typing import TYPE_CHECKING
+
 from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots.profile import Profile
+
+if TYPE_CHECKING:  # a training step needs no database's packages
+    from phema.shared.catalog import Snapshot
 
 
 def tracked_profiles(config: RunConfig) -> tuple[Profile, ...]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy.orm import defer, joinedload, raiseload
+
 from phema.shared.catalog.content_keys import content_key as key_of
-from phema.shared.catalog.models import Evaluation
+from phema.shared.catalog.models import Evaluation, Reconstruction
 from phema.shared.catalog.repositories.results import ResultRepository
 
 
@@ -14,6 +16,12 @@ class EvaluationRepository(ResultRepository[Evaluation]):
     _what = "evaluation"
     _prefix = "eval"
     _result = "figures"
+    _page_options = (
+        # Plans of many snapshots are long.
+        joinedload(Evaluation.reconstruction).options(
+            defer(Reconstruction.plan, raiseload=True), raiseload(Reconstruction.job)
+        ),
+    )
 
     def find_or_create(
         self, *, run_id: str, reconstruction_id: str, recipe: dict[str, Any], content_key: str | None = None

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Text, cast, select, text
 from sqlalchemy.orm import Session
 
 from phema.shared.catalog.clock import database_now
 from phema.shared.catalog.column_types import new_id
 from phema.shared.catalog.errors import NotFound
-from phema.shared.catalog.models import LIVE_CONTENT, PRIORITY, Attempt, AttemptOutcome, Job, JobKind, JobState
+from phema.shared.catalog.models import LIVE_CONTENT, PRIORITY, Attempt, Job, JobKind, JobState
 from phema.shared.catalog.pagination import Page
 from phema.shared.catalog.repositories.repository import FRESH, Repository, Rows
-
-
-@dataclass(frozen=True)
-class QueueStats:
-    """Counts of jobs and attempts, for metrics."""
-
-    counts: list[tuple[JobKind, JobState, int]]
-    """Without zero counts."""
-    oldest_queued_seconds: dict[JobKind, float]
-    """Age of the oldest queued job, by kind; kinds without one are missing."""
-    attempts: list[tuple[JobKind, AttemptOutcome, int]]
-    """Attempts that have ended, by the kind of their job; without zero counts."""
 
 
 class JobRepository(Repository):
@@ -60,10 +47,8 @@ class JobRepository(Repository):
             new = job_id or new_id("job")
             if self._add(Job, {"id": new, **values}, ["content_key"], LIVE_CONTENT):
                 return self.get(new), True
-            live = select(Job).where(
-                Job.content_key == content_key,
-                Job.state.in_([JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED]),
-            )
+            # As literal text, which SQLite needs to use the partial index.
+            live = select(Job).where(Job.content_key == content_key, text(LIVE_CONTENT))
             existing = self._first(live)
             if existing is not None:
                 return existing, False
@@ -84,12 +69,14 @@ class JobRepository(Repository):
     ) -> Page[Job]:
         """A page of jobs, newest first."""
         query = select(Job)
-        if kind is not None:
-            query = query.where(Job.kind == kind)
-        if state is not None:
-            query = query.where(Job.state == state)
         if run_id is not None:
             query = query.where(Job.run_id == run_id)
+        # A run has few jobs. The casts keep SQLite from using an index of kind or state for one.
+        of_all = run_id is None
+        if kind is not None:
+            query = query.where(Job.kind == kind if of_all else cast(Job.kind, Text) == kind.value)
+        if state is not None:
+            query = query.where(Job.state == state if of_all else cast(Job.state, Text) == state.value)
         return self._newest_first(query, Job.seq, after, limit)
 
     def running(self, kind: JobKind) -> Rows[Job]:
@@ -117,22 +104,3 @@ class JobRepository(Repository):
                 job.finished_at = now
         self._session.flush()
         return job
-
-    def stats(self) -> QueueStats:
-        counts = self._session.execute(select(Job.kind, Job.state, func.count()).group_by(Job.kind, Job.state)).all()
-        oldest = self._session.execute(
-            select(Job.kind, database_now() - func.min(Job.created_at))
-            .where(Job.state == JobState.QUEUED)
-            .group_by(Job.kind)
-        ).all()
-        attempts = self._session.execute(
-            select(Job.kind, Attempt.outcome, func.count())
-            .join(Job, Attempt.job_id == Job.id)
-            .where(Attempt.outcome.is_not(None))
-            .group_by(Job.kind, Attempt.outcome)
-        ).all()
-        return QueueStats(
-            counts=[(kind, state, count) for kind, state, count in counts],
-            oldest_queued_seconds={kind: max(float(age), 0.0) for kind, age in oldest},
-            attempts=[(kind, outcome, count) for kind, outcome, count in attempts if outcome is not None],
-        )

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.base import ExecutableOption
 
 from phema.shared.catalog.column_types import new_id
 from phema.shared.catalog.errors import NotFound
@@ -26,6 +27,8 @@ class ResultRepository(Repository, Generic[R]):
     _prefix: ClassVar[str]
     _result: ClassVar[str]
     """The column that is NULL until the result exists."""
+    _page_options: ClassVar[tuple[ExecutableOption, ...]] = ()
+    """What a page need not load."""
 
     def __init__(self, session: Session, runs: RunRepository) -> None:
         super().__init__(session)
@@ -56,7 +59,7 @@ class ResultRepository(Repository, Generic[R]):
 
     def page(self, run_id: str | None = None, *, after: str | None = None, limit: int = 50) -> Page[R]:
         """A page of rows of one run or of all runs, newest first."""
-        query = select(self._model)
+        query = select(self._model).options(*self._page_options)
         if run_id is not None:
             query = query.where(self._model.run_id == run_id)
         return self._newest_first(query, self._model.seq, after, limit)

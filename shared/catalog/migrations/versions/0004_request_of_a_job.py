@@ -13,3 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("request_id", sa.String(), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("jobs", "request_id")
