@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from phema.services.phema_worker.actor_slot import KINDS, ActorSlot
 from phema.shared.catalog import Catalog, CatalogUnreachable, JobState
+from phema.shared.service_runtime.lease_expiry import LeaseExpiry
 from phema.shared.service_runtime.metrics_announcement import announced
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, log_fields
@@ -26,6 +27,7 @@ class Worker:
         self._settings = settings
         self._catalog = catalog
         self._meters = Meters("worker")
+        self._expiry = LeaseExpiry(catalog, KINDS, lease_s=settings.lease_seconds)
         for kind, state in itertools.product(KINDS, JobState):
             if state.terminal:
                 self._meters.begin(JOB_SECONDS, kind=kind.value, state=state.value)
@@ -50,8 +52,7 @@ class Worker:
     def _expire_leases(self) -> None:
         """Queue the jobs of workers that no longer send heartbeats again."""
         try:
-            with self._catalog.transaction() as tx:
-                expired = tx.leases.expire(KINDS)
+            expired = self._expiry.expire()
         except CatalogUnreachable as error:
             log.warning("%s", error)
             return

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from phema.services.trainer.control.job_environment import job_environment
 from phema.services.trainer.control.ray_jobs import RayJob, RayJobs, RayUnavailable
 from phema.shared.catalog import Catalog, CatalogUnreachable, Job, JobKind, JobState, LeaseLost, submission_id
+from phema.shared.service_runtime.lease_expiry import LeaseExpiry
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, log_fields, metrics
 
@@ -44,6 +45,7 @@ class Reconciler:
     ) -> None:
         self._settings, self._catalog, self._ray, self._meters = settings, catalog, ray_jobs, meters
         self._owner, self._cancel_grace_s = owner, cancel_grace_s
+        self._expiry = LeaseExpiry(catalog, [JobKind.TRAIN], lease_s=settings.lease_seconds)
         self._adopted = False
         self._own_running: set[str] = set()
         """Ids of the running jobs whose lease this trainer owns."""
@@ -77,9 +79,7 @@ class Reconciler:
             with self._catalog.transaction() as tx:
                 tx.leases.adopt([JobKind.TRAIN], owner=self._owner)
             self._adopted = True
-        with self._catalog.transaction() as tx:
-            expired = tx.leases.expire([JobKind.TRAIN])
-        for job in expired:
+        for job in self._expiry.expire():
             self._end_expired(job)
         with self._catalog.transaction(read_only=True) as tx:
             running = tx.jobs.running(JobKind.TRAIN)

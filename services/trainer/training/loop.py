@@ -10,7 +10,7 @@ from phema.services.trainer.training.cancellation import Cancellation
 from phema.services.trainer.training.checkpoint import resume
 from phema.services.trainer.training.measurements.status_reporter import StatusReporter
 from phema.services.trainer.training.run_checks import check_precision, check_same_dataset, open_matching_dataset
-from phema.services.trainer.training.snapshot_writer import SnapshotWriter
+from phema.services.trainer.training.snapshot_writer import OUTAGE_SECONDS, SnapshotWriter
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
 from phema.services.trainer.training.worker_group import WorkerGroup
@@ -35,12 +35,14 @@ def train(
     group: WorkerGroup,
     meters: Meters,
     remote: OpenRemote | None = None,
+    outage_s: float = OUTAGE_SECONDS,
 ) -> None:
     """Train the run from its latest checkpoint to its end, or to the first step after a cancel is seen.
 
     Every worker of the group must call it; only the first one writes. `remote` opens datasets on S3. On return all
-    snapshots and checkpoints are durable and registered. Raises LeaseLost when another attempt has taken over,
-    UnsupportedPrecision, DatasetError, CheckpointError, and the errors of store and catalog that outlast all retries.
+    snapshots and checkpoints are durable and registered, and the history is complete. Raises LeaseLost when another
+    attempt has taken over, UnsupportedPrecision, DatasetError, CheckpointError, and the errors of store and catalog
+    when these are away for longer than `outage_s`.
     """
     config = attempt.config
     with contextlib.ExitStack() as stack:
@@ -61,7 +63,11 @@ def train(
         )
         writer = None
         if group.is_first:
-            writer = stack.enter_context(SnapshotWriter(attempt, catalog=catalog, store=store, meters=meters))
+            # Runs after the writer has stored everything, and not after an error.
+            stack.push(lambda kind, *_: status.finish(outage_s) if kind is None else None)
+            writer = stack.enter_context(
+                SnapshotWriter(attempt, catalog=catalog, store=store, meters=meters, outage_s=outage_s)
+            )
         while state.num_images < config.total_images:
             status.stopwatch.begin()
             batch = batches.at(state.num_images)

@@ -1,4 +1,4 @@
-"""Writes a run's snapshots and checkpoints in a background thread and registers each one once it is durable."""
+"""Writes a run's snapshots and checkpoints in the background and registers each one once it is durable."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from phema.shared.telemetry import Meters, metrics
 
 CHECKPOINTS_KEPT = 2
 """The latest checkpoints of a run that are kept; older ones are deleted."""
+OUTAGE_SECONDS = 60.0
+"""Default time for which an upload is retried; services have a setting for it."""
 TRANSIENT = (StoreUnreachable, CorruptObject, CatalogUnreachable)
 """Errors after which an upload is retried."""
 _log = logging.getLogger(__name__)
@@ -36,14 +38,25 @@ _log = logging.getLogger(__name__)
 class SnapshotWriter:
     """Writes snapshots and checkpoints to the store and the catalog. Only the run's first worker has one.
 
-    The loop itself only copies the tensors off the device. Encoding, upload and registration happen in one background
-    thread, in order, so a checkpoint is registered only after every snapshot before it and a resumed run skips none.
+    The loop itself only copies the tensors off the device. Encoding, upload and registration happen in the background,
+    in order, so a checkpoint is registered only after every snapshot before it and a resumed run skips none. While the
+    catalog cannot be reached, uploads go on and their rows wait; while the store cannot be reached, the loop waits once
+    the objects of two snapshot times are in memory. Both for at most `outage_s`.
+
     A snapshot that an earlier attempt registered is not written again. Nor is one that retention has deleted since,
     because retention deletes nothing later than the oldest remaining checkpoint. Leaving the `with` block without an
     error waits for all uploads; the error of a failed upload is raised there or by the next `write_due`.
     """
 
-    def __init__(self, attempt: TrainingAttempt, *, catalog: Catalog, store: ObjectStore, meters: Meters) -> None:
+    def __init__(
+        self,
+        attempt: TrainingAttempt,
+        *,
+        catalog: Catalog,
+        store: ObjectStore,
+        meters: Meters,
+        outage_s: float = OUTAGE_SECONDS,
+    ) -> None:
         self._attempt, self._catalog, self._store, self._meters = attempt, catalog, store, meters
         self._run = attempt.run_id
         self._last_checkpoint = -1
@@ -53,6 +66,7 @@ class SnapshotWriter:
         self._uploader = BackgroundUploader(
             store,
             max_pending=2 * (len(tracked_profiles(attempt.config)) + 1),
+            patience_s=outage_s,
             transient=TRANSIENT,
             on_retry=self._on_retry,
             on_wait=self._count_stall,

@@ -164,8 +164,18 @@ class LeaseRepository(Repository):
         job.attempts = 0
         self._session.flush()
 
+    def silence(self, kinds: Iterable[JobKind]) -> tuple[float, bool]:
+        """(the database's time, whether the lease of a job of these kinds has run out)."""
+        ran_out = (
+            select(Job.seq)
+            .where(Job.state == JobState.RUNNING, Job.kind.in_(list(kinds)), Job.lease_expires_at < database_now())
+            .exists()
+        )
+        now, silent = self._session.execute(select(database_now(), ran_out)).one()
+        return float(now), bool(silent)
+
     def expire(self, kinds: Iterable[JobKind] | None = None) -> list[Job]:
-        """Take every job (of these kinds) away whose lease has run out.
+        """Take every job (of these kinds) away whose lease has run out. Services call it through `LeaseExpiry`.
 
         Returns the jobs in their new states. Only this caller learns of them, so a service should name the kinds for
         which it can clean up after a dead worker.
