@@ -96,6 +96,15 @@ class JobRepository(Repository):
         """Running jobs of the kind, oldest first."""
         return self._all(select(Job).where(Job.kind == kind, Job.state == JobState.RUNNING).order_by(Job.seq))
 
+    def latest(self, kind: JobKind, run_id: str) -> str | None:
+        """Id of the run's newest job of the kind, in any state.
+
+        Retention retires snapshots and enqueues its job in one transaction. So a snapshot that was not retired at one
+        look is not deleted until this id changes.
+        """
+        query = select(Job.id).where(Job.kind == kind, Job.run_id == run_id).order_by(Job.seq.desc()).limit(1)
+        return self._session.scalars(query).first()
+
     def attempts(self, job_id: str) -> Rows[Attempt]:
         """All attempts at the job, oldest first."""
         return self._all(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number))
