@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     """Address on which trainers, trainings and workers serve Prometheus metrics. `auto`: the machine's own address."""
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
-    """Interval at which services look for work."""
+    """Interval at which services look for work. Idle ones are woken, and look 10 times less often by themselves."""
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
     """Interval of the heartbeats that extend the lease of a running job."""
     lease_seconds: Annotated[float, Field(gt=0)] = 20.0

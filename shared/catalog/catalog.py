@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from phema.shared.catalog import schema
 from phema.shared.catalog.clock import database_now
+from phema.shared.catalog.doorbell import Bell, doorbell
 from phema.shared.catalog.engine import (
     ANSWER_SECONDS,
     UPGRADE_HINT,
@@ -32,6 +33,7 @@ from phema.shared.catalog.repositories.idempotency import IdempotencyRepository
 from phema.shared.catalog.repositories.jobs import JobRepository
 from phema.shared.catalog.repositories.leases import LeaseRepository
 from phema.shared.catalog.repositories.reconstructions import ReconstructionRepository
+from phema.shared.catalog.repositories.repository import RINGS
 from phema.shared.catalog.repositories.runs import RunRepository
 from phema.shared.catalog.repositories.scrape_targets import ScrapeTargetRepository
 from phema.shared.catalog.repositories.snapshots import SnapshotRepository
@@ -73,6 +75,7 @@ class Catalog:
         self._url = parse_url(url)
         self._engine = open_engine(self._url, answer_seconds)
         self._reader = read_only(self._engine)
+        self._doorbell = doorbell(self._engine, sqlite_path(self._url))
 
     def __repr__(self) -> str:
         return f"Catalog({self.location!r})"
@@ -146,6 +149,26 @@ class Catalog:
         engine = self._reader if read_only else self._engine
         with self._translated(), Session(engine, expire_on_commit=False) as session, session.begin():
             yield Transaction(session, request_id)
+            rings = RINGS in session.info
+            if rings:
+                self._doorbell.ring_in(session)
+        if rings:
+            self._doorbell.ring_after()
+
+    @contextmanager
+    def listening(self) -> Iterator[Bell]:
+        """Yields a bell that rings whenever work becomes available. Raises CatalogUnreachable and OSError."""
+        with self._translated(), self._doorbell.listening() as bell:
+            try:
+                yield bell
+            except getattr(self._engine.dialect.dbapi, "Error", ()) as error:
+                raise CatalogUnreachable(self.location, str(error)) from error
+
+    def ring(self) -> None:
+        """Wake everybody who listens."""
+        with self._translated(), Session(self._engine) as session, session.begin():
+            self._doorbell.ring_in(session)
+        self._doorbell.ring_after()
 
     def close(self) -> None:
         """Close all connections; a later transaction opens new ones."""

@@ -52,7 +52,7 @@ def run_worker(config: dict[str, Any]) -> None:
         meters = Meters("training")
         with contextlib.ExitStack() as stack:
             if group.is_first:
-                announcement = announced(meters, catalog, settings.metrics_host, interval_s=settings.heartbeat_seconds)
+                announcement = announced(meters, catalog, settings.metrics_host, interval_s=settings.lease_seconds / 4)
                 stack.enter_context(announcement)
             try:
                 remote = remote_from(settings)

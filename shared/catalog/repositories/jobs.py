@@ -59,6 +59,7 @@ class JobRepository(Repository):
         while True:
             new = job_id or new_id("job")
             if self._add(Job, {"id": new, **values}, ["content_key"], LIVE_CONTENT):
+                self._ring()
                 return self.get(new), True
             live = select(Job).where(
                 Job.content_key == content_key,
@@ -121,6 +122,7 @@ class JobRepository(Repository):
         job, now = row[0], row[1]
         if not job.state.terminal:
             job.cancel_requested = True
+            self._ring()
             if job.state is JobState.QUEUED or job.kind is JobKind.EXTERNAL:
                 job.state = JobState.CANCELLED
                 job.finished_at = now

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 
 from phema.shared.catalog.clock import database_now
 from phema.shared.catalog.errors import LeaseLost
@@ -74,6 +74,15 @@ class LeaseRepository(Repository):
             )
             self._session.flush()
         return job
+
+    def next_due(self, kinds: Iterable[JobKind]) -> float | None:
+        """Seconds until a queued job of these kinds may be claimed: 0 for now, None if none is queued."""
+        queued = [Job.state == JobState.QUEUED, Job.kind.in_(list(kinds))]
+        due = select(Job.seq).where(*queued, Job.not_before <= database_now()).exists()
+        # The database evaluates the second query only when no job is due, and then few jobs are queued.
+        earliest = select(func.min(Job.not_before) - database_now()).where(*queued).scalar_subquery()
+        seconds = self._session.scalars(select(case((due, 0.0), else_=earliest))).one()
+        return None if seconds is None else max(float(seconds), 0.0)
 
     def adopt(self, kinds: Iterable[JobKind], *, owner: str) -> None:
         """Make `owner` the lease owner of every running job of these kinds. Fences and leases do not change."""
@@ -222,6 +231,7 @@ class LeaseRepository(Repository):
     ) -> Job:
         job.state = JobState.QUEUED
         job.not_before = now + delay
+        self._ring()
         job.error = error
         return self._close_attempt(job, now, outcome, error)
 
