@@ -47,11 +47,13 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     """Address on which trainers, trainings and workers serve Prometheus metrics. `auto`: the machine's own address."""
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
-    """Interval at which services look for work."""
+    """Interval at which services look for work. Idle ones are woken, and look 10 times less often by themselves."""
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
     """Interval of the heartbeats that extend the lease of a running job."""
     lease_seconds: Annotated[float, Field(gt=0)] = 20.0
     """A worker that sends no heartbeat for this time loses its job, and another attempt starts."""
+    training_outage_seconds: Annotated[float, Field(ge=0)] = 14400.0
+    """Time for which a training goes on while the catalog or the store cannot be reached. Then its attempt ends."""
     train_start_seconds: Annotated[float, Field(gt=0)] = 120.0
     """Time that a submitted training attempt has until its first heartbeat."""
     max_attempts: Annotated[int, Field(ge=1)] = 5

@@ -42,8 +42,9 @@ def dataset_from(settings: Settings, choice: DatasetChoice) -> Dataset:
 
 
 def catalog_from(settings: Settings) -> Catalog:
-    """The catalog of the settings. Connects on first use."""
+    """The catalog of the settings. Connects on first use. A silent one is given up before a lease runs out."""
     # Stores and datasets work without SQLAlchemy, which only the `server` extra installs.
     from phema.shared.catalog import Catalog
+    from phema.shared.catalog.engine import ANSWER_SECONDS
 
-    return Catalog(settings.catalog_url)
+    return Catalog(settings.catalog_url, answer_seconds=min(ANSWER_SECONDS, settings.lease_seconds / 2))

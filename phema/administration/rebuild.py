@@ -18,7 +18,7 @@ import torch
 from pydantic import ValidationError
 
 from phema.administration.basis_files import Vector, add_bases
-from phema.shared.catalog import Catalog, NameTaken, Snapshot, Transaction
+from phema.shared.catalog import Catalog, JobKind, NameTaken, NotFound, Snapshot, Transaction
 from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
 from phema.shared.snapshots.files.header import SnapshotMetadata, read_header
@@ -129,14 +129,51 @@ def _checkpoint_time(data: bytes, run_id: str) -> int:
 
 def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found, rebuilt: Rebuilt) -> None:
     described = json.loads(store.get(run_key(run_id)))
+    while not _write_found(catalog, described, run_id, found, _look(catalog, store, run_id, found), rebuilt):
+        pass  # somebody restored the run or began to delete snapshots of it meanwhile
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What was known of a run before its rows are written."""
+
+    exists: bool
+    retention: str | None
+    """Its newest retention job."""
+    lacking: list[SnapshotFile]
+    """The snapshots that have no row and whose objects still exist."""
+
+
+def _look(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found) -> _Look:
+    """Retention may have deleted objects, with their rows, since they were read.
+
+    The store is asked outside of the transaction that writes, since others would wait for it.
+    """
+    with catalog.transaction(read_only=True) as tx:
+        try:
+            tx.runs.get(run_id)
+        except NotFound:
+            return _Look(False, None, found.snapshots)
+        known = {row.key for row in (*tx.snapshots.list(run_id), *tx.snapshots.retired(run_id))}
+        retention = tx.jobs.latest(JobKind.RETAIN, run_id)
+    lacking = [s for s in found.snapshots if s[0].key not in known and store.head(s[0].key) is not None]
+    return _Look(True, retention, lacking)
+
+
+def _write_found(
+    catalog: Catalog, described: dict[str, Any], run_id: str, found: _Found, look: _Look, rebuilt: Rebuilt
+) -> bool:
+    """False, with nothing written, when the look is out of date."""
     with catalog.transaction() as tx:
         _leave_out(found, tx.deletions.keys())
         created = _restore(tx, run_id, described, found.num_images)
         if not created:
+            tx.runs.lock(run_id)
+            if not look.exists or tx.jobs.latest(JobKind.RETAIN, run_id) != look.retention:
+                return False
             for info, _, probe in found.snapshots:
                 tx.snapshots.fill_probe(info.key, probe)
-            found.snapshots = _still_there(tx, store, run_id, found.snapshots)
-        snapshots = sum(_add_snapshot(tx, *snapshot) for snapshot in found.snapshots)
+        snapshots = sum(_add_snapshot(tx, *snapshot) for snapshot in look.lacking)
         checkpoints = sum(_add_checkpoint(tx, run_id, info, time) for info, time in found.checkpoints)
         bases = add_bases(tx, run_id, found.vectors, rebuilt.skipped)
         reconstructions = _add_reconstructions(tx, run_id, found.reconstructions, rebuilt.skipped)
@@ -146,6 +183,7 @@ def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found,
     rebuilt.snapshots += snapshots
     rebuilt.checkpoints += checkpoints
     rebuilt.reconstructions += reconstructions
+    return True
 
 
 def _leave_out(found: _Found, listed: set[str]) -> None:
@@ -154,17 +192,6 @@ def _leave_out(found: _Found, listed: set[str]) -> None:
     found.checkpoints = [each for each in found.checkpoints if each[0].key not in listed]
     found.reconstructions = [each for each in found.reconstructions if each[0].key not in listed]
     found.vectors = [each for each in found.vectors if each[0].key not in listed]
-
-
-def _still_there(tx: Transaction, store: ObjectStore, run_id: str, snapshots: list[SnapshotFile]) -> list[SnapshotFile]:
-    """The snapshots that have no row and still exist in the store.
-
-    Retention may have deleted some of them, with their rows, since they were read. It removes rows under the run's
-    lock, which this function takes: an object that exists and has no row now is not being deleted.
-    """
-    tx.runs.lock(run_id)
-    known = {row.key for row in (*tx.snapshots.list(run_id), *tx.snapshots.retired(run_id))}
-    return [s for s in snapshots if s[0].key not in known and store.head(s[0].key) is not None]
 
 
 def _restore(tx: Transaction, run_id: str, described: dict[str, Any], num_images: int) -> bool:

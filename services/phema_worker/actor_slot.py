@@ -24,6 +24,7 @@ from phema.services.phema_worker.tasks import (
     Task,
 )
 from phema.shared.catalog import BeingDeleted, Catalog, CatalogUnreachable, Job, JobKind, JobState, LeaseLost, NotFound
+from phema.shared.service_runtime.job_feed import JobFeed
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, log_fields
 from phema.shared.telemetry import metrics as m
@@ -39,9 +40,9 @@ class ActorSlot:
     """Claims jobs until `stopping` is set, then hands back the job it holds. One thread calls `run`."""
 
     def __init__(
-        self, owner: str, settings: Settings, catalog: Catalog, meters: Meters, stopping: threading.Event
+        self, feed: JobFeed, settings: Settings, catalog: Catalog, meters: Meters, stopping: threading.Event
     ) -> None:
-        self._owner = owner
+        self._feed = feed
         self._settings = settings
         self._catalog = catalog
         self._meters = meters
@@ -53,11 +54,11 @@ class ActorSlot:
         try:
             while not self._stopping.is_set():
                 try:
-                    busy = self._actor_is_ready() and self._work_once()
+                    ready = self._actor_is_ready() and self._work_once()
                 except CatalogUnreachable as error:
                     log.warning("%s", error)
-                    busy = False
-                if not busy:
+                    ready = False
+                if not ready:
                     self._stopping.wait(self._settings.poll_seconds)
         finally:
             self._drop_actor()
@@ -98,9 +99,8 @@ class ActorSlot:
             self._actor = None
 
     def _work_once(self) -> bool:
-        """Claim one job and work on it to its end. False when no job was due."""
-        with self._catalog.transaction() as tx:
-            job = tx.leases.claim(KINDS, owner=self._owner, lease_seconds=self._settings.lease_seconds)
+        """Wait for a job and work on it to its end. False when the process stops."""
+        job = self._feed.next(self._stopping)
         if job is None:
             return False
         claimed = time.monotonic()

@@ -11,8 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from phema.services.phema_worker.actor_slot import KINDS, ActorSlot
 from phema.shared.catalog import Catalog, CatalogUnreachable, JobState
+from phema.shared.service_runtime.job_feed import JobFeed
+from phema.shared.service_runtime.lease_expiry import LeaseExpiry
 from phema.shared.service_runtime.metrics_announcement import announced
 from phema.shared.service_runtime.object_deletion import delete_listed
+from phema.shared.service_runtime.work_waker import WorkWaker
 from phema.shared.settings import Settings
 from phema.shared.snapshots import SnapshotError
 from phema.shared.telemetry import Meters, log_fields
@@ -31,16 +34,20 @@ class Worker:
         self._settings = settings
         self._catalog = catalog
         self._meters = Meters("worker")
+        self._expiry = LeaseExpiry(catalog, KINDS, lease_s=settings.lease_seconds)
         for kind, state in itertools.product(KINDS, JobState):
             if state.terminal:
                 self._meters.begin(JOB_SECONDS, kind=kind.value, state=state.value)
 
     def run(self, stopping: threading.Event) -> None:
         """Work until `stopping` is set. Raises the error of a slot that failed, once the others have stopped."""
-        host, interval_s = self._settings.metrics_host, self._settings.heartbeat_seconds
-        with announced(self._meters, self._catalog, host, interval_s=interval_s):
+        host, interval_s = self._settings.metrics_host, self._settings.lease_seconds / 4
+        with (
+            announced(self._meters, self._catalog, host, interval_s=interval_s),
+            WorkWaker(self._catalog, self._settings.poll_seconds) as waker,
+        ):
             with ThreadPoolExecutor(self._settings.worker_actors + 1, thread_name_prefix="slot") as pool:
-                slots = [pool.submit(self._slot(i, stopping).run) for i in range(self._settings.worker_actors)]
+                slots = [pool.submit(self._slot(i, stopping, waker).run) for i in range(self._settings.worker_actors)]
                 slots.append(pool.submit(self._delete_listed, stopping))
                 for slot in slots:
                     slot.add_done_callback(lambda _: stopping.set())
@@ -49,9 +56,10 @@ class Worker:
                     stopping.wait(interval_s)
             self._raise_first(slots)
 
-    def _slot(self, index: int, stopping: threading.Event) -> ActorSlot:
+    def _slot(self, index: int, stopping: threading.Event, waker: WorkWaker) -> ActorSlot:
         owner = f"worker-{socket.gethostname()}-{os.getpid()}-{index}"
-        return ActorSlot(owner, self._settings, self._catalog, self._meters, stopping)
+        feed = JobFeed(self._catalog, waker, KINDS, owner=owner, lease_s=self._settings.lease_seconds)
+        return ActorSlot(feed, self._settings, self._catalog, self._meters, stopping)
 
     def _delete_listed(self, stopping: threading.Event) -> None:
         """Delete the objects that the catalog lists for deletion, until `stopping` is set."""
@@ -68,8 +76,7 @@ class Worker:
     def _expire_leases(self) -> None:
         """Queue the jobs of workers that no longer send heartbeats again."""
         try:
-            with self._catalog.transaction() as tx:
-                expired = tx.leases.expire(KINDS)
+            expired = self._expiry.expire()
         except CatalogUnreachable as error:
             log.warning("%s", error)
             return

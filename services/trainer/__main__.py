@@ -34,7 +34,7 @@ def main() -> int:
         store_from(settings).check()
         with (
             RayJobs(settings.ray_dashboard_url) as ray_jobs,
-            announced(meters, catalog, settings.metrics_host, interval_s=settings.heartbeat_seconds),
+            announced(meters, catalog, settings.metrics_host, interval_s=settings.lease_seconds / 4),
         ):
             Reconciler(settings, catalog, ray_jobs, meters, owner=owner).run(stopping)
     except (CatalogError, SnapshotError, OSError) as error:

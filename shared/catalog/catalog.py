@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from phema.shared.catalog import schema
 from phema.shared.catalog.clock import database_now
+from phema.shared.catalog.doorbell import Bell, doorbell
 from phema.shared.catalog.engine import (
+    ANSWER_SECONDS,
     UPGRADE_HINT,
     describe,
     open_engine,
@@ -33,9 +35,13 @@ from phema.shared.catalog.repositories.jobs import JobRepository
 from phema.shared.catalog.repositories.leases import LeaseRepository
 from phema.shared.catalog.repositories.queue_stats import QueueStatsRepository
 from phema.shared.catalog.repositories.reconstructions import ReconstructionRepository
+from phema.shared.catalog.repositories.repository import RINGS
 from phema.shared.catalog.repositories.runs import RunRepository
 from phema.shared.catalog.repositories.scrape_targets import ScrapeTargetRepository
 from phema.shared.catalog.repositories.snapshots import SnapshotRepository
+
+UPGRADE_SECONDS = 3600.0
+"""Longest statement of a migration, and longest wait for another process that migrates."""
 
 
 class Transaction:
@@ -64,10 +70,16 @@ class Transaction:
 class Catalog:
     """The database at `sqlite:///PATH` or `postgresql://…`. Connects on first use. Threads may share it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        """`answer_seconds`: a statement without an answer after this time raises CatalogUnreachable.
+
+        Then PostgreSQL is silent, or another process holds SQLite's file. Processes that hold leases give less than
+        one lease.
+        """
         self._url = parse_url(url)
-        self._engine = open_engine(self._url)
+        self._engine = open_engine(self._url, answer_seconds)
         self._reader = read_only(self._engine)
+        self._doorbell = doorbell(self._engine, sqlite_path(self._url))
 
     def __repr__(self) -> str:
         return f"Catalog({self.location!r})"
@@ -90,8 +102,15 @@ class Catalog:
             except OSError as error:
                 reason = f"its folder cannot be created ({error.strerror})"
                 raise CatalogUnreachable(self.location, reason) from error
-        with self._translated(), self._engine.connect() as connection:
-            if self._engine.dialect.name == "sqlite":
+        engine = open_engine(self._url, UPGRADE_SECONDS)
+        try:
+            self._migrate(engine)
+        finally:
+            engine.dispose()
+
+    def _migrate(self, engine: Engine) -> None:
+        with self._translated(), engine.connect() as connection:
+            if engine.dialect.name == "sqlite":
                 # Both pragmas have no effect inside a transaction. Without foreign keys, rebuilding a table does not
                 # cascade. A detached connection is closed afterwards, and the setting ends with it.
                 driver = connection.connection.driver_connection
@@ -118,7 +137,7 @@ class Catalog:
 
     def now(self) -> float:
         """The database's clock, in seconds since the epoch. Raises `CatalogUnreachable`."""
-        with self._translated(), self._engine.connect() as connection:
+        with self._translated(), self._reader.connect() as connection:
             return connection.scalars(select(database_now())).one()
 
     @contextmanager
@@ -134,6 +153,26 @@ class Catalog:
         engine = self._reader if read_only else self._engine
         with self._translated(), Session(engine, expire_on_commit=False) as session, session.begin():
             yield Transaction(session, request_id)
+            rings = RINGS in session.info
+            if rings:
+                self._doorbell.ring_in(session)
+        if rings:
+            self._doorbell.ring_after()
+
+    @contextmanager
+    def listening(self) -> Iterator[Bell]:
+        """Yields a bell that rings whenever work becomes available. Raises CatalogUnreachable and OSError."""
+        with self._translated(), self._doorbell.listening() as bell:
+            try:
+                yield bell
+            except getattr(self._engine.dialect.dbapi, "Error", ()) as error:
+                raise CatalogUnreachable(self.location, str(error)) from error
+
+    def ring(self) -> None:
+        """Wake everybody who listens."""
+        with self._translated(), Session(self._engine) as session, session.begin():
+            self._doorbell.ring_in(session)
+        self._doorbell.ring_after()
 
     def close(self) -> None:
         """Close all connections; a later transaction opens new ones."""

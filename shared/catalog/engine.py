@@ -11,10 +11,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from phema.shared.catalog.column_types import dump_json
 from phema.shared.catalog.errors import CatalogError, CatalogUnreachable, SchemaOutOfDate
 
-BUSY_SECONDS = 30.0
-"""Time a SQLite transaction waits for the one that writes."""
-CONNECT_SECONDS = 10
-"""Time limit for a connection to PostgreSQL."""
+ANSWER_SECONDS = 10.0
+"""Default time for which a statement waits: on SQLite for the transaction that writes, on PostgreSQL for its answer."""
 _READ_ONLY = "phema_read_only"
 UPGRADE_HINT = "run `phema db upgrade`"
 
@@ -56,32 +54,32 @@ def sqlite_path(url: URL) -> Path | None:
     return Path(url.database)
 
 
-def open_engine(url: URL) -> Engine:
-    """An engine whose transactions are safe beside those of other processes. Connects on first use."""
+def open_engine(url: URL, answer_seconds: float) -> Engine:
+    """An engine whose transactions are safe beside those of other processes. Connects on first use.
+
+    A statement that has no answer after `answer_seconds` fails, and the catalog counts as unreachable.
+    """
     if url.get_backend_name() == "sqlite":
-        return _open_sqlite(url)
+        return _open_sqlite(url, answer_seconds)
     try:
-        return create_engine(
-            url,
-            json_serializer=dump_json,
-            pool_size=8,
-            max_overflow=32,
-            pool_pre_ping=True,
-            connect_args={"connect_timeout": CONNECT_SECONDS},
-        )
+        engine = create_engine(url, json_serializer=dump_json, pool_size=8, max_overflow=32, pool_pre_ping=True)
+        # Imports psycopg, which installations on SQLite lack.
+        from phema.shared.catalog.postgres_connection import limit_waiting
     except ModuleNotFoundError as error:
         reason = "the driver psycopg is not installed, run pip install 'phema[postgres]'"
         raise CatalogUnreachable(describe(url), reason) from error
+    limit_waiting(engine, answer_seconds)
+    return engine
 
 
-def _open_sqlite(url: URL) -> Engine:
+def _open_sqlite(url: URL, busy_seconds: float) -> Engine:
     engine = create_engine(
         url,
         json_serializer=dump_json,
         pool_size=8,
         max_overflow=32,
         # The driver would begin transactions too late: `_begin` below begins them.
-        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
+        connect_args={"timeout": busy_seconds, "isolation_level": None},
     )
 
     @event.listens_for(engine, "connect")

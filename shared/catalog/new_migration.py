@@ -12,7 +12,7 @@ from pathlib import Path
 from alembic import command
 
 from phema.shared.catalog.catalog import Catalog
-from phema.shared.catalog.engine import open_engine, parse_url
+from phema.shared.catalog.engine import ANSWER_SECONDS, open_engine, parse_url
 from phema.shared.catalog.schema import migration_config, wanted_revision
 
 
@@ -23,7 +23,7 @@ def draft(message: str) -> Path:
         catalog = Catalog(url)
         catalog.upgrade()
         catalog.close()
-        engine = open_engine(parse_url(url))
+        engine = open_engine(parse_url(url), ANSWER_SECONDS)
         with engine.connect() as connection:
             revision = f"{int(wanted_revision()) + 1:04d}"
             script = command.revision(migration_config(connection), message, autogenerate=True, rev_id=revision)

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
-from phema.shared.catalog import Catalog, CatalogError, CatalogUnreachable, LeaseLost, Transaction
+from phema.shared.catalog import Catalog, CatalogError, LeaseLost, Transaction
+from phema.shared.service_runtime.outages import RETRY_SECONDS, outlast
 
-RETRY_SECONDS = 0.5
-"""Default pause between two tries to write the end of an attempt."""
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -121,16 +120,21 @@ class LeaseHolder:
         """
         with self._writing:
             self._done.set()
-            deadline = time.monotonic() + self._outage_limit_s
-            while True:
-                try:
-                    with self._catalog.transaction() as tx:
-                        return write(tx)
-                except CatalogUnreachable as error:
-                    self.end_uncertain = True
-                    log.warning("the end of the job is not written yet: %s", error)
-                    if time.monotonic() > deadline or self._service_stops.wait(self._retry_s):
-                        raise
+            return outlast(
+                lambda: self._write(write),
+                "the end of the job",
+                limit_s=self._outage_limit_s,
+                retry_s=self._retry_s,
+                stopping=self._service_stops,
+                on_outage=self._end_is_uncertain,
+            )
+
+    def _write(self, write: Callable[[Transaction], T]) -> T:
+        with self._catalog.transaction() as tx:
+            return write(tx)
+
+    def _end_is_uncertain(self) -> None:
+        self.end_uncertain = True
 
     def _run(self) -> None:
         while not self._done.wait(self._interval_s):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from phema.administration.rebuild import rebuild
 from phema.services.api.external import service as external
 from phema.services.api.retention import service as retention
 from phema.services.phema_worker.job_tasks import complete_job
@@ -18,6 +19,7 @@ from phema.shared.snapshots.planning.planner import plan
 from phema.shared.snapshots.planning.retention import GRID
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.stores.local.store import LocalStore
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.api.test_external import uploaded
@@ -287,19 +289,56 @@ def test_a_repeated_request_gets_its_answer(api: Api, run: Run) -> None:
 
 @only("sqlite")
 def test_a_snapshot_from_outside_is_registered_only_with_its_object(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retention deletes an object and its row between the look at the object and the new row."""
+    """Between the look at the object and the new row, another script registers it and retention deletes it."""
     mine = api.post("/v1/runs/external", {"name": "mine", "config": {}}).json()
     body = uploaded(api, mine)
     check = external.check_object
 
     def checked_too_early(*arguments: Any) -> None:
         check(*arguments)
+        monkeypatch.setattr(external, "check_object", check)
+        assert api.post("/v1/runs/mine/snapshots", body).status_code == 201
+        with api.catalog.transaction() as tx:
+            ids = [row.id for row in tx.snapshots.list(mine["id"])]
+            tx.snapshots.retire(ids)
+            tx.jobs.enqueue(JobKind.RETAIN, payload={}, content_key="retain:mine", run_id=mine["id"])
         api.store.delete(body["key"])
+        with api.catalog.transaction() as tx:
+            assert tx.snapshots.remove(ids) == 1
 
     monkeypatch.setattr(external, "check_object", checked_too_early)
     answer = api.post("/v1/runs/mine/snapshots", body)
-    assert "was deleted by retention meanwhile" in problem(answer, 422, "invalid")["detail"]
+    assert "is not in the service's store" in problem(answer, 422, "invalid")["detail"]
     assert api.all("/v1/runs/mine/snapshots") == []
+
+
+@only("sqlite")
+def test_the_store_is_never_asked_while_others_wait_for_the_catalog(
+    api: Api, catalog_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store may take a minute to answer, and SQLite has one lock for all writers."""
+    writes_elsewhere(monkeypatch, catalog_url)
+    mine = api.post("/v1/runs/external", {"name": "mine", "config": {}}).json()
+    bodies = [uploaded(api, mine, num_images) for num_images in (640, 1280)]
+    assert api.post("/v1/runs/mine/snapshots", bodies[0]).status_code == 201
+    # The second one is in the store and has no row.
+    assert rebuild(api.catalog, api.store).snapshots == 1
+
+
+def writes_elsewhere(monkeypatch: pytest.MonkeyPatch, catalog_url: str) -> None:
+    """Let each call of a store write to the catalog through a connection of its own, which fails behind a writer."""
+    impatient = Catalog(catalog_url, answer_seconds=0.1)
+
+    def wrap(method: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            with impatient.transaction() as tx:
+                tx.jobs.list(limit=1)
+            return method(*arguments, **options)
+
+        return call
+
+    for name in ("head", "get", "put", "peek", "read_range", "read_into", "list", "delete"):
+        monkeypatch.setattr(LocalStore, name, wrap(getattr(LocalStore, name)))
 
 
 @only("sqlite")

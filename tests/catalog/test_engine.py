@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -14,9 +16,13 @@ from sqlalchemy import event, text
 
 from deploy.local.postgres import UNPRIVILEGED
 from phema.local_service.processes import free_port
-from phema.shared.catalog import Catalog, CatalogError, CatalogUnreachable, NotFound, SchemaOutOfDate
+from phema.shared.catalog import Catalog, CatalogError, CatalogUnreachable, JobKind, NotFound, SchemaOutOfDate
+from phema.shared.settings import Settings
+from phema.shared.wiring import catalog_from
 from tests.catalog.conftest import ask
 from tests.fixtures.catalog import only
+from tests.fixtures.postgres import PostgresServer
+from tests.servers.tunnel import tunnel
 
 PASSWORD = "pa55-w0rd"
 
@@ -96,6 +102,93 @@ def test_postgres_that_was_restarted_between_transactions(catalog: Catalog, cata
     hang_up(catalog_url)
     with catalog.transaction() as tx:
         assert len(tx.jobs.list().items) == 1
+
+
+@only("postgres")
+@pytest.mark.parametrize("moment", ["between", "within"])
+def test_postgres_that_falls_silent(catalog_url: str, postgres_server: PostgresServer, moment: str) -> None:
+    """A connection that is half open: the proxy in between takes every byte and passes none on."""
+    with tunnel(postgres_server.port) as way:
+        catalog = Catalog(catalog_url.replace(f":{postgres_server.port}/", f":{way.port}/"), answer_seconds=0.5)
+        read_jobs(catalog)
+        if moment == "between":
+            way.silent()
+
+        def read_while_it_falls_silent() -> None:
+            with catalog.transaction() as tx:
+                way.silent()
+                tx.jobs.list()
+
+        with pytest.raises(CatalogUnreachable) as refused:
+            read_while_it_falls_silent()
+        reasons = ("connection timeout expired", "the server has not answered for 1.5 seconds")
+        assert any(reason in sentence(refused.value) for reason in reasons)
+        way.speak()
+        read_jobs(catalog)
+        catalog.close()
+
+
+@only("postgres")
+def test_postgres_that_is_busy_and_processes_that_left_their_locks(catalog: Catalog, catalog_url: str) -> None:
+    """A row that another transaction holds is waited for, but not for ever, and that one ends when it is idle."""
+    impatient = Catalog(catalog_url, answer_seconds=0.5)
+    job = ask(catalog)
+
+    def wait_for_the_row() -> None:
+        with catalog.transaction() as holder:
+            holder.jobs.request_cancel(job.id)
+            with impatient.transaction() as tx:
+                tx.jobs.request_cancel(job.id)
+
+    with pytest.raises(CatalogUnreachable, match="canceling statement due to statement timeout"):
+        wait_for_the_row()
+    with impatient._engine.connect() as connection:
+        shown = connection.execute(text("SHOW idle_in_transaction_session_timeout")).scalar()
+    assert shown == "500ms"
+    impatient.close()
+
+
+@only("postgres")
+def test_tcp_gives_up_within_seconds(catalog: Catalog) -> None:
+    with catalog._engine.connect() as connection:
+        info = connection.connection.driver_connection.info  # type: ignore[union-attr]
+        given = info.get_parameters()
+    assert {name: given.get(name) for name in ("keepalives_idle", "tcp_user_timeout", "connect_timeout")} == {
+        "keepalives_idle": "5",
+        "tcp_user_timeout": "6000",
+        "connect_timeout": "4",
+    }
+
+
+@only("sqlite")
+def test_sqlite_that_another_process_holds_is_given_up_before_the_lease(catalog_url: str) -> None:
+    """Were the last heartbeat sent right before, the lease would still hold when this one fails."""
+    settings = Settings(database_url=catalog_url, heartbeat_seconds=1, lease_seconds=4)
+    catalog = catalog_from(settings)
+    ask(catalog)
+    with catalog.transaction() as tx:
+        job = tx.leases.claim(list(JobKind), owner="worker", lease_seconds=settings.lease_seconds)
+    assert job is not None
+    with holding(catalog_url):
+        before = catalog.now()
+        with pytest.raises(CatalogUnreachable, match="database is locked"), catalog.transaction() as tx:
+            tx.leases.heartbeat(job.id, job.fence, lease_seconds=settings.lease_seconds)
+        assert catalog.now() < before + settings.lease_seconds
+    catalog.close()
+
+
+@contextmanager
+def holding(url: str) -> Iterator[None]:
+    """Another process holds the file's only lock for writers."""
+    code = (
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        "connection.execute('BEGIN IMMEDIATE'); print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, url.removeprefix("sqlite:///")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield
 
 
 @only("postgres")

@@ -15,7 +15,7 @@ from phema.shared.catalog import Catalog
 from phema.shared.snapshots.stores.opening import open_store
 from phema.shared.snapshots.stores.options import S3Options
 from tests.phema_worker.lab import Lab
-from tests.phema_worker.tunnel import Tunnel, tunnel
+from tests.servers.tunnel import Tunnel, tunnel
 
 if TYPE_CHECKING:
     from phema.local_service.ray_head import RayHead

@@ -64,13 +64,13 @@ def test_a_lost_lease_is_reported_once(local_catalog: Catalog, attempt: Training
     assert told.empty()
 
 
-def test_a_catalog_that_stays_away_for_a_lease_ends_the_attempt(tmp_path: Path) -> None:
+def test_a_catalog_that_stays_away_for_too_long_ends_the_attempt(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
     catalog.upgrade()
     attempt = claim_locally(tiny_config(), catalog)
     told: queue.Queue[str] = queue.Queue()
-    with hold_lease(attempt, catalog, interval_s=0.05, lease_s=0.5, on_lost=told.put):
+    with hold_lease(attempt, catalog, interval_s=0.05, lease_s=60, outage_s=0.5, on_lost=told.put):
         catalog.close()
         folder.rename(tmp_path / "away")
         reason = told.get(timeout=30)

@@ -217,10 +217,15 @@ def test_a_driver_without_heartbeats_loses_the_job(
         assert tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=0) is not None
     name = submission_id(run.job_id, 1)
     ray_jobs.submit(name, "exec sleep 1000", env={}, metadata={})
-    rounds = reconciler(settings, local_catalog, ray_jobs)
-    rounds.reconcile()
-    job = get_run(local_catalog, run.id).job
-    assert (job.state, job.fence) == (JobState.RUNNING, 2)
+    impatient = settings.model_copy(update={"lease_seconds": 2.0, "heartbeat_seconds": 0.1})
+    rounds = reconciler(impatient, local_catalog, ray_jobs)
+
+    def has_next_attempt() -> bool:
+        rounds.reconcile()
+        job = get_run(local_catalog, run.id).job
+        return (job.state, job.fence) == (JobState.RUNNING, 2)
+
+    wait_until(has_next_attempt, "the next attempt")
 
     def stopped() -> bool:
         found = ray_jobs.get(name)

@@ -54,18 +54,24 @@ def register_snapshot(run: RunRef, body: SnapshotRegister, services: ServicesDep
 
     If the run already has this time and profile, nothing changes and the answer is the registered snapshot.
     """
-    with services.catalog.transaction(read_only=True) as tx:
-        row = service.open_for_snapshots(tx, run)
-        known = service.registered(tx, row, body)
-        like = tx.snapshots.latest(row.id)
-    if known is not None:
-        response.status_code = 200
-        return known
-    service.check_object(services.store, row, body, like)
-    # A process that died right after opening the run may not have written it; a rebuild of the catalog needs it.
-    service.describe(services.store, row)
-    with services.catalog.transaction() as tx:
-        snapshot, created = service.register(tx, services.store, row.id, body)
+    found = None
+    while found is None:
+        with services.catalog.transaction(read_only=True) as tx:
+            row = service.open_for_snapshots(tx, run)
+            known = service.registered(tx, row, body)
+            like = tx.snapshots.latest(row.id)
+            retention = service.latest_retention(tx, row, body)
+        if known is not None:
+            response.status_code = 200
+            return known
+        service.check_object(services.store, row, body, like)
+        # A process that died right after opening the run may not have written it; a rebuild of the catalog needs it.
+        service.describe(services.store, row)
+        # The store is never asked within a transaction that writes: others would wait for it. If retention has begun
+        # since, the object may be gone, and everything is checked again.
+        with services.catalog.transaction() as tx:
+            found = service.register(tx, row.id, body, retention)
+    snapshot, created = found
     response.status_code = 201 if created else 200
     return snapshot
 

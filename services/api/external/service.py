@@ -12,7 +12,7 @@ from phema.services.api.runs.service import to_run
 from phema.services.api.snapshots.schemas import Snapshot
 from phema.services.api.snapshots.service import to_snapshot
 from phema.shared import catalog
-from phema.shared.catalog import JobState, Transaction
+from phema.shared.catalog import JobKind, JobState, Transaction
 from phema.shared.edm2.averaging.weightings import WeightingError
 from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
 from phema.shared.snapshots.files.header import Header, read_header
@@ -76,6 +76,20 @@ def registered(tx: Transaction, run: catalog.Run, body: SnapshotRegister) -> Sna
     return None if row is None else to_snapshot(row)
 
 
+def latest_retention(tx: Transaction, run: catalog.Run, body: SnapshotRegister) -> str | None:
+    """The run's newest retention job. Until there is another, the object of `body` is not deleted.
+
+    Raises BeingDeleted when retention is deleting an earlier snapshot of this time and profile.
+    """
+    for row in tx.snapshots.retired(run.id):
+        if (row.num_images, row.profile_key) == (body.num_images, body.profile.key):
+            raise BeingDeleted(
+                f"the snapshot of {body.num_images} images and profile {body.profile.label} is being deleted by "
+                "retention; try again when that has ended"
+            )
+    return tx.jobs.latest(JobKind.RETAIN, run.id)
+
+
 def check_object(
     store: ObjectStore, run: catalog.Run, body: SnapshotRegister, like: catalog.Snapshot | None = None
 ) -> None:
@@ -137,10 +151,17 @@ def _layouts_of(header: Header) -> dict[str, TensorLayout]:
     return layouts_of(header.tensors, header.metadata.buffers if header.metadata is not None else ())
 
 
-def register(tx: Transaction, store: ObjectStore, run_id: str, body: SnapshotRegister) -> tuple[Snapshot, bool]:
-    """The snapshot, and whether it is new. Raises NotOpen, BeingDeleted, Invalid."""
+def register(
+    tx: Transaction, run_id: str, body: SnapshotRegister, retention: str | None
+) -> tuple[Snapshot, bool] | None:
+    """(the snapshot, whether it is new). None if retention has begun since `latest_retention` was read.
+
+    Raises NotOpen, BeingDeleted, Invalid.
+    """
     tx.runs.lock(run_id)
     open_for_snapshots(tx, run_id)
+    if tx.jobs.latest(JobKind.RETAIN, run_id) != retention:
+        return None
     row, created = tx.snapshots.add(
         run_id=run_id,
         num_images=body.num_images,
@@ -151,14 +172,6 @@ def register(tx: Transaction, store: ObjectStore, run_id: str, body: SnapshotReg
         sha256=body.sha256,
         probe=body.probe_bytes,
     )
-    if row.retired_at is not None:
-        raise BeingDeleted(
-            f"the snapshot of {body.num_images} images and profile {body.profile.label} is being deleted by retention; "
-            "try again when that has ended"
-        )
-    # Retention may have deleted an earlier copy since `check_object`; now the run is locked and it cannot.
-    if created and store.head(body.key) is None:
-        raise Invalid.of("key", f"key {body.key} was deleted by retention meanwhile; upload it again")
     tx.external_runs.seen(run_id, body.num_images)
     return to_snapshot(row), created
 

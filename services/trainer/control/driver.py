@@ -72,7 +72,13 @@ def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int) -> int:
         with catalog.transaction() as tx:
             tx.leases.fail(job_id, fence, sentence, retry=False)
         return 0
-    lease = hold_lease(attempt, catalog, interval_s=settings.heartbeat_seconds, lease_s=settings.lease_seconds)
+    lease = hold_lease(
+        attempt,
+        catalog,
+        interval_s=settings.heartbeat_seconds,
+        lease_s=settings.lease_seconds,
+        outage_s=settings.training_outage_seconds,
+    )
     with lease:
         try:
             verify_dataset(attempt.config, remote_from(settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable
 from typing import NoReturn
@@ -34,13 +35,16 @@ def hold_lease(
     *,
     interval_s: float,
     lease_s: float,
+    outage_s: float = math.inf,
     on_lost: Callable[[str], object] = exit_now,
     on_ended: Callable[[str], object] = leave_now,
 ) -> LeaseHolder:
     """The driver's lease holder. Entering it sends the first heartbeat.
 
-    A driver whose heartbeats fail for `lease_s` exits, since another attempt may train the run by then. When one of its
-    own workers has ended the job (see `terminal_state`), the driver exits too: the others could wait for it for ever.
+    A catalog that is away for up to `outage_s` does not stop the training: its writes carry the fence, so it harms no
+    other attempt that has taken the run over meanwhile, and the first heartbeat afterwards tells. After a longer
+    outage the driver exits. When one of its own workers has ended the job (see `terminal_state`), the driver exits too:
+    the others could wait for it for ever.
     """
 
     def progress() -> JobProgress:
@@ -58,7 +62,7 @@ def hold_lease(
         interval_s=interval_s,
         lease_s=lease_s,
         progress=progress,
-        outage_limit_s=lease_s,
+        outage_limit_s=outage_s,
         beat_on_enter=True,
         on_lost=on_lost,
         on_ended=on_ended,

@@ -26,6 +26,7 @@ FIELDS = (
     "metrics_host",
     "heartbeat_seconds",
     "lease_seconds",
+    "training_outage_seconds",
     "training_cpus_per_worker",
     "cluster_max_cpus",
     "cluster_max_gpus",

@@ -16,6 +16,7 @@ from phema.services.trainer.training.loop import train
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import LeaseLost
 from phema.shared.service_runtime.metrics_announcement import announced
+from phema.shared.service_runtime.outages import outlast
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, configure_logs
 from phema.shared.wiring import catalog_from, remote_from, store_from
@@ -39,7 +40,11 @@ def run_worker(config: dict[str, Any]) -> None:
     catalog, store = catalog_from(settings), store_from(settings)
     with contextlib.closing(catalog):
         try:
-            attempt = load_attempt(catalog, config["job_id"], config["attempt"])
+            attempt = outlast(
+                lambda: load_attempt(catalog, config["job_id"], config["attempt"]),
+                "the worker's start",
+                limit_s=settings.training_outage_seconds,
+            )
         except LeaseLost as error:
             _log.warning("%s", error)
             return
@@ -47,7 +52,7 @@ def run_worker(config: dict[str, Any]) -> None:
         meters = Meters("training")
         with contextlib.ExitStack() as stack:
             if group.is_first:
-                announcement = announced(meters, catalog, settings.metrics_host, interval_s=settings.heartbeat_seconds)
+                announcement = announced(meters, catalog, settings.metrics_host, interval_s=settings.lease_seconds / 4)
                 stack.enter_context(announcement)
             try:
                 remote = remote_from(settings)
@@ -60,6 +65,7 @@ def run_worker(config: dict[str, Any]) -> None:
                         meters=meters,
                         remote=remote,
                         checkpoints_kept=settings.checkpoints_kept,
+                        outage_s=settings.training_outage_seconds,
                     )
             except Exception as error:
                 _log.exception("training failed")

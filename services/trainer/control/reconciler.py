@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from phema.services.trainer.control.job_environment import job_environment
 from phema.services.trainer.control.ray_jobs import RayJob, RayJobs, RayUnavailable
 from phema.shared.catalog import Catalog, CatalogUnreachable, Job, JobKind, JobState, LeaseLost, submission_id
+from phema.shared.service_runtime.lease_expiry import LeaseExpiry
+from phema.shared.service_runtime.work_waker import WorkWaker
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, log_fields, metrics
 
@@ -44,6 +46,7 @@ class Reconciler:
     ) -> None:
         self._settings, self._catalog, self._ray, self._meters = settings, catalog, ray_jobs, meters
         self._owner, self._cancel_grace_s = owner, cancel_grace_s
+        self._expiry = LeaseExpiry(catalog, [JobKind.TRAIN], lease_s=settings.lease_seconds)
         self._adopted = False
         self._own_running: set[str] = set()
         """Ids of the running jobs whose lease this trainer owns."""
@@ -57,15 +60,30 @@ class Reconciler:
             meters.begin(metrics.JOB_SECONDS, kind=JobKind.TRAIN.value, state=state.value)
 
     def run(self, stopping: threading.Event) -> None:
-        """Reconcile every `poll_seconds` until `stopping` is set. Running trainings continue after that."""
-        while not stopping.is_set():
-            try:
-                self.reconcile()
-                self._last_warning = ""
-            except (CatalogUnreachable, RayUnavailable) as error:
-                self._warn_once(error)
-                self._cancel_messages.clear()  # messages may have changed unseen meanwhile
-            stopping.wait(self._settings.poll_seconds)
+        """Reconcile until `stopping` is set. Running trainings continue after that.
+
+        While something runs, every `poll_seconds`; otherwise when a job is due, and from time to time.
+        """
+        with WorkWaker(self._catalog, self._settings.poll_seconds) as waker:
+            while not stopping.is_set():
+                rings, pause_s = waker.rings, self._settings.poll_seconds
+                try:
+                    self.reconcile()
+                    self._last_warning = ""
+                    if not self._own_running:
+                        pause_s = self._idle_s(waker)
+                except (CatalogUnreachable, RayUnavailable) as error:
+                    self._warn_once(error)
+                    self._cancel_messages.clear()  # messages may have changed unseen meanwhile
+                waker.wait(rings, stopping, pause_s)
+
+    def _idle_s(self, waker: WorkWaker) -> float:
+        """Seconds until the next round while no training of this trainer runs. Leases are watched all the time."""
+        with self._catalog.transaction(read_only=True) as tx:
+            due_s = tx.leases.next_due([JobKind.TRAIN])
+        longest = min(waker.pause_s, self._settings.lease_seconds / 4)
+        # Due and not claimed: as many trainings run as may.
+        return longest if due_s is None else min(longest, max(due_s, self._settings.poll_seconds))
 
     def reconcile(self) -> None:
         """One round. Raises CatalogUnreachable and RayUnavailable; the next round continues with the rest.
@@ -77,9 +95,7 @@ class Reconciler:
             with self._catalog.transaction() as tx:
                 tx.leases.adopt([JobKind.TRAIN], owner=self._owner)
             self._adopted = True
-        with self._catalog.transaction() as tx:
-            expired = tx.leases.expire([JobKind.TRAIN])
-        for job in expired:
+        for job in self._expiry.expire():
             self._end_expired(job)
         with self._catalog.transaction(read_only=True) as tx:
             running = tx.jobs.running(JobKind.TRAIN)

@@ -10,7 +10,7 @@ from phema.services.trainer.training.cancellation import Cancellation
 from phema.services.trainer.training.checkpoint import resume
 from phema.services.trainer.training.measurements.status_reporter import StatusReporter
 from phema.services.trainer.training.run_checks import check_precision, check_same_dataset, open_matching_dataset
-from phema.services.trainer.training.snapshot_writer import CHECKPOINTS_KEPT, SnapshotWriter
+from phema.services.trainer.training.snapshot_writer import CHECKPOINTS_KEPT, OUTAGE_SECONDS, SnapshotWriter
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState
 from phema.services.trainer.training.worker_group import WorkerGroup
@@ -36,13 +36,15 @@ def train(
     meters: Meters,
     remote: OpenRemote | None = None,
     checkpoints_kept: int = CHECKPOINTS_KEPT,
+    outage_s: float = OUTAGE_SECONDS,
 ) -> None:
     """Train the run from its latest checkpoint to its end, or to the first step after a cancel is seen.
 
     Every worker of the group must call it; only the first one reads and writes checkpoints and snapshots. `remote`
     opens datasets on S3. The run keeps its latest `checkpoints_kept` checkpoints, and pinned ones. On return all
-    snapshots and checkpoints are durable and registered. Raises LeaseLost when another attempt has taken over,
-    UnsupportedPrecision, DatasetError, CheckpointError, and the errors of store and catalog that outlast all retries.
+    snapshots and checkpoints are durable and registered, and the history is complete. Raises LeaseLost when another
+    attempt has taken over, UnsupportedPrecision, DatasetError, CheckpointError, and the errors of store and catalog
+    when these are away for longer than `outage_s`.
     """
     config = attempt.config
     with contextlib.ExitStack() as stack:
@@ -63,8 +65,17 @@ def train(
         )
         writer = None
         if group.is_first:
+            # Runs after the writer has stored everything, and not after an error.
+            stack.push(lambda kind, *_: status.finish(outage_s) if kind is None else None)
             writer = stack.enter_context(
-                SnapshotWriter(attempt, catalog=catalog, store=store, meters=meters, checkpoints_kept=checkpoints_kept)
+                SnapshotWriter(
+                    attempt,
+                    catalog=catalog,
+                    store=store,
+                    meters=meters,
+                    checkpoints_kept=checkpoints_kept,
+                    outage_s=outage_s,
+                )
             )
         while state.num_images < config.total_images:
             status.stopwatch.begin()

@@ -1,4 +1,4 @@
-"""Writes a run's snapshots and checkpoints in a background thread and registers each one once it is durable."""
+"""Writes a run's snapshots and checkpoints in the background and registers each one once it is durable."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ from phema.shared.telemetry import Meters, metrics
 
 CHECKPOINTS_KEPT = 2
 """The latest checkpoints of a run that are kept by default; older ones are deleted, except pinned ones."""
+OUTAGE_SECONDS = 60.0
+"""Default time for which an upload is retried; services have a setting for it."""
 TRANSIENT = (StoreUnreachable, StoreFull, CorruptObject, CatalogUnreachable, BeingDeleted)
 """Errors after which an upload is retried."""
 _log = logging.getLogger(__name__)
@@ -45,8 +47,11 @@ _log = logging.getLogger(__name__)
 class SnapshotWriter:
     """Writes snapshots and checkpoints to the store and the catalog. Only the run's first worker has one.
 
-    The loop itself only copies the tensors off the device. Encoding, upload and registration happen in one background
-    thread, in order, so a checkpoint is registered only after every snapshot before it and a resumed run skips none.
+    The loop itself only copies the tensors off the device. Encoding, upload and registration happen in the background,
+    in order, so a checkpoint is registered only after every snapshot before it and a resumed run skips none. While the
+    catalog cannot be reached, uploads go on and their rows wait; while the store cannot be reached, the loop waits once
+    the objects of two snapshot times are in memory. Both for at most `outage_s`.
+
     A snapshot that an earlier attempt registered is not written again. Nor is one that retention has deleted since,
     because retention deletes nothing later than the oldest remaining checkpoint. Leaving the `with` block without an
     error waits for all uploads; the error of a failed upload is raised there, or by the next `write_due` or `check`.
@@ -60,6 +65,7 @@ class SnapshotWriter:
         store: ObjectStore,
         meters: Meters,
         checkpoints_kept: int = CHECKPOINTS_KEPT,
+        outage_s: float = OUTAGE_SECONDS,
     ) -> None:
         self._attempt, self._catalog, self._store, self._meters = attempt, catalog, store, meters
         self._checkpoints_kept = checkpoints_kept
@@ -72,6 +78,7 @@ class SnapshotWriter:
         self._uploader = BackgroundUploader(
             cast(ObjectStore, _ListingStore(attempt, catalog, store)),
             max_pending=2 * (len(tracked_profiles(attempt.config)) + 1),
+            patience_s=outage_s,
             transient=TRANSIENT,
             on_retry=self._on_retry,
             on_wait=self._count_stall,
@@ -262,6 +269,9 @@ class _ListingStore:
 
     The transaction that registers the object takes it off the list. So an object whose row is never written, whichever
     process dies when, is deleted once the run's job has ended. `run.json` belongs to the run's own row.
+
+    While the catalog cannot be reached, objects are stored without being listed, so that an outage does not stop the
+    training. If the process dies before their rows are written, `phema db rebuild` registers them.
     """
 
     attempt: TrainingAttempt
@@ -269,9 +279,9 @@ class _ListingStore:
     store: ObjectStore
 
     def put(self, key: str, data: Data | HashedBytes) -> ObjectInfo:
-        """Raises LeaseLost, BeingDeleted, and the errors of the store and the catalog."""
+        """Raises LeaseLost, BeingDeleted, and the errors of the store."""
         if key != run_key(self.attempt.run_id):
-            with self.attempt.fenced_transaction(self.catalog) as (tx, _):
+            with suppress(CatalogUnreachable), self.attempt.fenced_transaction(self.catalog) as (tx, _):
                 tx.deletions.expect(self.attempt.job_id, [key])
         return self.store.put(key, data)
 

@@ -46,6 +46,7 @@ class JobRepository(Repository):
         while True:
             new = job_id or new_id("job")
             if self._add(Job, {"id": new, **values}, ["content_key"], LIVE_CONTENT):
+                self._ring()
                 return self.get(new), True
             # As literal text, which SQLite needs to use the partial index.
             live = select(Job).where(Job.content_key == content_key, text(LIVE_CONTENT))
@@ -83,6 +84,15 @@ class JobRepository(Repository):
         """Running jobs of the kind, oldest first."""
         return self._all(select(Job).where(Job.kind == kind, Job.state == JobState.RUNNING).order_by(Job.seq))
 
+    def latest(self, kind: JobKind, run_id: str) -> str | None:
+        """Id of the run's newest job of the kind, in any state.
+
+        Retention retires snapshots and enqueues its job in one transaction. So a snapshot that was not retired at one
+        look is not deleted until this id changes.
+        """
+        query = select(Job.id).where(Job.kind == kind, Job.run_id == run_id).order_by(Job.seq.desc()).limit(1)
+        return self._session.scalars(query).first()
+
     def attempts(self, job_id: str) -> Rows[Attempt]:
         """All attempts at the job, oldest first."""
         return self._all(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number))
@@ -99,6 +109,7 @@ class JobRepository(Repository):
         job, now = row[0], row[1]
         if not job.state.terminal:
             job.cancel_requested = True
+            self._ring()
             if job.state is JobState.QUEUED or job.kind is JobKind.EXTERNAL:
                 job.state = JobState.CANCELLED
                 job.finished_at = now

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 
 from phema.shared.catalog.clock import database_now
 from phema.shared.catalog.errors import LeaseLost
@@ -75,6 +75,15 @@ class LeaseRepository(Repository):
             )
             self._session.flush()
         return job
+
+    def next_due(self, kinds: Iterable[JobKind]) -> float | None:
+        """Seconds until a queued job of these kinds may be claimed: 0 for now, None if none is queued."""
+        queued = [Job.state == JobState.QUEUED, Job.kind.in_(list(kinds))]
+        due = select(Job.seq).where(*queued, Job.not_before <= database_now()).exists()
+        # The database evaluates the second query only when no job is due, and then few jobs are queued.
+        earliest = select(func.min(Job.not_before) - database_now()).where(*queued).scalar_subquery()
+        seconds = self._session.scalars(select(case((due, 0.0), else_=earliest))).one()
+        return None if seconds is None else max(float(seconds), 0.0)
 
     def adopt(self, kinds: Iterable[JobKind], *, owner: str) -> None:
         """Make `owner` the lease owner of every running job of these kinds. Fences and leases do not change."""
@@ -170,8 +179,18 @@ class LeaseRepository(Repository):
         job.attempts = 0
         self._session.flush()
 
+    def silence(self, kinds: Iterable[JobKind]) -> tuple[float, bool]:
+        """(the database's time, whether the lease of a job of these kinds has run out)."""
+        ran_out = (
+            select(Job.seq)
+            .where(Job.state == JobState.RUNNING, Job.kind.in_(list(kinds)), Job.lease_expires_at < database_now())
+            .exists()
+        )
+        now, silent = self._session.execute(select(database_now(), ran_out)).one()
+        return float(now), bool(silent)
+
     def expire(self, kinds: Iterable[JobKind] | None = None) -> list[Job]:
-        """Take every job (of these kinds) away whose lease has run out.
+        """Take every job (of these kinds) away whose lease has run out. Services call it through `LeaseExpiry`.
 
         Returns the jobs in their new states. Only this caller learns of them, so a service should name the kinds for
         which it can clean up after a dead worker.
@@ -218,6 +237,7 @@ class LeaseRepository(Repository):
     ) -> Job:
         job.state = JobState.QUEUED
         job.not_before = now + delay
+        self._ring()
         job.error = error
         return self._close_attempt(job, now, outcome, error)
 

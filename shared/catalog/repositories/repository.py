@@ -16,6 +16,8 @@ M = TypeVar("M", bound=Base)
 Item = TypeVar("Item")
 Rows = list[Item]
 """`list`, for repositories whose method `list` hides the builtin."""
+RINGS = "rings"
+"""Key in the session's info: the transaction makes work available."""
 FRESH = {"populate_existing": True}
 """Read rows again from the database: UPDATE statements do not change objects that the session has loaded."""
 
@@ -25,6 +27,10 @@ class Repository:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+
+    def _ring(self) -> None:
+        """Wake those who wait for work when the transaction commits."""
+        self._session.info[RINGS] = True
 
     @property
     def _postgresql(self) -> bool:

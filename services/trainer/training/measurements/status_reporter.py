@@ -14,6 +14,7 @@ from phema.services.trainer.training.step import StepFigures
 from phema.services.trainer.training.training_state import TrainingState
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, CatalogUnreachable
+from phema.shared.service_runtime.outages import outlast
 from phema.shared.telemetry import Meters, metrics
 
 _log = logging.getLogger(__name__)
@@ -93,18 +94,25 @@ class StatusReporter:
     def record(self, num_images: int) -> None:
         """Write progress and history to the catalog. Raises LeaseLost.
 
-        If the catalog is unreachable, the rows are written with the next status; after the last step,
-        CatalogUnreachable is raised instead.
+        If the catalog is unreachable, the rows are written with the next status, or by `finish`.
         """
-        attempt = self._attempt
         try:
-            with attempt.fenced_transaction(self._catalog) as (tx, _):
-                for time_of_row, row in self._unwritten.items():
-                    tx.history.put(attempt.run_id, time_of_row, row)
-                tx.runs.set_progress(attempt.run_id, num_images)
+            self._write(num_images)
         except CatalogUnreachable as error:
-            if num_images == attempt.config.total_images:
-                raise
             _log.warning("history waits for the catalog: %s", error, extra={"num_images": num_images})
-            return
+
+    def finish(self, outage_s: float) -> None:
+        """Write the rows that still wait, once every upload has ended. Only the first worker calls it.
+
+        Raises LeaseLost, and CatalogUnreachable when the catalog is away for longer than `outage_s`.
+        """
+        if self._unwritten:
+            outlast(lambda: self._write(max(self._unwritten)), "the run's history", limit_s=outage_s)
+
+    def _write(self, num_images: int) -> None:
+        attempt = self._attempt
+        with attempt.fenced_transaction(self._catalog) as (tx, _):
+            for time_of_row, row in self._unwritten.items():
+                tx.history.put(attempt.run_id, time_of_row, row)
+            tx.runs.set_progress(attempt.run_id, num_images)
         self._unwritten.clear()

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 
 
 class Tunnel:
-    """Listens on a free port of 127.0.0.1 while it is up; `down` refuses new connections and cuts all others."""
+    """Listens on a free port of 127.0.0.1 while it is up; `down` refuses new connections and cuts all others.
+
+    While it is `silent`, it accepts connections and bytes and passes none on, as a half-open connection does.
+    """
 
     def __init__(self, target_port: int) -> None:
         self._target = ("127.0.0.1", target_port)
@@ -17,6 +20,8 @@ class Tunnel:
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self._speaks = threading.Event()
+        self._speaks.set()
         self.port = 0
         self.up()
 
@@ -25,7 +30,14 @@ class Tunnel:
         self.port = int(self._listener.getsockname()[1])
         self._spawn(self._accept, self._listener)
 
+    def silent(self) -> None:
+        self._speaks.clear()
+
+    def speak(self) -> None:
+        self._speaks.set()
+
     def down(self) -> None:
+        self.speak()
         if self._listener is None:
             return
         listener, self._listener = self._listener, None
@@ -60,6 +72,7 @@ class Tunnel:
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(2**16):
+                self._speaks.wait()
                 sink.sendall(data)
         for end in (source, sink):
             _cut(end)
