@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     checkpoints_kept: Annotated[int, Field(ge=1)] = 2
     """The latest checkpoints that a training run keeps; it deletes older ones, except pinned ones."""
     max_running_trainings: Annotated[int, Field(ge=1)] = 1
-    """Training runs at a time; others wait in the queue. If the cluster cannot fit them all, the surplus runs fail."""
+    """Training runs at a time; others wait in the queue. Those that the cluster cannot fit wait for room."""
     worker_actors: Annotated[int, Field(ge=1)] = 1
     """Number of Ray actors per phema worker."""
     actor_cpus: Annotated[float, Field(gt=0)] = 1.0
@@ -71,11 +71,11 @@ class Settings(BaseSettings):
     training_cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """CPUs of one training worker, and its torch threads."""
     cluster_max_cpus: Annotated[float, Field(ge=0)] = 0.0
-    """CPUs to which an autoscaler may grow the cluster. 0: the CPUs it has. Trainings that need more are refused."""
+    """CPUs to which an autoscaler may grow the cluster. 0: the CPUs it has. Trainings that need more wait."""
     cluster_max_gpus: Annotated[float, Field(ge=0)] = 0.0
     """GPUs to which an autoscaler may grow the cluster. 0: the GPUs it has. A run with device `auto` waits for them."""
     training_room_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Time that an attempt waits for free resources of the cluster before it fails. The next attempt waits again."""
+    """Several workers that find no room for this time start to wait anew. A wait for resources is no attempt."""
     reconstruct_memory_bytes: Annotated[int, Field(ge=2**25)] = 2**30
     """Upper bound on the buffers of one reconstruction, for any number of snapshots and profiles."""
     download_url_seconds: Annotated[int, Field(ge=1, le=604800)] = 3600

@@ -39,7 +39,7 @@ class JobFeed:
     def _due_s(self) -> float | None:
         """An idle process only reads, which needs no lock."""
         with self._catalog.transaction(read_only=True) as tx:
-            return tx.leases.next_due(self._kinds)
+            return tx.leases.seconds_until_due(self._kinds)
 
     def _claim(self) -> Job | None:
         with self._catalog.transaction() as tx:

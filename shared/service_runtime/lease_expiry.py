@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from phema.shared.catalog import Catalog, Job, JobKind
+from phema.shared.catalog.repositories.leases import fell_silent
 
 
 class LeaseExpiry:
@@ -22,8 +23,10 @@ class LeaseExpiry:
         self._last_look: float | None = None
         self._in_touch_since = 0.0
 
-    def expire(self) -> list[Job]:
+    def expire(self, *, reason: Callable[[Job], str] = fell_silent, uncounted: Collection[str] = ()) -> list[Job]:
         """The jobs taken away, in their new states. Call it at least every quarter of a lease.
+
+        Arguments as of `LeaseRepository.expire`.
 
         Raises CatalogUnreachable.
         """
@@ -36,4 +39,4 @@ class LeaseExpiry:
         if not silent or now - self._in_touch_since < self._lease_s:
             return []
         with self._catalog.transaction() as tx:
-            return tx.leases.expire(self._kinds)
+            return tx.leases.expire(self._kinds, reason=reason, uncounted=uncounted)

@@ -285,6 +285,47 @@ class TestLeases:
             with catalog.transaction() as tx:
                 assert [job.state for job in tx.leases.expire()] == [JobState.QUEUED]
 
+    def test_an_attempt_that_ended_for_another_reason_than_its_job_does_not_count(
+        self, catalog: Catalog, clockwork: Clockwork
+    ) -> None:
+        ask(catalog, max_attempts=1)
+        for fence in (1, 2, 3):
+            job = held(catalog)
+            assert (job.fence, job.attempts) == (fence, 1)
+            clockwork.run_out(job.id)
+            with catalog.transaction() as tx:
+                (job,) = tx.leases.expire(reason=lambda job: f"Ray ended {job.fence}", uncounted={job.id})
+            assert (job.state, job.attempts, job.error) == (JobState.QUEUED, 0, f"Ray ended {fence}.")
+
+    def test_a_postponed_job_lets_others_go_first_and_its_wait_is_no_attempt(self, catalog: Catalog) -> None:
+        first, second = ask(catalog, "large"), ask(catalog, "small")
+        with catalog.transaction() as tx:
+            due = tx.leases.next_due([JobKind.RECONSTRUCT])
+            assert due is not None
+            assert due.id == first.id
+            tx.leases.postpone(first.id, "waiting for resources", 3600)
+            assert tx.leases.claim([JobKind.RECONSTRUCT], owner="o", lease_seconds=60, job_id=first.id) is None
+        waits = get(catalog, first.id)
+        assert (waits.state, waits.message, waits.fence, waits.attempts) == (
+            JobState.QUEUED,
+            "waiting for resources",
+            0,
+            0,
+        )
+        assert held(catalog).id == second.id
+        with catalog.transaction() as tx:
+            tx.leases.postpone(second.id, "too late", 3600)
+            assert tx.leases.next_due([JobKind.RECONSTRUCT]) is None
+        assert get(catalog, second.id).message is None, "somebody else has claimed it"
+
+    def test_a_job_is_claimed_by_its_id(self, catalog: Catalog) -> None:
+        ask(catalog, "first")
+        second = ask(catalog, "second")
+        with catalog.transaction() as tx:
+            job = tx.leases.claim([JobKind.RECONSTRUCT], owner="o", lease_seconds=60, job_id=second.id)
+        assert job is not None
+        assert job.id == second.id
+
     def test_handing_back_does_not_count_as_an_attempt(self, catalog: Catalog) -> None:
         ask(catalog, max_attempts=1)
         for fence in (1, 2, 3):

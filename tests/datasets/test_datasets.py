@@ -112,3 +112,20 @@ def test_files_are_not_read_by_the_check() -> None:
     """The API may run where the files are not."""
     check_dataset(DatasetConfig(name="mine", path="/nowhere/x.zip", held_out=0), network())
     check_dataset(DatasetConfig(name="mine", path="s3://bucket/prefix", held_out=0), network())
+
+
+def test_the_digits_are_those_of_scikit_learn_read_without_importing_it() -> None:
+    """Every start of a training would pay for the import."""
+    code = """
+import sys
+from phema.shared.datasets.digits import load_digits
+train = load_digits(held_out=0).train
+assert "sklearn" not in sys.modules
+import numpy as np
+from sklearn.datasets import load_digits
+bunch = load_digits()
+order = np.random.RandomState(0).permutation(1797)
+np.testing.assert_array_equal(train.images[:, 0], bunch.images[order].astype(np.float32) / 8.0 - 1.0)
+np.testing.assert_array_equal(train.labels, bunch.target[order])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

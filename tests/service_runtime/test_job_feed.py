@@ -93,11 +93,11 @@ def test_a_retry_is_claimed_when_its_pause_is_over(catalog: Catalog) -> None:
     with catalog.transaction() as tx:
         job = tx.leases.claim(KINDS, owner="another", lease_seconds=60)
         assert job is not None
-        assert tx.leases.next_due(KINDS) is None
+        assert tx.leases.seconds_until_due(KINDS) is None
     with waiting(catalog) as found:
         with catalog.transaction() as tx:
             tx.leases.fail(job.id, job.fence, "Once.", retry=True)
-            assert 0 < (tx.leases.next_due(KINDS) or 0) <= 1
+            assert 0 < (tx.leases.seconds_until_due(KINDS) or 0) <= 1
         assert found.claimed.wait(60)
 
 

@@ -19,6 +19,8 @@ from phema.shared.catalog import Catalog, Run, submission_id
 from phema.shared.recipes.run_config import RunConfig
 from tests.trainer.support import DEADLINE_SECONDS, get_run, wait_until
 
+DRIVER = "phema.services.trainer.control.driver"
+
 
 @dataclass
 class Trainer:
@@ -64,12 +66,16 @@ class Trainer:
 
     def driver(self, job_id: str, fence: int) -> psutil.Process:
         """The driver process of an attempt."""
-        wanted = ["phema.services.trainer.control.driver", "--job", job_id, "--fence", str(fence)]
-        return next(process for process, command in self._processes() if command[-len(wanted) :] == wanted)
+        wanted = [DRIVER, "--job", job_id, "--fence", str(fence)]
+        return next(process for process, command in self._processes() if command[2 : 2 + len(wanted)] == wanted)
 
     def workers(self) -> list[psutil.Process]:
-        """The Ray Train workers of this cluster."""
-        return [process for process, command in self._processes() if "RayTrainWorker" in " ".join(command)]
+        """The processes of this cluster that train: Ray Train workers, and the drivers of runs of one worker."""
+
+        def trains(command: list[str]) -> bool:
+            return "RayTrainWorker" in " ".join(command) or (DRIVER in command and "--device" in command)
+
+        return [process for process, command in self._processes() if trains(command)]
 
     def _processes(self) -> Iterator[tuple[psutil.Process, list[str]]]:
         for process in psutil.Process().children(recursive=True):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ray.train import WorkerGroupError
 
-from phema.services.trainer.control import driver
+from phema.services.trainer.control import ray_training
 from phema.services.trainer.control.driver import drive
 from phema.services.trainer.control.terminal_state import finish_job, permanent_errors_fail_the_job
 from phema.services.trainer.local_training import claim_locally, train_attempt, train_locally
@@ -161,7 +161,7 @@ def test_a_worker_that_meets_a_broken_picture_ends_the_job(
         except Exception as error:
             raise WorkerGroupError("Training failed", {0: RuntimeError(f"{type(error).__name__}: {error}")}) from None
 
-    monkeypatch.setattr(driver, "train_on_ray", train_on_ray)
+    monkeypatch.setattr(ray_training, "train_on_ray", train_on_ray)
     assert drive(local_catalog, Settings(state_dir=tmp_path), attempt.job_id, attempt.fence) == 0
     job = get_run(local_catalog, attempt.run_id).job
     assert job.state is state

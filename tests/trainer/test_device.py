@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from phema.services.trainer.attempt import TrainingAttempt
-from phema.services.trainer.control.worker_resources import CannotTrain, worker_resources
+from phema.services.trainer.control.worker_resources import CannotTrain, place_workers
 from phema.services.trainer.local_training import claim_locally, train_attempt, train_locally
 from phema.services.trainer.training import loop
 from phema.services.trainer.training.batches import Batches
 from phema.services.trainer.training.checkpoint import copy_to_cpu
 from phema.services.trainer.training.measurements.magnitudes import measure_magnitudes
-from phema.services.trainer.training.run_checks import UnsupportedPrecision, check_precision
+from phema.services.trainer.training.precision import UnsupportedPrecision, check_precision
 from phema.services.trainer.training.training_state import TrainingState
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog
@@ -31,10 +31,9 @@ def test_less_than_float32_is_refused_on_cpus(precision: str) -> None:
         check_precision(attempt.config, "cpu")
     check_precision(attempt.config, "cuda")
     check_precision(tiny_config(), "cpu")
-    with pytest.raises(CannotTrain, match=sentence) as refused:
-        worker_resources(attempt, Settings(), {"CPU": 8.0})
-    assert not refused.value.retry
-    assert worker_resources(attempt, Settings(), {"CPU": 8.0, "GPU": 1.0})[1]
+    with pytest.raises(CannotTrain, match=sentence):
+        place_workers(attempt.config, Settings(), {"CPU": 8.0})
+    assert place_workers(attempt.config, Settings(), {"CPU": 8.0, "GPU": 1.0}).use_gpu
 
 
 def test_the_loop_refuses_it_as_well(local_catalog: Catalog, local_store: ObjectStore) -> None:

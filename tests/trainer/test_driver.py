@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,14 +11,15 @@ from pathlib import Path
 import pytest
 from ray.train import WorkerGroupError
 
+from phema.services.trainer.control.attempt_work import root_cause
 from phema.services.trainer.control.driver import drive
 from phema.services.trainer.control.heartbeat import EXIT_LOST
-from phema.services.trainer.control.ray_training import root_cause
-from phema.services.trainer.control.worker_resources import CannotTrain, not_placed, worker_resources
-from phema.services.trainer.local_training import claim_locally
+from phema.services.trainer.control.worker_resources import Placement, TooFewResources, no_room, place_workers
+from phema.services.trainer.local_training import claim_locally, train_locally
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.settings import Settings
-from tests.trainer.support import get_run, loose_attempt, tiny_config
+from phema.shared.snapshots import ObjectStore
+from tests.trainer.support import get_run, snapshots_of, tiny_config
 
 
 def run_driver(folder: Path, job_id: str, fence: int, *more: str) -> subprocess.CompletedProcess[str]:
@@ -33,6 +35,33 @@ def run_driver(folder: Path, job_id: str, fence: int, *more: str) -> subprocess.
     ]
     environment = {**os.environ, "PHEMA_STATE_DIR": str(folder)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+
+
+def test_a_run_of_one_worker_trains_in_the_driver(
+    local_catalog: Catalog, local_store: ObjectStore, tmp_path: Path
+) -> None:
+    """Without Ray's workers, and with the same bytes."""
+    attempt = claim_locally(tiny_config(), local_catalog)
+    result = run_driver(tmp_path, attempt.job_id, attempt.fence, "--device", "cpu")
+    assert result.returncode == 0, result.stderr
+    run = get_run(local_catalog, attempt.run_id)
+    assert (run.state, run.num_images) == (JobState.SUCCEEDED, 320)
+    lines = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+    (worker,) = [line for line in lines if line["message"] == "worker 0 of 1 trains on cpu"]
+    assert worker.items() >= {**attempt.ids, "request_id": None, "rank": 0}.items() - {("request_id", None)}
+    reference = train_locally(tiny_config(), local_catalog, local_store, name="reference")
+    found = snapshots_of(local_catalog, local_store, run.id)
+    assert len(found) == 8
+    assert found == snapshots_of(local_catalog, local_store, reference.id)
+
+
+def test_the_first_heartbeat_does_not_wait_for_heavy_imports() -> None:
+    code = (
+        "import sys, phema.services.trainer.control.driver\n"
+        "print([name for name in ('torch', 'ray') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
 
 
 def test_a_stale_attempt_ends_without_writing_to_the_catalog(local_catalog: Catalog, tmp_path: Path) -> None:
@@ -88,16 +117,16 @@ def test_a_secret_that_is_not_there_is_named(local_catalog: Catalog, tmp_path: P
 @pytest.mark.parametrize(
     ("device", "cluster", "expected"),
     [
-        ("auto", {"CPU": 4.0}, ({"CPU": 1.0}, False)),
-        ("auto", {"CPU": 4.0, "GPU": 2.0}, ({"CPU": 1.0, "GPU": 1.0}, True)),
-        ("auto", {"CPU": 4.0, "GPU": 1.0}, ({"CPU": 1.0}, False)),
-        ("cpu", {"CPU": 4.0, "GPU": 2.0}, ({"CPU": 1.0}, False)),
+        ("auto", {"CPU": 4.0}, {"CPU": 1.0}),
+        ("auto", {"CPU": 4.0, "GPU": 2.0}, {"CPU": 1.0, "GPU": 1.0}),
+        ("auto", {"CPU": 4.0, "GPU": 1.0}, {"CPU": 1.0}),
+        ("cpu", {"CPU": 4.0, "GPU": 2.0}, {"CPU": 1.0}),
     ],
 )
-def test_workers_get_what_the_cluster_has(
-    device: str, cluster: dict[str, float], expected: tuple[dict[str, float], bool]
-) -> None:
-    assert worker_resources(loose_attempt(num_workers=2, device=device), Settings(), cluster) == expected
+def test_workers_get_what_the_cluster_has(device: str, cluster: dict[str, float], expected: dict[str, float]) -> None:
+    placement = place_workers(tiny_config(num_workers=2, device=device), Settings(), cluster)
+    assert placement == Placement(2, expected)
+    assert placement.device == ("cuda:0" if "GPU" in expected else "cpu")
 
 
 @pytest.mark.parametrize(
@@ -108,23 +137,24 @@ def test_workers_get_what_the_cluster_has(
     ],
 )
 def test_a_cluster_that_is_too_small_is_named(device: str, cluster: dict[str, float], sentence: str) -> None:
-    with pytest.raises(CannotTrain, match=sentence):
-        worker_resources(loose_attempt(num_workers=2, device=device), Settings(), cluster)
+    with pytest.raises(TooFewResources, match=sentence):
+        place_workers(tiny_config(num_workers=2, device=device), Settings(), cluster)
 
 
 def test_nodes_that_an_autoscaler_may_add_count() -> None:
     settings = Settings(cluster_max_cpus=80, cluster_max_gpus=2)
-    gpus = ({"CPU": 1.0, "GPU": 1.0}, True)
-    assert worker_resources(loose_attempt(num_workers=2), settings, {"CPU": 1.0}) == gpus
-    assert worker_resources(loose_attempt(num_workers=4), settings, {"CPU": 1.0, "GPU": 4.0}) == gpus
-    with pytest.raises(CannotTrain, match="num_workers 4 needs 4 GPUs, but the cluster has 2"):
-        worker_resources(loose_attempt(num_workers=4, device="cuda"), settings, {"CPU": 1.0})
+    gpus = {"CPU": 1.0, "GPU": 1.0}
+    assert place_workers(tiny_config(num_workers=2), settings, {"CPU": 1.0}).resources == gpus
+    assert place_workers(tiny_config(num_workers=4), settings, {"CPU": 1.0, "GPU": 4.0}).resources == gpus
+    with pytest.raises(TooFewResources, match="num_workers 4 needs 4 GPUs, but the cluster has 2"):
+        place_workers(tiny_config(num_workers=4, device="cuda"), settings, {"CPU": 1.0})
 
 
-def test_the_sentence_for_workers_that_were_not_placed() -> None:
-    sentence = not_placed(1, {"CPU": 1.0, "GPU": 1.0}, Settings(), {"CPU": 4.0, "GPU": 1.0}, {"CPU": 3.0, "GPU": 0.75})
+def test_the_sentence_for_workers_that_find_no_room() -> None:
+    placement = Placement(1, {"CPU": 1.0, "GPU": 1.0})
+    sentence = no_room(placement, {"CPU": 4.0, "GPU": 1.0}, {"CPU": 3.0, "GPU": 0.75})
     assert sentence == (
-        "num_workers 1 found no room on the cluster within 60 s: "
+        "num_workers 1 finds no room on the cluster: "
         "each worker takes 1 CPU and 1 GPU of one node, and 3 of 4 CPUs, "
         "0.75 of 1 GPUs are free; other trainings and the actors of phema workers (PHEMA_ACTOR_CPUS, PHEMA_ACTOR_GPUS) "
         "hold the rest"

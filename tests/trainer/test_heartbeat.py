@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from phema.services.trainer.attempt import TrainingAttempt
-from phema.services.trainer.control.heartbeat import EXIT_LOST, hold_lease
+from phema.services.trainer.control.heartbeat import EXIT_LOST, Waiting, hold_lease
 from phema.services.trainer.control.terminal_state import finish_job
 from phema.services.trainer.local_training import claim_locally
 from phema.shared.catalog import Catalog, JobKind, JobState, LeaseLost
@@ -54,6 +54,22 @@ def test_heartbeats_extend_the_lease_and_report_progress(local_catalog: Catalog,
                 return tx.jobs.get(attempt.job_id).progress
 
         wait_until(lambda: progress() == 0.5, "half the progress")
+
+
+def test_heartbeats_say_what_a_run_waits_for_until_it_trains_on(
+    local_catalog: Catalog, attempt: TrainingAttempt
+) -> None:
+    def message() -> str | None:
+        with local_catalog.transaction(read_only=True) as tx:
+            return tx.jobs.get(attempt.job_id).message
+
+    waiting = Waiting()
+    with hold_lease(attempt, local_catalog, interval_s=0.02, lease_s=180, waiting=waiting):
+        waiting.sentence = "waiting for resources: 1 CPU"
+        wait_until(lambda: message() == "waiting for resources: 1 CPU", "the sentence")
+        with local_catalog.transaction() as tx:
+            tx.runs.set_progress(attempt.run_id, 160)
+        wait_until(lambda: message() == "160 of 320 images", "the usual message")
 
 
 def test_a_lost_lease_is_reported_once(local_catalog: Catalog, attempt: TrainingAttempt) -> None:

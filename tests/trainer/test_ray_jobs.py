@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
 import socket
 
 import pytest
+from ray.dashboard.modules.job import job_manager
 
 from phema.local_service.ray_head import RayHead
-from phema.services.trainer.control.ray_jobs import RayJob, RayJobs, RayUnavailable
+from phema.services.trainer.control.ray_jobs import NO_ROOM, RayJob, RayJobs, RayUnavailable
+from tests.fixtures.ray import LOGICAL_CPUS
 from tests.trainer.support import wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -50,6 +53,28 @@ def test_a_submission_can_be_stopped_more_than_once(ray_cluster: RayHead) -> Non
         jobs.stop(name)
         assert ended(jobs, name).status == "STOPPED"
         jobs.stop(name)
+
+
+def test_a_job_waits_for_its_resources(ray_cluster: RayHead) -> None:
+    name = f"test-{secrets.token_hex(4)}"
+    with connect(ray_cluster) as jobs:
+        assert jobs.cluster_resources()["CPU"] == LOGICAL_CPUS
+        jobs.submit(name, "exec sleep 1000", env={}, metadata={}, resources={"CPU": LOGICAL_CPUS})
+        wait_until(lambda: (job := jobs.get(name)) is not None and job.status == "RUNNING", "the start")
+        second = f"{name}-second"
+        jobs.submit(second, "exec true", env={}, metadata={}, resources={"CPU": 1.0})
+        job = jobs.get(second)
+        assert job is not None
+        assert job.pending
+        jobs.stop(name)
+        assert ended(jobs, second).status == "SUCCEEDED"
+
+
+def test_ray_giving_up_on_a_job_without_room_is_recognised() -> None:
+    """Ray waits for 15 minutes, so the sentence is looked up in its source."""
+    assert f'"{NO_ROOM} "' in inspect.getsource(job_manager)
+    assert RayJob("FAILED", f"{NO_ROOM} 900.0 seconds. This timeout can be configured").found_no_room
+    assert not RayJob("FAILED", "Job entrypoint command failed with exit code 1").found_no_room
 
 
 def test_a_wrong_token_is_named(ray_cluster: RayHead) -> None:

@@ -8,6 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -15,13 +17,15 @@ import pytest
 from sqlalchemy import update
 
 from phema.local_service.ray_head import RayHead
-from phema.services.trainer.control.ray_jobs import RayJobs, RayUnavailable
+from phema.services.trainer.control import reconciler as module
+from phema.services.trainer.control.ray_jobs import RayJob, RayJobs, RayUnavailable
 from phema.services.trainer.control.reconciler import Reconciler
 from phema.shared.catalog import Catalog, Job, JobKind, JobState, submission_id
 from phema.shared.catalog.models import IdempotencyRecord
 from phema.shared.service_runtime.metrics_announcement import announced
 from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, configure_logs, metrics
+from tests.fixtures.ray import LOGICAL_CPUS
 from tests.trainer.rays import submit
 from tests.trainer.support import get_run, tiny_config, wait_until
 
@@ -66,9 +70,7 @@ def test_a_claim_that_was_never_submitted_is_adopted_and_a_cancel_before_the_sta
     with local_catalog.transaction() as tx:
         tx.jobs.request_cancel(run.job_id)
     state_after_rounds(rounds, local_catalog, run.id, JobState.CANCELLED)
-    job = ray_jobs.get(name)
-    assert job is not None
-    assert job.ended
+    wait_until(lambda: (job := ray_jobs.get(name)) is not None and job.ended, "the end of the driver")
 
 
 def test_a_cancelled_claim_is_never_submitted(settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs) -> None:
@@ -162,9 +164,8 @@ def test_an_error_of_ray_about_a_job_is_logged_once_with_its_ids(
         nobody.bind(("127.0.0.1", 0))
         with RayJobs(f"http://127.0.0.1:{nobody.getsockname()[1]}", token="a-token-for-ray") as ray_jobs:
             rounds = reconciler(settings, local_catalog, ray_jobs)
-            for _ in range(2):
-                with pytest.raises(RayUnavailable):
-                    rounds.reconcile()
+            for _ in range(3):
+                rounds.reconcile()
     (line,) = map(json.loads, log_stream.getvalue().splitlines())
     assert line["message"].startswith("Ray does not answer at http://127.0.0.1:")
     ids = {"run_id": run.id, "job_id": run.job_id, "attempt": 1, "request_id": "asked-by-a-user"}
@@ -217,15 +218,18 @@ def test_a_driver_without_heartbeats_loses_the_job(
         assert tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=0) is not None
     name = submission_id(run.job_id, 1)
     ray_jobs.submit(name, "exec sleep 1000", env={}, metadata={})
+    wait_until(lambda: (found := ray_jobs.get(name)) is not None and not found.pending, "the start of the driver")
     impatient = settings.model_copy(update={"lease_seconds": 2.0, "heartbeat_seconds": 0.1})
     rounds = reconciler(impatient, local_catalog, ray_jobs)
 
     def has_next_attempt() -> bool:
         rounds.reconcile()
         job = get_run(local_catalog, run.id).job
-        return (job.state, job.fence) == (JobState.RUNNING, 2)
+        return (job.state, job.fence, job.attempts) == (JobState.RUNNING, 2, 2)
 
     wait_until(has_next_attempt, "the next attempt")
+    with local_catalog.transaction(read_only=True) as tx:
+        assert tx.jobs.attempts(run.job_id)[0].error == "Attempt 1 did not start within 120 s."
 
     def stopped() -> bool:
         found = ray_jobs.get(name)
@@ -235,6 +239,173 @@ def test_a_driver_without_heartbeats_loses_the_job(
     with local_catalog.transaction() as tx:
         tx.jobs.request_cancel(run.job_id)
     state_after_rounds(rounds, local_catalog, run.id, JobState.CANCELLED)
+
+
+def test_a_driver_that_ended_with_its_ray_is_no_attempt(
+    settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
+) -> None:
+    """The user stopped the service, or the head's machine restarted: the new Ray knows no earlier job."""
+    config = tiny_config()
+    with local_catalog.transaction() as tx:
+        run = tx.runs.create("run", config.model_dump(mode="json"), config.config_hash, 320, max_attempts=1)
+        job = tx.leases.claim([JobKind.TRAIN], owner="before", lease_seconds=0)
+        assert job is not None
+        tx.leases.report(job.id, job.fence, "160 of 320 images")
+    rounds = reconciler(settings, local_catalog, ray_jobs)
+    rounds.reconcile()
+    job = get_run(local_catalog, run.id).job
+    assert (job.state, job.fence, job.attempts) == (JobState.RUNNING, 2, 1)
+    with local_catalog.transaction() as tx:
+        assert tx.jobs.attempts(job.id)[0].error == "Attempt 1 sent no heartbeat for 20 s."
+        tx.jobs.request_cancel(run.job_id)
+    state_after_rounds(rounds, local_catalog, run.id, JobState.CANCELLED)
+
+
+def test_a_run_larger_than_the_cluster_waits_in_the_queue_and_lets_others_go_first(
+    settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
+) -> None:
+    """As while the hosts of its workers restart. However long it waits, it is no attempt."""
+    large = submit(local_catalog, tiny_config(num_workers=16), name="large")
+    small = submit(local_catalog, tiny_config(), name="small")
+    rounds = reconciler(settings, local_catalog, ray_jobs)
+    rounds.reconcile()
+    job = get_run(local_catalog, large.id).job
+    assert (job.state, job.attempts, job.fence) == (JobState.QUEUED, 0, 0)
+    assert job.message == "waiting for resources: num_workers 16 needs 16 CPUs, but the cluster has 4"
+    assert get_run(local_catalog, small.id).state is JobState.RUNNING
+    for run in (large, small):
+        with local_catalog.transaction() as tx:
+            tx.jobs.request_cancel(run.job_id)
+        state_after_rounds(rounds, local_catalog, run.id, JobState.CANCELLED)
+
+
+def test_a_run_that_finds_no_room_says_so_and_trains_once_there_is_room(
+    settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer renews the lease meanwhile: it is one attempt, however long the wait."""
+    monkeypatch.setattr(module, "USUAL_START_SECONDS", 0.0)
+    brief = settings.model_copy(update={"heartbeat_seconds": 0.2})
+    ray_jobs.submit("takes-all", "exec sleep 1000", env={}, metadata={}, resources={"CPU": LOGICAL_CPUS})
+    wait_until(lambda: (job := ray_jobs.get("takes-all")) is not None and not job.pending, "no room")
+    run = submit(local_catalog, tiny_config())
+    rounds = reconciler(brief, local_catalog, ray_jobs)
+    expires: set[float] = set()
+
+    def renewed() -> bool:
+        rounds.reconcile()
+        expires.add(get_run(local_catalog, run.id).job.lease_expires_at or 0.0)
+        return len(expires) > 2
+
+    try:
+        wait_until(renewed, "a renewed lease")
+        message = get_run(local_catalog, run.id).job.message
+        assert message is not None
+        assert message.startswith(
+            "waiting for resources: num_workers 1 finds no room on the cluster: each worker takes 1 CPU of one node; "
+        )
+    finally:
+        ray_jobs.stop("takes-all")
+    state_after_rounds(rounds, local_catalog, run.id, JobState.SUCCEEDED)
+    assert get_run(local_catalog, run.id).job.fence == 1
+
+
+def test_a_waiting_run_is_cancelled_at_once(settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs) -> None:
+    """Ray ends a job that it has not started only once it has room for it."""
+    ray_jobs.submit("takes-all-again", "exec sleep 1000", env={}, metadata={}, resources={"CPU": LOGICAL_CPUS})
+    wait_until(lambda: (job := ray_jobs.get("takes-all-again")) is not None and not job.pending, "no room")
+    try:
+        run = submit(local_catalog, tiny_config())
+        rounds = reconciler(settings, local_catalog, ray_jobs)
+        rounds.reconcile()
+        with local_catalog.transaction() as tx:
+            tx.jobs.request_cancel(run.job_id)
+        rounds.reconcile()
+        assert get_run(local_catalog, run.id).state is JobState.CANCELLED
+    finally:
+        ray_jobs.stop("takes-all-again")
+
+
+def test_trouble_with_one_job_keeps_no_other_from_starting(
+    settings: Settings, local_catalog: Catalog, ray_cluster: RayHead, log_stream: io.StringIO
+) -> None:
+    configure_logs("trainer", stream=log_stream)
+    stuck = submit(local_catalog, tiny_config(), name="stuck")
+    with local_catalog.transaction() as tx:
+        assert tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=300) is not None
+    other = submit(local_catalog, tiny_config(), name="other")
+    two = settings.model_copy(update={"max_running_trainings": 2})
+    with (
+        refusing(ray_cluster.env["PHEMA_RAY_DASHBOARD_URL"], submission_id(stuck.job_id, 1)) as url,
+        RayJobs(url, token=ray_cluster.env["RAY_AUTH_TOKEN"]) as jobs,
+    ):
+        rounds = reconciler(two, local_catalog, jobs)
+        for _ in range(2):
+            rounds.reconcile()
+        assert jobs.get(submission_id(other.job_id, 1)) is not None
+        assert get_run(local_catalog, other.id).state is JobState.RUNNING
+        with local_catalog.transaction() as tx:
+            tx.jobs.request_cancel(other.job_id)
+        state_after_rounds(rounds, local_catalog, other.id, JobState.CANCELLED)
+    assert log_stream.getvalue().count("no answer about this job") == 1
+    assert get_run(local_catalog, stuck.id).state is JobState.RUNNING
+
+
+@contextmanager
+def refusing(target: str, submission: str) -> Iterator[str]:
+    """The URL of a proxy of Ray's Jobs API that answers every question about one job with an error."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.forward("GET")
+
+        def do_POST(self) -> None:
+            self.forward("POST")
+
+        def forward(self, method: str) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {name: self.headers[name] for name in ("Authorization", "Content-Type") if name in self.headers}
+            if submission in self.path:
+                status, content = 500, b"no answer about this job"
+            else:
+                answer = httpx.request(method, target + self.path, content=body, headers=headers, timeout=60)
+                status, content = answer.status_code, answer.content
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_trainer_that_another_one_forestalls_goes_on(
+    settings: Settings, local_catalog: Catalog, ray_cluster: RayHead, ray_jobs: RayJobs
+) -> None:
+    """Both see a cancelled claim that was never submitted, and the other one ends it first."""
+    run = submit(local_catalog, tiny_config())
+    with local_catalog.transaction() as tx:
+        assert tx.leases.claim([JobKind.TRAIN], owner="a trainer that died", lease_seconds=300) is not None
+        tx.jobs.request_cancel(run.job_id)
+    other = reconciler(settings, local_catalog, ray_jobs)
+
+    class Forestalled(RayJobs):
+        def get(self, submission_id: str) -> RayJob | None:
+            found = super().get(submission_id)
+            other.reconcile()
+            return found
+
+    with Forestalled(ray_cluster.env["PHEMA_RAY_DASHBOARD_URL"], token=ray_cluster.env["RAY_AUTH_TOKEN"]) as late:
+        reconciler(settings, local_catalog, late).reconcile()
+    assert get_run(local_catalog, run.id).state is JobState.CANCELLED
 
 
 def test_nothing_is_claimed_while_ray_is_unavailable(settings: Settings, local_catalog: Catalog) -> None:

@@ -11,7 +11,7 @@ from phema.services.trainer.control.heartbeat import hold_lease
 from phema.services.trainer.control.terminal_state import finish_job, permanent_errors_fail_the_job, write_unless_ended
 from phema.services.trainer.local_training import claim_locally
 from phema.services.trainer.training.checkpoint import CheckpointError
-from phema.services.trainer.training.run_checks import UnsupportedPrecision
+from phema.services.trainer.training.precision import UnsupportedPrecision
 from phema.shared.catalog import Catalog, JobKind, JobState, LeaseLost
 from phema.shared.datasets import DatasetError
 from tests.trainer.support import get_run, tiny_config

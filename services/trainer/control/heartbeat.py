@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NoReturn
 
 from phema.services.trainer.attempt import TrainingAttempt
@@ -29,6 +30,14 @@ def leave_now(reason: str) -> NoReturn:
     exit_now(reason, 0)
 
 
+@dataclass
+class Waiting:
+    """What a run waits for, which its heartbeats report until more images are trained."""
+
+    sentence: str | None = None
+    num_images: int | None = None
+
+
 def hold_lease(
     attempt: TrainingAttempt,
     catalog: Catalog,
@@ -36,6 +45,7 @@ def hold_lease(
     interval_s: float,
     lease_s: float,
     outage_s: float = math.inf,
+    waiting: Waiting | None = None,
     on_lost: Callable[[str], object] = exit_now,
     on_ended: Callable[[str], object] = leave_now,
 ) -> LeaseHolder:
@@ -47,13 +57,18 @@ def hold_lease(
     the others could wait for it for ever.
     """
 
+    waits = waiting or Waiting()
+
     def progress() -> JobProgress:
         with catalog.transaction(read_only=True) as tx:
             done = tx.runs.get(attempt.run_id).num_images
         total = attempt.config.total_images
+        if waits.num_images != done:
+            waits.sentence, waits.num_images = None, done
+        said = waits.sentence or f"{done} of {total} images"
         # The first message is never empty: the trainer takes it as proof that the driver has started. After a cancel,
         # the first worker writes the message (see `cancellation`).
-        return JobProgress(done / total, None if lease.cancel_requested else f"{done} of {total} images")
+        return JobProgress(done / total, None if lease.cancel_requested else said)
 
     lease = LeaseHolder(
         catalog,

@@ -6,6 +6,7 @@ Ray's own client has no timeout: it waited for a minute when the cluster's contr
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,9 +17,12 @@ import httpx
 from phema.shared.ray_token import ray_token
 
 TIMEOUT_SECONDS = 10.0
+MOST_NODES = 10_000
 # Log lines that do not explain why a driver ended: Ray's own, workers' (they begin with an escape), JSON log lines.
 _UNINFORMATIVE = re.compile(r"^\x1b|^\{|^Running entrypoint for job|job_manager\.py")
 _TERMINAL = ("STOPPED", "SUCCEEDED", "FAILED")
+# How Ray's message begins when it has found no room for a job within RAY_JOB_START_TIMEOUT_SECONDS, 15 minutes.
+NO_ROOM = "Job supervisor actor failed to start within"
 
 
 class RayUnavailable(RuntimeError):
@@ -36,6 +40,16 @@ class RayJob:
     def ended(self) -> bool:
         """Whether the entrypoint has ended."""
         return self.status in _TERMINAL
+
+    @property
+    def found_no_room(self) -> bool:
+        """Whether Ray has given up on a job that never started, because no node had its resources free."""
+        return self.status == "FAILED" and self.message.startswith(NO_ROOM)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the entrypoint has not started yet."""
+        return self.status == "PENDING"
 
     @property
     def reason(self) -> str:
@@ -70,17 +84,25 @@ class RayJobs:
         self._client.close()
 
     def submit(
-        self, submission_id: str, entrypoint: str, *, env: Mapping[str, str], metadata: Mapping[str, str]
+        self,
+        submission_id: str,
+        entrypoint: str,
+        *,
+        env: Mapping[str, str],
+        metadata: Mapping[str, str],
+        resources: Mapping[str, float] | None = None,
     ) -> None:
         """Run `entrypoint` on the cluster. Does nothing if `submission_id` was submitted before.
 
-        Everyone who can see the cluster's dashboard can see `env` and `metadata`.
+        Everyone who can see the cluster's dashboard can see `env` and `metadata`. The entrypoint starts on a node that
+        has `resources` (CPU, GPU) free, which Ray reserves for it; without them, on the head.
         """
         body = {
             "submission_id": submission_id,
             "entrypoint": entrypoint,
             "runtime_env": {"env_vars": dict(env)},
             "metadata": dict(metadata),
+            **{f"entrypoint_num_{kind.lower()}s": amount for kind, amount in (resources or {}).items()},
         }
         answer = self._request("POST", "/api/jobs/", json=body)
         if answer.status_code != 200 and "already exists" not in answer.text:
@@ -107,6 +129,17 @@ class RayJobs:
         answer = self._request("GET", "/api/version")
         if answer.status_code != 200:
             raise self._refused("work cannot be submitted", answer)
+
+    def cluster_resources(self) -> dict[str, float]:
+        """The resources of all nodes that are alive, free or not."""
+        answer = self._request("GET", "/api/v0/nodes", params={"limit": MOST_NODES, "detail": 1})
+        if answer.status_code != 200:
+            raise self._refused("the cluster's nodes could not be read", answer)
+        total: Counter[str] = Counter()
+        for node in answer.json()["data"]["result"]["result"]:
+            if node["state"] == "ALIVE":
+                total.update(node["resources_total"])
+        return dict(total)
 
     def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:

@@ -1,10 +1,13 @@
-"""The folder where Ray Train keeps its own state.
+"""The folders where Ray Train keeps its own state.
 
-phema resumes from its own checkpoints, so each attempt gets a new folder, which is deleted afterwards.
+phema resumes from its own checkpoints, so each start of a run's workers gets a new folder, which is deleted afterwards.
+The folders of all drivers have no parent of their own. A driver that deleted an empty parent could delete the folder
+that another driver creates at the same moment.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -12,35 +15,43 @@ import pyarrow.fs
 
 from phema.shared.settings import Settings
 
-FOLDER = "ray-train"
+PREFIX = "ray-train"
+
+
+def folder_name(job_id: str, fence: int, start: int) -> str:
+    """The folder of an attempt's `start`-th start of its workers."""
+    return f"{PREFIX}-{job_id}-a{fence}-{start}"
 
 
 @dataclass(frozen=True)
 class RayTrainStorage:
-    """A folder that every worker can reach: in the state folder, or in the bucket of an S3 store."""
+    """Where every worker can reach the folders: in the state folder, or in the bucket of an S3 store."""
 
     filesystem: pyarrow.fs.FileSystem
     path: str
 
     def remove(self, name: str) -> None:
-        """Delete an attempt's folder if it exists, and the parent folder once it is empty."""
-        self._delete(f"{self.path}/{name}")
-        if not self.filesystem.get_file_info(pyarrow.fs.FileSelector(self.path, allow_not_found=True)):
-            self._delete(self.path)
-
-    def _delete(self, folder: str) -> None:
+        """Delete one folder, if it exists."""
+        folder = f"{self.path}/{name}"
         if self.filesystem.get_file_info(folder).type != pyarrow.fs.FileType.NotFound:
             self.filesystem.delete_dir(folder)
 
+    def remove_earlier(self, job_id: str, fence: int) -> None:
+        """Delete the folders of the job's attempts before `fence`."""
+        for entry in self.filesystem.get_file_info(pyarrow.fs.FileSelector(self.path, allow_not_found=True)):
+            attempt = re.fullmatch(rf"{PREFIX}-{re.escape(job_id)}-a(\d+)-\d+", entry.base_name)
+            if attempt is not None and int(attempt[1]) < fence:
+                self.remove(entry.base_name)
+
 
 def ray_train_storage(settings: Settings) -> RayTrainStorage:
-    """`ray-train/` in the store's bucket for an S3 store, because the machines share no disk; else in the state folder.
+    """Folders in the store's bucket for an S3 store, because the machines share no disk; else in the state folder.
 
     In S3, pyarrow leaves an empty object in place of the parent folder, the store's prefix.
     """
     store = urlsplit(settings.object_store_url)
     if store.scheme != "s3":
-        folder = settings.state_dir.resolve() / FOLDER
+        folder = settings.state_dir.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         return RayTrainStorage(pyarrow.fs.LocalFileSystem(), str(folder))
     secret = settings.s3_secret_access_key
@@ -53,4 +64,4 @@ def ray_train_storage(settings: Settings) -> RayTrainStorage:
         region=settings.s3_region,
     )
     prefix = store.path.strip("/")
-    return RayTrainStorage(filesystem, "/".join(part for part in (store.netloc, prefix, FOLDER) if part))
+    return RayTrainStorage(filesystem, "/".join(part for part in (store.netloc, prefix) if part))

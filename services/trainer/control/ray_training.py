@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Callable
 
 import ray
 from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
@@ -11,63 +13,56 @@ from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VA
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from phema.services.trainer.attempt import TrainingAttempt
-from phema.services.trainer.control.ray_train_storage import ray_train_storage
+from phema.services.trainer.control.ray_train_storage import RayTrainStorage, folder_name, ray_train_storage
 from phema.services.trainer.control.ray_worker import run_worker
-from phema.services.trainer.control.worker_resources import CannotTrain, not_placed, worker_resources
+from phema.services.trainer.control.worker_resources import Placement, no_room, place_workers
 from phema.shared.settings import Settings
 
 WORKER_RESTARTS = 3
 """How often Ray Train restarts the workers within one attempt."""
 
 
-def train_on_ray(attempt: TrainingAttempt, settings: Settings) -> None:
+def train_on_ray(attempt: TrainingAttempt, settings: Settings, keep_waiting: Callable[[str], bool]) -> None:
     """Run Ray Train until the workers have ended.
 
-    Raises CannotTrain when the cluster is too small, or has no free room within `training_room_seconds`, and Ray
-    Train's WorkerGroupError with the workers' errors.
+    Whenever they have found no room for `training_room_seconds`, it calls `keep_waiting` with a sentence, and returns
+    if the answer is False. Raises TooFewResources and CannotTrain, and Ray Train's WorkerGroupError with the workers'
+    errors.
     """
-    config = attempt.config
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=True)
-    resources, use_gpu = worker_resources(attempt, settings, ray.cluster_resources())
     storage = ray_train_storage(settings)
-    # A new name for each attempt: under an old one Ray Train would resume from its own state.
-    name = f"{attempt.job_id}-a{attempt.fence}"
-    for earlier in range(1, attempt.fence):
-        storage.remove(f"{attempt.job_id}-a{earlier}")
+    storage.remove_earlier(attempt.job_id, attempt.fence)
     os.environ[WORKER_GROUP_START_TIMEOUT_S_ENV_VAR] = str(settings.training_room_seconds)
+    for start in itertools.count(1):
+        placement = place_workers(attempt.config, settings, ray.cluster_resources())
+        # A new name for each start: under an old one Ray Train would resume from its own state.
+        name = folder_name(attempt.job_id, attempt.fence, start)
+        found_room = _start_workers(attempt, placement, storage, name)
+        storage.remove(name)
+        if found_room or not keep_waiting(no_room(placement, ray.cluster_resources(), ray.available_resources())):
+            return
+
+
+def _start_workers(attempt: TrainingAttempt, placement: Placement, storage: RayTrainStorage, name: str) -> bool:
+    """Whether the workers found room, and have trained to their end."""
     trainer = TorchTrainer(
         run_worker,
         train_loop_config=attempt.ids,
-        scaling_config=ScalingConfig(num_workers=config.num_workers, use_gpu=use_gpu, resources_per_worker=resources),
+        scaling_config=ScalingConfig(
+            num_workers=placement.num_workers, use_gpu=placement.use_gpu, resources_per_worker=placement.resources
+        ),
         run_config=RunConfig(
             name=name,
             storage_path=storage.path,
             storage_filesystem=storage.filesystem,
-            # By default Ray Train would look for room for ever, while the catalog shows the run as running.
+            # By default Ray Train would look for room for ever, and the run's message would not say so.
             failure_config=FailureConfig(max_failures=WORKER_RESTARTS, controller_failure_limit=0),
         ),
     )
     try:
         trainer.fit()
     except ControllerError as error:
-        if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
-            raise
-        sentence = not_placed(
-            config.num_workers, resources, settings, ray.cluster_resources(), ray.available_resources()
-        )
-        raise CannotTrain(sentence, retry=True) from error
-    storage.remove(name)
-
-
-def root_cause(error: BaseException) -> str:
-    """Why training failed, in one line: the last line of the traceback of the lowest-ranked worker that failed."""
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        rank, failure = min(failures.items())
-        return f"worker {rank}: {_last_line(failure).removeprefix('RuntimeError: ')}"
-    return f"{type(error).__name__}: {_last_line(error)}"
-
-
-def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1][:500] if lines else type(error).__name__
+        if isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+            return False
+        raise
+    return True

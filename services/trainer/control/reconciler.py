@@ -16,9 +16,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydantic import ValidationError
+
 from phema.services.trainer.control.job_environment import job_environment
 from phema.services.trainer.control.ray_jobs import RayJob, RayJobs, RayUnavailable
+from phema.services.trainer.control.worker_resources import (
+    WAITING,
+    CannotTrain,
+    Placement,
+    TooFewResources,
+    no_room,
+    place_workers,
+)
 from phema.shared.catalog import Catalog, CatalogUnreachable, Job, JobKind, JobState, LeaseLost, submission_id
+from phema.shared.recipes.run_config import RunConfig
 from phema.shared.service_runtime.lease_expiry import LeaseExpiry
 from phema.shared.service_runtime.work_waker import WorkWaker
 from phema.shared.settings import Settings
@@ -26,6 +37,10 @@ from phema.shared.telemetry import Meters, log_fields, metrics
 
 CANCEL_GRACE_SECONDS = 30.0
 """A cancelled training is ended if the job's message has not changed for so long; a run that is stopping updates it."""
+POSTPONE_SECONDS = 5.0
+"""A job whose run needs more than the whole cluster has stays in the queue for so long before it is looked at again."""
+USUAL_START_SECONDS = 5.0
+"""A submitted job that Ray has not started after this time is reported as waiting for resources."""
 CLEAN_UP_SECONDS = 3600.0
 """Seconds between two deletions of old idempotency records."""
 _log = logging.getLogger(__name__)
@@ -52,7 +67,10 @@ class Reconciler:
         """Ids of the running jobs whose lease this trainer owns."""
         self._cancel_messages: dict[str, tuple[str | None, float]] = {}
         """The latest message of each cancelled job, and the monotonic time at which it was first seen."""
-        self._last_warning = ""
+        self._pending: dict[str, tuple[float, float]] = {}
+        """Of each job that Ray has not started: the monotonic times when that was first seen, and last reported."""
+        self._warned: tuple[set[str], set[str]] = (set(), set())
+        """The warnings of the last round and those of this one."""
         self._cleaned_up_at = -math.inf
         for outcome in ("submitted", "lost", "expired", "cancelled"):
             meters.begin(metrics.TRAINING_ATTEMPTS, outcome=outcome)
@@ -69,7 +87,6 @@ class Reconciler:
                 rings, pause_s = waker.rings, self._settings.poll_seconds
                 try:
                     self.reconcile()
-                    self._last_warning = ""
                     if not self._own_running:
                         pause_s = self._idle_s(waker)
                 except (CatalogUnreachable, RayUnavailable) as error:
@@ -80,7 +97,7 @@ class Reconciler:
     def _idle_s(self, waker: WorkWaker) -> float:
         """Seconds until the next round while no training of this trainer runs. Leases are watched all the time."""
         with self._catalog.transaction(read_only=True) as tx:
-            due_s = tx.leases.next_due([JobKind.TRAIN])
+            due_s = tx.leases.seconds_until_due([JobKind.TRAIN])
         longest = min(waker.pause_s, self._settings.lease_seconds / 4)
         # Due and not claimed: as many trainings run as may.
         return longest if due_s is None else min(longest, max(due_s, self._settings.poll_seconds))
@@ -91,35 +108,38 @@ class Reconciler:
         The first round takes over the leases of the trainings that are running. The owner of a lease counts the job's
         end in the metrics, so of several trainers exactly one does.
         """
+        self._warned = (self._warned[1], set())
         if not self._adopted:
             with self._catalog.transaction() as tx:
                 tx.leases.adopt([JobKind.TRAIN], owner=self._owner)
             self._adopted = True
-        for job in self._expiry.expire():
-            self._end_expired(job)
         with self._catalog.transaction(read_only=True) as tx:
             running = tx.jobs.running(JobKind.TRAIN)
-        for job in running:
-            with self._logging_about(job):
-                self._watch(job)
+        ended_with_ray = {job.id for job in running if not self._watch(job)}
+        self._expire(ended_with_ray)
         self._measure(running)
         self._clean_up()
         self._claim()
 
     @contextmanager
-    def _logging_about(self, job: Job) -> Iterator[None]:
-        """Add the job's log fields to every line in the block, also to the warning about Ray being unavailable."""
+    def _continuing(self, job: Job) -> Iterator[None]:
+        """Adds the job's log fields to every line in the block, and logs errors that concern this job alone.
+
+        Other jobs must not wait for it: the next round tries again. LeaseLost means that another trainer was faster.
+        """
         with log_fields(**job.ids):
             try:
                 yield
             except RayUnavailable as error:
                 self._warn_once(error)
-                raise
+            except LeaseLost as error:
+                _log.info("%s", error)
 
     def _warn_once(self, error: CatalogUnreachable | RayUnavailable) -> None:
-        if str(error) != self._last_warning:  # not again at every poll
+        """Log the error unless this round or the last one has."""
+        if str(error) not in self._warned[0] | self._warned[1]:
             _log.warning("%s", error)
-        self._last_warning = str(error)
+        self._warned[1].add(str(error))
 
     def _clean_up(self) -> None:
         """Delete old idempotency records, hourly. Several trainers may do so at once."""
@@ -136,20 +156,47 @@ class Reconciler:
                 if len(tx.jobs.running(JobKind.TRAIN)) >= self._settings.max_running_trainings:
                     return
             self._ray.check()
+            with self._catalog.transaction(read_only=True) as tx:
+                due = tx.leases.next_due([JobKind.TRAIN])
+            if due is None:
+                return
+            try:
+                placement = self._place(due)
+            except TooFewResources as error:
+                # Not claimed, because a wait is no attempt. Other jobs may fit.
+                with self._catalog.transaction() as tx:
+                    tx.leases.postpone(due.id, f"{WAITING}{error}", POSTPONE_SECONDS)
+                continue
             with self._catalog.transaction() as tx:
                 job = tx.leases.claim(
-                    [JobKind.TRAIN], owner=self._owner, lease_seconds=self._settings.train_start_seconds
+                    [JobKind.TRAIN],
+                    owner=self._owner,
+                    lease_seconds=self._settings.train_start_seconds,
+                    job_id=due.id,
                 )
             if job is None:
-                return
-            with self._logging_about(job):
+                return  # another trainer was faster
+            with self._continuing(job):
                 self._own_running.add(job.id)
                 if job.fence > 1:
                     # The earlier attempt lost its lease and cannot write; ending it frees its CPUs and GPUs.
                     self._ray.stop(submission_id(job.id, job.fence - 1))
-                self._submit(job)
+                self._submit(job, placement)
 
-    def _submit(self, job: Job) -> None:
+    def _place(self, job: Job) -> Placement | None:
+        """The resources that the job's workers need; None if no cluster can train the run, as its driver will say.
+
+        Raises TooFewResources and RayUnavailable.
+        """
+        with self._catalog.transaction(read_only=True) as tx:
+            run = tx.runs.get(job.payload["run_id"])
+        try:
+            config = RunConfig.model_validate(run.config)
+            return place_workers(config, self._settings, self._ray.cluster_resources())
+        except (ValidationError, CannotTrain):
+            return None
+
+    def _submit(self, job: Job, placement: Placement | None) -> None:
         passed, inherited = job_environment(self._settings)
         command = [
             sys.executable,
@@ -162,30 +209,87 @@ class Reconciler:
         ]
         if inherited:
             command += ["--inherits", ",".join(inherited)]
+        in_driver = placement is not None and placement.num_workers == 1
+        if placement is not None and in_driver:
+            command += ["--device", placement.device]
         self._ray.submit(
             submission_id(job.id, job.fence),
             f"exec {shlex.join(command)}",
             env=passed,
             metadata={name: str(value) for name, value in job.ids.items() if value is not None},
+            resources=placement.resources if placement is not None and in_driver else None,
         )
         self._meters.add(metrics.TRAINING_ATTEMPTS, outcome="submitted")
         _log.info("submitted")
 
-    def _watch(self, job: Job) -> None:
-        # A claim clears the job's message, and the driver's first heartbeat writes one.
-        driver_started = job.message is not None
-        known = self._ray.get(submission_id(job.id, job.fence))
-        if known is not None and known.ended:
-            self._end_lost(job, known)
-        elif known is None and not driver_started and not job.cancel_requested:
-            self._submit(job)  # the trainer that claimed the job died before submitting it
-        elif known is None and not driver_started:
-            self._cancel_unsubmitted(job)
-        elif known is not None and job.cancel_requested:
-            self._end_if_cancel_stalls(job, driver_started=driver_started)
-        # A started driver that Ray does not know died with Ray's former head; its lease will expire.
+    def _watch(self, job: Job) -> bool:
+        """Bring an attempt in line with its Ray job. False if Ray has forgotten its driver, or does not answer."""
+        remembered = False
+        with self._continuing(job):
+            name = submission_id(job.id, job.fence)
+            known = self._ray.get(name)
+            remembered = known is not None or not _driver_started(job)
+            if known is None:
+                self._watch_unknown(job)
+            elif known.found_no_room:
+                self._give_back(job, "Ray has found no room on the cluster")
+            elif known.ended:
+                self._end_lost(job, known)
+            elif known.pending and not _driver_started(job) and job.cancel_requested:
+                # Ray ends a pending job only once it has room for it. Its driver will have lost the lease by then.
+                self._ray.stop(name)
+                self._cancel_unsubmitted(job)
+            elif known.pending and not _driver_started(job):
+                self._wait_for_start(job)
+            elif job.cancel_requested:
+                self._end_if_cancel_stalls(job)
+        return remembered
 
-    def _end_if_cancel_stalls(self, job: Job, *, driver_started: bool) -> None:
+    def _watch_unknown(self, job: Job) -> None:
+        """The trainer that claimed the job died before submitting it, or Ray's head was restarted.
+
+        A started driver died with Ray's former head; its lease will expire.
+        """
+        if _driver_started(job):
+            return
+        if job.cancel_requested:
+            self._cancel_unsubmitted(job)
+            return
+        try:
+            placement = self._place(job)
+        except TooFewResources as error:
+            self._give_back(job, str(error))
+            return
+        self._submit(job, placement)
+        self._extend_start(job)
+
+    def _extend_start(self, job: Job, message: str | None = None) -> None:
+        """Give the driver `train_start_seconds` from now."""
+        with self._catalog.transaction() as tx:
+            tx.leases.heartbeat(job.id, job.fence, lease_seconds=self._settings.train_start_seconds, message=message)
+
+    def _wait_for_start(self, job: Job) -> None:
+        """Keep the lease of a job that Ray has not started yet, and say what it waits for."""
+        now = time.monotonic()
+        began, told = self._pending.get(job.id, (now, now))
+        if now - began < USUAL_START_SECONDS or now - told < self._settings.heartbeat_seconds:
+            self._pending[job.id] = began, told
+            return
+        try:
+            placement = self._place(job)
+            what = "Ray starts the driver" if placement is None else no_room(placement)
+        except TooFewResources as error:
+            what = str(error)
+        self._extend_start(job, f"{WAITING}{what}")
+        self._pending[job.id] = began, now
+
+    def _give_back(self, job: Job, why: str) -> None:
+        """Queue a claimed job again that waits for resources. It is no attempt."""
+        with self._catalog.transaction() as tx:
+            tx.leases.release(job.id, job.fence, f"{WAITING}{why}")
+        _log.info("back in the queue: %s", why)
+
+    def _end_if_cancel_stalls(self, job: Job) -> None:
         """End a cancelled training whose driver has not started, or whose message has not changed for the grace period.
 
         The first worker sees the cancel itself and updates the message while the run is stopping.
@@ -193,23 +297,21 @@ class Reconciler:
         message, since = self._cancel_messages.get(job.id, (None, 0.0))
         if message != job.message:
             message, since = self._cancel_messages[job.id] = job.message, time.monotonic()
-        if not driver_started or time.monotonic() - since >= self._cancel_grace_s:
+        if not _driver_started(job) or time.monotonic() - since >= self._cancel_grace_s:
             _log.info("ending a cancelled training")
             self._ray.stop(submission_id(job.id, job.fence))
 
     def _end_lost(self, job: Job, known: RayJob) -> None:
         """The driver has ended without writing a terminal state: retry at once, or mark the job cancelled."""
         error = f"Attempt {job.fence} ended without a result ({known.status.lower()}): {known.reason}"
-        try:
-            with self._catalog.transaction() as tx:
-                held = tx.leases.assert_fence(job.id, job.fence)
-                if held.cancel_requested:
-                    tx.leases.cancelled(job.id, job.fence)
-                    state = JobState.CANCELLED
-                else:
-                    state = tx.leases.fail(job.id, job.fence, error, retry=True)
-        except LeaseLost:
-            return  # the driver had written a terminal state just before it ended
+        with self._catalog.transaction() as tx:
+            # Raises LeaseLost if the driver had written a terminal state just before it ended.
+            held = tx.leases.assert_fence(job.id, job.fence)
+            if held.cancel_requested:
+                tx.leases.cancelled(job.id, job.fence)
+                state = JobState.CANCELLED
+            else:
+                state = tx.leases.fail(job.id, job.fence, error, retry=True)
         self._meters.add(metrics.TRAINING_ATTEMPTS, outcome="cancelled" if state is JobState.CANCELLED else "lost")
         _log.warning("%s; the job is %s", error, state)
 
@@ -218,6 +320,20 @@ class Reconciler:
             tx.leases.cancelled(job.id, job.fence)
         self._meters.add(metrics.TRAINING_ATTEMPTS, outcome="cancelled")
         _log.info("cancelled before it was submitted")
+
+    def _expire(self, ended_with_ray: set[str]) -> None:
+        """Queue or end the jobs whose lease ran out.
+
+        An attempt does not count if its driver ended with Ray, as when the user stops the service or the head's machine
+        restarts: the run is not the cause.
+        """
+        for job in self._expiry.expire(reason=self._why_expired, uncounted=ended_with_ray):
+            self._end_expired(job)
+
+    def _why_expired(self, job: Job) -> str:
+        if _driver_started(job):
+            return f"Attempt {job.fence} sent no heartbeat for {self._settings.lease_seconds:g} s"
+        return f"Attempt {job.fence} did not start within {self._settings.train_start_seconds:g} s"
 
     def _end_expired(self, job: Job) -> None:
         """Ask Ray to end a driver whose lease expired. If it survives, it ends itself at its next heartbeat."""
@@ -233,6 +349,7 @@ class Reconciler:
         self._meters.set(metrics.TRAININGS_RUNNING, len(running))
         now = {job.id for job in running}
         self._cancel_messages = {job_id: seen for job_id, seen in self._cancel_messages.items() if job_id in now}
+        self._pending = {job_id: seen for job_id, seen in self._pending.items() if job_id in now}
         for job_id in self._own_running - now:
             with self._catalog.transaction(read_only=True) as tx:
                 job = tx.jobs.get(job_id)
@@ -240,3 +357,8 @@ class Reconciler:
                 seconds = job.finished_at - job.started_at
                 self._meters.observe(metrics.JOB_SECONDS, seconds, kind=job.kind.value, state=job.state.value)
         self._own_running = {job.id for job in running if job.lease_owner == self._owner}
+
+
+def _driver_started(job: Job) -> bool:
+    """A claim clears the job's message, the trainer reports waits, and the driver's first heartbeat replaces both."""
+    return job.message is not None and not job.message.startswith(WAITING)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 from phema.services.trainer.attempt import TrainingAttempt
 from phema.services.trainer.training.checkpoint import CheckpointError
-from phema.services.trainer.training.run_checks import UnsupportedPrecision
+from phema.services.trainer.training.precision import UnsupportedPrecision
 from phema.services.trainer.training.tracked_averages import profile_of, tracked_profiles
 from phema.shared.catalog import Catalog, JobState, LeaseLost, Transaction
 from phema.shared.datasets import DatasetError

@@ -2,57 +2,79 @@
 
 from __future__ import annotations
 
-from phema.services.trainer.attempt import TrainingAttempt
-from phema.services.trainer.training.run_checks import UnsupportedPrecision, check_precision
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from phema.services.trainer.training.precision import UnsupportedPrecision, check_precision
+from phema.shared.recipes.run_config import RunConfig
 from phema.shared.settings import Settings
+
+WAITING = "waiting for resources: "
+"""How the message of a job begins that waits for CPUs or GPUs."""
 
 
 class CannotTrain(ValueError):
-    """The run cannot be trained on this cluster as configured; the message is one sentence."""
-
-    def __init__(self, sentence: str, *, retry: bool) -> None:
-        super().__init__(sentence)
-        self.retry = retry
-        """Whether a later attempt may succeed."""
+    """The run cannot be trained as configured; the message is one sentence."""
 
 
-def worker_resources(
-    attempt: TrainingAttempt, settings: Settings, cluster: dict[str, float]
-) -> tuple[dict[str, float], bool]:
-    """(resources of one worker by Ray's names, whether that includes a GPU). `cluster` is the whole cluster's.
+class TooFewResources(ValueError):
+    """The cluster is too small for the run now; the message is one sentence. A wait for it is no attempt."""
 
-    An autoscaler adds nodes while workers wait, so the maxima in `settings` count as present. Raises CannotTrain when
-    the cluster is too small even so, or when the run's precision needs GPUs and the cluster has too few.
+
+@dataclass(frozen=True)
+class Placement:
+    """What the workers of a run take from the cluster."""
+
+    num_workers: int
+    resources: dict[str, float]
+    """Of one worker, by Ray's names."""
+
+    @property
+    def use_gpu(self) -> bool:
+        return "GPU" in self.resources
+
+    @property
+    def device(self) -> str:
+        """Torch's name for the device of a worker, which sees no GPUs but its own."""
+        return "cuda:0" if self.use_gpu else "cpu"
+
+
+def place_workers(config: RunConfig, settings: Settings, cluster: Mapping[str, float]) -> Placement:
+    """The resources that the run's workers need. `cluster` holds those of the whole cluster.
+
+    An autoscaler adds nodes while workers wait, so the maxima in `settings` count as present. Raises TooFewResources
+    when the cluster is too small even so, and CannotTrain when the run's precision needs a GPU that it would not get.
     """
-    config = attempt.config
     most = {
         "CPU": max(cluster.get("CPU", 0.0), settings.cluster_max_cpus),
         "GPU": max(cluster.get("GPU", 0.0), settings.cluster_max_gpus),
     }
     use_gpu = config.device == "cuda" or (config.device == "auto" and most["GPU"] >= config.num_workers)
     resources = {"CPU": settings.training_cpus_per_worker, **({"GPU": 1.0} if use_gpu else {})}
+    placement = Placement(config.num_workers, resources)
     try:
-        check_precision(config, "cuda" if use_gpu else "cpu")
+        check_precision(config, "cuda" if placement.use_gpu else "cpu")
     except UnsupportedPrecision as error:
-        raise CannotTrain(str(error), retry=False) from error
+        raise CannotTrain(str(error)) from error
     for kind, each in resources.items():
         if each * config.num_workers > most[kind]:
-            raise CannotTrain(
+            raise TooFewResources(
                 f"num_workers {config.num_workers} needs {each * config.num_workers:g} {kind}s, "
-                f"but the cluster has {most[kind]:g}",
-                retry=True,
+                f"but the cluster has {most[kind]:g}"
             )
-    return resources, use_gpu
+    return placement
 
 
-def not_placed(
-    num_workers: int, resources: dict[str, float], settings: Settings, cluster: dict[str, float], free: dict[str, float]
+def no_room(
+    placement: Placement, cluster: Mapping[str, float] | None = None, free: Mapping[str, float] | None = None
 ) -> str:
-    """The sentence for workers that found no room in a cluster that is large enough."""
-    each = " and ".join(f"{amount:g} {kind}" for kind, amount in resources.items())
-    left = ", ".join(f"{free.get(kind, 0.0):g} of {cluster.get(kind, 0.0):g} {kind}s" for kind in resources)
+    """The sentence for workers that find no room in a cluster that is large enough; `free` is a part of `cluster`."""
+    each = " and ".join(f"{amount:g} {kind}" for kind, amount in placement.resources.items())
+    left = ""
+    if cluster is not None and free is not None:
+        numbers = (f"{free.get(kind, 0.0):g} of {cluster.get(kind, 0.0):g} {kind}s" for kind in placement.resources)
+        left = f", and {', '.join(numbers)} are free"
     return (
-        f"num_workers {num_workers} found no room on the cluster within {settings.training_room_seconds:g} s: "
-        f"each worker takes {each} of one node, and {left} are free; "
-        "other trainings and the actors of phema workers (PHEMA_ACTOR_CPUS, PHEMA_ACTOR_GPUS) hold the rest"
+        f"num_workers {placement.num_workers} finds no room on the cluster: each worker takes {each} of one node{left};"
+        " other trainings and the actors of phema workers (PHEMA_ACTOR_CPUS, PHEMA_ACTOR_GPUS) hold the rest"
     )

@@ -9,7 +9,8 @@ from phema.services.trainer.training.batches import Batches
 from phema.services.trainer.training.cancellation import Cancellation
 from phema.services.trainer.training.checkpoint import resume
 from phema.services.trainer.training.measurements.status_reporter import StatusReporter
-from phema.services.trainer.training.run_checks import check_precision, check_same_dataset, open_matching_dataset
+from phema.services.trainer.training.precision import check_precision
+from phema.services.trainer.training.run_checks import check_same_dataset, open_matching_dataset
 from phema.services.trainer.training.snapshot_writer import CHECKPOINTS_KEPT, OUTAGE_SECONDS, SnapshotWriter
 from phema.services.trainer.training.step import train_step
 from phema.services.trainer.training.training_state import TrainingState

@@ -1,4 +1,4 @@
-"""Checks made before a run trains: its precision, its dataset, and that all workers see the same dataset."""
+"""Checks made before a run trains: its dataset, and that all workers see the same one."""
 
 from __future__ import annotations
 
@@ -7,19 +7,6 @@ import hashlib
 from phema.services.trainer.training.worker_group import WorkerGroup, WorkerGroupMismatch
 from phema.shared.datasets import Dataset, DatasetError, OpenRemote, check_dataset, open_dataset
 from phema.shared.recipes.run_config import DatasetConfig, RunConfig
-
-
-class UnsupportedPrecision(ValueError):
-    """The run's precision needs another device; the message is one sentence."""
-
-
-def check_precision(config: RunConfig, device_type: str) -> None:
-    """Raises UnsupportedPrecision for a precision below float32 on a CPU. `device_type` is torch's, "cpu" or "cuda"."""
-    if device_type == "cpu" and config.precision != "float32":
-        raise UnsupportedPrecision(
-            f"precision {config.precision} needs a GPU, but this run would be trained on CPUs: "
-            f"on CPU compute in float32, or ask for device cuda"
-        )
 
 
 def open_matching_dataset(config: RunConfig, remote: OpenRemote | None) -> Dataset:

@@ -6,10 +6,10 @@ Two attempts never hold one job, since every claim increments the fence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import Select, case, func, select, update
 
 from phema.shared.catalog.clock import database_now
 from phema.shared.catalog.errors import LeaseLost
@@ -32,26 +32,50 @@ def submission_id(job_id: str, fence: int) -> str:
     return f"{job_id}-a{fence}"
 
 
+def _due(kinds: Iterable[JobKind]) -> Select[int]:
+    """Selects the `seq` of the job that is due first."""
+    return (
+        select(Job.seq)
+        .where(Job.state == JobState.QUEUED, Job.kind.in_(list(kinds)), Job.not_before <= database_now())
+        .order_by(Job.priority, Job.seq)
+        .limit(1)
+    )
+
+
+def fell_silent(job: Job) -> str:
+    return f"The worker {job.lease_owner} fell silent and its lease ran out"
+
+
 class LeaseRepository(Repository):
     """Changes of jobs by the attempts that hold them.
 
     Every method that takes a fence raises `LeaseLost` if that attempt no longer holds the job, and changes nothing.
     """
 
-    def claim(self, kinds: Iterable[JobKind], *, owner: str, lease_seconds: float) -> Job | None:
+    def next_due(self, kinds: Iterable[JobKind]) -> Job | None:
+        """The job that `claim` would give now. Somebody else may claim it first."""
+        return self._first(select(Job).where(Job.seq == _due(kinds).scalar_subquery()))
+
+    def postpone(self, job_id: str, message: str, delay_seconds: float) -> None:
+        """Leave a queued job in the queue for `delay_seconds` with a message. A job in another state is unchanged."""
+        self._session.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.state == JobState.QUEUED)
+            .values(not_before=database_now() + delay_seconds, message=message)
+            .execution_options(synchronize_session=False)
+        )
+
+    def claim(
+        self, kinds: Iterable[JobKind], *, owner: str, lease_seconds: float, job_id: str | None = None
+    ) -> Job | None:
         """Claim the due job with the lowest priority number, the oldest first. None when no job is due.
 
-        If the owner dies after the commit, the lease runs out and `expire` queues the job again.
+        With `job_id`, claim that job, or none if it is no longer due. If the owner dies after the commit, the lease
+        runs out and `expire` queues the job again.
         """
         # One statement, since SQLite ignores FOR UPDATE. On PostgreSQL, SKIP LOCKED lets concurrent claims proceed.
-        candidate = (
-            select(Job.seq)
-            .where(Job.state == JobState.QUEUED, Job.kind.in_(list(kinds)), Job.not_before <= database_now())
-            .order_by(Job.priority, Job.seq)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
+        due = _due(kinds) if job_id is None else _due(kinds).where(Job.id == job_id)
+        candidate = due.with_for_update(skip_locked=True).scalar_subquery()
         statement = (
             update(Job)
             .where(Job.seq == candidate, Job.state == JobState.QUEUED)
@@ -76,7 +100,7 @@ class LeaseRepository(Repository):
             self._session.flush()
         return job
 
-    def next_due(self, kinds: Iterable[JobKind]) -> float | None:
+    def seconds_until_due(self, kinds: Iterable[JobKind]) -> float | None:
         """Seconds until a queued job of these kinds may be claimed: 0 for now, None if none is queued."""
         queued = [Job.state == JobState.QUEUED, Job.kind.in_(list(kinds))]
         due = select(Job.seq).where(*queued, Job.not_before <= database_now()).exists()
@@ -165,9 +189,13 @@ class LeaseRepository(Repository):
         job, now = self._held(job_id, fence)
         return self._end(job, now, JobState.CANCELLED, AttemptOutcome.CANCELLED)
 
-    def release(self, job_id: str, fence: int) -> Job:
-        """Queue an unfinished job again when its worker shuts down. The attempt does not count."""
+    def release(self, job_id: str, fence: int, message: str | None = None) -> Job:
+        """Queue an unfinished job again, because its worker shuts down or finds no resources, which `message` says.
+
+        The attempt does not count.
+        """
         job, now = self._held(job_id, fence)
+        job.message = message or job.message
         if job.cancel_requested:
             return self._end(job, now, JobState.CANCELLED, AttemptOutcome.RELEASED)
         job.attempts = max(job.attempts - 1, 0)
@@ -189,11 +217,21 @@ class LeaseRepository(Repository):
         now, silent = self._session.execute(select(database_now(), ran_out)).one()
         return float(now), bool(silent)
 
-    def expire(self, kinds: Iterable[JobKind] | None = None) -> list[Job]:
+    def expire(
+        self,
+        kinds: Iterable[JobKind] | None = None,
+        *,
+        reason: Callable[[Job], str] = fell_silent,
+        uncounted: Collection[str] = (),
+    ) -> list[Job]:
         """Take every job (of these kinds) away whose lease has run out. Services call it through `LeaseExpiry`.
 
         Returns the jobs in their new states. Only this caller learns of them, so a service should name the kinds for
         which it can clean up after a dead worker.
+
+        Args:
+            reason: why the lease of a job ran out, without a full stop.
+            uncounted: ids of jobs whose attempt does not count, because something else than the job ended it.
         """
         query = (
             select(Job, database_now())
@@ -205,7 +243,9 @@ class LeaseRepository(Repository):
             query = query.where(Job.kind.in_(list(kinds)))
         expired: list[Job] = []
         for job, now in self._session.execute(query, execution_options=FRESH).all():
-            silence = f"The worker {job.lease_owner} fell silent and its lease ran out"
+            silence = reason(job)
+            if job.id in uncounted:
+                job.attempts = max(job.attempts - 1, 0)
             if job.cancel_requested:
                 self._end(job, now, JobState.CANCELLED, AttemptOutcome.EXPIRED, f"{silence}.")
             elif job.attempts >= job.max_attempts:

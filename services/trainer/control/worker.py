@@ -1,0 +1,47 @@
+"""One worker of an attempt: the training loop with its threads, its metrics, and its permanent errors."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import torch
+
+from phema.services.trainer.attempt import TrainingAttempt
+from phema.services.trainer.control.terminal_state import permanent_errors_fail_the_job
+from phema.services.trainer.training.loop import train
+from phema.services.trainer.training.worker_group import WorkerGroup
+from phema.shared.catalog import Catalog
+from phema.shared.service_runtime.metrics_announcement import announced
+from phema.shared.settings import Settings
+from phema.shared.telemetry import Meters
+from phema.shared.wiring import remote_from, store_from
+
+_log = logging.getLogger(__name__)
+
+
+def train_as_worker(attempt: TrainingAttempt, catalog: Catalog, settings: Settings, group: WorkerGroup) -> None:
+    """Train in this process, from the run's latest checkpoint, until the run ends. Raises what the loop raises.
+
+    The first worker of the group serves the run's metrics.
+    """
+    # CPU kernels sum in an order that depends on the number of threads, which must not depend on the machine.
+    torch.set_num_threads(max(1, int(settings.training_cpus_per_worker)))
+    _log.info("worker %d of %d trains on %s", group.rank, group.world_size, group.device)
+    meters = Meters("training")
+    with contextlib.ExitStack() as stack:
+        if group.is_first:
+            announcement = announced(meters, catalog, settings.metrics_host, interval_s=settings.lease_seconds / 4)
+            stack.enter_context(announcement)
+        stack.enter_context(permanent_errors_fail_the_job(attempt, catalog))
+        store, remote = store_from(settings), remote_from(settings)
+        train(
+            attempt,
+            catalog=catalog,
+            store=store,
+            group=group,
+            meters=meters,
+            remote=remote,
+            checkpoints_kept=settings.checkpoints_kept,
+            outage_s=settings.training_outage_seconds,
+        )
