@@ -32,7 +32,7 @@ def test_every_extra_names_the_packages_that_it_brings() -> None:
         extra: {name.lower().replace("_", "-") for module in modules for name in distributions[module]}
         for extra, modules in extras.EXTRAS.items()
     }
-    brought_along = {"botocore", "psycopg-binary", "starlette"}
+    brought_along = {"botocore", "psycopg-binary"}
     assert {extra: found - brought_along for extra, found in imported.items()} == declared
 
 
