@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from phema.client.service_discovery import SERVICE_FILE
+from phema.client.service_discovery import LOCK_FILE, SERVICE_FILE
 from phema.local_service.processes import free_port, port_is_free, spawn, stop, tail
 from phema.local_service.ray_head import TRIES, RayHead
 from phema.local_service.service import CannotStart, Check, OnExit, Service, ServiceFailed, http_check
@@ -46,6 +46,7 @@ def main(settings: Settings, *, report: Report = print) -> int:
     try:
         _on_signals(interrupt)  # a database may keep the start waiting
         with _state(folder).owned():
+            _state(folder).remove_document()  # a killed `phema up` leaves its own behind
             if not port_is_free(port, settings.api_host):
                 raise CannotStart(f"port {port} is taken; choose another with --port, or 0 for a free one")
             _prepare_storage(settings)
@@ -131,7 +132,7 @@ def _url(settings: Settings) -> str:
 
 
 def _state(folder: Path) -> StateFolder:
-    return StateFolder(folder, document=SERVICE_FILE, lock="up.lock", owner="phema", end_command="`phema down`")
+    return StateFolder(folder, document=SERVICE_FILE, lock=LOCK_FILE, owner="phema", end_command="`phema down`")
 
 
 def _prepare_storage(settings: Settings) -> None:
