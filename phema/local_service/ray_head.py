@@ -39,6 +39,8 @@ class RayHead:
             "RAY_USAGE_STATS_ENABLED": "0",
             # Ray Train polls for reports and failures at this interval (default 2 s).
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+            # By default, the first driver to connect makes Ray start an idle Python process for each CPU.
+            "RAY_prestart_worker_first_driver": "0",
             "PHEMA_RAY_ADDRESS": f"127.0.0.1:{gcs}",
             "PHEMA_RAY_DASHBOARD_URL": f"http://127.0.0.1:{dashboard}",
         }
@@ -50,6 +52,7 @@ class RayHead:
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
             *("--node-ip-address=127.0.0.1", f"--port={gcs}", f"--num-cpus={num_cpus}"),
             *(f"--temp-dir={self.session_dir}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+            "--no-monitor",  # it would only scale a cluster of several machines
             *("--include-dashboard=true", *(f"--{name}-port={free_port()}" for name in ports)),
             f"--metrics-export-port={free_port()}",
             # Workers take any free port, instead of one from a range that another cluster of this machine may use.

@@ -9,6 +9,7 @@ import socket
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from phema.services.phema_worker.actor_demand import ActorDemand
 from phema.services.phema_worker.actor_slot import KINDS, ActorSlot
 from phema.shared.catalog import Catalog, CatalogUnreachable, JobState
 from phema.shared.service_runtime.metrics_announcement import announced
@@ -20,12 +21,14 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """`settings.worker_actors` actor slots in one process that is connected to Ray."""
+    """`settings.worker_actors` actor slots in one process that is connected to Ray. One actor is always there; the
+    others are started for jobs that are due."""
 
     def __init__(self, settings: Settings, catalog: Catalog) -> None:
         self._settings = settings
         self._catalog = catalog
         self._meters = Meters("worker")
+        self._demand = ActorDemand(settings, catalog, KINDS)
         for kind, state in itertools.product(KINDS, JobState):
             if state.terminal:
                 self._meters.begin(JOB_SECONDS, kind=kind.value, state=state.value)
@@ -45,7 +48,7 @@ class Worker:
 
     def _slot(self, index: int, stopping: threading.Event) -> ActorSlot:
         owner = f"worker-{socket.gethostname()}-{os.getpid()}-{index}"
-        return ActorSlot(owner, self._settings, self._catalog, self._meters, stopping)
+        return ActorSlot(owner, self._settings, self._catalog, self._meters, self._demand, stopping)
 
     def _expire_leases(self) -> None:
         """Queue the jobs of workers that no longer send heartbeats again."""

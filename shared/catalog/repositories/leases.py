@@ -75,6 +75,16 @@ class LeaseRepository(Repository):
             self._session.flush()
         return job
 
+    def count_due(self, kinds: Iterable[JobKind], *, limit: int) -> int:
+        """How many jobs could be claimed now, counted up to `limit`."""
+        due = (
+            select(Job.seq)
+            .where(Job.state == JobState.QUEUED, Job.kind.in_(list(kinds)), Job.not_before <= database_now())
+            .limit(limit)
+            .subquery()
+        )
+        return self._session.scalar(select(func.count()).select_from(due)) or 0
+
     def adopt(self, kinds: Iterable[JobKind], *, owner: str) -> None:
         """Make `owner` the lease owner of every running job of these kinds. Fences and leases do not change."""
         self._session.execute(
