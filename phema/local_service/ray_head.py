@@ -17,6 +17,7 @@ START_SECONDS = 120.0
 TRIES = 2
 """How often to start a head before giving up, each time a new `RayHead`. Ray gives a node 30 s to register, which is
 too short on a very busy machine, and another process may take a port between our choice and Ray's use of it."""
+COMMAND = Path(__file__).with_name("ray_command.py")
 HEALTH = Path(__file__).with_name("ray_health.py")
 
 
@@ -45,11 +46,11 @@ class RayHead:
             "PHEMA_RAY_DASHBOARD_URL": f"http://127.0.0.1:{dashboard}",
         }
         ports = (
-            *("object-manager", "node-manager", "ray-client-server"),
+            *("object-manager", "node-manager"),
             *("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent"),
         )
         command = (
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+            *(sys.executable, str(COMMAND), "start", "--head", "--block", "--disable-usage-stats"),
             *("--node-ip-address=127.0.0.1", f"--port={gcs}", f"--num-cpus={num_cpus}"),
             *(f"--temp-dir={self.session_dir}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
             "--no-monitor",  # it would only scale a cluster of several machines
