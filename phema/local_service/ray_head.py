@@ -15,8 +15,8 @@ from phema.local_service.service import Check, OnExit, Service
 
 START_SECONDS = 120.0
 TRIES = 2
-"""How often to start a head before giving up, each time a new `RayHead`. Ray gives a node 30 s to register, which is
-too short on a very busy machine, and another process may take a port between our choice and Ray's use of it."""
+"""How often to start a head before giving up, each time a new `RayHead`: another process may take a port between our
+choice and Ray's use of it."""
 COMMAND = Path(__file__).with_name("ray_command.py")
 HEALTH = Path(__file__).with_name("ray_health.py")
 
