@@ -12,7 +12,7 @@ from typing import Any
 from ray._private import services
 from ray.scripts import scripts
 
-NODE_SECONDS = 100.0
+NODE_SECONDS = 200.0
 """Time for the node to register. `ray start` gives it 30 s and then fails, which is too short on a busy machine."""
 
 

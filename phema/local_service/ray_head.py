@@ -13,7 +13,7 @@ from pathlib import Path
 from phema.local_service.processes import free_port
 from phema.local_service.service import Check, OnExit, Service
 
-START_SECONDS = 120.0
+START_SECONDS = 240.0
 TRIES = 2
 """How often to start a head before giving up, each time a new `RayHead`: another process may take a port between our
 choice and Ray's use of it."""

@@ -18,7 +18,7 @@ from types import FrameType
 
 from phema.client.service_discovery import LOCK_FILE, SERVICE_FILE
 from phema.local_service.processes import free_port, port_is_free, spawn, stop, tail
-from phema.local_service.ray_head import TRIES, RayHead
+from phema.local_service.ray_head import START_SECONDS, TRIES, RayHead
 from phema.local_service.ray_logs import RayLogs
 from phema.local_service.service import CannotStart, Check, OnExit, Service, ServiceFailed, http_check
 from phema.local_service.state_folder import StateFolder
@@ -202,7 +202,7 @@ def running_service(
     overrides = {"PHEMA_STATE_DIR": str(folder), "PHEMA_API_PORT": "0", **(env or {})}
     process = spawn([sys.executable, "-m", "phema.command.main", "up"], log=log, env=overrides)
     try:
-        deadline = time.monotonic() + 3 * READY_SECONDS
+        deadline = time.monotonic() + TRIES * START_SECONDS + READY_SECONDS
         while (document := _state(folder).read()) is None or document["pid"] != process.pid:
             for line in log.read_text(errors="replace").splitlines()[said:]:
                 report(line)
