@@ -63,11 +63,13 @@ class Settings(BaseSettings):
     max_running_trainings: Annotated[int, Field(ge=1)] = 1
     """Training runs at a time; others wait in the queue. Those that the cluster cannot fit wait for room."""
     worker_actors: Annotated[int, Field(ge=1)] = 1
-    """Number of Ray actors per phema worker."""
+    """Largest number of Ray actors per phema worker. `phema up` takes one for each `actor_cpus` of the machine."""
+    actors_while_training: Annotated[int, Field(ge=1)] | None = None
+    """Actors per phema worker that work while a training is queued or running. Unset: all. `phema up` takes 1."""
     actor_cpus: Annotated[float, Field(gt=0)] = 1.0
-    """CPUs of one phema worker actor, and its torch threads. The actor holds them as long as its worker runs."""
+    """CPUs of one phema worker actor, and its torch threads. A worker holds those of one actor as long as it runs."""
     actor_gpus: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs of one phema worker actor, held as long as its worker runs. Trainings take whole GPUs."""
+    """GPUs of one phema worker actor, held as its CPUs are. Trainings take whole GPUs."""
     training_cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """CPUs of one training worker, and its torch threads."""
     cluster_max_cpus: Annotated[float, Field(ge=0)] = 0.0

@@ -38,8 +38,8 @@ class Client:
     """A connection to one phema service.
 
     `url` is the address of the API. The default is the environment variable `PHEMA_URL`, then the service that
-    `phema up` runs from `PHEMA_STATE_DIR` (or `./.phema`), then http://127.0.0.1:8400. `token` defaults to
-    `PHEMA_API_TOKEN`. `run` is a name or an id in every method.
+    `phema up` runs from `PHEMA_STATE_DIR` (or `./.phema`); without either, ServiceUnreachable is raised. `token`
+    defaults to `PHEMA_API_TOKEN`. `run` is a name or an id in every method.
 
     Every method raises subclasses of `phema.PhemaError` (tree in `phema.errors`) with the service's own sentence.
     """

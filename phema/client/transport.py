@@ -90,7 +90,10 @@ def check(response: httpx.Response) -> None:
     if not isinstance(problem, dict):
         problem = {"title": response.reason_phrase, "detail": f"{response.request.url} answered {status}"}
     text = str(problem.get("detail") or problem.get("title") or "the request was refused")
+    service = str(response.request.url.copy_with(raw_path=b"/")).rstrip("/")
     if status >= 500:
-        raise ServiceError(text, status, response.headers.get("X-Request-ID"))
+        raise ServiceError(f"the service at {service} failed: {text}", status, response.headers.get("X-Request-ID"))
+    if status in (401, 403):
+        text = f"the service at {service} refuses the request: {text}"
     kinds = {401: Unauthorized, 403: Unauthorized, 404: NotFound, 409: Conflict}
     raise kinds.get(status, Refused)(text, status, problem)

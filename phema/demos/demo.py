@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from phema.client.client import Client
+from phema.client.polling import POLL_SECONDS
 from phema.demos.demo_results import DemoResults, Trial
 from phema.demos.service_for_command import command, service_for
+from phema.errors import PhemaError
 from phema.terminal.formats import duration, figure
 from phema.terminal.live_progress import download, follow_evaluations, follow_reconstructions, follow_run
 from phema.terminal.screen import Screen
@@ -21,8 +25,6 @@ from phema.terminal.screen import Screen
 PRESET = "digits-tiny"
 SIGMA_RELS = (0.03, 0.05, 0.07, 0.10, 0.13, 0.16, 0.19, 0.22, 0.25)
 RECIPE: dict[str, Any] = {"num_samples": 512, "num_steps": 12, "grid": 10}
-ACTORS = 2
-"""Evaluations at once in a service that the demo starts; training is over by then."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,11 @@ def run_demo(view: Screen, folder: Path, *, url: str | None = None, token: str |
     """
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with service_for(view, url, actors=ACTORS) as address, Client(address, token) as client:
+    with service_for(view, url) as address, Client(address, token) as client:
         ready = time.monotonic()
         results = _experiment(client, view, folder)
     results.seconds["starting the service"] = ready - started
-    # Loads matplotlib and torch, which nothing before this point needs.
+    # Loads matplotlib and torch, unless `_load_report` has.
     from phema.demos.report import write_report
 
     view.note("drawing the report …")
@@ -108,6 +110,7 @@ def _experiment(client: Client, view: Screen, folder: Path) -> DemoResults:
     view.note(f"1/3  train {name}: {PRESET}, two EMAs tracked")
     with _timed(seconds, "training"):
         client.runs.create(name, PRESET)
+        threading.Thread(target=_load_report, args=[client, name], daemon=True).start()
         run = follow_run(client, view, name)
     view.note(f"2/3  reconstruct {len(SIGMA_RELS)} EMA lengths from the stored snapshots")
     plan = client.plan(name, SIGMA_RELS)
@@ -124,6 +127,14 @@ def _experiment(client: Client, view: Screen, folder: Path) -> DemoResults:
     best = min(trials, key=lambda trial: trial.frechet)
     file = download(client, view, best.weights.id, folder / "best.safetensors")
     return DemoResults(run, client.runs.metrics(name), plan, trials, file, seconds)
+
+
+def _load_report(client: Client, run: str) -> None:
+    """Import what the report needs once the run trains, when a core has nothing to do."""
+    with suppress(PhemaError):
+        while client.runs.get(run).num_images == 0:
+            time.sleep(POLL_SECONDS)
+        import_module("phema.demos.report")
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def reproduce_fig3(
     }
     mark = secrets.token_hex(3)
     runs = []
-    with service_for(view, url, actors=1) as address, Client(address, token) as client:
+    with service_for(view, url) as address, Client(address, token) as client:
         names = {letter: f"fig3-{letter.lower()}-{mark}" for letter in PRESETS}
         for letter, name in names.items():
             client.runs.create(name, PRESETS[letter], config)

@@ -15,10 +15,8 @@ from phema.terminal.screen import Screen
 
 
 @contextmanager
-def service_for(view: Screen, url: str | None, *, actors: int) -> Iterator[str]:
+def service_for(view: Screen, url: str | None) -> Iterator[str]:
     """Yield `url`, else the address of the running service, else of a service that runs for the length of the block.
-
-    `actors`: how many evaluations run at once in a service started here.
 
     Raises phema.local_service.service.CannotStart.
     """
@@ -29,11 +27,8 @@ def service_for(view: Screen, url: str | None, *, actors: int) -> Iterator[str]:
         return
     from phema.local_service.up import running_service
 
-    view.note(f"starting the service (Ray, API, trainer, worker; state in {state_dir()}) …")
     try:
-        with running_service(
-            state_dir(), env={"PHEMA_WORKER_ACTORS": str(min(actors, os.cpu_count() or 1))}
-        ) as started:
+        with running_service(state_dir(), report=view.note) as started:
             yield started
     except Detached:
         # The service ends with the command, but its jobs are kept.

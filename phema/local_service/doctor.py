@@ -22,6 +22,7 @@ import httpx
 from packaging.requirements import Requirement
 
 from phema.client.service_discovery import find_url, running_url
+from phema.errors import ServiceUnreachable
 from phema.shared.catalog import SchemaOutOfDate
 from phema.shared.catalog.errors import CatalogError
 from phema.shared.ray_token import ray_token
@@ -281,9 +282,10 @@ def _embedded(settings: Settings) -> bool:
 
 
 def _api_url(settings: Settings) -> str:
-    if "PHEMA_URL" not in os.environ and (url := running_url(settings.state_dir)):
-        return url
-    return find_url().rstrip("/")
+    try:
+        return find_url({**os.environ, "PHEMA_STATE_DIR": str(settings.state_dir)}).rstrip("/")
+    except ServiceUnreachable as error:
+        raise _Problem(str(error).partition(";")[0], "start it with `phema up`, or set PHEMA_URL") from None
 
 
 def _api_token(settings: Settings) -> str | None:

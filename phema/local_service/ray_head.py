@@ -13,10 +13,11 @@ from pathlib import Path
 from phema.local_service.processes import free_port
 from phema.local_service.service import Check, OnExit, Service
 
-START_SECONDS = 120.0
+START_SECONDS = 240.0
 TRIES = 2
-"""How often to start a head before giving up, each time a new `RayHead`. Ray gives a node 30 s to register, which is
-too short on a very busy machine, and another process may take a port between our choice and Ray's use of it."""
+"""How often to start a head before giving up, each time a new `RayHead`: another process may take a port between our
+choice and Ray's use of it."""
+COMMAND = Path(__file__).with_name("ray_command.py")
 HEALTH = Path(__file__).with_name("ray_health.py")
 
 
@@ -39,17 +40,20 @@ class RayHead:
             "RAY_USAGE_STATS_ENABLED": "0",
             # Ray Train polls for reports and failures at this interval (default 2 s).
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+            # By default, the first driver to connect makes Ray start an idle Python process for each CPU.
+            "RAY_prestart_worker_first_driver": "0",
             "PHEMA_RAY_ADDRESS": f"127.0.0.1:{gcs}",
             "PHEMA_RAY_DASHBOARD_URL": f"http://127.0.0.1:{dashboard}",
         }
         ports = (
-            *("object-manager", "node-manager", "ray-client-server"),
+            *("object-manager", "node-manager"),
             *("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent"),
         )
         command = (
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+            *(sys.executable, str(COMMAND), "start", "--head", "--block", "--disable-usage-stats"),
             *("--node-ip-address=127.0.0.1", f"--port={gcs}", f"--num-cpus={num_cpus}"),
             *(f"--temp-dir={self.session_dir}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+            "--no-monitor",  # it would only scale a cluster of several machines
             *("--include-dashboard=true", *(f"--{name}-port={free_port()}" for name in ports)),
             f"--metrics-export-port={free_port()}",
             # Workers take any free port, instead of one from a range that another cluster of this machine may use.

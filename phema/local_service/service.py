@@ -58,6 +58,8 @@ class Service:
     """host:port where others reach the service, if they do."""
     needs: tuple[str, ...] = ()
     """Services that must be ready before this one starts, and that end after it."""
+    uses: tuple[str, ...] = ()
+    """Services that end after this one, but may become ready later than it starts."""
     check: Check | None = None
     on_exit: OnExit = OnExit.RESTART
     grace: float = 10.0

@@ -20,6 +20,8 @@ LOOK_SECONDS = 0.1
 CHECK_SECONDS = 0.2
 """Pause between two health checks of a service. After a check that took longer, the pause is twice its duration,
 because checks that are whole programs would slow the start down."""
+PROGRESS_SECONDS = 10.0
+"""While services start, this often a line says which of them are not ready."""
 RESTART_SECONDS = 1.0
 """A service that exits sooner than this after its start is restarted only then."""
 REAP_SECONDS = 10.0
@@ -147,7 +149,8 @@ class Member:
 class Supervisor:
     """Runs services. Use it from one thread: a child process dies with the thread that started it.
 
-    `report` gets one line for each restart. `on_change` is called when a service starts, becomes ready or exits.
+    `report` gets one line for each restart, and lines about a start that takes long. `on_change` is called when a
+    service starts, becomes ready or exits.
     """
 
     def __init__(
@@ -166,12 +169,22 @@ class Supervisor:
     def ready(self) -> bool:
         return all(member.ready for member in self.members.values())
 
+    def begin(self, name: str) -> None:
+        """Start a service that needs no other one, before `start` starts the rest. Raises CannotStart."""
+        self.members[name].start()
+
     def start(self, stopping: threading.Event) -> bool:
         """Start all services. True when all are ready, False when `stopping` was set before. Raises CannotStart."""
+        began = time.monotonic()
+        report_at = began + PROGRESS_SECONDS
         while not self.ready:
             if stopping.is_set():
                 return False
             self._look()
+            if (now := time.monotonic()) >= report_at:
+                waiting = ", ".join(name for name, member in self.members.items() if not member.ready)
+                self._report(f"not ready after {now - began:.0f} s: {waiting}; still waiting")
+                report_at = now + PROGRESS_SECONDS
             stopping.wait(LOOK_SECONDS)
         self._was_ready = True
         return True
@@ -182,10 +195,10 @@ class Supervisor:
             self._look()
 
     def stop(self) -> None:
-        """End all services; a service ends before the services that it needs."""
+        """End all services; a service ends before the services that it needs or uses."""
         left = {name: member for name, member in self.members.items() if member.started}
         while left:
-            needed = {other for member in left.values() for other in member.service.needs}
+            needed = {other for member in left.values() for other in (*member.service.needs, *member.service.uses)}
             ending = [member for name, member in left.items() if name not in needed]
             for member in ending:
                 member.ask_to_end()
@@ -217,7 +230,7 @@ class Supervisor:
             on_exit is OnExit.RESTART_AFTER_START and self._was_ready
         )
         if not may_restart:
-            raise ServiceFailed(name, f"{name} exited with code {code}: {tail(member.log, 1)}")
+            raise ServiceFailed(name, f"{name} exited with code {code}: {tail(member.log, 1)}; its log is {member.log}")
         if member.may_restart():
             self._report(f"{name} exited with code {code}; starting it again")
             member.restart()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 import threading
+from types import FrameType
+from typing import NoReturn
 
 import ray
 from pydantic import ValidationError
 
+from phema.services.phema_worker.ray_connection import connect_to_ray
 from phema.services.phema_worker.worker import Worker
 from phema.shared.catalog import CatalogError
 from phema.shared.settings import Settings
@@ -29,13 +31,15 @@ def main() -> int:
     settings = settings.model_copy(update={"state_dir": settings.state_dir.resolve()})
     configure_logs("worker", level=settings.log_level)
     catalog = catalog_from(settings)
+    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGINT, _exit)
     try:
         catalog.check()
         store_from(settings).check()
-        ray.init(address=settings.ray_address, logging_level=logging.WARNING, configure_logging=False)
-    except (CatalogError, SnapshotError, ConnectionError) as error:
+    except (CatalogError, SnapshotError) as error:
         print(error, file=sys.stderr)
         return 1
+    connect_to_ray(settings.ray_address)
     stopping = threading.Event()
     # ray.init installs its own handlers, so ours come after it.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -46,6 +50,11 @@ def main() -> int:
         ray.shutdown()
         catalog.close()
     return 0
+
+
+def _exit(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Before the worker holds a job, a signal ends it at once."""
+    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from phema.services.phema_worker.actor import start_actor
+from phema.services.phema_worker.actor_demand import ActorDemand
 from phema.services.phema_worker.attempt import Attempt, Unresponsive
 from phema.services.phema_worker.job_tasks import ImpossibleJob, begin_task
 from phema.services.phema_worker.tasks import (
@@ -40,43 +41,66 @@ class ActorSlot:
     """Claims jobs until `stopping` is set, then hands back the job it holds. One thread calls `run`."""
 
     def __init__(
-        self, feed: JobFeed, settings: Settings, catalog: Catalog, meters: Meters, stopping: threading.Event
+        self,
+        feed: JobFeed,
+        settings: Settings,
+        catalog: Catalog,
+        meters: Meters,
+        demand: ActorDemand,
+        stopping: threading.Event,
     ) -> None:
         self._feed = feed
         self._settings = settings
         self._catalog = catalog
         self._meters = meters
+        self._demand = demand
         self._stopping = stopping
         self._actor: Any = None
 
     def run(self) -> None:
         """Raises only errors that a restart of the process may cure; a failed job raises nothing."""
+        idle_since = time.monotonic()
         try:
             while not self._stopping.is_set():
                 try:
-                    ready = self._actor_is_ready() and self._work_once()
+                    ready = self._actor_is_ready(time.monotonic() - idle_since)
+                    busy = ready and self._work_once()
                 except CatalogUnreachable as error:
                     log.warning("%s", error)
-                    ready = False
+                    ready = busy = False
+                if busy or self._actor is None:
+                    idle_since = time.monotonic()
                 if not ready:
                     self._stopping.wait(self._settings.poll_seconds)
         finally:
             self._drop_actor()
 
-    def _actor_is_ready(self) -> bool:
-        """Start an actor if there is none, and wait until it is ready.
+    def _actor_is_ready(self, idle_seconds: float) -> bool:
+        """Whether there is an actor. Starts one that has work to do, and ends one that has had none for too long.
 
         Jobs are claimed only afterwards, so that no job waits for a worker that has no resources for it.
         """
         if self._actor is not None:
-            return True
+            if self._demand.must_end(self, idle_seconds):
+                log.info("an actor without work ends")
+                self._drop_actor()
+            return self._actor is not None
+        if not self._demand.may_start(self):
+            return False
+        self._actor = self._started_actor()
+        if self._actor is None:
+            self._demand.ended(self)
+        return self._actor is not None
+
+    def _started_actor(self) -> Any:
+        """A new actor that is ready; None when it did not start, or the process stops."""
         actor = start_actor(self._settings)
         answer = actor.ready.remote()
         warned, started = False, time.monotonic()
         while not ray.wait([answer], timeout=0.2)[0]:
             if self._stopping.is_set():
                 ray.kill(actor)
-                return False
+                return None
             if not warned and time.monotonic() - started > _WARN_SECONDS:
                 log.warning(
                     "Ray has had no room for an actor with %g CPUs and %g GPUs for %g s; still waiting",
@@ -89,24 +113,28 @@ class ActorSlot:
             log.info("the actor with process id %d is ready on %s", *ray.get(answer))
         except RayError as error:
             log.error("an actor did not start: %s", error)
-            return False
-        self._actor = actor
-        return True
+            return None
+        return actor
 
     def _drop_actor(self) -> None:
         if self._actor is not None:
             ray.kill(self._actor)
             self._actor = None
+            self._demand.ended(self)
 
     def _work_once(self) -> bool:
-        """Wait for a job and work on it to its end. False when the process stops."""
+        """Wait a while for a job and work on it to its end. False when none came."""
         job = self._feed.next(self._stopping)
         if job is None:
             return False
         claimed = time.monotonic()
         with log_fields(**job.ids):
             log.info("claimed a job: %s", job.kind)
-            state = self._work(job)
+            self._demand.began(self)
+            try:
+                state = self._work(job)
+            finally:
+                self._demand.freed(self)
             seconds = time.monotonic() - claimed
             log.info("the job is %s", state or "no longer ours", extra={"seconds": round(seconds, 3)})
         if state is not None and state.terminal:

@@ -9,6 +9,7 @@ import socket
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from phema.services.phema_worker.actor_demand import ActorDemand
 from phema.services.phema_worker.actor_slot import KINDS, ActorSlot
 from phema.shared.catalog import Catalog, CatalogUnreachable, JobState
 from phema.shared.service_runtime.job_feed import JobFeed
@@ -28,13 +29,15 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """`settings.worker_actors` actor slots in one process that is connected to Ray."""
+    """`settings.worker_actors` actor slots in one process that is connected to Ray. One actor is always there; the
+    others are started for jobs that are due."""
 
     def __init__(self, settings: Settings, catalog: Catalog) -> None:
         self._settings = settings
         self._catalog = catalog
         self._meters = Meters("worker")
         self._expiry = LeaseExpiry(catalog, KINDS, lease_s=settings.lease_seconds)
+        self._demand = ActorDemand(settings, catalog, KINDS)
         for kind, state in itertools.product(KINDS, JobState):
             if state.terminal:
                 self._meters.begin(JOB_SECONDS, kind=kind.value, state=state.value)
@@ -59,7 +62,7 @@ class Worker:
     def _slot(self, index: int, stopping: threading.Event, waker: WorkWaker) -> ActorSlot:
         owner = f"worker-{socket.gethostname()}-{os.getpid()}-{index}"
         feed = JobFeed(self._catalog, waker, KINDS, owner=owner, lease_s=self._settings.lease_seconds)
-        return ActorSlot(feed, self._settings, self._catalog, self._meters, stopping)
+        return ActorSlot(feed, self._settings, self._catalog, self._meters, self._demand, stopping)
 
     def _delete_listed(self, stopping: threading.Event) -> None:
         """Delete the objects that the catalog lists for deletion, until `stopping` is set."""

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 
+from phema.services.trainer.control.attempt_logs import AttemptLogs
 from phema.services.trainer.control.ray_jobs import RayJobs
 from phema.services.trainer.control.reconciler import Reconciler
 from phema.shared.catalog import CatalogError
@@ -31,12 +32,14 @@ def main() -> int:
     owner = f"trainer@{socket.gethostname()}:{os.getpid()}"
     try:
         catalog.check()
-        store_from(settings).check()
+        store = store_from(settings)
+        store.check()
         with (
             RayJobs(settings.ray_dashboard_url) as ray_jobs,
             announced(meters, catalog, settings.metrics_host, interval_s=settings.lease_seconds / 4),
         ):
-            Reconciler(settings, catalog, ray_jobs, meters, owner=owner).run(stopping)
+            logs = AttemptLogs(ray_jobs, store)
+            Reconciler(settings, catalog, ray_jobs, meters, owner=owner, logs=logs).run(stopping)
     except (CatalogError, SnapshotError, OSError) as error:
         print(f"trainer: {error}", file=sys.stderr)
         return 1

@@ -22,18 +22,17 @@ class JobFeed:
         self._owner, self._lease_s = owner, lease_s
 
     def next(self, stopping: threading.Event) -> Job | None:
-        """Wait for a due job and claim it. None once `stopping` is set."""
-        while not stopping.is_set():
-            rings, pause_s = self._waker.rings, self._waker.pause_s
-            try:
-                due_s = self._due_s()
-                if due_s == 0 and (job := self._claim()) is not None:
-                    return job
-                if due_s:
-                    pause_s = min(pause_s, due_s)
-            except CatalogUnreachable as error:
-                log.warning("%s", error)
-            self._waker.wait(rings, stopping, pause_s)
+        """Claim a job that is due. If none is, wait until one may be, or `stopping` is set, and return None."""
+        rings, pause_s = self._waker.rings, self._waker.pause_s
+        try:
+            due_s = self._due_s()
+            if due_s == 0 and (job := self._claim()) is not None:
+                return job
+            if due_s:
+                pause_s = min(pause_s, due_s)
+        except CatalogUnreachable as error:
+            log.warning("%s", error)
+        self._waker.wait(rings, stopping, pause_s)
         return None
 
     def _due_s(self) -> float | None:

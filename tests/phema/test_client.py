@@ -238,7 +238,10 @@ def test_a_service_that_was_never_there_is_not_waited_for() -> None:
 
 def test_the_token_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with api(Settings(state_dir=tmp_path / "state"), PHEMA_API_TOKEN="secret") as guarded:
-        with Client(guarded.url) as anonymous, pytest.raises(errors.Unauthorized, match="token"):
+        with (
+            Client(guarded.url) as anonymous,
+            pytest.raises(errors.Unauthorized, match=f"the service at {guarded.url} .*token"),
+        ):
             anonymous.runs.list()
         with Client(guarded.url, "wrong") as wrong, pytest.raises(errors.Unauthorized):
             wrong.runs.list()

@@ -130,6 +130,7 @@ def test_a_failure_of_the_service_is_quoted_with_its_request(
     with pytest.raises(errors.ServiceError) as raised:
         client.download(snapshot.id, tmp_path)
     assert raised.value.status == 500
+    assert str(raised.value).startswith(f"the service at {service.url} failed: ")
     assert re.fullmatch("req-[0-9a-f]{16}", str(raised.value.request_id))
     assert str(raised.value).endswith(f" (request {raised.value.request_id})")
     code, _, err = cli("download", snapshot.id)

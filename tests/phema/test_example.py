@@ -55,4 +55,6 @@ def test_it_runs_as_its_text_says(tmp_path: Path) -> None:
             [sys.executable, str(EXAMPLE)], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
         )
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+    assert list((tmp_path / "state" / "logs" / "ray").glob("session_*/gcs_server.*"))
     assert "lowest cross-entropy: sigma_rel 0." in done.stdout

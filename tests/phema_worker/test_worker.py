@@ -301,3 +301,24 @@ def test_metrics_are_announced_and_served(working_lab: Lab) -> None:
         return float(counted[1]) > 0 and "phema_reconstruction_read_bytes_total" in text
 
     until(served, "the job's metrics")  # counted after its end is written
+
+
+def test_further_actors_are_there_only_while_they_have_work(local_lab: Lab) -> None:
+    """Two evaluations at once do not wait for each other, and a worker at rest holds the CPUs of one actor."""
+    local_lab.worker()
+    weights = local_lab.weights()
+    local_lab.warm_workers(0)
+    worker = local_lab.start_worker(worker_actors=2).ready()
+    assert len(worker.actor_pids()) == 1
+    long = [EvaluationRecipe(num_samples=100_000, num_steps=8, seed=seed) for seed in (901, 902)]
+    jobs = [job for job, _ in (local_lab.ask_evaluation(weights, recipe) for recipe in long) if job is not None]
+    for job in jobs:
+        local_lab.wait_until_under_way(job)
+    assert [local_lab.job(job).state for job in jobs] == [JobState.RUNNING, JobState.RUNNING]
+    assert len(set(worker.actor_pids())) == 2
+    with local_lab.catalog.transaction() as tx:
+        for job in jobs:
+            tx.jobs.request_cancel(job.id)
+    for job in jobs:
+        local_lab.wait(job, JobState.CANCELLED)
+    assert worker.stop() == 0, "other tests count the actors of a worker that has one"

@@ -49,7 +49,8 @@ class Waiting:
         feed = JobFeed(catalog, waker, KINDS, owner="worker", lease_s=60)
 
         def wait() -> None:
-            self.job = feed.next(self.stopping)
+            while self.job is None and not self.stopping.is_set():
+                self.job = feed.next(self.stopping)
             self.claimed.set()
 
         self.thread = threading.Thread(target=wait)

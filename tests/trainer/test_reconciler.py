@@ -18,13 +18,16 @@ from sqlalchemy import update
 
 from phema.local_service.ray_head import RayHead
 from phema.services.trainer.control import reconciler as module
+from phema.services.trainer.control.attempt_logs import AttemptLogs
 from phema.services.trainer.control.ray_jobs import RayJob, RayJobs, RayUnavailable
 from phema.services.trainer.control.reconciler import Reconciler
 from phema.shared.catalog import Catalog, Job, JobKind, JobState, submission_id
 from phema.shared.catalog.models import IdempotencyRecord
 from phema.shared.service_runtime.metrics_announcement import announced
 from phema.shared.settings import Settings
+from phema.shared.snapshots.stores import object_keys
 from phema.shared.telemetry import Meters, configure_logs, metrics
+from phema.shared.wiring import store_from
 from tests.fixtures.ray import LOGICAL_CPUS
 from tests.trainer.rays import submit
 from tests.trainer.support import get_run, tiny_config, wait_until
@@ -91,8 +94,9 @@ def test_an_attempt_without_a_result_is_retried_and_then_fails_with_its_log(
     config = tiny_config()
     with local_catalog.transaction() as tx:
         run = tx.runs.create("run", config.model_dump(mode="json"), config.config_hash, 320, max_attempts=2)
-    meters = Meters("trainer")
-    rounds = reconciler(wanting, local_catalog, ray_jobs, meters)
+    meters, store = Meters("trainer"), store_from(settings)
+    logs = AttemptLogs(ray_jobs, store)
+    rounds = Reconciler(wanting, local_catalog, ray_jobs, meters, owner="test", logs=logs)
     state_after_rounds(rounds, local_catalog, run.id, JobState.FAILED)
     job = get_run(local_catalog, run.id).job
     assert job.fence == 2
@@ -103,6 +107,8 @@ def test_an_attempt_without_a_result_is_retried_and_then_fails_with_its_log(
     assert "PHEMA_DATABASE_URL is a secret" in job.error
     assert "hunter2" not in job.error
     rounds.reconcile()  # notices the end
+    kept = [store.get(object_keys.attempt_log_key(run.id, submission_id(job.id, fence))) for fence in (1, 2)]
+    assert all(b"PHEMA_DATABASE_URL is a secret" in log for log in kept)
     value = meters.registry.get_sample_value
     assert value("phema_training_attempts_total", {"outcome": "submitted"}) == 2
     assert value("phema_training_attempts_total", {"outcome": "lost"}) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ def up(
     given: dict[str, Any] = {"api_port": port, "state_dir": folder}
     settings = Settings(**{field: value for field, value in given.items() if value is not None})
     with server_packages():
-        raise typer.Exit(main(settings, report=screen(False).say))
+        raise typer.Exit(main(settings, report=partial(print, flush=True)))
 
 
 def down(folder: StateDir = None, as_json: JsonFlag = False) -> None:

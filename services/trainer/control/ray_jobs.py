@@ -118,6 +118,11 @@ class RayJobs:
         job: dict[str, Any] = answer.json()
         return RayJob(job["status"], job.get("message") or "")
 
+    def log(self, submission_id: str) -> str:
+        """What the entrypoint has written so far. Empty if Ray does not know the job, or its node is gone."""
+        answer = self._request("GET", f"/api/jobs/{submission_id}/logs")
+        return str(answer.json().get("logs") or "") if answer.status_code == 200 else ""
+
     def stop(self, submission_id: str) -> None:
         """Ask Ray to end the job: SIGTERM, then SIGKILL. Does nothing if the job has ended or Ray does not know it."""
         answer = self._request("POST", f"/api/jobs/{submission_id}/stop")

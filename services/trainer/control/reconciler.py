@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from pydantic import ValidationError
 
+from phema.services.trainer.control.attempt_logs import AttemptLogs
 from phema.services.trainer.control.job_environment import job_environment
 from phema.services.trainer.control.ray_jobs import RayJob, RayJobs, RayUnavailable
 from phema.services.trainer.control.worker_resources import (
@@ -57,11 +58,13 @@ class Reconciler:
         meters: Meters,
         *,
         owner: str,
+        logs: AttemptLogs | None = None,
         cancel_grace_s: float = CANCEL_GRACE_SECONDS,
     ) -> None:
         self._settings, self._catalog, self._ray, self._meters = settings, catalog, ray_jobs, meters
         self._owner, self._cancel_grace_s = owner, cancel_grace_s
         self._expiry = LeaseExpiry(catalog, [JobKind.TRAIN], lease_s=settings.lease_seconds)
+        self._logs = logs
         self._adopted = False
         self._own_running: set[str] = set()
         """Ids of the running jobs whose lease this trainer owns."""
@@ -120,6 +123,8 @@ class Reconciler:
         self._measure(running)
         self._clean_up()
         self._claim()
+        if self._logs is not None:
+            self._logs.keep(running)
 
     @contextmanager
     def _continuing(self, job: Job) -> Iterator[None]:

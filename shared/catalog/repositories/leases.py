@@ -109,6 +109,16 @@ class LeaseRepository(Repository):
         seconds = self._session.scalars(select(case((due, 0.0), else_=earliest))).one()
         return None if seconds is None else max(float(seconds), 0.0)
 
+    def count_due(self, kinds: Iterable[JobKind], *, limit: int) -> int:
+        """How many jobs could be claimed now, counted up to `limit`."""
+        due = (
+            select(Job.seq)
+            .where(Job.state == JobState.QUEUED, Job.kind.in_(list(kinds)), Job.not_before <= database_now())
+            .limit(limit)
+            .subquery()
+        )
+        return self._session.scalar(select(func.count()).select_from(due)) or 0
+
     def adopt(self, kinds: Iterable[JobKind], *, owner: str) -> None:
         """Make `owner` the lease owner of every running job of these kinds. Fences and leases do not change."""
         self._session.execute(

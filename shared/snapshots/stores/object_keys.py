@@ -47,6 +47,11 @@ def pictures_key(evaluation_id: str, token: str) -> str:
     return check_key(f"evaluations/{evaluation_id}-{token}.png")
 
 
+def attempt_log_key(run_id: str, submission_id: str) -> str:
+    """Outside `runs/`: logs are no part of a run, and the catalog is rebuilt without them."""
+    return check_key(f"logs/{run_id}/{submission_id}.log")
+
+
 def sha256_of_key(key: str) -> str | None:
     """The SHA-256 in the key of a snapshot or checkpoint; None for other keys."""
     match = _SHA256.search(key)
