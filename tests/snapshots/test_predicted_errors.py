@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
-from phema.shared.edm2.averaging.posthoc import profile_errors
+from phema.shared.edm2.averaging.posthoc import profile_errors, solve
 from phema.shared.edm2.averaging.weightings import PowerWeighting
 from phema.shared.snapshots.files.header import DTYPE_CODES, StoredDtype
 from phema.shared.snapshots.files.weight_probe import PROBE_WEIGHTS, as_float32
@@ -90,6 +90,18 @@ def test_predictions_hold_and_no_fit_is_worse_than_the_nearest_profile(
     if (dtype, times) == ("float16", 128):
         short = WANTED.index(0.015)
         assert errors[short] < nearest[short] / 5
+
+
+def test_dividing_plain_coefficients_by_their_sum_brings_them_nearer(trained_digits: TrainedDigits) -> None:
+    run = stored_as(trained_digits, "float32", 8)
+    planned = plan(run.snapshots, PROFILES, regularize=False, probes=run.probes, update_images=BATCH)
+    divided = measured(trained_digits, run, planned)
+    profiles = [weighting(s.profile, s.num_images) for s in planned.snapshots]
+    undivided = solve(profiles, [weighting(p, END) for p in PROFILES]).coefficients
+    outputs = [replace(output, coefficients=tuple(row)) for output, row in zip(planned.outputs, undivided, strict=True)]
+    before = measured(trained_digits, run, replace(planned, outputs=tuple(outputs)))
+    assert (divided <= np.maximum(1.05 * before, FLOOR)).all(), divided / before
+    assert divided[-1] < before[-1] / 3
 
 
 def test_a_plan_reads_only_what_it_needs(trained_digits: TrainedDigits) -> None:
