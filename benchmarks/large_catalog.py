@@ -70,7 +70,7 @@ class Size:
 def fill(url: str, size: Size | None = None) -> None:
     """Write the rows into the migrated, empty catalog at `url`, then let the database count them."""
     size = size or Size()
-    engine = open_engine(parse_url(url))
+    engine = open_engine(parse_url(url), answer_seconds=600.0)
     with engine.begin() as connection:
         for model, rows in (
             (Run, _runs(size)),
