@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from phema.administration.basis_files import Vector, add_bases
 from phema.shared.catalog import Catalog, JobKind, NameTaken, NotFound, Snapshot, Transaction
-from phema.shared.recipes.run_config import RunConfig
+from phema.shared.recipes.run_config import RunConfig, hash_of_document
 from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
 from phema.shared.snapshots.files.header import SnapshotMetadata, read_header
 from phema.shared.snapshots.files.weight_probe import ProbeCollector
@@ -203,8 +203,9 @@ def _restore(tx: Transaction, run_id: str, described: dict[str, Any], num_images
     return tx.runs.restore(
         run_id,
         name=described["name"],
-        config=config.model_dump(mode="json"),
-        config_hash=config.config_hash,
+        # As recorded: checkpoints name the hash of the configuration that the run was created with.
+        config=described["config"],
+        config_hash=hash_of_document(described["config"]),
         total_images=config.total_images,
         num_images=min(num_images, config.total_images),
     )

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from phema.shared.catalog import schema
+from phema.shared.catalog import schema_version
 from phema.shared.catalog.clock import database_now
 from phema.shared.catalog.doorbell import Bell, doorbell
 from phema.shared.catalog.engine import (
@@ -119,7 +119,7 @@ class Catalog:
                 driver.execute("PRAGMA journal_mode=WAL").close()
                 driver.execute("PRAGMA foreign_keys=OFF").close()
             with connection.begin():
-                schema.upgrade(connection, self.location)
+                schema_version.upgrade(connection, self.location)
 
     def check(self) -> None:
         """Raise `CatalogUnreachable` or `SchemaOutOfDate` unless the catalog can be read and written now."""
@@ -133,7 +133,7 @@ class Catalog:
         with self._translated(), self._engine.begin() as connection:
             if refuses_writes(connection):
                 raise CatalogUnreachable(self.location, "it is read-only")
-            schema.check(connection, self.location)
+            schema_version.check(connection, self.location)
 
     def now(self) -> float:
         """The database's clock, in seconds since the epoch. Raises `CatalogUnreachable`."""

@@ -13,7 +13,7 @@ from alembic import command
 
 from phema.shared.catalog.catalog import Catalog
 from phema.shared.catalog.engine import ANSWER_SECONDS, open_engine, parse_url
-from phema.shared.catalog.schema import migration_config, wanted_revision
+from phema.shared.catalog.schema_version import migration_config, wanted_revision
 
 
 def draft(message: str) -> Path:

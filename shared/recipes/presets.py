@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.edm2.networks.costs import Costs, costs
+from phema.shared.recipes.configuration_letters import DIGITS, IMAGENET, Fields, merge, switch_configuration
 from phema.shared.recipes.run_config import RunConfig
-from phema.shared.recipes.training_configurations import DIGITS, IMAGENET, Fields, merge, switch_configuration
 from phema.shared.recipes.validation_errors import InvalidConfig, closest, invalid
 
 __all__ = ["PRESETS", "InvalidConfig", "Preset", "Score", "UnknownPreset", "network_preset", "resolve"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,6 +32,16 @@ class DatasetConfig(FrozenModel):
     """Number of pictures kept from training, for the held-out denoising loss; 0 trains on all pictures."""
     vae: Annotated[str, Field(min_length=1)] | None = None
     """For latents: folder or hub id of the AutoencoderKL that decodes them to pictures."""
+
+
+def canonical_document(document: Mapping[str, Any]) -> str:
+    """The configuration's JSON in one fixed form: keys in order, no spaces."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def hash_of_document(document: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of a configuration as it was recorded, whichever fields phema had then."""
+    return hashlib.sha256(canonical_document(document).encode()).hexdigest()
 
 
 class RunConfig(FrozenModel):
@@ -115,9 +126,9 @@ class RunConfig(FrozenModel):
         return max(d for d in range(1, limit + 1) if share % d == 0)
 
     def canonical_json(self) -> str:
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return canonical_document(self.model_dump(mode="json"))
 
     @property
     def config_hash(self) -> str:
         """SHA-256 of the canonical JSON: equal for equal configurations."""
-        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+        return hash_of_document(self.model_dump(mode="json"))

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
 from phema.shared.catalog import Catalog, CatalogError, LeaseLost, Transaction
-from phema.shared.service_runtime.outages import RETRY_SECONDS, outlast
+from phema.shared.service_runtime.catalog_outages import RETRY_SECONDS, outlast
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

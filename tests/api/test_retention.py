@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from phema.administration.rebuild import rebuild
-from phema.services.api.external import service as external
+from phema.services.api.external_runs import service as external
 from phema.services.api.retention import service as retention
 from phema.services.phema_worker.job_tasks import complete_job
 from phema.services.phema_worker.retain import delete_objects, retain_task

@@ -21,13 +21,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, MetaData, String, Table, create_engine, insert, inspect, select, text
 
 from benchmarks.large_catalog import WELL_KEPT, Size, fill
-from phema.shared.catalog import Catalog, JobKind, JobState, SchemaOutOfDate, schema
+from phema.shared.catalog import Catalog, JobKind, JobState, SchemaOutOfDate, schema_version
 from phema.shared.catalog.column_types import Figures
 from phema.shared.catalog.content_keys import canonical, content_key, profile_identity
 from phema.shared.catalog.engine import parse_url
 from phema.shared.catalog.models import Base
 from phema.shared.catalog.new_migration import draft
-from phema.shared.catalog.schema import migration_config, wanted_revision
+from phema.shared.catalog.schema_version import migration_config, wanted_revision
 from tests.catalog.conftest import ask
 from tests.fixtures.catalog import only
 
@@ -234,7 +234,7 @@ def test_a_schema_of_a_newer_phema(catalog: Catalog, catalog_url: str) -> None:
 def test_a_schema_of_an_older_phema(catalog: Catalog, catalog_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the code need a revision that the database lacks: the first one after it."""
     newest = wanted_revision()
-    monkeypatch.setattr("phema.shared.catalog.schema.wanted_revision", lambda: "9999")
+    monkeypatch.setattr("phema.shared.catalog.schema_version.wanted_revision", lambda: "9999")
     with pytest.raises(SchemaOutOfDate, match=f"has schema {newest}, this phema needs 9999: run `phema db upgrade`"):
         catalog.check()
 
@@ -378,12 +378,12 @@ def test_one_step_back_and_forward_keeps_every_row(empty_url: str) -> None:
         assert all(before.values()), "no table is empty"
         command.downgrade(migration_config(connection), "-1")
     with engine.begin() as connection:
-        assert schema.current_revision(connection) == revisions()[-2]
+        assert schema_version.current_revision(connection) == revisions()[-2]
         for name, rows in contents(connection).items():
             same = set(rows[0])
             assert rows == [{key: value for key, value in row.items() if key in same} for row in before[name]], name
         with pytest.raises(SchemaOutOfDate, match="run `phema db upgrade`"):
-            schema.check(connection, "here")
+            schema_version.check(connection, "here")
     catalog.upgrade()
     catalog.check()
     with engine.begin() as connection:
@@ -433,8 +433,8 @@ def test_a_draft_holds_what_the_models_have_and_the_tables_lack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     migrations = tmp_path / "migrations"
-    shutil.copytree(schema.MIGRATIONS, migrations)
-    monkeypatch.setattr(schema, "MIGRATIONS", migrations)
+    shutil.copytree(schema_version.MIGRATIONS, migrations)
+    monkeypatch.setattr(schema_version, "MIGRATIONS", migrations)
     table = Table("notes", Base.metadata, Column("id", String, primary_key=True), Column("figures", Figures))
     try:
         path = draft("Keep notes")

@@ -22,7 +22,7 @@ from phema.command.options import (
     folder,
     screen,
 )
-from phema.command.subcommands.profiles import wanted_profiles
+from phema.command.wanted_profiles import wanted_profiles
 from phema.terminal.formats import figure, size, when
 from phema.terminal.live_progress import download, follow_reconstructions
 from phema.terminal.screen import Screen

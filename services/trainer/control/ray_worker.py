@@ -13,7 +13,7 @@ from phema.services.trainer.attempt import load_attempt
 from phema.services.trainer.control.worker import train_as_worker
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import LeaseLost
-from phema.shared.service_runtime.outages import outlast
+from phema.shared.service_runtime.catalog_outages import outlast
 from phema.shared.settings import Settings
 from phema.shared.telemetry import configure_logs
 from phema.shared.wiring import catalog_from

@@ -1,4 +1,4 @@
-"""Alembic runs this module. Migrations use the connection and the transaction of `phema.shared.catalog.schema`."""
+"""Alembic runs this module. Migrations use the connection and the transaction of `schema_version`."""
 
 from __future__ import annotations
 

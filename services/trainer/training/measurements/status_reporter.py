@@ -14,7 +14,7 @@ from phema.services.trainer.training.step import StepFigures
 from phema.services.trainer.training.training_state import TrainingState
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, CatalogUnreachable
-from phema.shared.service_runtime.outages import outlast
+from phema.shared.service_runtime.catalog_outages import outlast
 from phema.shared.telemetry import Meters, metrics
 
 _log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 `architecture` lists the choices, `unet` builds a network from them, and `config_a`, `config_c` and `config_f` hold the
 layers and blocks that these letters introduce. Configuration G is `phema.shared.edm2.networks.unet`. Changes to
-training are in `phema.shared.recipes.training_configurations`.
+training are in `phema.shared.recipes.configuration_letters`.
 """
 
 from __future__ import annotations

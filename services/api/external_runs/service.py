@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from phema.services.api.external.schemas import ExternalRunOpen, SnapshotRegister
+from phema.services.api.external_runs.schemas import ExternalRunOpen, SnapshotRegister
 from phema.services.api.http.problems import BeingDeleted, Invalid, NameTaken, NotOpen
 from phema.services.api.runs.schemas import Run
 from phema.services.api.runs.service import to_run

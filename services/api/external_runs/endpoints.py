@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from phema.services.api.external import service
-from phema.services.api.external.schemas import ExternalRunOpen, SnapshotRegister
+from phema.services.api.external_runs import service
+from phema.services.api.external_runs.schemas import ExternalRunOpen, SnapshotRegister
 from phema.services.api.http.dependencies import ServicesDep
 from phema.services.api.http.problem_documents import problem_responses
 from phema.services.api.http.problems import BeingDeleted, NameTaken, NotOpen

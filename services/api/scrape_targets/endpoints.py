@@ -6,8 +6,8 @@ import re
 
 from fastapi import APIRouter
 
-from phema.services.api.discovery.schemas import TargetGroup
 from phema.services.api.http.dependencies import ServicesDep
+from phema.services.api.scrape_targets.schemas import TargetGroup
 from phema.shared.catalog import ScrapeTarget
 
 router = APIRouter(tags=["operations"])
