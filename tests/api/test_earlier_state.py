@@ -131,7 +131,7 @@ def test_the_bucket_alone_gives_the_same_catalog(earlier: Api, tmp_path: Path) -
     rebuilt = Catalog(f"sqlite:///{tmp_path / 'rebuilt.db'}")
     rebuilt.upgrade()
     rebuild(rebuilt, earlier.store)
-    with earlier.catalog.transaction(read_only=True) as then:
+    with earlier.app.state.services.catalog.transaction(read_only=True) as then:
         config_hash = then.runs.get(RUN).config_hash
     with rebuilt.transaction(read_only=True) as new:
         run = new.runs.get(RUN)
