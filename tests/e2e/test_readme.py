@@ -47,7 +47,7 @@ def follow_its_requests(service: Service, folder: Path) -> None:
         "train": {
             "phema.services.trainer.control.reconciler",
             "phema.services.trainer.control.driver",
-            "phema.services.trainer.control.ray_worker",
+            "phema.services.trainer.control.worker",
         },
         "reconstruct": {"phema.services.phema_worker.actor_slot", "phema.services.phema_worker.actor"},
         "evaluate": {"phema.services.phema_worker.actor_slot", "phema.services.phema_worker.actor"},
