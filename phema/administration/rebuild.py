@@ -165,7 +165,8 @@ def _write_found(
 ) -> bool:
     """False, with nothing written, when the look is out of date."""
     with catalog.transaction() as tx:
-        _leave_out(found, tx.deletions.keys())
+        listed = tx.deletions.keys()
+        _leave_out(found, listed)
         created = _restore(tx, run_id, described, found.num_images)
         if not created:
             tx.runs.lock(run_id)
@@ -173,7 +174,7 @@ def _write_found(
                 return False
             for info, _, probe in found.snapshots:
                 tx.snapshots.fill_probe(info.key, probe)
-        snapshots = sum(_add_snapshot(tx, *snapshot) for snapshot in look.lacking)
+        snapshots = sum(_add_snapshot(tx, *snapshot) for snapshot in look.lacking if snapshot[0].key not in listed)
         checkpoints = sum(_add_checkpoint(tx, run_id, info, time) for info, time in found.checkpoints)
         bases = add_bases(tx, run_id, found.vectors, rebuilt.skipped)
         reconstructions = _add_reconstructions(tx, run_id, found.reconstructions, rebuilt.skipped)

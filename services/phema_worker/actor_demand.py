@@ -27,6 +27,8 @@ class ActorDemand:
         self._lock = threading.Lock()
         self._actors: set[Hashable] = set()
         """Slots that have an actor, or start one."""
+        self._starting: set[Hashable] = set()
+        """Slots whose actor is not ready yet."""
         self._busy: set[Hashable] = set()
         """Slots whose actor has a job."""
         self._next_look = 0.0
@@ -40,7 +42,13 @@ class ActorDemand:
             if self._actors and not self._one_more_is_useful():
                 return False
             self._actors.add(slot)
+            self._starting.add(slot)
             return True
+
+    def ready(self, slot: Hashable) -> None:
+        """The slot's actor has started."""
+        with self._lock:
+            self._starting.discard(slot)
 
     def must_end(self, slot: Hashable, idle_seconds: float) -> bool:
         """Whether the slot, which has no job, must end its actor. It then no longer counts.
@@ -48,7 +56,7 @@ class ActorDemand:
         Raises CatalogUnreachable.
         """
         with self._lock:
-            if len(self._actors) == 1:
+            if len(self._actors - self._starting) == 1:
                 return False
             if idle_seconds < IDLE_SECONDS and not self._limited(len(self._actors)):
                 return False
@@ -58,6 +66,7 @@ class ActorDemand:
     def began(self, slot: Hashable) -> None:
         """The slot's actor has a job."""
         with self._lock:
+            self._starting.discard(slot)
             self._busy.add(slot)
 
     def freed(self, slot: Hashable) -> None:
@@ -69,17 +78,18 @@ class ActorDemand:
         """The slot has no actor any more."""
         with self._lock:
             self._actors.discard(slot)
+            self._starting.discard(slot)
 
     def _one_more_is_useful(self) -> bool:
         # However many slots ask, the catalog is asked once per pause.
         now = time.monotonic()
         if now < self._next_look:
             return False
-        free = len(self._actors - self._busy)
-        if free:
-            return False  # it takes the next job; only then may another actor be needed
+        if self._actors - self._starting - self._busy:
+            return False  # a free actor takes the next job; an idle worker asks nothing
+        starting = len(self._starting)
         with self._catalog.transaction(read_only=True) as tx:
-            useful = tx.leases.count_due(self._kinds, limit=1) > 0
+            useful = tx.leases.count_due(self._kinds, limit=starting + 1) > starting
         if useful and not self._limited(len(self._actors) + 1):
             return True
         self._next_look = now + self._pause

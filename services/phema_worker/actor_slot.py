@@ -90,6 +90,8 @@ class ActorSlot:
         self._actor = self._started_actor()
         if self._actor is None:
             self._demand.ended(self)
+        else:
+            self._demand.ready(self)
         return self._actor is not None
 
     def _started_actor(self) -> Any:

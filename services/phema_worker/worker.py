@@ -69,7 +69,7 @@ class Worker:
         store = store_from(self._settings)
         while not stopping.is_set():
             try:
-                deleted = delete_listed(self._catalog, store)
+                deleted = delete_listed(self._catalog, store, stopping=stopping)
                 if deleted:
                     log.info("deleted %d objects that no row names", deleted)
             except (CatalogUnreachable, SnapshotError) as error:

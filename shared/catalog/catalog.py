@@ -162,11 +162,12 @@ class Catalog:
     @contextmanager
     def listening(self) -> Iterator[Bell]:
         """Yields a bell that rings whenever work becomes available. Raises CatalogUnreachable and OSError."""
-        with self._translated(), self._doorbell.listening() as bell:
-            try:
+        try:
+            with self._translated(), self._doorbell.listening() as bell:
                 yield bell
-            except getattr(self._engine.dialect.dbapi, "Error", ()) as error:
-                raise CatalogUnreachable(self.location, str(error)) from error
+        except getattr(self._engine.dialect.dbapi, "Error", ()) as error:
+            # The doorbell talks to the driver itself, whose errors SQLAlchemy does not wrap.
+            raise CatalogUnreachable(self.location, str(error)) from error
 
     def ring(self) -> None:
         """Wake everybody who listens."""

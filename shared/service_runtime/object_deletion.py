@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 
 from phema.shared.catalog import Catalog
 from phema.shared.catalog.repositories.deletions import CLAIM_SECONDS
-from phema.shared.snapshots import ObjectStore
+from phema.shared.snapshots import ObjectStore, SnapshotError
 
 _BATCH = 100
 """Objects claimed at once."""
 
 
-def delete_listed(catalog: Catalog, store: ObjectStore, keys: Sequence[str] | None = None) -> int:
-    """Delete every listed object (of these keys) that is due, and return their number.
+def delete_listed(
+    catalog: Catalog,
+    store: ObjectStore,
+    keys: Sequence[str] | None = None,
+    *,
+    stopping: threading.Event | None = None,
+) -> int:
+    """Delete every listed object (of these keys) that is due, until `stopping` is set, and return their number.
 
-    A process may die at any point: its entries stay on the list, and are due again when its claim has lapsed. Raises
-    CatalogUnreachable and the errors of the store.
+    A process may die at any point: its entries stay on the list, and are due again when its claim has lapsed. An
+    object that cannot be deleted does not keep the others. Raises CatalogUnreachable, and the first error of the store
+    once the batch is done.
     """
     with catalog.transaction(read_only=True) as tx:  # mostly nothing is due, and writers of SQLite exclude each other
         if not tx.deletions.any_due():
@@ -31,15 +39,22 @@ def delete_listed(catalog: Catalog, store: ObjectStore, keys: Sequence[str] | No
         if not claimed:
             return total
         deleted: list[str] = []
+        failed: SnapshotError | None = None
         try:
             for key in claimed:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or (stopping is not None and stopping.is_set()):
                     return total + len(deleted)
-                # In this order: a writer that is still at work then either finishes before `delete` or fails.
-                store.forget(key)
-                store.delete(key)
-                deleted.append(key)
+                try:
+                    # In this order: a writer that is still at work then either finishes before `delete` or fails.
+                    store.forget(key)
+                    store.delete(key)
+                except SnapshotError as error:
+                    failed = failed or error
+                else:
+                    deleted.append(key)
         finally:
             with catalog.transaction() as tx:
                 tx.deletions.done(deleted)
         total += len(deleted)
+        if failed is not None:
+            raise failed

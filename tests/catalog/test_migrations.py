@@ -371,6 +371,7 @@ def test_one_step_back_and_forward_keeps_every_row(empty_url: str) -> None:
         tx.checkpoints.add(run_id=WELL_KEPT, num_images=1, key="k", size=1, sha256="h")
         tx.idempotency.save("key", "h", 201, {"id": "r"})
         tx.scrape_targets.register("worker", "127.0.0.1:9")
+        tx.deletions.expect(tx.jobs.list(limit=1).items[0].id, ["a/key"])
     catalog.close()
     engine = create_engine(parse_url(empty_url))
     with engine.begin() as connection:

@@ -70,7 +70,8 @@ class SnapshotWriter:
     ) -> None:
         self._attempt, self._catalog, self._store, self._meters = attempt, catalog, store, meters
         self._checkpoints_kept = checkpoints_kept
-        self._trouble: str | None = None
+        # Not None: the first report clears what an earlier worker of the attempt has left in the row.
+        self._trouble: str | None = ""
         self._run = attempt.run_id
         self._last_checkpoint = -1
         with catalog.transaction(read_only=True) as tx:

@@ -59,31 +59,6 @@ def link_exclusively(source: Path, target: Path) -> None:
         os.rename(source, target)
 
 
-def link_open_file(descriptor: int, source: Path, target: Path) -> None:
-    """As `link_exclusively`, for the open file behind `descriptor`, whose name is or was `source`.
-
-    Raises FileNotFoundError if the file has no name any more: another process removed or replaced it. On Linux, this
-    test and the link are one step. On other systems, a file that replaced it in between gets the name for a moment.
-    """
-    opened = Path(f"/proc/self/fd/{descriptor}")
-    if not opened.exists():
-        link_exclusively(source, target)
-        if not os.path.samestat(os.stat(target), os.fstat(descriptor)):
-            os.unlink(target)
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
-        return
-    folder = os.open(source.parent, os.O_RDONLY)
-    try:
-        # With a folder's descriptor, os.link follows symbolic links; the path itself is absolute.
-        os.link(opened, target, src_dir_fd=folder, follow_symlinks=True)
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS or isinstance(error, FileExistsError):
-            raise
-        link_exclusively(source, target)
-    finally:
-        os.close(folder)
-
-
 def make_folders(folder: Path, root: Path) -> None:
     """Create `folder` and the missing folders above it, and make their names durable."""
     if folder.is_dir():
