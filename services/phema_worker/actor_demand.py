@@ -56,7 +56,7 @@ class ActorDemand:
         Raises CatalogUnreachable.
         """
         with self._lock:
-            if len(self._actors - self._starting) == 1:
+            if len(self._actors) == 1:
                 return False
             if idle_seconds < IDLE_SECONDS and not self._limited(len(self._actors)):
                 return False

@@ -83,12 +83,12 @@ def test_a_run_gets_a_name_and_fields_from_a_file(cli: Cli, tmp_path: Path) -> N
 def test_reconstruct_plan_list_and_download(service: Service, client: Client, cli: Cli, trained: catalog.Run) -> None:
     plan = document(cli("reconstruct", trained.name, "--sigma-rel", "0.05,0.10,...,0.25", "--plan", "--json"))
     assert [output["sigma_rel"] for output in plan["outputs"]] == [0.05, 0.1, 0.15, 0.2, 0.25]
-    plain = ("--sigma-rel", "0.15", "--at", "12800", "--no-regularize", "--plan")
+    plain = ("--sigma-rel", "0.01", "--at", "12800", "--no-regularize", "--plan")
     code, out, err = cli("reconstruct", trained.name, *plain)
     assert (code, out.splitlines()[0]) == (0, "at 12,800 images, from 8 snapshots at 4 times, reading 512 B")
     header = ["PROFILE", "PROFILE_ERROR", "ROUNDING_ERROR", "PREDICTED_ERROR", "NOISE_GAIN"]
-    assert [out.splitlines()[2].split(), out.splitlines()[3].split()[0]] == [header, "0.15"]
-    assert err.startswith("warning: 0.15 is expected to miss its weights by ")
+    assert [out.splitlines()[2].split(), out.splitlines()[3].split()[0]] == [header, "0.01"]
+    assert err.startswith("warning: 0.01 is expected to miss its weights by ")
     assert err.count("\n") == 1
     asked = document(cli("reconstruct", trained.name, "--sigma-rel", "0.15,0.2", "--no-wait", "--json"))
     assert [item["state"] for item in asked] == ["queued", "queued"]

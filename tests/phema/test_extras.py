@@ -69,6 +69,7 @@ def test_a_package_that_is_missing_later_gets_the_same_sentence(cli: Cli, monkey
     assert cli("dataset", "show", "s3://bucket/pictures") == (2, "", sentence)
     from phema.sdk.snapshot_writer import SnapshotWriter
 
+    monkeypatch.setenv("PHEMA_URL", "http://127.0.0.1:9")
     with pytest.raises(MissingPackages, match=r"this needs the s3 packages: pip install 'phema\[s3\]'"):
         SnapshotWriter("run", "s3://bucket")
 

@@ -77,7 +77,7 @@ def test_changed_weights_and_guides_are_not_evaluated(runner: tuple[TaskRunner, 
     used = {name: store.put(name, whole) for name in ("weights", "guide")}
     spoil(store, damaged, changed(whole, -1))
     weights, guide = (Weights(name, name, str(info.sha256)) for name, info in used.items())
-    outcome = at_work.do(EvaluateTask("token", "eval", weights, guide, {}, "pictures.png", ()), TaskProgress())
+    outcome = at_work.do(EvaluateTask("token", "eval", weights, guide, {}, "pictures.png"), TaskProgress())
     assert isinstance(outcome, Failed)
     assert outcome.error.startswith(f"damaged-object: object {damaged} ")
     assert [info.key for info in store.list()] == ["guide", "weights"]

@@ -133,8 +133,8 @@ def test_a_list_needs_no_names_and_reads_what_it_writes(tmp_path: Path) -> None:
     mapping = tmp_path / "mapping.json"
     mapping.write_text(json.dumps(entries))
     found = listed_files(tmp_path, mapping)
-    assert [s.path.name for s in found.snapshots] == ["a.pt", "b.safetensors", "c.pth"]
-    assert [s.profile.kind for s in found.snapshots] == ["power", "exponential", "raw"]
+    assert [s.path.name for s in found.snapshots] == ["b.safetensors", "a.pt", "c.pth"]
+    assert [s.profile.kind for s in found.snapshots] == ["exponential", "power", "raw"]
     mapping.write_text(as_listed(found.snapshots, tmp_path))
     assert listed_files(tmp_path, mapping) == found
     elsewhere = tmp_path / "elsewhere"
