@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from phema.services.trainer.control.worker_resources import worker_resources
+from phema.services.trainer.control.worker_resources import place_workers
 from phema.shared.settings import Settings
 from tests.deploy.documents import COMPOSE, GPU, ROOT, env_file, load, services
 from tests.trainer.support import loose_attempt
@@ -162,9 +162,9 @@ def test_trainings_can_have_every_gpu_and_a_cpu() -> None:
     gpu = services(GPU)["phema-worker"]["environment"]["PHEMA_ACTOR_GPUS"]
     assert gpu == f"${{PHEMA_ACTOR_GPUS:-{example['PHEMA_ACTOR_GPUS']}}}"
     held = float(example["PHEMA_ACTOR_GPUS"]) * int(example["PHEMA_WORKER_ACTORS"])
-    assert worker_resources(
-        loose_attempt(device="auto"), Settings(), {"CPU": 4.0, "GPU": float(example["RAY_WORKER_GPUS"]) - held}
-    ) == ({"CPU": 1.0, "GPU": 1.0}, True)
+    cluster = {"CPU": 4.0, "GPU": float(example["RAY_WORKER_GPUS"]) - held}
+    placement = place_workers(loose_attempt(device="auto").config, Settings(), cluster)
+    assert placement.resources == {"CPU": 1.0, "GPU": 1.0}
     assert float(example["RAY_WORKER_CPUS"]) > Settings().actor_cpus * int(example["PHEMA_WORKER_ACTORS"])
 
 

@@ -154,7 +154,7 @@ def test_a_catalog_that_is_away_for_a_while_costs_no_work(servers: Servers) -> N
     assert job is not None
     lab.wait_until_under_way(job)
     servers.to_catalog.down()
-    until(lambda: worker.lines("the end of the job is not written yet"), "the work to end without a catalog")
+    until(lambda: worker.lines("the end of the job waits for the catalog"), "the work to end without a catalog")
     servers.to_catalog.up()
     lab.wait(job)
     assert lab.outcomes(job) == ["succeeded"]

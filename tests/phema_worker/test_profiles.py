@@ -172,7 +172,8 @@ def test_plain_and_regularized_solves_give_other_weights(house: House) -> None:
     )
     for item in (aware, plain):
         house.check(item)
-    assert aware["predicted_error"] < plain["predicted_error"]
+    # A plan leaves out snapshots as long as its errors stay within 2 % of the best; plain fits use all.
+    assert aware["predicted_error"] < 1.02 * plain["predicted_error"]
     assert plain["profile_error"] < (aware["profile_error"] or 1)
     ours, theirs = (load_tensors(house.file(item))["unet.out_gain"] for item in (aware, plain))
     assert not torch.equal(ours, theirs)

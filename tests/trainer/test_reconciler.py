@@ -257,12 +257,16 @@ def test_a_driver_that_ended_with_its_ray_is_no_attempt(
         job = tx.leases.claim([JobKind.TRAIN], owner="before", lease_seconds=0)
         assert job is not None
         tx.leases.report(job.id, job.fence, "160 of 320 images")
-    rounds = reconciler(settings, local_catalog, ray_jobs)
-    rounds.reconcile()
-    job = get_run(local_catalog, run.id).job
-    assert (job.state, job.fence, job.attempts) == (JobState.RUNNING, 2, 1)
+    rounds = reconciler(settings.model_copy(update={"lease_seconds": 2.0}), local_catalog, ray_jobs)
+
+    def has_next_attempt() -> bool:
+        rounds.reconcile()
+        job = get_run(local_catalog, run.id).job
+        return (job.state, job.fence, job.attempts) == (JobState.RUNNING, 2, 1)
+
+    wait_until(has_next_attempt, "the next attempt, which counts as the first")
     with local_catalog.transaction() as tx:
-        assert tx.jobs.attempts(job.id)[0].error == "Attempt 1 sent no heartbeat for 20 s."
+        assert tx.jobs.attempts(job.id)[0].error == "Attempt 1 sent no heartbeat for 2 s."
         tx.jobs.request_cancel(run.job_id)
     state_after_rounds(rounds, local_catalog, run.id, JobState.CANCELLED)
 
