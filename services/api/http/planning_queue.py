@@ -22,6 +22,10 @@ MOST_WAITING = 64
 class PlanningQueue:
     """Runs functions that solve plans. For use in one event loop."""
 
+    def __init__(self) -> None:
+        self._accepted = 0
+        """Plans that wait or are being computed."""
+
     @cached_property
     def _limiter(self) -> CapacityLimiter:
         # Made inside the event loop that it belongs to.
@@ -29,7 +33,12 @@ class PlanningQueue:
 
     async def run(self, work: Callable[[], T]) -> T:
         """The result of `work`, which runs in a thread when it is its turn. Raises Busy, and what `work` raises."""
-        waiting = self._limiter.statistics().tasks_waiting
+        waiting = self._accepted - PLANS_AT_ONCE
         if waiting >= MOST_WAITING:
             raise Busy(f"{waiting} plans are waiting and {PLANS_AT_ONCE} are being computed; ask again later")
-        return await to_thread.run_sync(work, limiter=self._limiter)
+        # Counted here: the limiter counts a task only once the task has waited for its next turn in the event loop.
+        self._accepted += 1
+        try:
+            return await to_thread.run_sync(work, limiter=self._limiter)
+        finally:
+            self._accepted -= 1
