@@ -152,11 +152,11 @@ class ActorSlot:
             log.warning("%s", error)
             return None
         except (ImpossibleJob, NotFound) as error:
-            return attempt.conclude(self._actor, None, Failed(str(error), retry=False))
+            return attempt.conclude(None, Failed(str(error), retry=False))
         outcome = self._perform(attempt, task) if task is not None else None
         if isinstance(outcome, Failed):
             log.warning("the attempt failed: %s", outcome.error)
-        state = attempt.conclude(self._actor, task, outcome)
+        state = attempt.conclude(task, outcome)
         if state is JobState.SUCCEEDED and isinstance(outcome, Done):
             self._count(task, outcome)
         return state

@@ -70,7 +70,7 @@ class Attempt:
         outcome: Outcome = ray.get(answer)
         return outcome
 
-    def conclude(self, actor: Any, task: Task | None, outcome: Outcome | None) -> JobState | None:
+    def conclude(self, task: Task | None, outcome: Outcome | None) -> JobState | None:
         """Write how the attempt ended. While the catalog cannot be reached, try again until the process stops:
         finished work is not thrown away for that.
 

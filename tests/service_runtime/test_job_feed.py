@@ -24,7 +24,7 @@ from tests.servers.tunnel import tunnel
 
 KINDS = [JobKind.EVALUATE]
 NEVER = 100_000.0
-"""Seconds between two looks: whoever finds work sooner was woken."""
+"""Seconds between two looks: a thread that finds work sooner was woken."""
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -188,7 +188,7 @@ def delete_checkpoints(
 ) -> None:
     """Remove the rows of checkpoints, then delete their objects, which are on the list of deletions meanwhile.
 
-    Raises LeaseLost. A store that cannot delete now is logged: whoever deletes what is listed tries again.
+    Raises LeaseLost. A store that cannot delete now is logged; phema workers delete listed objects later.
     """
     if not checkpoints:
         return

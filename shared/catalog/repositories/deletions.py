@@ -2,8 +2,8 @@
 
 A job lists the keys of its outputs before it writes them. The transaction that names an object in a row takes it off
 the list. A transaction that removes the row of an object puts the object on the list. An entry is due when no job is
-left that may name its object. Whoever deletes an object claims its entry first: while a claim lasts, nobody may write
-the object again.
+left that may name its object. A process claims an entry before it deletes the object. While the claim lasts, no other
+process may write the object again.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class ResumableLocalWriter(LocalWriter):
     the machine ends.
 
     The file has a name that no other writer ever uses, and the writer owns the object as long as that name exists.
-    Whoever takes the object over, or gives it up, removes the name. The commit gives the file with that name the
+    A process that takes the object over, or abandons it, removes the name. The commit gives the file with that name the
     object's name, so ownership is tested and the object is published in one step.
     """
 
