@@ -29,7 +29,7 @@ from phema.services.trainer.training.training_state import TrainingState
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.datasets import open_dataset
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
-from phema.shared.pictures.theme import LIGHT, page, png
+from phema.shared.pictures.theme import LIGHT, image, page
 from phema.shared.recipes.presets import resolve
 from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots.files.header import DTYPE_CODES, StoredDtype
@@ -185,7 +185,7 @@ def draw(rows: Sequence[Row]) -> bytes:
         figure.supylabel("relative error of the weights", fontsize=9)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4)
-        return png(figure)
+        return image(figure)
 
 
 if __name__ == "__main__":

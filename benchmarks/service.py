@@ -32,7 +32,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.large_catalog import WELL_KEPT, Size, fill
+from benchmarks.large_catalog import EVERY, TIMES, WELL_KEPT, Size, fill
 from benchmarks.many_clients import poll_and_post
 from benchmarks.report import machine, show
 from phema.local_service.up import running_service
@@ -44,6 +44,8 @@ from phema.shared.snapshots.profile import Profile
 ROOT = Path(__file__).parents[1]
 REQUESTS = 20
 """Of one kind, of which the mean counts; one before them opens connections."""
+NEW_PLANS = 3
+"""Number of the times that are planned for the first time; their plans are solved from snapshots."""
 IDLE_SECONDS = 20.0
 WAIT_SECONDS = 300.0
 Row = dict[str, Any]
@@ -112,9 +114,21 @@ def _at_scale(database: Database, folder: Path, size: Size) -> Iterator[Row]:
         slowest = max(pages, key=lambda page: pages[page])
         body = {"sigma_rel": [0.13], "plan_only": True}
         plans = f"/v1/runs/{WELL_KEPT}/reconstructions"
+
+        def new_plans() -> float:
+            """Mean of plans of about 64 snapshots at times that were not planned before."""
+            client.post(plans, json=body | {"num_images": EVERY * (TIMES - NEW_PLANS - 1)}).raise_for_status()
+            processes = [pid, *database.processes()]
+            before = sum(map(cpu_seconds, processes))
+            for time_ in range(TIMES - NEW_PLANS, TIMES):
+                client.post(plans, json=body | {"num_images": EVERY * time_}).raise_for_status()
+            return 1e3 * (sum(map(cpu_seconds, processes)) - before) / NEW_PLANS
+
         yield row(f"{database.name}: slowest page, {slowest}", pages[slowest], "ms CPU", "<= 20")
         yield row(f"{database.name}: median page", median(pages.values()), "ms CPU", "<= 20")
         yield row(f"{database.name}: /metrics", spent(lambda: client.get("/metrics")), "ms CPU", "<= 20")
+        first = f"{database.name}: first plan of a time, {2 * (TIMES - NEW_PLANS)} to {2 * TIMES - 2} snapshots"
+        yield row(first, new_plans(), "ms CPU", "<= 20")
         yield row(
             f"{database.name}: plan, 64 snapshots", spent(lambda: client.post(plans, json=body)), "ms CPU", "<= 20"
         )

@@ -57,7 +57,7 @@ def train(run: str) -> nn.Module:
             optimizer.step()
             ema.update(step * BATCH)
             if step % SNAPSHOT_EVERY == 0:
-                writer.save(step * BATCH, ema)
+                writer.save(ema)
         writer.finish()
     return model
 

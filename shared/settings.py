@@ -54,12 +54,20 @@ class Settings(BaseSettings):
     """A worker that sends no heartbeat for this time loses its job, and another attempt starts."""
     training_outage_seconds: Annotated[float, Field(ge=0)] = 14400.0
     """Time for which a training goes on while the catalog or the store cannot be reached. Then its attempt ends."""
+    training_nonfinite_steps: Annotated[int, Field(ge=1)] = 100
+    """Steps in a row without finite gradients after which a training fails, because it no longer learns."""
+    training_stop_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Time that a training has to store a checkpoint after SIGTERM. Then Ray kills it."""
     train_start_seconds: Annotated[float, Field(gt=0)] = 120.0
     """Time that a submitted training attempt has until its first heartbeat."""
+    silent_after_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """An external run counts as silent after 3 of its usual times between snapshots without a word, but not earlier."""
     max_attempts: Annotated[int, Field(ge=1)] = 5
     """Number of attempts without progress after which a job fails."""
     checkpoints_kept: Annotated[int, Field(ge=1)] = 2
     """The latest checkpoints that a training run keeps; it deletes older ones, except pinned ones."""
+    delete_grace_hours: Annotated[float, Field(ge=0, le=87_600)] = 24.0
+    """Hours between a request to delete a run and its deletion, in which the run can be restored."""
     max_running_trainings: Annotated[int, Field(ge=1)] = 1
     """Training runs at a time; others wait in the queue. Those that the cluster cannot fit wait for room."""
     worker_actors: Annotated[int, Field(ge=1)] = 1
@@ -80,6 +88,12 @@ class Settings(BaseSettings):
     """Several workers that find no room for this time start to wait anew. A wait for resources is no attempt."""
     reconstruct_memory_bytes: Annotated[int, Field(ge=2**25)] = 2**30
     """Upper bound on the buffers of one reconstruction, for any number of snapshots and profiles."""
+    preview_cache_bytes: Annotated[int, Field(ge=0)] = 2**30
+    """Memory of an actor for the snapshots and basis vectors of the latest previews. 0 reads them for each preview."""
+    parts_kept_days: Annotated[float, Field(gt=0)] = 30.0
+    """Days for which the features that parts of evaluations stored are kept, so that more pictures continue them."""
+    extractor_weights: Path | None = None
+    """Folder of weight files of feature extractors. Unset: they come from the store, or are downloaded."""
     download_url_seconds: Annotated[int, Field(ge=1, le=604800)] = 3600
     """Time for which a presigned URL is valid."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

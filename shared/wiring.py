@@ -19,6 +19,13 @@ def store_from(settings: Settings) -> ObjectStore:
     return open_store(settings.object_store_url, s3=s3_from(settings))
 
 
+def existing_store_from(settings: Settings) -> ObjectStore | None:
+    """The object store for a command that works without a service; None if there is none on this machine yet."""
+    if not settings.store_url and not (settings.state_dir / "store").is_dir():
+        return None
+    return store_from(settings)
+
+
 def s3_from(settings: Settings) -> S3Options:
     """Options of the S3 connection, for the store and for datasets."""
     secret = settings.s3_secret_access_key

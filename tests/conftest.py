@@ -14,4 +14,8 @@ pytest_plugins = [f"tests.fixtures.{path.stem}" for path in sorted(FIXTURES.glob
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that run whole services go first, so that with -n the short ones fill the time beside them."""
-    items.sort(key=lambda item: not ("e2e" in item.path.parts or "ray" in item.path.stem))
+    items.sort(key=lambda item: not ({"e2e", "chaos"} & {*item.path.parts} or "ray" in item.path.stem))
+
+
+collect_ignore = ["integrations"]
+"""These have an environment of their own: `make test-integrations`."""

@@ -77,7 +77,9 @@ def test_every_variable_of_the_client_is_read_and_documented(name: str) -> None:
     assert f"`{name}`" in (ROOT / "docs/settings.md").read_text()
 
 
-@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "page", ["README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))]
+)
 def test_the_documentation_names_only_variables_that_exist(page: str) -> None:
     named = set(VARIABLE.findall((ROOT / page).read_text()))
     assert named - SETTINGS - CLIENT_ONLY == set()

@@ -104,9 +104,17 @@ def sources() -> set[str]:
 
 
 def test_the_wheel_holds_every_source_file_and_nothing_else(wheel: Path) -> None:
-    """Migrations, templates and recorded examples too."""
+    """Migrations, templates, scripts of pages and recorded examples too."""
     assert modules_of(wheel) == sources()
-    assert {Path(name).suffix for name in sources()} == {".py", ".mako", ".html", ".json"}
+    assert {Path(name).suffix for name in sources()} == {
+        ".css",
+        ".html",
+        ".js",
+        ".json",
+        ".mako",
+        ".py",
+        ".svg",
+    }
 
 
 def test_the_sdist_builds_the_same_wheel(tree: Path, wheel: Path, tmp_path: Path) -> None:
@@ -165,6 +173,54 @@ stored = [
 assert output.errors.predicted_error < 0.05, output
 print("planned")
 """
+
+
+FOLDER = """
+import torch, phema
+
+torch.manual_seed(0)
+model = torch.nn.Linear(4, 2)
+ema, direct = phema.PowerFunctionEMA(model, sigma_rels=[0.05, 0.10]), phema.PowerFunctionEMA(model, sigma_rels=[0.08])
+with phema.SnapshotWriter("runs/mine", config={"learning_rate": 0.1}) as writer:
+    for step in range(1, 161):
+        with torch.no_grad():
+            model.weight += 0.1 * torch.randn(2, 4)
+        ema.update(step * 100)
+        direct.update(step * 100)
+        if step % 10 == 0:
+            writer.save(step * 100, ema, dtype="float32")
+"""
+CHOOSE = """
+import sys, phema
+run = phema.open("runs/mine")
+[output] = run.plan(0.08).outputs
+assert output.predicted_error < 0.01, output
+assert "torch" not in sys.modules
+assert run.compact().vectors > 2 and run.verify().sound
+try:
+    phema.open("s3://bucket/mine")
+except phema.PhemaError as error:
+    print(error)
+"""
+
+
+def test_a_folder_is_written_and_an_average_chosen_without_a_service(venv: Path, project: Path) -> None:
+    compare = """
+from safetensors.torch import load_file
+found, wanted = load_file("chosen.safetensors")["weight"], dict(direct.items(0))["weight"]
+print(float((found - wanted).norm() / wanted.norm()) < 0.01)
+"""
+    no_s3 = "this needs the s3 packages: pip install 'phema[s3]'\n"
+    no_server = "phema: phema runs adopt needs the server packages: pip install 'phema[server]'\n"
+    phema, ask = venv / "bin/phema", ("reconstruct", "runs/mine", "--sigma-rel", "0.08", "--output")
+    call(venv / "bin/python", "-c", FOLDER, cwd=project)
+    assert call(venv / "bin/python", "-c", CHOOSE, cwd=project) == no_s3
+    assert "chosen.safetensors" in call(phema, *ask, "chosen.safetensors", cwd=project)
+    assert "damaged or missing: 0" in call(phema, "store", "verify", "runs/mine", cwd=project)
+    # The script again: nothing is written anew, and its directly tracked average is compared.
+    assert call(venv / "bin/python", "-c", FOLDER + compare, cwd=project) == "True\n"
+    adopt = [phema, "runs", "adopt", "runs/mine"]
+    assert subprocess.run(adopt, cwd=project, capture_output=True, text=True, check=False).stderr == no_server
 
 
 def test_averages_and_snapshot_files_work(venv: Path, project: Path) -> None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
 
-SOURCE = {"type": "prometheus", "uid": "phema"}
+PROVISIONED = {"type": "prometheus", "uid": "phema"}
 """Data source of provisioning/datasources/prometheus.yml."""
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+"""The data source that is chosen above the dashboard."""
 COLUMNS = 24
 """Of Grafana's grid."""
 
@@ -101,7 +103,7 @@ class Dashboard:
                 }
             ],
             "annotations": {"list": [_event(event) for event in self.events]},
-            "templating": {"list": list(self.variables)},
+            "templating": {"list": [_sources(), *self.variables]},
             "panels": self._placed(),
         }
 
@@ -201,6 +203,20 @@ def concrete(expr: str, **variables: str) -> str:
         return known[name]
 
     return re.sub(r"\$(\w+)", value, expr)
+
+
+def _sources() -> dict[str, Any]:
+    """The variable `datasource`: every Prometheus of this Grafana, phema's own chosen first."""
+    return {
+        "type": "datasource",
+        "name": "datasource",
+        "label": "Data source",
+        "query": PROVISIONED["type"],
+        "current": {"selected": True, "text": PROVISIONED["uid"], "value": PROVISIONED["uid"]},
+        "refresh": 1,
+        "includeAll": False,
+        "multi": False,
+    }
 
 
 def _panel(panel: Panel) -> dict[str, Any]:

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from deploy.grafana.panels import NONE_IS_GOOD, Dashboard, Event, Panel, Query, Row, mean, one, or_zero, stat
 
+NODE = "{{instance}}"
+
+
+def _of_nodes(metric: str) -> str:
+    """A metric that Ray reports of each node. Sessions of Ray have labels of their own, which a restart changes."""
+    return f'max by (instance) ({metric}{{job="ray"}})'
+
+
 # Two attempts of a run may be seen side by side for a moment.
 TRAINING_DEVICES = "max by (run_id, device) (phema_training_devices)"
 
@@ -98,6 +106,13 @@ FLEET = Dashboard(
                     "sum by (outcome) (phema_training_attempts_total)",
                     "{{outcome}}",
                 ),
+                one(
+                    "Changes of runs",
+                    "short",
+                    "max by (kind) (phema_run_events)",
+                    "{{kind}}",
+                    about="How often a run was created, started, paused, extended, failed and so on.",
+                ),
                 one("Actors that died", "short", "sum(phema_actor_restarts_total)", "actors", high=1.0),
             ),
         ),
@@ -126,6 +141,34 @@ FLEET = Dashboard(
                     "bytes",
                     "max by (run_id, device) (phema_training_memory_bytes)",
                     "{{run_id}} ({{device}})",
+                ),
+            ),
+        ),
+        Row(
+            "Nodes",
+            (
+                Panel(
+                    "Memory in use",
+                    "percentunit",
+                    (Query(f"{_of_nodes('ray_node_mem_used')} / {_of_nodes('ray_node_mem_total')}", NODE),),
+                    about="Of each node of Ray; in a container, of its limit. At 95 % Ray ends processes.",
+                    high=1.0,
+                    limits=((None, "text"), (0.95, "red")),
+                ),
+                Panel(
+                    "CPU in use",
+                    "percentunit",
+                    (Query(f"{_of_nodes('ray_node_cpu_utilization')} / 100", NODE),),
+                    about="Of all CPUs of the node.",
+                    high=1.0,
+                ),
+                Panel(
+                    "Disk in use",
+                    "percentunit",
+                    (Query(f"{_of_nodes('ray_node_disk_utilization_percentage')} / 100", NODE),),
+                    about="Of the disk that holds the temporary files of the node. Ray refuses work at 95 %.",
+                    high=1.0,
+                    limits=((None, "text"), (0.95, "red")),
                 ),
             ),
         ),
@@ -242,6 +285,18 @@ STORE = Dashboard(
                     "Evaluating actors",
                     "short",
                     "sum(rate(phema_evaluation_seconds_total[$__rate_interval]))",
+                    "actors",
+                ),
+            ),
+        ),
+        Row(
+            "Drawing without scoring",
+            (
+                one("Pictures drawn since the workers began", "short", "sum(phema_sampled_pictures_total)", "pictures"),
+                one(
+                    "Drawing actors",
+                    "short",
+                    "sum(rate(phema_sample_seconds_total[$__rate_interval]))",
                     "actors",
                 ),
             ),

@@ -24,9 +24,13 @@ def read_services(path: Path, variables: Mapping[str, str]) -> dict[str, dict[st
 
 
 def read_variables(path: Path) -> dict[str, str]:
-    """The variables of an .env file."""
-    lines = (line.strip() for line in path.read_text().splitlines())
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    """The variables of an .env file. A value may use variables of earlier lines. Raises ComposeError."""
+    variables: dict[str, str] = {}
+    for line in map(str.strip, path.read_text().splitlines()):
+        if line and not line.startswith("#"):
+            name, value = line.split("=", 1)
+            variables[name] = _interpolated(value, variables)
+    return variables
 
 
 def seconds(duration: str) -> float:

@@ -29,11 +29,13 @@ def plan(
 
     Raises ComposeError for anything that the table does not list, CannotStart when a program is missing.
     """
-    known = {*table.OURS, *table.REPLACED}
+    known = {*table.OURS, *table.REPLACED, *table.LEFT_OUT}
     if unknown := sorted(set(services) - known):
         raise ComposeError(f"docker-compose.yml has the service {unknown[0]}, {_TABLE}")
     planned = {}
     for name, service in services.items():
+        if name in table.LEFT_OUT:
+            continue
         made = _service(name, service, services, addresses, folder, scratch, interval)
         if made is not None:
             planned[name] = made

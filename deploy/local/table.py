@@ -12,6 +12,8 @@ OURS = ("volumes", "prepare", "ray-head", "ray-worker", "api", "trainer", "phema
 """Services that run their own command."""
 REPLACED = ("postgres", "minio", "prometheus", "grafana")
 """Services with an image of another project; `plan` replaces them with programs of this machine."""
+LEFT_OUT = ("postgres-exporter",)
+"""Services with an image of another project that no program of this machine replaces."""
 
 ADDRESSES = {"ray-head": "127.0.0.2", "ray-worker": "127.0.0.3", "phema-worker": "127.0.0.4"}
 """Ray identifies nodes by their addresses, and replaces 127.0.0.1 by the network card's; others use LOOPBACK."""
@@ -47,9 +49,13 @@ ADDRESS_VARIABLES = (
 KEPT = (
     *("PHEMA_STORE_URL", "PHEMA_S3_REGION", "PHEMA_S3_ACCESS_KEY_ID", "PHEMA_S3_SECRET_ACCESS_KEY"),
     *("PHEMA_API_TOKEN", "PHEMA_LOG_LEVEL", "PHEMA_MAX_RUNNING_TRAININGS", "PHEMA_WORKER_ACTORS"),
+    *("PHEMA_ACTORS_WHILE_TRAINING", "PHEMA_CHECKPOINTS_KEPT", "PHEMA_TRAINING_OUTAGE_SECONDS"),
+    "PHEMA_TRAINING_CPUS_PER_WORKER",
     *("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
     *("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"),
+    *("RAY_raylet_start_wait_time_s", "RAY_DISABLE_WORKER_LOG_PREFIX", "RAY_DEDUP_LOGS"),
     *("POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "HOME"),
+    "MINIO_PROMETHEUS_AUTH_TYPE",
     *("GF_SECURITY_ADMIN_USER", "GF_SECURITY_ADMIN_PASSWORD", "GF_ANALYTICS_REPORTING_ENABLED"),
     *("GF_ANALYTICS_CHECK_FOR_UPDATES", "GF_USERS_ALLOW_SIGN_UP"),
 )
@@ -81,4 +87,5 @@ CONTAINER_FIELDS = (
 MACHINE = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 """Variables that processes inherit from the caller; they inherit no others."""
 IMAGE = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-"""Variables of the Dockerfile, without those that name folders: each process has folders of its own."""
+"""Variables of the Dockerfile, without those that name folders, since each process has folders of its own, and without
+those of the driver of GPUs."""

@@ -27,13 +27,13 @@ def write_config(
 ) -> Path:
     """Write `folder`/prometheus.yml with other addresses (host:port) and return its path.
 
-    Without `ray`, Ray's own metrics are not scraped. `interval` replaces the intervals of scrapes, rules and
-    discovery, and the `for` of alerts; the changed rules are written beside the file.
+    Servers of other projects are not scraped; without `ray`, neither are Ray's own metrics. `interval` replaces the
+    intervals of scrapes, rules and discovery, and the `for` of alerts; the changed rules are written beside the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    text = (HERE / "prometheus.yml").read_text()
+    # Jobs of other servers come last in the file, after Ray's; a comment begins each part.
+    text = (HERE / "prometheus.yml").read_text().partition("\n  # Servers of other projects")[0]
     if ray is None:
-        # Ray's job is the last one in the file; its comment comes first.
         text = text[: text.index("  # Ray's own metrics")]
     else:
         text = text.replace(RAY, ray)

@@ -1,8 +1,9 @@
 """`phema db rebuild`: restores the catalog from the bucket alone.
 
-Every object describes itself: run.json holds a run's name and configuration, every weights file its time, profile and
-lineage, every checkpoint its run and time. Evaluations are stored in the catalog only; requesting one again computes
-it again. Existing rows are not changed, so a rebuild can be repeated or interrupted.
+Every object describes itself: run.json holds the first name and the configuration of a run, records of renames hold its
+later names, every weights file holds its time, profile and lineage, every checkpoint its run and time, the record of a
+promoted model its name and figures. Evaluations and samples are stored in the catalog only; requesting one again
+computes it again. Existing rows are not changed, so a rebuild can be repeated or interrupted.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ import torch
 from pydantic import ValidationError
 
 from phema.administration.basis_files import Vector, add_bases
+from phema.administration.deleted_runs import list_leftovers
+from phema.administration.model_rebuild import add_model
 from phema.shared.catalog import Catalog, JobKind, NameTaken, NotFound, Snapshot, Transaction
 from phema.shared.recipes.run_config import RunConfig, hash_of_document
 from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
 from phema.shared.snapshots.files.header import SnapshotMetadata, read_header
+from phema.shared.snapshots.files.run_renames import latest_name
 from phema.shared.snapshots.files.weight_probe import ProbeCollector
 from phema.shared.snapshots.planning.stored_plan import SnapshotReference, StoredPlan
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.interface import ObjectInfo, ObjectStore
-from phema.shared.snapshots.stores.object_keys import run_key, sha256_of_key
+from phema.shared.snapshots.stores.object_keys import MODELS, rename_prefix, run_key, run_prefix, sha256_of_key
 from phema.shared.snapshots.stores.verification import digest
+from phema.shared.validation_sentences import sentence
 
 Progress = Callable[[int, int], None]
 """Objects read so far, and all objects."""
@@ -42,6 +47,7 @@ class Rebuilt:
     checkpoints: int = 0
     reconstructions: int = 0
     bases: int = 0
+    models: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
 
 
@@ -63,21 +69,36 @@ class _Found:
         times = [m.num_images for _, m, _ in self.snapshots] + [time for _, time in self.checkpoints]
         return max([*times, *(m.num_images for _, m in self.vectors)], default=0)
 
+    @property
+    def length(self) -> int:
+        """The longest `total_images` under which a snapshot was written; 0 without snapshots."""
+        return max((int((m.config or {}).get("total_images") or 0) for _, m, _ in self.snapshots), default=0)
 
-def rebuild(catalog: Catalog, store: ObjectStore, on_progress: Progress = lambda done, total: None) -> Rebuilt:
+
+def rebuild(
+    catalog: Catalog,
+    store: ObjectStore,
+    on_progress: Progress = lambda done, total: None,
+    *,
+    run_id: str | None = None,
+) -> Rebuilt:
     """Read every object of the store once, verify its checksum, and write the rows that are missing, run by run.
 
-    A run appears with all its rows in one transaction. Raises CatalogError and SnapshotError.
+    `run_id`: only the objects of this run, without promoted models. A run appears with all its rows in one transaction.
+    Raises CatalogError and SnapshotError.
     """
+    gone = list_leftovers(catalog, store, only=run_id)
     by_run: dict[str, list[ObjectInfo]] = {}
-    for info in store.list("runs/"):
-        by_run.setdefault(info.key.split("/")[1], []).append(info)
-    total, done, rebuilt = sum(map(len, by_run.values())), 0, Rebuilt()
-    for run_id, objects in by_run.items():
+    for info in store.list("runs/" if run_id is None else run_prefix(run_id)):
+        if (of := info.key.split("/")[1]) not in gone:
+            by_run.setdefault(of, []).append(info)
+    records = list(store.list(MODELS)) if run_id is None else []
+    total, done, rebuilt = sum(map(len, by_run.values())) + len(records), 0, Rebuilt()
+    for found_id, objects in by_run.items():
         found = _Found()
         for info in objects:
             try:
-                _read(store, run_id, info, found)
+                _read(store, found_id, info, found)
             except ObjectMissing:
                 pass  # deleted since it was listed
             except (CorruptObject, ValueError) as error:
@@ -85,14 +106,21 @@ def rebuild(catalog: Catalog, store: ObjectStore, on_progress: Progress = lambda
             done += 1
             on_progress(done, total)
         try:
-            _write_run(catalog, store, run_id, found, rebuilt)
+            _write_run(catalog, store, found_id, found, rebuilt)
         except (CorruptObject, ObjectMissing, NameTaken, ValueError) as error:
-            rebuilt.skipped[run_key(run_id)] = str(error)
+            rebuilt.skipped[run_key(found_id)] = str(error)
+    for info in records:
+        try:
+            rebuilt.models += add_model(catalog, store, info)
+        except (CorruptObject, ObjectMissing) as error:
+            rebuilt.skipped[info.key] = str(error)
+        done += 1
+        on_progress(done, total)
     return rebuilt
 
 
 def _read(store: ObjectStore, run_id: str, info: ObjectInfo, found: _Found) -> None:
-    if info.key == run_key(run_id):
+    if info.key == run_key(run_id) or info.key.startswith(rename_prefix(run_id)):
         return
     if info.key.endswith(".pt"):
         data = store.get(info.key)
@@ -129,6 +157,10 @@ def _checkpoint_time(data: bytes, run_id: str) -> int:
 
 def _write_run(catalog: Catalog, store: ObjectStore, run_id: str, found: _Found, rebuilt: Rebuilt) -> None:
     described = json.loads(store.get(run_key(run_id)))
+    with catalog.transaction(read_only=True) as tx:
+        listed = tx.deletions.keys()
+    if (name := latest_name(store, run_id, leave_out=listed)) is not None:
+        described["name"] = name
     while not _write_found(catalog, described, run_id, found, _look(catalog, store, run_id, found), rebuilt):
         pass  # somebody restored the run or began to delete snapshots of it meanwhile
 
@@ -167,7 +199,7 @@ def _write_found(
     with catalog.transaction() as tx:
         listed = tx.deletions.keys()
         _leave_out(found, listed)
-        created = _restore(tx, run_id, described, found.num_images)
+        created = _restore(tx, run_id, described, found)
         if not created:
             tx.runs.lock(run_id)
             if not look.exists or tx.jobs.latest(JobKind.RETAIN, run_id) != look.retention:
@@ -175,6 +207,8 @@ def _write_found(
             for info, _, probe in found.snapshots:
                 tx.snapshots.fill_probe(info.key, probe)
         snapshots = sum(_add_snapshot(tx, *snapshot) for snapshot in look.lacking if snapshot[0].key not in listed)
+        if snapshots and not created and "origin" in described:
+            tx.external_runs.seen(run_id, found.num_images)
         checkpoints = sum(_add_checkpoint(tx, run_id, info, time) for info, time in found.checkpoints)
         bases = add_bases(tx, run_id, found.vectors, rebuilt.skipped)
         reconstructions = _add_reconstructions(tx, run_id, found.reconstructions, rebuilt.skipped)
@@ -195,20 +229,24 @@ def _leave_out(found: _Found, listed: set[str]) -> None:
     found.vectors = [each for each in found.vectors if each[0].key not in listed]
 
 
-def _restore(tx: Transaction, run_id: str, described: dict[str, Any], num_images: int) -> bool:
+def _restore(tx: Transaction, run_id: str, described: dict[str, Any], found: _Found) -> bool:
     """Add the run's row; False if it exists. A run of another training loop has an origin and any configuration."""
     if "origin" in described:
         own = {name: described[name] for name in ("name", "origin", "config", "total_images")}
-        return tx.external_runs.restore(run_id, **own, num_images=num_images)
-    config = RunConfig.model_validate(described["config"])
+        return tx.external_runs.restore(run_id, **own, num_images=found.num_images)
+    # As recorded, so that the hash is the one that the run had.
+    document = described["config"]
+    if found.length > document.get("total_images", found.length):
+        document = {**document, "total_images": found.length}  # `run.json` is not rewritten when a run is extended
+    config = RunConfig.model_validate(document)
     return tx.runs.restore(
         run_id,
         name=described["name"],
-        # As recorded: checkpoints name the hash of the configuration that the run was created with.
-        config=described["config"],
-        config_hash=hash_of_document(described["config"]),
+        config=document,
+        config_hash=hash_of_document(document),
         total_images=config.total_images,
-        num_images=min(num_images, config.total_images),
+        num_images=min(found.num_images, config.total_images),
+        parent=described.get("parent"),
     )
 
 
@@ -246,9 +284,8 @@ def _add_reconstructions(
         try:
             plan = _plan(metadata.lineage or {}, snapshots, vectors)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            field = ".".join(map(str, ("lineage", *problem["loc"])))
-            skipped[info.key] = f"object {info.key} does not say what it was made of: {field}: {problem['msg']}"
+            problem = sentence(error.errors(include_url=False)[0], "lineage")
+            skipped[info.key] = f"object {info.key} does not say what it was made of: {problem}"
         else:
             added += _add_reconstruction(tx, info, metadata, plan)
     return added

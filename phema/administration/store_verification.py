@@ -21,7 +21,7 @@ class RecordedObject:
     """An object as its row records it."""
 
     kind: str
-    """snapshot, checkpoint, reconstruction or basis."""
+    """snapshot, checkpoint, reconstruction, basis, sample or preview."""
     run: str
     """Name of its run."""
     key: str
@@ -51,7 +51,8 @@ class Verified:
 def verify_store(
     catalog: Catalog, store: ObjectStore, run: str | None = None, on_progress: Progress = lambda done, total: None
 ) -> Verified:
-    """Read every snapshot, checkpoint, reconstruction and basis vector of a run, or of all runs, and verify its bytes.
+    """Read every snapshot, checkpoint, reconstruction, basis vector, sample and preview of a run, or of all runs, and
+    verify its bytes.
 
     `run`: name or id. Rows that are removed meanwhile are not damage. `on_progress` is called from several threads,
     one at a time. Raises NotFound, CatalogError and the store's other errors.
@@ -98,6 +99,7 @@ def _objects_of(catalog: Catalog, run: Run) -> Iterator[RecordedObject]:
     with catalog.transaction(read_only=True) as tx:
         snapshots, checkpoints = tx.snapshots.list(run.id), tx.checkpoints.all_but_latest(run.id, 0)
         weights, bases = tx.reconstructions.stored(run.id), tx.bases.finished(run.id)
+        samples, previews = tx.samples.stored(run.id), tx.previews.latest_results(run.id)
     for snapshot in snapshots:
         yield RecordedObject("snapshot", run.name, snapshot.key, snapshot.size, snapshot.sha256)
     for checkpoint in checkpoints:
@@ -107,3 +109,7 @@ def _objects_of(catalog: Catalog, run: Run) -> Iterator[RecordedObject]:
     for basis in bases:
         for vector in basis.vectors or ():
             yield RecordedObject("basis", run.name, vector["key"], vector["size"], vector["sha256"])
+    for sample in samples:
+        yield RecordedObject("sample", run.name, sample["key"], sample["size"], sample["sha256"])
+    for preview in previews:
+        yield RecordedObject("preview", run.name, preview["key"], preview["size"], preview["sha256"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from urllib.parse import unquote
 
 import httpx
 
-from phema.client.transport import TIMEOUT, Transport, check, unreachable
+from phema.client.cancellation import check_stopped, pause
+from phema.client.transport import TIMEOUT, Transport, check
 from phema.errors import DownloadError, InvalidArgument, ServiceError
 
 TRIES_WITHOUT_PROGRESS = 4
@@ -78,15 +78,19 @@ def fetch(
     return target
 
 
+def content(transport: Transport, path: str) -> bytes:
+    """The whole file at `path`, not verified: for pictures that are shown at once."""
+    with transport.failures(), _open(transport, path, {}) as response:
+        return response.read()
+
+
 def recorded_file(transport: Transport, path: str) -> RecordedFile:
     """Name, size and checksum of the file at `path`, from the headers of the response."""
-    try:
+    with transport.failures():
         answer = transport.http.head(path)
-    except httpx.TransportError as error:
-        raise unreachable(transport.url) from error
     if answer.status_code >= 400:
         # A response to HEAD has no body. GET returns the error sentence.
-        with _open(transport, path, {}):
+        with transport.failures(), _open(transport, path, {}):
             pass
     name = re.search(r'filename="([^"]+)"', answer.headers.get("Content-Disposition", ""))
     digest = re.fullmatch(r'(?:W/)?"([0-9a-f]{64})"', answer.headers.get("ETag", ""))
@@ -106,7 +110,7 @@ def _fill(transport: Transport, path: str, part: Path, recorded: RecordedFile, o
         cause: Exception | None = None
         try:
             total = _append(transport, path, part, recorded.size, on_progress)
-        except (httpx.TransportError, httpx.StreamError) as error:
+        except (httpx.HTTPError, httpx.StreamError) as error:
             cause, total = error, recorded.size
         else:
             if total is None or _size(part) == total:
@@ -119,7 +123,7 @@ def _fill(transport: Transport, path: str, part: Path, recorded: RecordedFile, o
                 f"{recorded.filename} broke off at {_size(part)} of {total or '?'} bytes; the same command resumes it"
             ) from cause
         if failures:
-            time.sleep(PAUSE_SECONDS * 3 ** (failures - 1))
+            pause(PAUSE_SECONDS * 3 ** (failures - 1))
 
 
 def _append(transport: Transport, path: str, part: Path, size: int | None, on_progress: Progress) -> int | None:
@@ -137,6 +141,7 @@ def _append(transport: Transport, path: str, part: Path, size: int | None, on_pr
         with part.open("ab" if start else "wb") as file:
             on_progress(start, total)
             for chunk in response.iter_raw():
+                check_stopped()
                 file.write(chunk)
                 on_progress(file.tell(), total)
             file.flush()

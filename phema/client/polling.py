@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from phema.client.response_models import Job, Run
-from phema.errors import ServiceError, ServiceUnreachable, WaitTimeout
+from phema.client.cancellation import pause
+from phema.client.response_models import Job
+from phema.client.transport import Transport, route
+from phema.errors import JobFailed, ServiceError, ServiceUnreachable, WaitTimeout
 
 POLL_SECONDS = 0.5
 FIRST_PAUSE_SECONDS = 0.05
@@ -15,7 +17,15 @@ FIRST_PAUSE_SECONDS = 0.05
 OUTAGE_SECONDS = 60.0
 """Longest outage of the service that polling tolerates, in seconds. A restart takes less."""
 
-Awaited = TypeVar("Awaited", Run, Job)
+
+class Finishing(Protocol):
+    """A response about something that ends."""
+
+    @property
+    def done(self) -> bool: ...
+
+
+Awaited = TypeVar("Awaited", bound=Finishing)
 
 
 def poll(
@@ -49,4 +59,20 @@ def poll(
                 return found
         if timeout is not None and now - start > timeout:
             raise WaitTimeout(f"{name} is not finished after {timeout:g} s; it goes on", name)
-        time.sleep(min(max((now - start) / 10, FIRST_PAUSE_SECONDS), poll_seconds))
+        pause(min(max((now - start) / 10, FIRST_PAUSE_SECONDS), poll_seconds))
+
+
+def wait_for_job(
+    transport: Transport,
+    job_id: str,
+    on_progress: Callable[[Job], None] | None,
+    timeout: float | None,
+    poll_seconds: float,
+) -> Job:
+    """Poll a job until it succeeds, and return it. Raises JobFailed if it fails or is cancelled, and as `poll`."""
+    path = route("jobs", job_id)
+    finished = poll(lambda: Job.read(transport.get(path)), on_progress, timeout, poll_seconds, job_id)
+    if finished.state == "succeeded":
+        return finished
+    reason = finished.error or f"{job_id} was {finished.state}"
+    raise JobFailed(f"{finished.kind} job {job_id} {finished.state}: {reason}", job_id, finished.state)

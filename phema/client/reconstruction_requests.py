@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from phema.errors import InvalidArgument
 from phema.shared.snapshots.profile import Profile
+from phema.shared.validation_sentences import sentence
 
 ProfileLike = Profile | Mapping[str, Any] | float
 """A profile, its JSON, or the sigma_rel of a power-function EMA."""
@@ -26,7 +27,22 @@ def request_body(
     tolerance: float | None,
 ) -> dict[str, Any]:
     """The body of a request for reconstructions. Raises InvalidArgument."""
-    body: dict[str, Any] = {"dtype": dtype}
+    body = {"dtype": dtype} | wanted_body(sigma_rel, profiles, tensors, num_images)
+    if not regularize:
+        body["regularize"] = False
+    if tolerance is not None:
+        body["tolerance"] = tolerance
+    return body
+
+
+def wanted_body(
+    sigma_rel: float | Sequence[float] | None,
+    profiles: Profiles | None,
+    tensors: Tensors | None,
+    num_images: int | None,
+) -> dict[str, Any]:
+    """The fields of a request that say which averages are wanted. Raises InvalidArgument."""
+    body: dict[str, Any] = {}
     if (sigma_rel is None) == (profiles is None):
         raise InvalidArgument("a reconstruction needs either sigma_rel or profiles; give one of them")
     if sigma_rel is not None:
@@ -34,9 +50,8 @@ def request_body(
         if not body["sigma_rel"]:
             raise InvalidArgument("sigma_rel is empty; name at least one")
     else:
-        given = list(profiles) if isinstance(profiles, Sequence) else [profiles]
-        body["profiles"] = [profile_of(f"profiles[{i}]", one).model_dump(mode="json") for i, one in enumerate(given)]
-        if not given:
+        body["profiles"] = profile_bodies(profiles)
+        if not body["profiles"]:
             raise InvalidArgument("profiles is empty; name at least one")
     if tensors is not None:
         body["tensors"] = [
@@ -45,11 +60,13 @@ def request_body(
         ]
     if num_images is not None:
         body["num_images"] = num_images
-    if not regularize:
-        body["regularize"] = False
-    if tolerance is not None:
-        body["tolerance"] = tolerance
     return body
+
+
+def profile_bodies(profiles: Any) -> list[dict[str, Any]]:
+    """The JSON of one profile or of several. Raises InvalidArgument."""
+    given = list(profiles) if isinstance(profiles, Sequence) else [profiles]
+    return [profile_of(f"profiles[{i}]", one).model_dump(mode="json") for i, one in enumerate(given)]
 
 
 def profile_of(name: str, given: Any) -> Profile:
@@ -61,6 +78,4 @@ def profile_of(name: str, given: Any) -> Profile:
     try:
         return Profile.model_validate(dict(given) if isinstance(given, Mapping) else {"sigma_rel": float(given)})
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        field = ".".join([name, *map(str, problem["loc"])])
-        raise InvalidArgument(f"{field}: {problem['msg'].removeprefix('Value error, ')}") from error
+        raise InvalidArgument(sentence(error.errors(include_url=False)[0], name)) from error

@@ -6,6 +6,7 @@ Exit codes: 0 success, 1 failure, 2 a mistake in the request. Every error is one
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -19,15 +20,18 @@ from phema.command.lazy_commands import LazyGroup
 from phema.command.options import Connection
 from phema.errors import InvalidArgument, MissingPackages, PhemaError, Refused
 from phema.extras import missing_packages
+from phema.shared.validation_sentences import requirement
 from phema.terminal.live_progress import Detached
 
 app = typer.Typer(
     cls=LazyGroup,
     help="Train EDM2 diffusion models on Ray and choose the EMA length after training.",
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+_SHOULD_BE = re.compile(r"\bInput should be\b")
 
 
 def _print_version(wanted: bool) -> None:
@@ -66,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         result = app(list(arguments), prog_name="phema", standalone_mode=False)
     except typer.TyperException as error:
-        return _complain(error.format_message(), error.exit_code)
+        return _complain(_plain(error.format_message()), error.exit_code)
     except ValidationError as error:
         return _complain(_settings_sentence(error), 2)
     except MissingPackages as error:
@@ -95,6 +99,11 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
+def _plain(message: str) -> str:
+    """Typer's message about an option in phema's words: a number that is out of range "must be" something."""
+    return _SHOULD_BE.sub("must be", message)
+
+
 def _command_path(arguments: Sequence[str]) -> str:
     """The command without its options and arguments: `phema runs list`."""
     path, commands = "phema", typer.main.get_group(app).commands
@@ -108,9 +117,8 @@ def _settings_sentence(error: ValidationError) -> str:
     """An invalid setting, by the name of its `PHEMA_*` environment variable."""
     parts = []
     for item in error.errors(include_url=False):
-        message = item["msg"].removeprefix("Value error, ")
         field = "_".join(map(str, item["loc"])).upper()
-        parts.append(f"PHEMA_{field}={item['input']!r}: {message}" if field else message)
+        parts.append(f"PHEMA_{field}={item['input']!r}: {requirement(item)}" if field else requirement(item))
     return "; ".join(parts)
 
 

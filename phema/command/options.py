@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from phema.client.client import Client
+from phema.command.run_names import names_of_runs
 from phema.errors import InvalidArgument, PhemaError
 from phema.extras import require
 from phema.terminal.screen import Screen
@@ -19,7 +20,13 @@ from phema.terminal.screen import Screen
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print only one JSON document on stdout.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Largest number of rows.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return as soon as the work is accepted.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name or id of a run.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name or id of a run.", autocompletion=names_of_runs)]
+RunOrPlace = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="Name or id of a run, or a folder or s3:// URL of snapshots.", autocompletion=names_of_runs
+    ),
+]
 At = Annotated[
     int | None,
     typer.Option(
@@ -39,8 +46,21 @@ class Dtype(StrEnum):
 
 
 class State(StrEnum):
+    """States of jobs."""
+
     queued = "queued"
     running = "running"
+    paused = "paused"
+    succeeded = "succeeded"
+    failed = "failed"
+    cancelled = "cancelled"
+
+
+class RunState(StrEnum):
+    queued = "queued"
+    starting = "starting"
+    running = "running"
+    paused = "paused"
     succeeded = "succeeded"
     failed = "failed"
     cancelled = "cancelled"
@@ -104,3 +124,14 @@ def folder(path: Path | None) -> Path | None:
     except OSError as error:
         raise InvalidArgument(f"--output {path} cannot be a folder: {error.strerror}") from None
     return path
+
+
+def interval(text: str) -> list[float]:
+    """The two noise levels of `--guidance-interval`."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise InvalidArgument(
+            f"--guidance-interval {text!r} must be two noise levels LOW,HIGH, such as 0.2,1.6"
+        ) from None
+    return [low, high]

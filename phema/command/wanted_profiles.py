@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from phema.client.reconstruction_requests import profile_of
 from phema.command.sigma_rel_lists import RangeError, expand, sigma_rels
 from phema.errors import InvalidArgument
-from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.profile import Profile, Shape
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ def wanted_profiles(
     gamma: str | None,
     half_life: str | None,
     window: str | None,
+    lr_decay: str | None,
+    last_times: int | None,
     profile: Path | None,
     tensors: Sequence[str],
 ) -> WantedProfiles:
@@ -38,6 +40,8 @@ def wanted_profiles(
         "--gamma": gamma,
         "--half-life": half_life,
         "--window": window,
+        "--lr-decay": lr_decay,
+        "--last-times": last_times,
         "--profile": profile,
     }
     named = [name for name, value in given.items() if value is not None]
@@ -57,8 +61,12 @@ def wanted_profiles(
     elif window is not None:
         counts = _images("--window", window)
         profiles = [profile_of("--window", {"kind": "uniform", "window_images": count}) for count in counts]
+    elif lr_decay is not None:
+        profiles = lr_decays(lr_decay)
+    elif last_times is not None:
+        profiles = [profile_of("--last-times", {"kind": "uniform", "last_times": last_times})]
     else:
-        assert profile is not None, "one of the five"
+        assert profile is not None, "one of the seven"
         profiles = _file(profile)
     return WantedProfiles(profiles=profiles, tensors=own)
 
@@ -76,6 +84,23 @@ def _images(option: str, text: str) -> list[int]:
         if value != value.to_integral_value() or value < 1:
             raise InvalidArgument(f"{option} {value} must be a whole number of images, at least 1")
     return list(map(int, values))
+
+
+def lr_decays(text: str) -> list[Profile]:
+    """The profiles of a comma-separated list of SHAPE:IMAGES. Raises InvalidArgument."""
+    return [_decay(part) for part in text.split(",")]
+
+
+def _decay(text: str) -> Profile:
+    """Parse SHAPE:IMAGES."""
+    shape, _, length = text.strip().partition(":")
+    if shape not in get_args(Shape) or not length:
+        raise InvalidArgument(
+            f"--lr-decay {text!r} must look like SHAPE:IMAGES, as in --lr-decay cosine:6400; shapes: "
+            f"{', '.join(get_args(Shape))}"
+        )
+    (count,) = _images("--lr-decay", length)
+    return profile_of("--lr-decay", {"kind": "lr_decay", "shape": shape, "length_images": count})
 
 
 def _file(path: Path) -> list[Profile]:

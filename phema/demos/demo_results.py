@@ -2,59 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from phema.client.response_models import Evaluation, Metrics, Plan, Reconstruction, Run
-from phema.errors import PhemaError
+from phema.client.resources.analyses import Analysis, AnalysisRow
+from phema.client.response_models import Run
+from phema.client.study_models import SearchResult
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One EMA length: the reconstructed weights, their evaluation and the grid of pictures."""
+class TrainedRun:
+    """One of the demo's runs, and its rows of the analysis, in order of EMA length."""
 
-    weights: Reconstruction
-    evaluation: Evaluation
-    pictures: Path
-
-    @property
-    def sigma_rel(self) -> float:
-        """Raises PhemaError for a reconstruction that is no power-function EMA; the demo makes none."""
-        if self.weights.sigma_rel is None:
-            raise PhemaError(f"reconstruction {self.weights.id} is no power-function EMA")
-        return self.weights.sigma_rel
+    run: Run
+    rows: Sequence[AnalysisRow]
+    better: str
 
     @property
-    def frechet(self) -> float:
-        return self._figure("frechet")
-
-    @property
-    def held_out_loss(self) -> float:
-        return self._figure("held_out_loss")
-
-    def _figure(self, name: str) -> float:
-        value = (self.evaluation.figures or {}).get(name)
-        if value is None:
-            raise PhemaError(f"evaluation {self.evaluation.id} has no finite {name}; the training did not converge")
-        return value
+    def best(self) -> AnalysisRow:
+        choose = min if self.better == "lower" else max
+        return choose(self.rows, key=lambda row: row.value)
 
 
 @dataclass(frozen=True)
 class DemoResults:
-    """One training run, its reconstructions with their figures, and how long each part took."""
+    """The runs, their figures over the EMA length, the files, and how long each part took."""
 
-    run: Run
-    history: list[Metrics]
-    plan: Plan
-    trials: list[Trial]
+    constant: TrainedRun
+    """Its learning rate never falls."""
+    recipe: TrainedRun
+    """The preset."""
+    analysis: Analysis
+    between: AnalysisRow
+    """The best row of the run that scored worse; its difference is that to the best of all."""
+    search: SearchResult
+    """The optimum of the best run."""
     weights_file: Path
+    report: Path
     seconds: dict[str, float]
-    """Wall-clock time of each part by name."""
 
     @property
-    def best(self) -> Trial:
-        return min(self.trials, key=lambda trial: trial.frechet)
+    def best(self) -> AnalysisRow:
+        return next(row for row in self.analysis.rows if row.best)
 
     @property
-    def tracked(self) -> list[float]:
-        return sorted({s.sigma_rel for s in self.plan.snapshots if s.sigma_rel is not None})
+    def document(self) -> dict[str, Any]:
+        """The results as JSON."""
+        return {
+            "runs": {
+                name: {"id": one.run.id, "name": one.run.name, "best": _short(one.best)}
+                for name, one in (("constant", self.constant), ("recipe", self.recipe))
+            },
+            "best": {"run": self.best.run, **_short(self.best)},
+            "difference_between_runs": {
+                "value": self.between.difference,
+                "standard_error": self.between.difference_error,
+            },
+            "search": self.search.to_json(),
+            "figure": self.analysis.figure,
+            "recipe": self.analysis.recipe,
+            "rows": [row.to_json() for row in self.analysis.rows],
+            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
+            "weights": str(self.weights_file),
+            "report": str(self.report),
+        }
+
+
+def _short(row: AnalysisRow) -> dict[str, Any]:
+    return {"sigma_rel": row.sigma_rel, "value": row.value, "standard_error": row.standard_error}

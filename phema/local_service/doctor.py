@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 
 from phema.client.service_discovery import find_url, running_url
 from phema.errors import ServiceUnreachable
+from phema.local_service.time_limit import results_within
 from phema.shared.catalog import SchemaOutOfDate
 from phema.shared.catalog.errors import CatalogError
 from phema.shared.ray_token import ray_token
@@ -33,6 +34,9 @@ from phema.shared.wiring import catalog_from, store_from
 
 State = Literal["ok", "warning", "wrong"]
 TIMEOUT_SECONDS = 10.0
+"""Of one HTTP request."""
+CHECK_SECONDS = 12.0
+"""Of a check that waits for another program. A container's health check, which starts Python first, has 20 s."""
 SKEW_SECONDS = 5.0
 """A larger clock difference is a warning. Presigned URLs and S3's signatures fail at 15 minutes."""
 SKEW_FATAL_SECONDS = 300.0
@@ -54,6 +58,22 @@ class CheckResult:
     def line(self) -> str:
         text = f"{self.state:<8} {self.name:<9} {self.detail}"
         return f"{text}: {self.mend}" if self.mend else text
+
+
+_START_DATABASE = "start the database, or correct PHEMA_DATABASE_URL"
+_START_STORE = "start the store, or correct PHEMA_S3_ENDPOINT_URL and PHEMA_STORE_URL"
+_PERMISSIONS = "these credentials need GetObject, PutObject, DeleteObject and ListBucket (PHEMA_S3_ACCESS_KEY_ID)"
+_WRONG_KEYS = "correct PHEMA_S3_ACCESS_KEY_ID and PHEMA_S3_SECRET_ACCESS_KEY"
+_REFUSALS = {
+    "SignatureDoesNotMatch": "the secret does not belong to the key: correct PHEMA_S3_SECRET_ACCESS_KEY",
+    "InvalidAccessKeyId": "the store does not know the key: correct PHEMA_S3_ACCESS_KEY_ID",
+    "RequestTimeTooSkewed": "the clocks of this machine and of the store differ: run NTP on both",
+    "ExpiredToken": "the session token of these credentials has expired: get new ones",
+    "InvalidToken": "the session token of these credentials is not valid: get new ones",
+    "401": _WRONG_KEYS,
+    "": _WRONG_KEYS,
+}
+"""By S3's name of the error, how to repair it; empty where no credentials are set. Others lack permissions."""
 
 
 class _Problem(Exception):
@@ -90,7 +110,7 @@ def bucket(settings: Settings) -> str:
     except BucketMissing as error:
         raise _Problem(str(error), "run `phema prepare`, or correct PHEMA_STORE_URL") from error
     except StoreDenied as error:
-        mend = "these credentials need GetObject, PutObject, DeleteObject and ListBucket (PHEMA_S3_ACCESS_KEY_ID)"
+        mend = _REFUSALS.get(error.code, _PERMISSIONS)
         if settings.object_store_url.startswith("file:"):
             mend = "make the folder writable for this user"
         raise _Problem(str(error), mend) from error
@@ -215,7 +235,7 @@ def gpu(settings: Settings) -> str:
     if present and torch.version.cuda is None:
         raise _Problem(
             f"this machine has an NVIDIA GPU, but torch {torch.__version__} is a CPU build",
-            "use the cuda target of the Dockerfile, or install torch's CUDA build",
+            "build the image with `--build-arg TORCH=cuda`, or install torch's CUDA build",
         )
     if present:
         raise _Problem(
@@ -228,6 +248,10 @@ def gpu(settings: Settings) -> str:
 CHECKS: dict[str, Callable[[Settings], str]] = {
     check.__name__: check for check in (versions, database, bucket, clock, ray, api, trainer, worker, gpu)
 }
+_LOCAL = ("versions", "gpu")
+"""Checks that wait for no other program. They have no time limit, because importing torch may take long."""
+_UNANSWERED = {"database": _START_DATABASE, "bucket": _START_STORE, "clock": "solve the other problems first"}
+"""How to repair what a check has waited for too long. The other checks wait for the database or an HTTP request."""
 _HERE: dict[str, Callable[[Settings], str]] = {
     "trainer": partial(trainer, here=True),
     "worker": partial(worker, here=True),
@@ -240,7 +264,16 @@ def examine(settings: Settings, names: Sequence[str] = (), *, here: bool = False
     `here`: only a trainer and a worker with this machine's own address count. Containers use it as a health check.
     """
     checks = {**CHECKS, **_HERE} if here else CHECKS
-    return [_examined(name, check, settings) for name, check in checks.items() if name in names or not names]
+    wanted = [name for name in checks if name in names or not names]
+    chosen = {name: partial(_examined, name, checks[name], settings) for name in wanted}
+    results = results_within(CHECK_SECONDS, {name: one for name, one in chosen.items() if name not in _LOCAL})
+    results |= {name: one() for name, one in chosen.items() if name in _LOCAL}
+    return [results.get(name) or _unanswered(name) for name in chosen]
+
+
+def _unanswered(name: str) -> CheckResult:
+    mend = _UNANSWERED.get(name, _START_DATABASE)
+    return CheckResult(name, "wrong", f"no answer within {CHECK_SECONDS:g} s", mend)
 
 
 def _examined(name: str, check: Callable[[Settings], str], settings: Settings) -> CheckResult:
@@ -253,10 +286,9 @@ def _examined(name: str, check: Callable[[Settings], str], settings: Settings) -
             name, "wrong", _line(str(error).partition(": run")[0]), "run `phema prepare`, or update phema"
         )
     except CatalogError as error:
-        return CheckResult(name, "wrong", _line(str(error)), "start the database, or correct PHEMA_DATABASE_URL")
+        return CheckResult(name, "wrong", _line(str(error)), _START_DATABASE)
     except SnapshotError as error:
-        mend = "start the store, or correct PHEMA_S3_ENDPOINT_URL and PHEMA_STORE_URL"
-        return CheckResult(name, "wrong", _line(str(error)), mend)
+        return CheckResult(name, "wrong", _line(str(error)), _START_STORE)
 
 
 def _line(text: str) -> str:

@@ -40,6 +40,9 @@ class RayHead:
             "RAY_USAGE_STATS_ENABLED": "0",
             # Ray Train polls for reports and failures at this interval (default 2 s).
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+            # Lines of actors reach the log of their worker as they are: JSON without a prefix, also when repeated.
+            "RAY_DISABLE_WORKER_LOG_PREFIX": "1",
+            "RAY_DEDUP_LOGS": "0",
             # By default, the first driver to connect makes Ray start an idle Python process for each CPU.
             "RAY_prestart_worker_first_driver": "0",
             "PHEMA_RAY_ADDRESS": f"127.0.0.1:{gcs}",

@@ -91,6 +91,7 @@ def _run(settings: Settings, stopping: threading.Event, report: Report) -> None:
                 tries = 0
                 state.write({"url": _url(settings)})
                 report(f"phema is ready at {_url(settings)}  (state in {settings.state_dir}; Ctrl-C ends it)")
+                report(_invitation(settings))
                 supervisor.supervise(stopping)
             report("stopping …")
         except ServiceFailed as failure:
@@ -149,6 +150,12 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 def _url(settings: Settings) -> str:
     return f"http://{settings.api_host}:{settings.api_port}"
+
+
+def _invitation(settings: Settings) -> str:
+    """Where the web pages are."""
+    sign_in = "; sign in with the token PHEMA_API_TOKEN" if settings.api_token else ""
+    return f"open {_url(settings)} in a browser{sign_in}"
 
 
 def _state(folder: Path) -> StateFolder:

@@ -13,8 +13,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from phema.client.client import Client
+from phema.client.reconstruction_requests import profile_of
 from phema.client.response_models import Run
 from phema.errors import InvalidArgument, NotFound
+from phema.sdk.run_folders.folder_runs import NoRun
+from phema.sdk.run_folders.opening import open as open_location
+from phema.sdk.run_folders.stored_run import StoredRun
 from phema.sdk.snapshot_writer import SnapshotWriter
 from phema.shared.datasets import DATASETS, DatasetError, check_dataset
 from phema.shared.edm2.networks.config import NetworkConfig
@@ -22,11 +26,18 @@ from phema.shared.recipes.presets import PRESETS, UnknownPreset, network_preset
 from phema.shared.recipes.run_config import SIGMA_REL_LIMIT, DatasetConfig, RunConfig
 from phema.shared.recipes.validation_errors import invalid
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
-from phema.shared.snapshots.foreign.file_names import ForeignSnapshot, listed_files, matching_files, published_files
+from phema.shared.snapshots.foreign.file_names import (
+    ForeignSnapshot,
+    averaged_folders,
+    listed_files,
+    matching_files,
+    published_files,
+)
 from phema.shared.snapshots.foreign.published_pickles import read_published
 from phema.shared.snapshots.foreign.weights import ForeignWeights, published_weights, state_dict_weights
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.interface import ObjectStore
+from phema.shared.snapshots.stores.locations import Location, is_location
 
 PRESET = "imported"
 """Value of `preset` in the configuration of an imported run."""
@@ -76,6 +87,8 @@ def open_source(
     *,
     mapping: str | Path | None = None,
     pattern: str | None = None,
+    images_per_step: int | None = None,
+    profile: Profile | Mapping[str, Any] | None = None,
     key: str | None = None,
     network: NetworkConfig | str | None = None,
     buffers: Sequence[str] = (),
@@ -88,11 +101,20 @@ def open_source(
     folder = Path(folder)
     if mapping is not None and pattern is not None:
         raise InvalidArgument("mapping and pattern are both given; choose one of them to say times and profiles")
+    if pattern is None and profile is not None:
+        raise InvalidArgument("profile is that of the files that pattern matches; give pattern too, or mapping instead")
+    if mapping is not None and images_per_step is not None:
+        raise InvalidArgument("images_per_step has no meaning with mapping, which says num_images; leave it out")
+    if images_per_step is not None and images_per_step < 1:
+        raise InvalidArgument(f"images_per_step {images_per_step} must be at least 1")
     try:
         if mapping is not None:
             files = listed_files(folder, Path(mapping))
         elif pattern is not None:
-            files = matching_files(folder, pattern)
+            wanted = None if profile is None else profile_of("profile", profile)
+            files = matching_files(folder, pattern, images_per_step=images_per_step, profile=wanted)
+        elif images_per_step is not None:
+            files = averaged_folders(folder, images_per_step)
         else:
             files = published_files(folder)
         chosen = _network_of(network) if isinstance(network, str) else network
@@ -112,6 +134,8 @@ def import_run(
     *,
     mapping: str | Path | None = None,
     pattern: str | None = None,
+    images_per_step: int | None = None,
+    profile: Profile | Mapping[str, Any] | None = None,
     key: str | None = None,
     network: NetworkConfig | str | None = None,
     buffers: Sequence[str] = (),
@@ -124,13 +148,18 @@ def import_run(
 ) -> Imported:
     """Import the files of a folder as snapshots of run `name`.
 
-    Without `mapping` and `pattern`, the folder holds network pickles in EDM2's published format. `mapping` is a JSON
-    file, a list of objects with `file`, `num_images` and `profile`. `pattern` is a regular expression for file names
-    with named groups.
+    `name` is the name of a run of a service; or a folder or bucket, as for `phema.SnapshotWriter`, without a service.
 
-    State dicts are safetensors files, or checkpoints that torch loads with `weights_only`. `key` is the key of the
-    state dict in a checkpoint. `network` is a NetworkConfig, a preset's name or a JSON file; without one, the run can
-    be reconstructed but not sampled. `buffers` are shell patterns of tensors that are not averaged.
+    Without `mapping`, `pattern` and `images_per_step`, the folder holds network pickles in EDM2's published format.
+    `mapping` is a JSON file, a list of objects with `file`, `num_images` and `profile`. `pattern` is a regular
+    expression for the names of files and folders, with named groups; `images_per_step` turns its group `step` into a
+    time, and `profile` is that of all files if no group says it. `images_per_step` alone imports the folders of
+    diffusers' `EMAModel`.
+
+    State dicts are safetensors files, checkpoints that torch loads with `weights_only`, or folders of
+    `torch.distributed.checkpoint`. `key` is the key of the state dict in a checkpoint. `network` is a NetworkConfig, a
+    preset's name or a JSON file; without one, the run can be reconstructed but not sampled. `buffers` are shell
+    patterns of tensors that are not averaged.
 
     `dataset` ("digits", or a folder, zip file or s3:// URL), `held_out` and `vae` describe the dataset that evaluations
     compare with. `store` and `client` are those of `phema.SnapshotWriter`. A repeated import writes only missing files.
@@ -138,8 +167,21 @@ def import_run(
 
     Raises InvalidArgument if a file is refused, and the errors of SnapshotWriter.
     """
-    source = open_source(folder, mapping=mapping, pattern=pattern, key=key, network=network, buffers=buffers)
+    source = open_source(
+        folder,
+        mapping=mapping,
+        pattern=pattern,
+        images_per_step=images_per_step,
+        profile=profile,
+        key=key,
+        network=network,
+        buffers=buffers,
+    )
     chosen = choose_dataset(source.network, dataset, held_out, vae)
+    if is_location(name):
+        if client is not None or store is not None:
+            raise InvalidArgument(f"store and client belong to a service; {name} is a folder or bucket without one")
+        return import_into(source, name, chosen, on_progress=on_progress)
     if client is not None:
         return import_source(source, name, chosen, client, store=store, on_progress=on_progress)
     with Client() as opened:
@@ -159,7 +201,11 @@ def import_source(
     total = len(source.snapshots)
     if source.snapshots and source.snapshots[0].path.suffix != ".pkl":
         _read(source, source.snapshots[0])  # before the run opens: if the first file is refused, no run stays behind
-    config = _config(client, name, source, dataset)
+    try:
+        before = client.runs.get(name)
+    except NotFound:
+        before = None
+    config = _config(before, name, source, dataset)
     run = client.runs.open(name, config, origin="imported")
     known = {(s.num_images, Profile.model_validate(s.profile).key) for s in client.runs.snapshots(run.id)}
     missing = [s for s in source.snapshots if (s.num_images, s.profile.key) not in known]
@@ -168,21 +214,50 @@ def import_source(
     if missing:
         if run.done:
             run = client.runs.resume(run.id)
-        first: Tensors | None = None
-        if done and source.network is None:  # the tensors of a known network need no comparison
-            there = next(s for s in source.snapshots if s not in missing)
-            first = _tensors(_read(source, there))
         # One pending file is enough: the next one is read meanwhile, and each may have gigabytes.
         with SnapshotWriter(run, store, client=client, max_pending=1) as writer:
-            for snapshot in missing:
-                on_progress(done, total, snapshot.path.name)
-                first = _write(writer, source, snapshot, first)
-                done += 1
-            writer.flush()
+            _write_all(writer, source, missing, on_progress)
     on_progress(total, total, "")
     run = client.runs.get(run.id)
     finished = run if run.done else client.runs.finish(run.id)
     return Imported(finished, len(missing), total - len(missing), source.skipped)
+
+
+def import_into(
+    source: Source, location: Location, dataset: DatasetConfig | None = None, *, on_progress: Progress = _ignore
+) -> Imported:
+    """Import the files of an open source into a folder or bucket, without a service. Arguments as `import_run`."""
+    _read(source, source.snapshots[0])  # before the folder is made
+    before: StoredRun | None
+    try:
+        before = open_location(location)
+        known = {(s.num_images, s.profile.key) for s in before.snapshots()}
+    except NoRun:
+        before, known = None, set()
+    config = _config(before, str(location), source, dataset)
+    missing = [s for s in source.snapshots if (s.num_images, s.profile.key) not in known]
+    with SnapshotWriter(location, config=config, origin="imported", max_pending=1) as writer:
+        assert writer.run is not None, "one process imports"
+        _write_all(writer, source, missing, on_progress)
+    total = len(source.snapshots)
+    on_progress(total, total, "")
+    return Imported(writer.run, len(missing), total - len(missing), source.skipped)
+
+
+def _write_all(
+    writer: SnapshotWriter, source: Source, missing: Sequence[ForeignSnapshot], on_progress: Progress
+) -> None:
+    total = len(source.snapshots)
+    done = total - len(missing)
+    first: Tensors | None = None
+    if missing and done and source.network is None:  # the tensors of a known network need no comparison
+        there = next(s for s in source.snapshots if s not in missing)
+        first = _tensors(_read(source, there))
+    for snapshot in missing:
+        on_progress(done, total, snapshot.path.name)
+        first = _write(writer, source, snapshot, first)
+        done += 1
+    writer.flush()
 
 
 def _read(source: Source, snapshot: ForeignSnapshot) -> ForeignWeights:
@@ -274,8 +349,8 @@ def choose_dataset(
     return chosen
 
 
-def _config(client: Client, name: str, source: Source, dataset: DatasetConfig | None) -> dict[str, Any]:
-    """The configuration of the imported run.
+def _config(before: Run | StoredRun | None, name: str, source: Source, dataset: DatasetConfig | None) -> dict[str, Any]:
+    """The configuration of the imported run; `before` is the run of that name or place, if there is one.
 
     A repeated import of the same network keeps the configuration of the first one, which may have had fewer files.
     Fields of the training that the files do not show have their defaults.
@@ -286,9 +361,7 @@ def _config(client: Client, name: str, source: Source, dataset: DatasetConfig | 
         described = json.dumps([sorted(_tensors(weights).items()), sorted(weights.buffers)])
         return {"preset": PRESET, "tensors": hashlib.sha256(described.encode()).hexdigest()}
     config = _run_config(source, dataset)
-    try:
-        before = client.runs.get(name)
-    except NotFound:
+    if before is None:
         return config
     same = all(before.config.get(field) == config[field] for field in ("preset", "network"))
     if before.origin != "imported" or not same:

@@ -16,13 +16,16 @@ from phema.shared.edm2.networks.denoiser import Denoiser, Precision
 from phema.shared.edm2.sampling import sampler
 from phema.shared.pictures.picture_grid import picture_grid
 from phema.shared.snapshots.errors import CorruptObject
+from phema.shared.snapshots.files.folder_layout import WEIGHTS_FILE
 from phema.shared.snapshots.files.header import SnapshotMetadata
-from phema.shared.snapshots.files.network_loading import load_denoiser
+from phema.shared.snapshots.files.network_loading import load_denoiser, load_folder
 from phema.shared.snapshots.files.snapshot_file import read_path
 
 
 def load(path: str | Path, device: torch.device | str = "cpu", precision: Precision = "float32") -> Denoiser:
-    """Load the network of a downloaded reconstruction or snapshot onto `device`.
+    """Load the network of a downloaded reconstruction, snapshot or model onto `device`.
+
+    `path` is a safetensors file, or the folder of a promoted model (`client.models.download_folder`).
 
     `precision` is the dtype of the activations. "float16" and "bfloat16" need a GPU.
 
@@ -36,17 +39,19 @@ def load(path: str | Path, device: torch.device | str = "cpu", precision: Precis
         raise InvalidArgument(f"precision {precision!r} is unknown; allowed: {', '.join(get_args(Precision))}")
     if precision != "float32" and torch.device(device).type == "cpu":
         raise InvalidArgument(f"precision {precision} needs a GPU; on a CPU compute in float32")
-    denoiser = load_denoiser(Path(path)).to(device).eval()
+    path = Path(path)
+    denoiser = (load_folder(path) if path.is_dir() else load_denoiser(path)).to(device).eval()
     denoiser.precision = precision
     return denoiser
 
 
 def metadata(path: str | Path) -> SnapshotMetadata:
-    """Metadata of a downloaded file: run, time, profile, configuration and the lineage of a reconstruction.
+    """Metadata of a downloaded file or folder: run, time, profile, configuration and the lineage of a reconstruction.
 
     Reads only the header. Raises FileNotFoundError and CorruptObject as `load`.
     """
-    found = read_path(Path(path)).metadata
+    path = Path(path)
+    found = read_path(path / WEIGHTS_FILE if path.is_dir() else path).metadata
     if found is None:
         raise CorruptObject(f"{path} is a safetensors file without phema's metadata")
     return found

@@ -1,4 +1,4 @@
-"""`phema.SnapshotWriter`: upload and register snapshots of your own training loop in the background."""
+"""`phema.SnapshotWriter`: write snapshots of your own training loop in the background, with or without a service."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 import operator
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
+from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args, overload
 
 import torch
 import torch.distributed
@@ -17,11 +18,15 @@ from torch import Tensor
 from phema.client.client import Client
 from phema.client.response_models import Run
 from phema.errors import InvalidArgument, ServiceError, ServiceUnreachable
-from phema.extras import missing_packages
+from phema.sdk.snapshot_destinations import (
+    FolderDestination,
+    RunDescription,
+    ServiceDestination,
+    SnapshotDestination,
+)
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
 from phema.shared.edm2.averaging.named_tensors import is_sharded, whole
 from phema.shared.edm2.averaging.weightings import WeightingError
-from phema.shared.settings import Settings
 from phema.shared.snapshots.errors import CorruptObject, StoreUnreachable
 from phema.shared.snapshots.files.header import SnapshotMetadata, StoredDtype
 from phema.shared.snapshots.files.snapshot_file import DTYPE_NAMES, encode
@@ -31,10 +36,10 @@ from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.background_uploader import BackgroundUploader, UploadCounts
 from phema.shared.snapshots.stores.hashed_bytes import HashedBytes
-from phema.shared.snapshots.stores.interface import ObjectInfo, ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectStore
+from phema.shared.snapshots.stores.locations import is_location
 from phema.shared.snapshots.stores.object_keys import snapshot_key
-from phema.shared.snapshots.stores.opening import open_store
-from phema.shared.wiring import s3_from, store_from
+from phema.shared.validation_sentences import sentence
 
 Origin = Literal["external", "imported"]
 TRANSIENT = (StoreUnreachable, CorruptObject, ServiceUnreachable, ServiceError)
@@ -44,13 +49,18 @@ _log = logging.getLogger(__name__)
 class SnapshotWriter:
     """Writes averages of any module's weights as snapshots of a run. The EMA length is chosen afterwards.
 
-    `run` is a name or a `Run` that is open. A run of this name and the same `config` is opened, so a restarted training
-    script continues its run; otherwise the run is created. `config` describes the training and may be anything that
-    JSON can hold. `total_images` is the planned length of the training, if known.
+    `run` says where the snapshots go. A path with a `/`, a `Path`, or a URL (`s3://bucket/prefix`, `file:///folder`)
+    is a folder or bucket. It needs no service: `phema.open` reads it, and `phema runs adopt` makes it a run of a
+    service later. Any other text is the name of a run of a service; so is a `Run` that is open.
 
-    `store` must be the service's own object store: a URL (`file:///folder`, `s3://bucket/prefix`) or an open store.
-    None uses the settings of the environment (`PHEMA_STORE_URL`, `PHEMA_STATE_DIR`), as `phema up` does. S3 uses the
-    `PHEMA_S3_*` settings. `client` is a client of the service; None creates `phema.Client()`.
+    A run of this name or folder and the same `config` is opened, so a restarted training script continues its run;
+    otherwise the run is created. `config` describes the training and may be anything that JSON can hold.
+    `total_images` is the planned length of the training, if known. `name` is the name of a run in a folder; None is
+    the folder's own name.
+
+    `store` and `client` are those of a service. `store` must be the service's own object store: a URL or an open store.
+    None uses the settings of the environment (`PHEMA_STORE_URL`, `PHEMA_STATE_DIR`), as `phema up` does. `client` is a
+    client of the service; None creates `phema.Client()`. S3 uses the `PHEMA_S3_*` settings.
 
     `save` copies the weights to the CPU and returns. One background thread encodes, uploads and registers them in
     order; a snapshot is registered after its upload. If the store or the service is unreachable, the thread retries
@@ -66,9 +76,10 @@ class SnapshotWriter:
 
     def __init__(
         self,
-        run: str | Run,
+        run: str | PathLike[str] | Run,
         store: str | ObjectStore | None = None,
         *,
+        name: str | None = None,
         config: Mapping[str, Any] | None = None,
         total_images: int | None = None,
         origin: Origin = "external",
@@ -84,27 +95,27 @@ class SnapshotWriter:
             return
         if origin not in get_args(Origin):
             raise InvalidArgument(f"origin {origin!r} is unknown; allowed: {', '.join(get_args(Origin))}")
-        self._client = Client() if client is None else client
-        self._own_client = client is None
-        try:
-            self._store = _open(store)
-            self._store.check()
-            if isinstance(run, str):
-                run = self._client.runs.open(run, dict(config or {}), origin=origin, total_images=total_images)
-            if run.done:
-                raise InvalidArgument(
-                    f"run {run.name} has {run.state} and takes no more snapshots; open it again with "
-                    f"`phema runs resume {run.name}`, or choose another name"
-                )
-            self.run = run
-            self._known = {(s.num_images, _profile(s.profile).key) for s in self._client.runs.snapshots(run.id)}
-        except BaseException:
-            self._close_client()
-            raise
+        described = RunDescription(config or {}, total_images, origin)
+        self._destination: SnapshotDestination
+        if not isinstance(run, Run) and is_location(run):
+            if store is not None or client is not None:
+                raise InvalidArgument(f"store and client belong to a service; {run} is a folder or bucket without one")
+            self._destination = FolderDestination(run, name, described)
+        elif name is not None:
+            raise InvalidArgument(f"name {name!r} is for a folder or bucket; the run of a service is given as run")
+        else:
+            self._destination = ServiceDestination(run if isinstance(run, Run) else str(run), store, client, described)
+        self.run = self._destination.run
+        self._known = self._destination.known
+        self._layouts = self._destination.layouts
         self._uploader = BackgroundUploader(
-            self._store, max_pending=max_pending, transient=TRANSIENT, on_retry=_report_retry
+            self._destination.store, max_pending=max_pending, transient=TRANSIENT, on_retry=_report_retry
         )
 
+    @overload
+    def save(self, averages: PowerFunctionEMA, /, *, dtype: StoredDtype = "float16") -> None: ...
+
+    @overload
     def save(
         self,
         num_images: int,
@@ -113,18 +124,41 @@ class SnapshotWriter:
         profile: Profile | Mapping[str, Any] | float | None = None,
         dtype: StoredDtype = "float16",
         buffers: Iterable[str] = (),
-    ) -> None:
-        """Save averages at `num_images` images seen: one file per average of a PowerFunctionEMA, or one for a mapping.
+    ) -> None: ...
 
-        A mapping (name to tensor, whole or sharded) needs its `profile`: a sigma_rel, or a `phema.Profile` of any
-        kind, such as `Profile(kind="raw")` for the weights themselves. `buffers` names the tensors of the mapping that
-        are not averaged; these and integer tensors are stored exactly. `dtype` is the dtype of the stored weights.
+    def save(
+        self,
+        num_images: int | PowerFunctionEMA,
+        averages: PowerFunctionEMA | Mapping[str, Tensor] | None = None,
+        *,
+        profile: Profile | Mapping[str, Any] | float | None = None,
+        dtype: StoredDtype = "float16",
+        buffers: Iterable[str] = (),
+    ) -> None:
+        """Save averages: one file per average of a PowerFunctionEMA, or one for a mapping.
+
+        `save(ema)` saves them at the time of their last update. It does nothing if that time is saved already, so it
+        may be called more often than `ema.update`. `save(num_images, ema)` also checks that time.
+
+        A mapping (name to tensor, whole or sharded) needs its `num_images` and its `profile`: a sigma_rel, or a
+        `phema.Profile` of any kind, such as `Profile(kind="raw")` for the weights themselves. `buffers` names the
+        tensors of the mapping that are not averaged; these and integer tensors are stored exactly. `dtype` is the dtype
+        of the stored weights.
 
         A snapshot that is registered for this time and profile is not written again. Blocks while `max_pending` files
         are not finished. Raises InvalidArgument, and the error of an earlier file that failed.
         """
         self._check_open()
+        if isinstance(num_images, PowerFunctionEMA):
+            if averages is not None:
+                raise InvalidArgument("averages are given twice; give save(ema), or save(num_images, ema)")
+            averages = num_images
+            num_images = averages.num_images
+            if not num_images:
+                raise InvalidArgument("averages have had no update yet; call ema.update(num_images) before save")
         now = _time(num_images)
+        if averages is None:
+            raise InvalidArgument(f"averages are missing: give save(ema), or save({now}, mapping, profile=...)")
         if dtype not in get_args(StoredDtype):
             raise InvalidArgument(f"dtype {dtype!r} is unknown; allowed: {', '.join(get_args(StoredDtype))}")
         if isinstance(averages, PowerFunctionEMA):
@@ -133,7 +167,7 @@ class SnapshotWriter:
             if averages.num_images != now:
                 raise InvalidArgument(
                     f"num_images {now} is not the time of the averages' last update, {averages.num_images}: "
-                    "update them first"
+                    "call save(averages) to save them at that time, or update them first"
                 )
             due = [(p, averages.items(i), averages.sharded) for i, p in enumerate(profiles_of(averages))]
             copied = averages.buffers
@@ -166,7 +200,7 @@ class SnapshotWriter:
         self._check_open()
         self.flush()
         if self.run is not None:
-            self._client.runs.finish(self.run.id)
+            self._destination.finish()
 
     def close(self) -> None:
         """Wait until every saved snapshot is registered, then close the writer.
@@ -188,7 +222,7 @@ class SnapshotWriter:
         try:
             self._uploader.__exit__(kind, error, trace)
         finally:
-            self._close_client()
+            self._destination.close()
 
     def _copied(
         self,
@@ -244,36 +278,19 @@ class SnapshotWriter:
         def produce() -> tuple[str, HashedBytes]:
             nonlocal probe
             _check_finite(tensors, metadata)
-            data = encode(tensors, metadata)
+            data = encode(tensors, metadata, with_probe=self._destination.probes_in_files)
             probe = probe_of(data)
             content = HashedBytes(data)
             label = metadata.profile.label
             key = snapshot_key(metadata.run_id, num_images=metadata.num_images, label=label, sha256=content.sha256)
             return key, content
 
-        self._uploader.submit(produce, lambda info: self._register(metadata, info, probe))
+        self._uploader.submit(produce, lambda info: self._destination.register(metadata, info, probe))
         self._known.add((metadata.num_images, metadata.profile.key))
-
-    def _register(self, metadata: SnapshotMetadata, info: ObjectInfo, probe: bytes) -> None:
-        assert info.sha256 is not None, "a store that has just written an object knows its hash"
-        self._client.runs.register_snapshot(
-            metadata.run_id,
-            num_images=metadata.num_images,
-            profile=metadata.profile.model_dump(mode="json"),
-            dtype=metadata.dtype,
-            key=info.key,
-            size=info.size,
-            sha256=info.sha256,
-            probe=probe,
-        )
 
     def _check_open(self) -> None:
         if self._closed:
             raise InvalidArgument("the writer is closed; make another one to go on with the run")
-
-    def _close_client(self) -> None:
-        if self._own_client:
-            self._client.close()
 
 
 def profiles_of(ema: PowerFunctionEMA) -> tuple[Profile, ...]:
@@ -292,26 +309,13 @@ def _writes() -> bool:
     return not distributed or torch.distributed.get_rank() == 0
 
 
-def _open(store: str | ObjectStore | None) -> ObjectStore:
-    if store is not None and not isinstance(store, str):
-        return store
-    settings = Settings()
-    try:
-        return store_from(settings) if store is None else open_store(store, s3=s3_from(settings))
-    except ValueError as error:
-        raise InvalidArgument(str(error)) from error
-    except ModuleNotFoundError as error:
-        raise missing_packages(error) or error from error
-
-
 def _profile(given: Any) -> Profile:
     if isinstance(given, Profile):
         return given
     try:
         return Profile.model_validate(given) if isinstance(given, Mapping) else Profile.power(float(given))
     except ValidationError as error:
-        message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise InvalidArgument(f"profile {given!r} is none: {message}") from error
+        raise InvalidArgument(f"profile {given!r} is none: {sentence(error.errors(include_url=False)[0])}") from error
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"profile {given!r} is neither a sigma_rel nor a phema.Profile: {error}") from error
 

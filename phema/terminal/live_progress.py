@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from phema.client.average_models import Reconstruction
 from phema.client.client import Client
-from phema.client.response_models import Evaluation, Job, Metrics, Reconstruction, Run
+from phema.client.response_models import Evaluation, Job, Metrics, Run
 from phema.errors import JobFailed
-from phema.terminal.formats import size
+from phema.terminal.formats import size, with_error
 from phema.terminal.progress_bar import Bar
 from phema.terminal.screen import Screen
 
@@ -29,7 +30,7 @@ def detachable(sentence: str) -> Iterator[None]:
 
 def follow_run(client: Client, screen: Screen, run: str) -> Run:
     """Show a run's images, images/s, loss and ETA until it ends. Raises JobFailed unless it succeeds."""
-    view = _RunView(client, run)
+    view = _RunView(client, screen, run)
     way_back = f"detached; {run} goes on training, watch it again with: phema runs watch {run}"
     with detachable(way_back), screen.bar(f"training {run}") as bar:
         ended = client.runs.watch(run, lambda state: view.show(bar, state))
@@ -78,7 +79,7 @@ def download(client: Client, screen: Screen, identity: str, path: Path) -> Path:
 
 def show_job(bar: Bar, job: Job) -> None:
     """Show one state of a job."""
-    if job.state == "queued":
+    if job.state == "queued" and not (job.message and job.attempts == 0):  # one that waits for other jobs has a message
         bar.update(0, None, f"queued after {job.attempts} attempts" if job.attempts else "queued")
     else:
         bar.update(1.0 if job.done else job.progress, 1.0, job.message or job.state)
@@ -97,9 +98,15 @@ class _JobsView:
     def show(self, job: Job) -> None:
         if job.done:
             self._waiting.discard(job.id)
-        running = self._client.jobs.list(job.kind, "running", job.run_id)
+        # Evaluations wait in the queue while their parts are drawn.
+        under_way = [
+            other
+            for state in ("running", "queued")
+            for other in self._client.jobs.list(job.kind, state, job.run_id)
+            if other.id in self._waiting
+        ]
         finished = self._total - len(self._waiting)
-        done = finished + sum(other.progress for other in running if other.id in self._waiting)
+        done = finished + sum(other.progress for other in {other.id: other for other in under_way}.values())
         # A job that ended before it was polled is in neither list until then; the bar must not go back meanwhile.
         self._shown = max(self._shown, done)
         self._bar.update(self._shown, self._total, f"{int(self._shown)} of {self._total}")
@@ -108,17 +115,29 @@ class _JobsView:
 class _RunView:
     """Shows the states of a run in a bar. Reads only the new part of the history."""
 
-    def __init__(self, client: Client, run: str) -> None:
+    def __init__(self, client: Client, screen: Screen, run: str) -> None:
         self._client = client
+        self._screen = screen
         self._run = run
+        self._told: str | None = None
+        """The last failure that was shown."""
         self._latest: Metrics | None = None
+        self._score = ""
 
     def show(self, bar: Bar, run: Run) -> None:
+        if run.error != self._told and not run.done:
+            self._told = run.error
+            if run.error:
+                cause = f" ({run.cause})" if run.cause else ""
+                self._screen.note(f"an attempt failed{cause}, and the run is tried again: {run.error}")
         if run.state == "queued":
             bar.update(0, None, "queued")
             return
-        if run.num_images == 0 and not run.done:
+        if run.state == "starting" or (run.num_images == 0 and run.state == "running"):
             bar.update(0, None, "starting the workers")
+            return
+        if run.state == "paused":
+            bar.update(run.num_images, run.total_images, f"paused; resume it with: phema runs resume {run.name}")
             return
         bar.update(run.num_images, run.total_images, self._detail(run))
 
@@ -128,13 +147,23 @@ class _RunView:
             after = None if self._latest is None else self._latest.num_images
             new = self._client.runs.metrics(self._run, after=after)
             self._latest = new[-1] if new else self._latest
+            self._score = self._best_figure() if run.config.get("evaluation") else ""
         if self._latest is not None:
             values = self._latest.values
             if "images_per_second" in values:
                 parts.append(f"{values['images_per_second']:,.0f} images/s")
             if "loss" in values:
                 parts.append(f"loss {values['loss']:.3f}")
-        return " · ".join(parts)
+        return " · ".join([*parts, self._score] if self._score else parts)
+
+    def _best_figure(self) -> str:
+        """The latest result of the continuous evaluation."""
+        points = self._client.runs.progress_curve(self._run).points
+        if not points:
+            return ""
+        last = points[-1]
+        shown = with_error(last.value, last.standard_error)
+        return f"{last.figure} {shown} at sigma_rel {last.sigma_rel:.3g} after {last.num_images:,} images"
 
 
 def _failure(run: Run) -> JobFailed:

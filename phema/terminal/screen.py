@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
 from phema.terminal.progress_bar import Bar, LineBar, terminal_bar
-
-_COLUMN_GAP = "   "
+from phema.terminal.tables import laid_out
 
 
 class Screen:
@@ -39,20 +39,25 @@ class Screen:
         """Print a remark on stderr."""
         sys.stderr.write(f"{text}\n")
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        right: Sequence[str] = (),
+        spare: Sequence[str] = ("CREATED",),
+        width: int | None = None,
+    ) -> None:
         """Print a table on stdout; the columns named in `right` are aligned to the right.
 
-        A line is as long as its cells: an id that is cut off or wrapped cannot be copied.
+        On a terminal, lines are as long as the terminal is wide, if that is possible without breaking a word; columns
+        named in `spare` are left out first. Elsewhere lines are as long as their cells, or as `width`.
         """
-        cells = [[" ".join(cell.split("\n")) for cell in row] for row in (columns, *rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        aligned = [str.rjust if name in right else str.ljust for name in columns]
-        lines = [
-            _COLUMN_GAP.join(align(cell, width) for align, cell, width in zip(aligned, row, widths, strict=True))
-            for row in cells
-        ]
-        header, *body = (line.rstrip() for line in lines)
+        table = laid_out(columns, rows, right=right, spare=spare, width=_terminal_width() or width)
+        header, *body = table.lines
         sys.stdout.write("\n".join([_bold(header), *body]) + "\n")
+        if table.left_out:
+            self.note(f"left out for lack of width: {', '.join(table.left_out)}; --json has all")
 
     @contextmanager
     def bar(self, title: str) -> Iterator[Bar]:
@@ -66,6 +71,11 @@ class Screen:
 
 def _is_terminal(stream: IO[str]) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _terminal_width() -> int | None:
+    """Columns of the terminal that shows stdout; None if there is none."""
+    return shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None
 
 
 def _bold(text: str) -> str:

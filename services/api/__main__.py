@@ -13,6 +13,7 @@ from phema.shared.catalog.errors import CatalogError
 from phema.shared.settings import Settings
 from phema.shared.snapshots.errors import SnapshotError
 from phema.shared.telemetry import configure_logs
+from phema.shared.validation_sentences import requirement
 from phema.shared.wiring import catalog_from, store_from
 
 
@@ -43,9 +44,8 @@ def _check(settings: Settings) -> None:
 
 def _setting(record: object) -> str:
     assert isinstance(record, dict)
-    message = str(record["msg"]).removeprefix("Value error, ")
     name = "_".join(("PHEMA", *map(str, record["loc"]))).upper()
-    return f"{name} {record['input']!r}: {message}" if record["loc"] else message
+    return f"{name} {record['input']!r}: {requirement(record)}" if record["loc"] else requirement(record)
 
 
 def _cannot_start(sentence: str) -> int:

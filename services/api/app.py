@@ -9,6 +9,7 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 
 from phema.services.api import resources
+from phema.services.api.events.event_stream import EventStream
 from phema.services.api.health.service import Probes
 from phema.services.api.http import docs_page, openapi, problem_documents
 from phema.services.api.http.auth import Token, TokenMiddleware
@@ -19,7 +20,9 @@ from phema.services.api.http.dependencies import Services
 from phema.services.api.http.request_id import RequestIdMiddleware
 from phema.services.api.http.request_metrics import RequestMetricsMiddleware, start_error_counters
 from phema.services.api.http.validation import refuse_unknown
+from phema.services.api.pages.install import install as install_pages
 from phema.shared.settings import Settings
+from phema.shared.submissions.run_calibrations import RunCalibrations
 from phema.shared.telemetry import Meters
 from phema.shared.wiring import catalog_from, store_from
 
@@ -31,11 +34,13 @@ def create_app(settings: Settings) -> FastAPI:
     secret = settings.api_token
     token = Token(secret.get_secret_value() if secret else None)
     catalog, store, meters = catalog_from(settings), store_from(settings), Meters("api")
-    services = Services(settings, catalog, store, token, meters, Probes(settings, catalog, store, meters))
+    probes, calibrations = Probes(settings, catalog, store, meters), RunCalibrations(catalog)
+    services = Services(settings, catalog, store, token, meters, probes, calibrations, EventStream(catalog))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        services.events.close()
         services.catalog.close()
 
     app = FastAPI(
@@ -58,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     problem_documents.install(app)
     openapi.install(app)
     docs_page.install(app)
+    install_pages(app, services)
     # The middleware that is added last sees a request first.
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(BodyFormatMiddleware)

@@ -22,7 +22,23 @@ SHARED_TAGS = {
     "operations": "Probes, metrics, service discovery.",
 }
 """Tags of several folders, which therefore have no docstring of their own."""
-TAG_ORDER = ("runs", "snapshots", "reconstructions", "storage", "evaluations", "jobs", "operations")
+TAG_ORDER = (
+    "runs",
+    "snapshots",
+    "reconstructions",
+    "storage",
+    "evaluations",
+    "sweeps",
+    "searches",
+    "samples",
+    "previews",
+    "models",
+    "analyses",
+    "reports",
+    "jobs",
+    "events",
+    "operations",
+)
 """Order on the page /docs, as in docs/api.md. Other tags follow in alphabetical order."""
 
 

@@ -17,6 +17,7 @@ from phema.shared.catalog import CatalogError
 from phema.shared.settings import Settings
 from phema.shared.snapshots.errors import SnapshotError
 from phema.shared.telemetry import configure_logs
+from phema.shared.validation_sentences import sentence
 from phema.shared.wiring import catalog_from, store_from
 
 
@@ -25,7 +26,7 @@ def main() -> int:
     try:
         settings = Settings()
     except ValidationError as error:
-        print(error.errors(include_url=False)[0]["msg"], file=sys.stderr)
+        print(sentence(error.errors(include_url=False)[0]), file=sys.stderr)
         return 1
     # Actors run in other working directories, where a relative path would name another folder.
     settings = settings.model_copy(update={"state_dir": settings.state_dir.resolve()})

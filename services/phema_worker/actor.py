@@ -1,21 +1,28 @@
-"""The Ray actor: keeps torch loaded, performs one task at a time, and answers status calls from a second thread."""
+"""The Ray actor: keeps torch loaded, and performs one task at a time, and beside it one preview at a time.
+
+A third thread answers status calls.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import time
+from collections import deque
 from typing import Any
 
 import ray
 
+from phema.services.phema_worker.task_outcomes import Outcome, Stopped
 from phema.services.phema_worker.task_progress import TaskProgress
-from phema.services.phema_worker.tasks import Outcome, Stopped, Task
+from phema.services.phema_worker.tasks import PreviewTask, Task
 from phema.shared.settings import Settings
-from phema.shared.telemetry import configure_logs, process_log_fields
+from phema.shared.telemetry import configure_logs, log_fields, process_log_fields
 
 IDLE = (0.0, "")
 """Status of an actor that does not work on the task."""
+_REMEMBERED = 64
+"""Cancels that an actor remembers, for tasks that arrive after their cancel."""
 log = logging.getLogger(__name__)
 
 
@@ -27,8 +34,9 @@ class PhemaActor:
 
         configure_logs("worker", level=settings.log_level)
         self._runner = TaskRunner(settings)
-        self._cancelled = ""
-        self._current = ("", TaskProgress())
+        self._cancelled: deque[str] = deque(maxlen=_REMEMBERED)
+        self._task = self._preview = ("", TaskProgress())
+        """Token and progress of the latest task, and of the latest preview."""
 
     def ready(self) -> tuple[int, str]:
         """(process id, device that tasks run on). The answer comes once the actor has its resources and torch."""
@@ -41,36 +49,46 @@ class PhemaActor:
             hold_seconds: as for `hold`, counted from the start of the task.
             ids: log fields of the job.
         """
-        progress = TaskProgress(hold_seconds)
-        self._current = (task.token, progress)
-        if self._cancelled == task.token:  # the cancel arrived before the task
-            return Stopped()
+        self._task = task.token, (progress := TaskProgress(hold_seconds))
         with process_log_fields(**ids):
-            started = time.perf_counter()
-            outcome = self._runner.do(task, progress)
-            seconds = round(time.perf_counter() - started, 3)
-            log.info("the task is %s", type(outcome).__name__.lower(), extra={"seconds": seconds})
-            return outcome
+            return self._do(task, progress)
+
+    @ray.method(concurrency_group="preview")  # type: ignore[untyped-decorator]
+    def preview(self, task: PreviewTask, hold_seconds: float, ids: dict[str, object]) -> Outcome:
+        """As `perform`, for a preview, beside the task that `perform` works on."""
+        self._preview = task.token, (progress := TaskProgress(hold_seconds))
+        with log_fields(**ids):
+            return self._do(task, progress)
+
+    def _do(self, task: Task, progress: TaskProgress) -> Outcome:
+        if task.token in self._cancelled:  # the cancel arrived before the task
+            return Stopped()
+        started = time.perf_counter()
+        outcome = self._runner.do(task, progress)
+        seconds = round(time.perf_counter() - started, 3)
+        log.info("the task is %s", type(outcome).__name__.lower(), extra={"seconds": seconds})
+        return outcome
+
+    def _progress_of(self, token: str) -> TaskProgress | None:
+        return next((progress for known, progress in (self._task, self._preview) if known == token), None)
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def status(self, token: str) -> tuple[float, str]:
         """(fraction done, message) of the task with that token; IDLE for another token."""
-        current, progress = self._current
-        return (progress.fraction, progress.message) if current == token else IDLE
+        progress = self._progress_of(token)
+        return IDLE if progress is None else (progress.fraction, progress.message)
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def hold(self, token: str, seconds: float) -> None:
         """The attempt with that token surely has its job for `seconds` from now. Deletions may go on until then."""
-        current, progress = self._current
-        if current == token:
+        if (progress := self._progress_of(token)) is not None:
             progress.hold(seconds)
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def cancel(self, token: str) -> None:
         """Make the task with that token return `Stopped` soon; at once if it has not started."""
-        self._cancelled = token
-        current, progress = self._current
-        if current == token:
+        self._cancelled.append(token)
+        if (progress := self._progress_of(token)) is not None:
             progress.stop()
 
 
@@ -79,5 +97,5 @@ def start_actor(settings: Settings) -> Any:
 
     The actor ends with this process. Its slot replaces it when it dies; Ray does not restart it.
     """
-    remote = ray.remote(concurrency_groups={"control": 1})(PhemaActor)
+    remote = ray.remote(concurrency_groups={"control": 1, "preview": 1})(PhemaActor)
     return remote.options(num_cpus=settings.actor_cpus, num_gpus=settings.actor_gpus, max_restarts=0).remote(settings)

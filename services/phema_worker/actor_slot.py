@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -13,31 +15,30 @@ from ray.exceptions import RayError
 from phema.services.phema_worker.actor import start_actor
 from phema.services.phema_worker.actor_demand import ActorDemand
 from phema.services.phema_worker.attempt import Attempt, Unresponsive
-from phema.services.phema_worker.job_tasks import ImpossibleJob, begin_task
-from phema.services.phema_worker.tasks import (
-    CompactTask,
-    Done,
-    Failed,
-    Outcome,
-    ReconstructTask,
-    RetainTask,
-    Stopped,
-    Task,
-)
-from phema.shared.catalog import BeingDeleted, Catalog, CatalogUnreachable, Job, JobKind, JobState, LeaseLost, NotFound
+from phema.services.phema_worker.job_slot import JobSlot
+from phema.services.phema_worker.task_outcomes import Outcome
+from phema.services.phema_worker.tasks import Task
+from phema.services.phema_worker.warm_actors import WarmActors
+from phema.shared.catalog import Catalog, CatalogUnreachable, JobKind
 from phema.shared.service_runtime.job_feed import JobFeed
 from phema.shared.settings import Settings
-from phema.shared.telemetry import Meters, log_fields
-from phema.shared.telemetry import metrics as m
+from phema.shared.telemetry import Meters
 
 log = logging.getLogger(__name__)
 
-KINDS = (JobKind.RECONSTRUCT, JobKind.COMPACT, JobKind.EVALUATE, JobKind.RETAIN)
+KINDS = (
+    JobKind.RECONSTRUCT,
+    JobKind.COMPACT,
+    JobKind.EVALUATE,
+    JobKind.DRAW,
+    JobKind.SAMPLE,
+    JobKind.RETAIN,
+)
 _WARN_SECONDS = 30.0
 """An actor that waits longer for its resources is logged."""
 
 
-class ActorSlot:
+class ActorSlot(JobSlot):
     """Claims jobs until `stopping` is set, then hands back the job it holds. One thread calls `run`."""
 
     def __init__(
@@ -47,14 +48,12 @@ class ActorSlot:
         catalog: Catalog,
         meters: Meters,
         demand: ActorDemand,
+        warm: WarmActors,
         stopping: threading.Event,
     ) -> None:
-        self._feed = feed
-        self._settings = settings
-        self._catalog = catalog
-        self._meters = meters
+        super().__init__(feed, settings, catalog, meters, stopping)
         self._demand = demand
-        self._stopping = stopping
+        self._warm = warm
         self._actor: Any = None
 
     def run(self) -> None:
@@ -66,7 +65,7 @@ class ActorSlot:
                     ready = self._actor_is_ready(time.monotonic() - idle_since)
                     busy = ready and self._work_once()
                 except CatalogUnreachable as error:
-                    log.warning("%s", error)
+                    self._feed.outages.missed(error)
                     ready = busy = False
                 if busy or self._actor is None:
                     idle_since = time.monotonic()
@@ -81,7 +80,9 @@ class ActorSlot:
         Jobs are claimed only afterwards, so that no job waits for a worker that has no resources for it.
         """
         if self._actor is not None:
-            if self._demand.must_end(self, idle_seconds):
+            if not self._warm.has(self):  # it died while a preview had borrowed it
+                self._drop_actor()
+            elif not self._warm.is_borrowed(self) and self._demand.must_end(self, idle_seconds):
                 log.info("an actor without work ends")
                 self._drop_actor()
             return self._actor is not None
@@ -92,6 +93,7 @@ class ActorSlot:
             self._demand.ended(self)
         else:
             self._demand.ready(self)
+            self._warm.add(self, self._actor)
         return self._actor is not None
 
     def _started_actor(self) -> Any:
@@ -120,75 +122,25 @@ class ActorSlot:
 
     def _drop_actor(self) -> None:
         if self._actor is not None:
+            self._warm.remove(self)
             ray.kill(self._actor)
             self._actor = None
             self._demand.ended(self)
 
-    def _work_once(self) -> bool:
-        """Wait a while for a job and work on it to its end. False when none came."""
-        job = self._feed.next(self._stopping)
-        if job is None:
-            return False
-        claimed = time.monotonic()
-        with log_fields(**job.ids):
-            log.info("claimed a job: %s", job.kind)
-            self._demand.began(self)
-            try:
-                state = self._work(job)
-            finally:
-                self._demand.freed(self)
-            seconds = time.monotonic() - claimed
-            log.info("the job is %s", state or "no longer ours", extra={"seconds": round(seconds, 3)})
-        if state is not None and state.terminal:
-            self._meters.observe(m.JOB_SECONDS, seconds, kind=str(job.kind), state=str(state))
-        return True
-
-    def _work(self, job: Job) -> JobState | None:
-        attempt = Attempt(job, self._settings, self._catalog, self._stopping)
+    @contextmanager
+    def _occupied(self) -> Iterator[None]:
+        self._demand.began(self)
         try:
-            with self._catalog.transaction() as tx:
-                task = begin_task(tx, job)
-        except (BeingDeleted, LeaseLost) as error:
-            log.warning("%s", error)
-            return None
-        except (ImpossibleJob, NotFound) as error:
-            return attempt.conclude(None, Failed(str(error), retry=False))
-        outcome = self._perform(attempt, task) if task is not None else None
-        if isinstance(outcome, Failed):
-            log.warning("the attempt failed: %s", outcome.error)
-        state = attempt.conclude(task, outcome)
-        if state is JobState.SUCCEEDED and isinstance(outcome, Done):
-            self._count(task, outcome)
-        return state
+            yield
+        finally:
+            self._demand.freed(self)
 
     def _perform(self, attempt: Attempt, task: Task) -> Outcome:
         try:
             return attempt.perform(self._actor, task)
         except Unresponsive:
-            log.warning("the actor did not stop in time and is killed")
             self._drop_actor()
-            return Stopped()
+            return self._unresponsive()
         except RayError as error:
-            log.warning("the actor died: %s", error)
             self._drop_actor()
-            self._meters.add(m.ACTOR_RESTARTS)
-            sentence = f"the process that worked on it died (killed or out of memory: {type(error).__name__})"
-            return Failed(sentence, retry=True)
-
-    def _count(self, task: Task | None, done: Done) -> None:
-        if isinstance(task, RetainTask):
-            self._meters.add(m.SNAPSHOTS_DELETED, len(task.doomed))
-            self._meters.add(m.SNAPSHOT_BYTES_FREED, task.bytes_to_free)
-        elif isinstance(task, CompactTask):
-            self._meters.add(m.BASES)
-            self._meters.add(m.RECONSTRUCTION_BYTES_READ, task.bytes_to_read)
-            self._meters.add(m.RECONSTRUCTION_BYTES_WRITTEN, sum(written.size for written in done.written))
-            self._meters.add(m.RECONSTRUCTION_SECONDS, done.seconds)
-        elif isinstance(task, ReconstructTask):
-            self._meters.add(m.RECONSTRUCTIONS, len(done.written))
-            self._meters.add(m.RECONSTRUCTION_BYTES_READ, task.bytes_to_read)
-            self._meters.add(m.RECONSTRUCTION_BYTES_WRITTEN, sum(written.size for written in done.written))
-            self._meters.add(m.RECONSTRUCTION_SECONDS, done.seconds)
-        else:
-            self._meters.add(m.EVALUATION_SAMPLES, done.num_sampled)
-            self._meters.add(m.EVALUATION_SECONDS, done.seconds)
+            return self._died(error)

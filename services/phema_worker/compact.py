@@ -10,7 +10,8 @@ from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
-from phema.services.phema_worker.tasks import CompactTask, Done, Output
+from phema.services.phema_worker.task_outcomes import Done
+from phema.services.phema_worker.tasks import CompactTask, Output
 from phema.shared.catalog import Basis, Job, Transaction, submission_id
 from phema.shared.snapshots.combining.aligned_inputs import PASS_VERSION
 from phema.shared.snapshots.planning.basis_plan import BasisPlan

@@ -12,27 +12,29 @@ from importlib.metadata import version
 from typing import Any
 
 from phema.services.phema_worker.compact import compact_task, record_basis
+from phema.services.phema_worker.evaluation import jobs as evaluations
+from phema.services.phema_worker.evaluation.tasks import Drawn, DrawTask, Prepared, PrepareTask, Scored, ScoreTask
+from phema.services.phema_worker.previews.preview_job import named_preview_keys, preview_task, record_preview
 from phema.services.phema_worker.retain import record_removal, retain_task
+from phema.services.phema_worker.sampling.sample_job import named_sample_keys, record_sample, sample_task
+from phema.services.phema_worker.task_outcomes import Done
 from phema.services.phema_worker.tasks import (
     CompactTask,
-    Done,
-    EvaluateTask,
     Output,
+    PreviewDone,
+    PreviewTask,
     ReconstructTask,
     RetainTask,
+    SampleDone,
+    SampleTask,
     Task,
-    Weights,
 )
-from phema.shared.catalog import Evaluation, Job, JobKind, Reconstruction, Transaction, submission_id
+from phema.shared.catalog import Job, JobKind, NotFound, Reconstruction, Transaction, submission_id
 from phema.shared.snapshots.combining.aligned_inputs import PASS_VERSION
 from phema.shared.snapshots.planning.stored_plan import StoredPlan
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stores.object_keys import pictures_key, reconstruction_key
-
-
-class ImpossibleJob(ValueError):
-    """No attempt at the job can succeed. The message is one sentence."""
+from phema.shared.snapshots.stores.object_keys import reconstruction_key
 
 
 def task_of(tx: Transaction, job: Job) -> Task | None:
@@ -48,8 +50,13 @@ def task_of(tx: Transaction, job: Job) -> Task | None:
         return compact_task(tx, job)
     if job.kind is JobKind.RETAIN:
         return retain_task(tx, job)
-    evaluation = tx.evaluations.get(job.payload["evaluation_id"])
-    return _evaluate_task(tx, job, evaluation) if evaluation.figures is None else None
+    if job.kind is JobKind.SAMPLE:
+        return sample_task(tx, job)
+    if job.kind is JobKind.PREVIEW:
+        return preview_task(tx, job)
+    if job.kind is JobKind.DRAW:
+        return evaluations.draw_task(tx, job)
+    return evaluations.prepare_task(tx, job)
 
 
 def begin_task(tx: Transaction, job: Job) -> Task | None:
@@ -65,12 +72,30 @@ def begin_task(tx: Transaction, job: Job) -> Task | None:
     return task
 
 
-def list_unnamed(tx: Transaction, job: Job, task: Task) -> None:
+def next_task(tx: Transaction, job: Job, task: PrepareTask, prepared: Prepared) -> Task | None:
+    """The task that follows the preparation of an evaluation, as `begin_task`. None when the job waits for parts.
+
+    Raises LeaseLost, ImpossibleJob.
+    """
+    # In this order, as requests do: they lock the run and then change the job.
+    tx.runs.lock(str(job.run_id))
+    tx.leases.assert_fence(job.id, job.fence)
+    following = evaluations.score_task(tx, job, task, prepared)
+    if following is not None:
+        tx.deletions.expect(job.id, following.keys)
+    return following
+
+
+def list_unnamed(tx: Transaction, job: Job, task: Task) -> list[str]:
     """List the objects of an attempt that lost its job: it may have written them after they were deleted.
 
-    Raises BeingDeleted.
+    Returns the keys of those that are being deleted now, which may be listed once that has ended.
     """
-    tx.deletions.expect(job.id, set(task.keys) - _named_keys(tx, task))
+    try:
+        named = _named_keys(tx, task)
+    except NotFound:
+        named = set()  # the run was deleted since
+    return tx.deletions.expect_most(job.id, sorted(set(task.keys) - named))
 
 
 def _named_keys(tx: Transaction, task: Task) -> set[str]:
@@ -80,9 +105,14 @@ def _named_keys(tx: Transaction, task: Task) -> set[str]:
     if isinstance(task, ReconstructTask):
         rows = tx.reconstructions.by_ids(output.result_id for output in task.outputs)
         return {row.key for row in rows if row.key is not None}
-    if isinstance(task, EvaluateTask):
-        key = tx.evaluations.get(task.evaluation_id).pictures_key
-        return set() if key is None else {key}
+    if isinstance(task, ScoreTask):
+        return evaluations.evaluation_objects(tx, task)
+    if isinstance(task, DrawTask):
+        return evaluations.part_objects(tx, task)
+    if isinstance(task, SampleTask):
+        return named_sample_keys(tx, task)
+    if isinstance(task, PreviewTask):
+        return named_preview_keys(tx, task)
     return set()
 
 
@@ -98,9 +128,14 @@ def complete_job(tx: Transaction, job: Job, task: Task | None, done: Done | None
         for output, written in zip(task.outputs, done.written, strict=True):
             tx.reconstructions.complete(output.result_id, written.key, written.size, written.sha256)
         result = {"bytes_read": task.bytes_to_read, "seconds": done.seconds}
-    elif isinstance(task, EvaluateTask) and done is not None:
-        tx.evaluations.complete(task.evaluation_id, done.figures, done.written[0].key)
-        result = {"num_sampled": done.num_sampled, "seconds": done.seconds}
+    elif isinstance(task, DrawTask) and isinstance(done, Drawn):
+        result = evaluations.record_part(tx, task, done)
+    elif isinstance(task, ScoreTask) and isinstance(done, Scored):
+        result = evaluations.record_figures(tx, task, done)
+    elif isinstance(task, SampleTask) and isinstance(done, SampleDone):
+        result = record_sample(tx, task, done)
+    elif isinstance(task, PreviewTask) and isinstance(done, PreviewDone):
+        result = record_preview(tx, task, done)
     if task is not None and done is not None:
         tx.deletions.named(_named_keys(tx, task) & set(task.keys))
     return tx.leases.succeed(job.id, job.fence, {**job.payload, **result})
@@ -141,23 +176,3 @@ def _output(job: Job, row: Reconstruction, plan: StoredPlan, inputs: list[Stored
 
 def _profile_key(value: Profile) -> str:
     return value.key
-
-
-def _evaluate_task(tx: Transaction, job: Job, evaluation: Evaluation) -> EvaluateTask:
-    guided = evaluation.recipe["guidance"] != 1
-    # The key contains the submission id, so no attempt writes another's object.
-    token = submission_id(job.id, job.fence)
-    return EvaluateTask(
-        token=token,
-        evaluation_id=evaluation.id,
-        weights=_weights(evaluation.reconstruction, "reconstruction"),
-        guide=_weights(tx.reconstructions.get(evaluation.recipe["guide_id"]), "guide") if guided else None,
-        recipe=evaluation.recipe,
-        pictures_key=pictures_key(evaluation.id, token),
-    )
-
-
-def _weights(row: Reconstruction, role: str) -> Weights:
-    if row.key is None or row.sha256 is None:
-        raise ImpossibleJob(f"{role} {row.id} has no weights yet; evaluate it when it has succeeded")
-    return Weights(row.id, row.key, row.sha256)

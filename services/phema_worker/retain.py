@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from phema.services.phema_worker.task_outcomes import Done
 from phema.services.phema_worker.task_progress import TaskProgress
-from phema.services.phema_worker.tasks import Done, RetainTask
+from phema.services.phema_worker.tasks import RetainTask
 from phema.shared.catalog import Job, Transaction, submission_id
 from phema.shared.snapshots.stores.interface import ObjectStore
 

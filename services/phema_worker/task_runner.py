@@ -2,57 +2,48 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
-from importlib.metadata import version
 
 import torch
-from pydantic import ValidationError
 
-from phema.services.phema_worker.evaluate import NotFinite, Scores, evaluate
+from phema.services.phema_worker.evaluation.actor_context import ActorContext, DatasetChanged
+from phema.services.phema_worker.evaluation.draw import ExtractorChanged, draw_part
+from phema.services.phema_worker.evaluation.prepare import prepare
+from phema.services.phema_worker.evaluation.score import score_parts
+from phema.services.phema_worker.evaluation.tasks import DrawTask, EvaluationTask, PrepareTask
+from phema.services.phema_worker.previews.draw_preview import PreviewDrawer
 from phema.services.phema_worker.retain import delete_objects
+from phema.services.phema_worker.sampling.draw_sample import store_sample
+from phema.services.phema_worker.task_outcomes import Done, Failed, Impossible, Outcome, Stopped, Written
 from phema.services.phema_worker.task_progress import Cancelled, TaskProgress
 from phema.services.phema_worker.tasks import (
-    Done,
-    EvaluateTask,
-    Failed,
-    Outcome,
-    Output,
+    PreviewTask,
     ReconstructTask,
     RetainTask,
-    Stopped,
+    SampleDone,
+    SampleTask,
     Task,
-    Weights,
-    Written,
 )
+from phema.shared.catalog import FailureCause
 from phema.shared.datasets import DatasetError, HubUnreachable
+from phema.shared.drawing.drawing import NotFinite
 from phema.shared.edm2.device import prepare_device
 from phema.shared.edm2.sampling.heun import SamplerError
-from phema.shared.metrics.moments import FrechetError
-from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
+from phema.shared.metrics.errors import ScoringError
 from phema.shared.recipes.run_config import RunConfig
+from phema.shared.recipes.sample_request import SampleRequest, UnknownClass
 from phema.shared.settings import Settings
-from phema.shared.snapshots.combining.reconstruct import OutputSpec, ReconstructionCancelled, reconstruct
+from phema.shared.snapshots.combining.reconstruct import ReconstructionCancelled, reconstruct
+from phema.shared.snapshots.combining.wanted_output import output_specs
 from phema.shared.snapshots.errors import CorruptObject, ObjectMissing, SnapshotError
-from phema.shared.snapshots.files.header import is_average
-from phema.shared.snapshots.files.network_loading import LoadedModel, load_model
-from phema.shared.snapshots.files.snapshot_file import SnapshotMetadata, read_header
-from phema.shared.snapshots.stores.interface import ObjectInfo
-from phema.shared.snapshots.stores.verification import check_recorded
 from phema.shared.wiring import remote_from, store_from
 
 log = logging.getLogger(__name__)
 
 
-class Impossible(ValueError):
-    """The snapshots cannot be combined as requested. The message is one sentence."""
-
-
-_FINAL = (Impossible, NotFinite, SamplerError, FrechetError, DatasetError)
+_FINAL = (Impossible, NotFinite, UnknownClass, SamplerError, ScoringError, DatasetError)
 """Errors that every attempt would meet again: the request is wrong. So are damaged and missing objects."""
 _SWEEP_SECONDS = 86_400.0
 """Time between two searches for unfinished objects."""
@@ -61,7 +52,10 @@ DAMAGED = "damaged-object"
 
 
 class TaskRunner:
-    """Keeps torch, its threads and the connection to the store between tasks."""
+    """Keeps torch, its threads and the connection to the store between tasks.
+
+    Two threads may call `do`: one with previews, the other with all other tasks.
+    """
 
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(max(1, int(settings.actor_cpus)))
@@ -69,9 +63,17 @@ class TaskRunner:
         prepare_device(self.device)
         self._store = store_from(settings)
         self._remote = remote_from(settings)
+        self._evaluating = ActorContext(self._store, self.device, self._remote, settings.extractor_weights)
+        self._previews = PreviewDrawer(
+            self._store,
+            self.device,
+            self._remote,
+            cache_bytes=settings.preview_cache_bytes,
+            memory_bytes=settings.reconstruct_memory_bytes,
+        )
         self._memory_bytes = settings.reconstruct_memory_bytes
         self._swept_at: float | None = None
-        self.sweeper = threading.Thread(target=self._sweep, name="store-sweep", daemon=True)
+        self.sweeper: threading.Thread | None = None
 
     def _start_sweep(self) -> None:
         """Once a day, remove in the background what killed processes left unfinished in the store."""
@@ -95,42 +97,46 @@ class TaskRunner:
         deletion.
         """
         start = time.perf_counter()
-        self._start_sweep()
+        if not isinstance(task, PreviewTask):  # a user waits in front of these
+            self._start_sweep()
         try:
             if isinstance(task, RetainTask):
                 delete_objects(self._store, task, progress)
-                return Done((), {}, 0, time.perf_counter() - start)
+                return Done((), time.perf_counter() - start)
             if isinstance(task, ReconstructTask):
-                return Done(self._reconstruct(task, progress), {}, 0, time.perf_counter() - start)
-            scores = self._evaluate(task, progress)
-            written = _written(self._store.put(task.pictures_key, scores.png))
-            return Done((written,), scores.figures, scores.num_sampled, time.perf_counter() - start)
+                return Done(self._reconstruct(task, progress), time.perf_counter() - start)
+            if isinstance(task, SampleTask):
+                return self._sample(task, progress)
+            if isinstance(task, PreviewTask):
+                return self._previews.draw(task, progress)
+            return self._of_evaluation(task, progress)
         except (Cancelled, ReconstructionCancelled):
             outcome: Outcome = Stopped()
         except (CorruptObject, ObjectMissing) as error:
-            outcome = Failed(f"{DAMAGED}: {error}", retry=False)
+            outcome = Failed(f"{DAMAGED}: {error}", retry=False, cause=FailureCause.DATA)
         except _FINAL as error:
-            outcome = Failed(str(error), retry=False)
-        except (SnapshotError, HubUnreachable) as error:
-            outcome = Failed(str(error), retry=True)
+            outcome = Failed(str(error), retry=False, cause=FailureCause.CONFIGURATION)
+        except (SnapshotError, HubUnreachable, ExtractorChanged, DatasetChanged) as error:
+            away = FailureCause.STORE_AWAY if isinstance(error, SnapshotError) else FailureCause.DATA
+            outcome = Failed(str(error), retry=True, cause=away)
         except Exception as error:
             # A bug in phema or a fault of the machine: `max_attempts` bounds how often the task is repeated.
             log.exception("the task failed")
-            outcome = Failed(f"unexpected {type(error).__name__}: {error}", retry=True)
+            memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+            cause = FailureCause.OUT_OF_MEMORY if memory else FailureCause.CODE
+            outcome = Failed(f"unexpected {type(error).__name__}: {error}", retry=True, cause=cause)
         return outcome
+
+    def _of_evaluation(self, task: EvaluationTask, progress: TaskProgress) -> Outcome:
+        if isinstance(task, PrepareTask):
+            return prepare(self._evaluating, task, progress)
+        if isinstance(task, DrawTask):
+            return draw_part(self._evaluating, task, progress)
+        return score_parts(self._evaluating, task, progress)
 
     def _reconstruct(self, task: ReconstructTask, progress: TaskProgress) -> tuple[Written, ...]:
         progress.message = f"reading {len(task.inputs)} snapshots"
-        latest = task.inputs[-1]
-        header = read_header(self._store, latest.key, size=latest.size)
-        source = header.metadata
-        if source is None:
-            raise CorruptObject(f"object {latest.key} is a safetensors file without phema's metadata")
-        names = [e.name for e in header.tensors if is_average(e.name, e.dtype, source.buffers)]
-        outputs = [
-            OutputSpec(o.key, o.coefficients, _metadata(source, o), o.dtype, _of_tensors(o, names))
-            for o in task.outputs
-        ]
+        outputs = output_specs(self._store, task.inputs[-1], task.outputs)
         try:
             written = reconstruct(
                 self._store,
@@ -143,61 +149,14 @@ class TaskRunner:
             )
         except ValueError as error:
             raise Impossible(str(error)) from error
-        return tuple(map(_written, written))
+        return tuple(map(Written.of, written))
 
-    def _evaluate(self, task: EvaluateTask, progress: TaskProgress) -> Scores:
+    def _sample(self, task: SampleTask, progress: TaskProgress) -> SampleDone:
+        start = time.perf_counter()
         progress.message = "reading weights"
-        model = self._load(task.weights)
+        denoiser = self._evaluating.networks.get(task.weights)
         progress.check()
-        guide = self._load(task.guide).denoiser if task.guide is not None else None
-        recipe = EvaluationRecipe.model_validate(task.recipe)
-        scores = evaluate(model.denoiser, guide, _config(model, task.weights.key), recipe, progress, self._remote)
-        progress.check()
-        return scores
-
-    def _load(self, weights: Weights) -> LoadedModel:
-        data = self._store.get(weights.key)
-        check_recorded(self._store, weights.key, hashlib.sha256(data).hexdigest(), weights.sha256)
-        model = load_model(data)
-        model.denoiser.to(self.device)
-        if self.device.type == "cuda":  # CPUs compute in float32, GPUs in the precision of the run
-            model.denoiser.precision = _config(model, weights.key).precision
-        return model
-
-
-def _config(model: LoadedModel, key: str) -> RunConfig:
-    try:
-        return RunConfig.model_validate(model.metadata.config)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        field = ".".join(map(str, problem["loc"]))
-        raise CorruptObject(f"object {key} holds no valid configuration: {field}: {problem['msg']}") from error
-
-
-def _of_tensors(output: Output, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """By tensor name: the coefficients of tensors that match a pattern of the output."""
-    found = {}
-    for name in names:
-        own = (coefficients for pattern, coefficients in output.tensors if fnmatchcase(name, pattern))
-        if (chosen := next(own, None)) is not None:
-            found[name] = chosen
-    return found
-
-
-def _metadata(source: SnapshotMetadata, output: Output) -> SnapshotMetadata:
-    """Metadata of an output file: that of the run, taken from a snapshot, and the output's own lineage."""
-    fields = source.model_dump() | {
-        "kind": "basis" if output.profile.kind == "basis" else "reconstruction",
-        "num_images": output.num_images,
-        "profile": output.profile,
-        "dtype": output.dtype,
-        "code_version": version("phema"),
-        "lineage": output.lineage,
-    }
-    return SnapshotMetadata.model_validate(fields)
-
-
-def _written(info: ObjectInfo) -> Written:
-    if info.sha256 is None:
-        raise CorruptObject(f"object {info.key} was stored without its hash")
-    return Written(info.key, info.size, info.sha256)
+        guide = self._evaluating.networks.get(task.guide) if task.guide is not None else None
+        request, config = SampleRequest.model_validate(task.request), RunConfig.model_validate(task.config)
+        info = store_sample(self._store, task.key, request, denoiser, guide, config, progress, self._remote)
+        return SampleDone((Written.of(info),), time.perf_counter() - start, len(request.seeds))

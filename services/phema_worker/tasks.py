@@ -1,29 +1,22 @@
-"""Tasks that a slot sends to its actor, and the outcomes that the actor returns. Plain values: no torch."""
+"""Tasks that a slot sends to its actor. Those of evaluations are in `evaluation.tasks`. Plain values: no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from phema.shared.snapshots.files.header import StoredDtype
+from phema.services.phema_worker.evaluation.tasks import EvaluationTask, Weights
+from phema.services.phema_worker.task_outcomes import Done
+from phema.shared.snapshots.combining.wanted_output import WantedOutput
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
-from phema.shared.snapshots.profile import Profile
 
 
-@dataclass(frozen=True)
-class Output:
-    """One file to write, of a reconstruction or of a basis. `coefficients` are in the order of the task's `inputs`."""
+@dataclass(frozen=True, kw_only=True)
+class Output(WantedOutput):
+    """One file to write. `coefficients` are in the order of the task's `inputs`."""
 
     result_id: str
     """The row that will name it."""
-    num_images: int
-    key: str
-    coefficients: tuple[float, ...]
-    dtype: StoredDtype
-    profile: Profile
-    lineage: dict[str, Any]
-    tensors: tuple[tuple[str, tuple[float, ...]], ...] = ()
-    """Other coefficients for tensors whose name matches a pattern; the first pattern that matches counts."""
 
 
 @dataclass(frozen=True)
@@ -67,62 +60,60 @@ class RetainTask:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A finished reconstruction in the store."""
+class SampleTask:
+    """Draw pictures into one file, without scoring them."""
 
-    reconstruction_id: str
-    key: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class EvaluateTask:
     token: str
-    evaluation_id: str
+    sample_id: str
     weights: Weights
     guide: Weights | None
-    recipe: dict[str, Any]
-    pictures_key: str
+    config: dict[str, Any]
+    """The run's configuration as JSON."""
+    request: dict[str, Any]
+    key: str
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return (self.pictures_key,)
-
-
-Task = ReconstructTask | EvaluateTask | RetainTask
+        return (self.key,)
 
 
 @dataclass(frozen=True)
-class Written:
-    """An object that is complete in the store."""
+class SampleDone(Done):
+    """The file of a sample is in the store."""
 
-    key: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Done:
-    """The objects written, in the order of the task's keys, and the figures of an evaluation."""
-
-    written: tuple[Written, ...]
-    figures: dict[str, float]
     num_sampled: int
-    """Pictures drawn."""
-    seconds: float
 
 
 @dataclass(frozen=True)
-class Stopped:
-    """The actor stopped early, as requested."""
+class PreviewTask:
+    """Combine `inputs`, which are in order of time, in memory and draw pictures from the result into one file."""
+
+    token: str
+    preview_id: str
+    inputs: tuple[StoredSnapshot, ...]
+    weights: Output
+    """The average; its key names nothing."""
+    guide: Weights | None
+    config: dict[str, Any]
+    """The run's configuration as JSON."""
+    request: dict[str, Any]
+    key: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,)
 
 
 @dataclass(frozen=True)
-class Failed:
-    """`error` is one sentence; `retry`: whether another attempt may succeed."""
+class PreviewDone(Done):
+    """The pictures of a preview are in the store. Amounts and times, for estimates of later previews."""
 
-    error: str
-    retry: bool
+    num_sampled: int
+    bytes_read: int
+    """From the store; what was kept in memory is not read again."""
+    read_seconds: float
+    gflops: float
+    draw_seconds: float
 
 
-Outcome = Done | Stopped | Failed
+Task = ReconstructTask | RetainTask | SampleTask | PreviewTask | EvaluationTask

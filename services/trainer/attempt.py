@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,10 @@ class TrainingAttempt:
     """Hash of `document`, recorded with it."""
     request_id: str | None = None
     """Id of the request that created the job; None if no request did."""
+    earlier_lengths: tuple[int, ...] = ()
+    """Values of `total_images` before the run was extended."""
+    parent: dict[str, Any] | None = None
+    """What a fork began from (`Run.parent`); None for a run that began with random weights."""
 
     @property
     def ids(self) -> dict[str, object]:
@@ -44,10 +48,20 @@ class TrainingAttempt:
             yield tx, tx.leases.assert_fence(self.job_id, self.fence)
 
 
-def attempt_from(run: Run, job: Job) -> TrainingAttempt:
+def attempt_from(run: Run, job: Job, earlier_lengths: Iterable[int] = ()) -> TrainingAttempt:
     """The attempt that holds `job` now. Raises pydantic's ValidationError if the run's configuration is not valid."""
-    config = RunConfig.model_validate(run.config)
-    return TrainingAttempt(job.id, job.fence, run.id, run.name, config, run.config, run.config_hash, job.request_id)
+    return TrainingAttempt(
+        job_id=job.id,
+        fence=job.fence,
+        run_id=run.id,
+        name=run.name,
+        config=RunConfig.model_validate(run.config),
+        document=run.config,
+        config_hash=run.config_hash,
+        request_id=job.request_id,
+        earlier_lengths=tuple(earlier_lengths),
+        parent=run.parent,
+    )
 
 
 def load_attempt(catalog: Catalog, job_id: str, fence: int) -> TrainingAttempt:
@@ -60,4 +74,5 @@ def load_attempt(catalog: Catalog, job_id: str, fence: int) -> TrainingAttempt:
         job = tx.jobs.get(job_id)
         if job.fence != fence or job.state is not JobState.RUNNING:
             raise LeaseLost(job_id, fence)
-        return attempt_from(tx.runs.get(job.payload["run_id"]), job)
+        run = tx.runs.get(job.payload["run_id"])
+        return attempt_from(run, job, tx.run_events.earlier_lengths(run.id))

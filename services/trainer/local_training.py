@@ -7,6 +7,7 @@ import torch
 from phema.services.trainer.attempt import TrainingAttempt, attempt_from, load_attempt
 from phema.services.trainer.control.terminal_state import finish_job
 from phema.services.trainer.training.loop import train
+from phema.services.trainer.training.snapshot_writer import OUTAGE_SECONDS
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, Job, JobKind, Run
 from phema.shared.recipes.run_config import RunConfig
@@ -47,12 +48,21 @@ def claim_locally(
     return attempt_from(run, job)
 
 
-def train_attempt(attempt: TrainingAttempt, catalog: Catalog, store: ObjectStore) -> None:
+def train_attempt(
+    attempt: TrainingAttempt, catalog: Catalog, store: ObjectStore, *, outage_s: float = OUTAGE_SECONDS
+) -> None:
     """Run the training loop as a worker does. The caller must write the job's terminal state."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng():
         torch.set_num_threads(1)
         try:
-            train(attempt, catalog=catalog, store=store, group=WorkerGroup(), meters=Meters("training"))
+            train(
+                attempt,
+                catalog=catalog,
+                store=store,
+                group=WorkerGroup(),
+                meters=Meters("training"),
+                outage_s=outage_s,
+            )
         finally:
             torch.set_num_threads(threads)

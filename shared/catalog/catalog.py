@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError
@@ -11,20 +11,24 @@ from sqlalchemy.orm import Session
 
 from phema.shared.catalog import schema_version
 from phema.shared.catalog.clock import database_now
-from phema.shared.catalog.doorbell import Bell, doorbell
+from phema.shared.catalog.doorbell import CHANGES, WORK, Bell, Doorbell, doorbell
 from phema.shared.catalog.engine import (
     ANSWER_SECONDS,
     UPGRADE_HINT,
     describe,
+    has_written,
+    note_writes,
     open_engine,
     parse_url,
     read_only,
     refuses_writes,
     sqlite_path,
     translate,
+    use_write_ahead_log,
 )
 from phema.shared.catalog.errors import CatalogUnreachable, SchemaOutOfDate
 from phema.shared.catalog.repositories.bases import BasisRepository
+from phema.shared.catalog.repositories.changes import ChangeRepository
 from phema.shared.catalog.repositories.checkpoints import CheckpointRepository
 from phema.shared.catalog.repositories.deletions import DeletionRepository
 from phema.shared.catalog.repositories.evaluations import EvaluationRepository
@@ -33,12 +37,23 @@ from phema.shared.catalog.repositories.history import HistoryRepository
 from phema.shared.catalog.repositories.idempotency import IdempotencyRepository
 from phema.shared.catalog.repositories.jobs import JobRepository
 from phema.shared.catalog.repositories.leases import LeaseRepository
+from phema.shared.catalog.repositories.models import ModelRepository
+from phema.shared.catalog.repositories.previews import PreviewRepository
 from phema.shared.catalog.repositories.queue_stats import QueueStatsRepository
 from phema.shared.catalog.repositories.reconstructions import ReconstructionRepository
 from phema.shared.catalog.repositories.repository import RINGS
+from phema.shared.catalog.repositories.run_control import RunControlRepository
+from phema.shared.catalog.repositories.run_deletions import RunDeletionRepository
+from phema.shared.catalog.repositories.run_events import RunEventRepository
+from phema.shared.catalog.repositories.run_forks import RunForkRepository
+from phema.shared.catalog.repositories.run_overviews import RunOverviewRepository
 from phema.shared.catalog.repositories.runs import RunRepository
+from phema.shared.catalog.repositories.sample_parts import SamplePartRepository
+from phema.shared.catalog.repositories.samples import SampleRepository
 from phema.shared.catalog.repositories.scrape_targets import ScrapeTargetRepository
 from phema.shared.catalog.repositories.snapshots import SnapshotRepository
+from phema.shared.catalog.repositories.storage import StorageRepository
+from phema.shared.catalog.repositories.studies import StudyRepository
 
 UPGRADE_SECONDS = 3600.0
 """Longest statement of a migration, and longest wait for another process that migrates."""
@@ -55,16 +70,28 @@ class Transaction:
         self.leases = LeaseRepository(session)
         self.queue_stats = QueueStatsRepository(session)
         self.runs = RunRepository(session, self.jobs)
+        self.run_overviews = RunOverviewRepository(session)
+        self.run_events = RunEventRepository(session)
+        self.run_control = RunControlRepository(session, self.jobs, self.runs)
+        self.run_forks = RunForkRepository(session)
         self.external_runs = ExternalRunRepository(session, self.runs)
         self.snapshots = SnapshotRepository(session)
         self.checkpoints = CheckpointRepository(session)
         self.deletions = DeletionRepository(session)
+        self.run_deletions = RunDeletionRepository(session, self.runs, self.run_forks, self.deletions)
         self.history = HistoryRepository(session)
         self.reconstructions = ReconstructionRepository(session, self.runs)
         self.bases = BasisRepository(session, self.runs)
         self.evaluations = EvaluationRepository(session, self.runs)
+        self.sample_parts = SamplePartRepository(session, self.runs)
+        self.samples = SampleRepository(session, self.runs)
+        self.previews = PreviewRepository(session, self.runs)
+        self.studies = StudyRepository(session, self.runs)
+        self.models = ModelRepository(session)
         self.idempotency = IdempotencyRepository(session)
         self.scrape_targets = ScrapeTargetRepository(session)
+        self.changes = ChangeRepository(session)
+        self.storage = StorageRepository(session)
 
 
 class Catalog:
@@ -78,8 +105,10 @@ class Catalog:
         """
         self._url = parse_url(url)
         self._engine = open_engine(self._url, answer_seconds)
+        note_writes(self._engine)
         self._reader = read_only(self._engine)
-        self._doorbell = doorbell(self._engine, sqlite_path(self._url))
+        path = sqlite_path(self._url)
+        self._work, self._changes = doorbell(self._engine, path, WORK), doorbell(self._engine, path, CHANGES)
 
     def __repr__(self) -> str:
         return f"Catalog({self.location!r})"
@@ -116,7 +145,7 @@ class Catalog:
                 driver = connection.connection.driver_connection
                 assert driver is not None
                 connection.detach()
-                driver.execute("PRAGMA journal_mode=WAL").close()
+                use_write_ahead_log(driver)
                 driver.execute("PRAGMA foreign_keys=OFF").close()
             with connection.begin():
                 schema_version.upgrade(connection, self.location)
@@ -153,27 +182,40 @@ class Catalog:
         engine = self._reader if read_only else self._engine
         with self._translated(), Session(engine, expire_on_commit=False) as session, session.begin():
             yield Transaction(session, request_id)
-            rings = RINGS in session.info
-            if rings:
-                self._doorbell.ring_in(session)
-        if rings:
-            self._doorbell.ring_after()
+            bells = [] if read_only else self._bells(session)
+            for bell in bells:
+                bell.ring_in(session)
+        for bell in bells:
+            bell.ring_after()
+
+    def _bells(self, session: Session) -> list[Doorbell]:
+        """The doorbells that the session's transaction rings."""
+        work = [self._work] if RINGS in session.info else []
+        changes = [self._changes] if session.in_transaction() and has_written(session.connection()) else []
+        return [*work, *changes]
+
+    def listening(self) -> AbstractContextManager[Bell]:
+        """Yields a bell that rings whenever work becomes available. Raises CatalogUnreachable and OSError."""
+        return self._listening(self._work)
+
+    def listening_for_changes(self) -> AbstractContextManager[Bell]:
+        """Yields a bell that rings whenever anything has been written. Raises CatalogUnreachable and OSError."""
+        return self._listening(self._changes)
 
     @contextmanager
-    def listening(self) -> Iterator[Bell]:
-        """Yields a bell that rings whenever work becomes available. Raises CatalogUnreachable and OSError."""
+    def _listening(self, doorbell: Doorbell) -> Iterator[Bell]:
         try:
-            with self._translated(), self._doorbell.listening() as bell:
+            with self._translated(), doorbell.listening() as bell:
                 yield bell
         except getattr(self._engine.dialect.dbapi, "Error", ()) as error:
             # The doorbell talks to the driver itself, whose errors SQLAlchemy does not wrap.
             raise CatalogUnreachable(self.location, str(error)) from error
 
     def ring(self) -> None:
-        """Wake everybody who listens."""
+        """Wake everybody who waits for work."""
         with self._translated(), Session(self._engine) as session, session.begin():
-            self._doorbell.ring_in(session)
-        self._doorbell.ring_after()
+            self._work.ring_in(session)
+        self._work.ring_after()
 
     def close(self) -> None:
         """Close all connections; a later transaction opens new ones."""

@@ -34,6 +34,18 @@ def enum_column(kind: type[StrEnum], name: str) -> Enum:
     )
 
 
+def open_enum_column(kind: type[StrEnum], name: str) -> Enum:
+    """As `enum_column`, without the constraint: a later version of phema may add values."""
+    return Enum(
+        kind,
+        name=name,
+        native_enum=False,
+        create_constraint=False,
+        length=32,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
 class Figures(TypeDecorator[dict[str, float]]):
     """JSON column of name -> float. NaN and infinity, which JSON lacks, are stored as strings."""
 

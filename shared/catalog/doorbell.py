@@ -1,7 +1,9 @@
-"""Wakes processes that wait for jobs as soon as another process has committed one.
+"""Wakes processes that wait for something as soon as another process has committed it.
 
-A transaction that makes work available rings once, when it commits. A ring may get lost, so listeners also look from
-time to time. PostgreSQL: LISTEN and NOTIFY. SQLite: each listener has a named pipe in a folder beside the file.
+There are two doorbells. WORK rings when a transaction makes work available; services wait for it. CHANGES rings when a
+transaction has written anything; an API with viewers waits for it. A transaction rings once, when it commits. A ring
+may get lost, so listeners also look from time to time. PostgreSQL: LISTEN and NOTIFY. SQLite: each listener has a
+named pipe in a folder beside the file.
 """
 
 from __future__ import annotations
@@ -18,7 +20,12 @@ from uuid import uuid4
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-CHANNEL = "phema_work"
+WORK = "work"
+CHANGES = "changes"
+CHANNEL = "phema_{name}"
+"""Name of the channel of PostgreSQL."""
+_FOLDERS = {WORK: "bells", CHANGES: "change-bells"}
+"""Last part of the name of the folder with the pipes."""
 _HIDDEN = "."
 """First letter of the name of a pipe that is not open yet."""
 
@@ -47,11 +54,11 @@ class Doorbell(Protocol):
 
 
 class PostgresDoorbell:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine, self._channel = engine, CHANNEL.format(name=name)
 
     def ring_in(self, session: Session) -> None:
-        session.execute(text(f"SELECT pg_notify('{CHANNEL}', '')"))
+        session.execute(text(f"SELECT pg_notify('{self._channel}', '')"))
 
     def ring_after(self) -> None:
         pass
@@ -64,10 +71,12 @@ class PostgresDoorbell:
         try:
             connection.rollback()
             connection.autocommit = True
-            connection.execute(f"LISTEN {CHANNEL}")
+            connection.execute(f"LISTEN {self._channel}")
             yield _Notifications(connection)
         finally:
-            pooled.close()  # it belongs to no pool: this closes the connection
+            # It belongs to no pool. The pool's own way of closing it first rolls back, and logs an error with its
+            # traceback when the connection is lost.
+            connection.close()
 
 
 class _Notifications:
@@ -82,8 +91,8 @@ class _Notifications:
 
 
 class PipeDoorbell:
-    def __init__(self, database: Path) -> None:
-        self._folder = database.with_name(f"{database.name}-bells")
+    def __init__(self, database: Path, name: str) -> None:
+        self._folder = database.with_name(f"{database.name}-{_FOLDERS[name]}")
 
     def ring_in(self, session: Session) -> None:
         pass
@@ -158,8 +167,8 @@ class SilentDoorbell:
         yield
 
 
-def doorbell(engine: Engine, database: Path | None) -> Doorbell:
-    """The doorbell of a catalog. `database`: SQLite's file, if it is one."""
+def doorbell(engine: Engine, database: Path | None, name: str) -> Doorbell:
+    """The doorbell WORK or CHANGES of a catalog. `database`: SQLite's file, if it is one."""
     if engine.dialect.name == "postgresql":
-        return PostgresDoorbell(engine)
-    return SilentDoorbell() if database is None else PipeDoorbell(database)
+        return PostgresDoorbell(engine, name)
+    return SilentDoorbell() if database is None else PipeDoorbell(database, name)

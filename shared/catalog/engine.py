@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from phema.shared.catalog.errors import CatalogError, CatalogUnreachable, Schema
 ANSWER_SECONDS = 10.0
 """Default time for which a statement waits: on SQLite for the transaction that writes, on PostgreSQL for its answer."""
 _READ_ONLY = "phema_read_only"
+_WRITTEN = "phema_written"
+"""Key in a connection's info, for `has_written`."""
 UPGRADE_HINT = "run `phema db upgrade`"
 
 _MISSING_TABLE_SQLSTATES = ("42P01", "42703")
@@ -96,6 +100,48 @@ def _open_sqlite(url: URL, busy_seconds: float) -> Engine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def note_writes(engine: Engine) -> None:
+    """Make `has_written` work for the engine's connections."""
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "begin", lambda connection: connection.info.update({_WRITTEN: _changes(connection)}))
+        return
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def _note(connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if (context.isinsert or context.isupdate or context.isdelete) and cursor.rowcount != 0:
+            connection.info[_WRITTEN] = True
+
+
+def has_written(connection: Connection) -> bool:
+    """Whether the connection's transaction has changed rows. On PostgreSQL, also after one that was rolled back."""
+    if connection.dialect.name == "sqlite":
+        return bool(_changes(connection) != connection.info[_WRITTEN])
+    return bool(connection.info.pop(_WRITTEN, False))
+
+
+def _changes(connection: Connection) -> int:
+    """Rows that SQLite's connection has changed since it was opened. `rowcount` does not know those of RETURNING."""
+    driver: Any = connection.connection.driver_connection
+    return int(driver.total_changes)
+
+
+def use_write_ahead_log(connection: Any) -> None:
+    """Switch SQLite's file, of a driver's connection without a transaction, to WAL.
+
+    SQLite does not wait for a lock here, so processes that start together must repeat it. Raises the driver's error
+    after ANSWER_SECONDS.
+    """
+    until = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def read_only(engine: Engine) -> Engine:

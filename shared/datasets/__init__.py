@@ -8,7 +8,7 @@ from phema.shared.datasets.dataset_checks import DATASETS, DatasetChoice, Datase
 from phema.shared.datasets.epoch_sampler import EpochSampler
 from phema.shared.datasets.errors import DatasetError, HubUnreachable
 from phema.shared.datasets.files.remote_files import OpenRemote
-from phema.shared.datasets.opening import open_dataset, open_files
+from phema.shared.datasets.opening import describe_dataset, open_dataset, open_files
 from phema.shared.datasets.pictures import Dataset, InMemory, Pictures
 from phema.shared.datasets.prefetch import Prefetcher
 
@@ -26,6 +26,7 @@ __all__ = [
     "Prefetcher",
     "check_choice",
     "check_dataset",
+    "describe_dataset",
     "open_dataset",
     "open_files",
 ]

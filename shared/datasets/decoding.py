@@ -16,15 +16,13 @@ Encoding = Literal["pictures", "latents"]
 LATENT_CHANNELS = 4
 MAX_RESOLUTION = 4096
 """Pixels per side of a picture in a dataset."""
-MAX_PIXELS = 2**27
-"""Pixels of a picture to convert: 134 megapixels, 400 MB decoded."""
 
 _LATENT_SHIFT = np.array([5.81, 3.25, 0.12, -2.15], np.float32)[:, None, None]
 _LATENT_SCALE = (np.float32(0.5) / np.array([4.17, 4.62, 3.71, 3.28], np.float32))[:, None, None]
 
 _CHANNELS = {"1": 1, "L": 1, "RGB": 3, "P": 3, "CMYK": 3, "YCbCr": 3}
 """Pillow modes that convert to grey or RGB without loss, or with no more loss than JPEG has; and their channels."""
-_BROKEN_PICTURE = (
+BROKEN_PICTURE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -96,8 +94,8 @@ def decode(data: bytes, format: PictureFormat, *, is_array: bool) -> NDArray[np.
             pixels = np.asarray(
                 image if image.mode in ("L", "RGB") else image.convert("L" if format.channels == 1 else "RGB")
             )
-        except _BROKEN_PICTURE as error:
-            raise Unreadable(_sentence(error)) from error
+        except BROKEN_PICTURE as error:
+            raise Unreadable(sentence_of(error)) from error
     return pixels[None] if format.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
@@ -129,28 +127,14 @@ def denormalized(latents: NDArray[np.float32]) -> NDArray[np.float32]:
     return latents / _LATENT_SCALE + _LATENT_SHIFT
 
 
-def open_picture(data: bytes) -> Image.Image:
-    """Decode any picture of up to MAX_PIXELS to RGB or grey. Raises Unreadable."""
-    with _opened(data) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise Unreadable(f"it has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are allowed")
-        try:
-            image.load()
-            if image.mode == "P" and "transparency" in image.info:
-                return image.convert("RGBA").convert("RGB")
-            return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-        except _BROKEN_PICTURE as error:
-            raise Unreadable(_sentence(error)) from error
-
-
 def _opened(data: bytes) -> Image.Image:
     """The picture with its header read."""
     try:
         return Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except UnidentifiedImageError:
         raise Unreadable("it is neither PNG nor JPEG") from None
-    except (*_BROKEN_PICTURE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Unreadable(_sentence(error)) from error
+    except (*BROKEN_PICTURE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unreadable(sentence_of(error)) from error
 
 
 def _picture_format(image: Image.Image) -> PictureFormat:
@@ -189,7 +173,7 @@ def _array_header(data: bytes) -> tuple[tuple[int, ...], np.dtype[np.generic], i
     except KeyError:
         raise Unreadable("its NPY version is not 1 or 2") from None
     except (ValueError, SyntaxError, EOFError, TypeError, struct.error, MemoryError, RecursionError) as error:
-        raise Unreadable(f"it is no NPY file ({_sentence(error)})") from error
+        raise Unreadable(f"it is no NPY file ({sentence_of(error)})") from error
     if fortran or dtype.hasobject:
         raise Unreadable("its values must be plain numbers in C order")
     start, expected = file.tell(), int(np.prod(shape, dtype=object)) * dtype.itemsize
@@ -211,5 +195,5 @@ def _check_format(found: PictureFormat, wanted: PictureFormat) -> None:
         raise Unreadable(f"it is {found}, while the dataset's first picture is {wanted}; all must be alike")
 
 
-def _sentence(error: BaseException) -> str:
+def sentence_of(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

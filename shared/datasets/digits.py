@@ -9,23 +9,20 @@ import numpy as np
 
 from phema.shared.datasets.dataset_checks import DIGITS
 from phema.shared.datasets.pictures import Dataset, InMemory
+from phema.shared.datasets.splitting import split
 
-_SPLIT_SEED = 0
 
-
-def load_digits(*, held_out: int) -> Dataset:
+def load_digits(*, held_out: int, max_images: int | None = None) -> Dataset:
     """1,797 grey 8x8 pictures of ten classes; values 0..16 are mapped to [-1, 1].
 
-    The last `held_out` of one fixed shuffle are kept from training. The file is ordered by writer, so without the
-    shuffle they would come from a few writers. Raises DatasetError if no picture remains to train on.
+    The last `held_out` of one fixed shuffle are kept from training, and at most the first `max_images` are trained on.
+    The file is ordered by writer, so without the shuffle they would come from a few writers. Raises DatasetError if no
+    picture remains to train on.
     """
-    DIGITS.check_held_out(held_out)
+    train, kept = split(DIGITS, held_out, max_images)
     rows = np.loadtxt(_file(), delimiter=",", dtype=np.float32)
     images = rows[:, :64].reshape(-1, 1, 8, 8) / 8.0 - 1.0
     labels = rows[:, 64].astype(np.int64)
-    # RandomState's stream is frozen by NumPy's policy; Generator's is not.
-    order = np.random.RandomState(_SPLIT_SEED).permutation(len(images))
-    train, kept = order[: len(images) - held_out], order[len(images) - held_out :]
     return Dataset(DIGITS, InMemory(images[train], labels[train]), InMemory(images[kept], labels[kept]))
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from phema.shared.datasets.dataset_checks import DatasetChoice, check_choice
+from phema.shared.datasets.dataset_checks import DatasetChoice, DatasetInfo, check_choice
 from phema.shared.datasets.digits import load_digits
 from phema.shared.datasets.errors import DatasetError
 from phema.shared.datasets.files.files import Files, FolderFiles, LocalBlob
 from phema.shared.datasets.files.remote_files import OpenRemote, RemoteBlob, RemoteFiles
 from phema.shared.datasets.files.zip_files import ZipFiles
 from phema.shared.datasets.pictures import Dataset
-from phema.shared.datasets.stored_pictures import dataset_from_files
+from phema.shared.datasets.stored_pictures import PictureReader, dataset_from_files, info_of
 
 S3 = "s3://"
 
@@ -24,10 +24,23 @@ def open_dataset(choice: DatasetChoice, *, remote: OpenRemote | None = None) -> 
     """
     check_choice(choice)
     if choice.path is None:
-        return load_digits(held_out=choice.held_out)
-    dataset = dataset_from_files(open_files(choice.path, remote=remote), choice.name, choice.held_out)
-    dataset.info.check_vae(choice.vae)
+        return load_digits(held_out=choice.held_out, max_images=choice.max_images)
+    files = open_files(choice.path, remote=remote)
+    dataset = dataset_from_files(files, choice.name, choice.held_out, choice.max_images)
+    dataset.info.check_choice(choice)
     return dataset
+
+
+def describe_dataset(path: str, name: str, *, remote: OpenRemote | None = None) -> DatasetInfo:
+    """Size and shape of the dataset at this path or URL, under a name.
+
+    Lists the files, and decodes up to 256 evenly spread pictures. Raises DatasetError, which names all of these that
+    are broken, and what `remote` raises.
+    """
+    reader = PictureReader(open_files(path, remote=remote))
+    if broken := reader.broken():
+        raise DatasetError("; ".join(broken))
+    return info_of(reader, name)
 
 
 def open_files(path: str, *, remote: OpenRemote | None = None) -> Files:

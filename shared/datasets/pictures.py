@@ -14,19 +14,21 @@ from phema.shared.edm2.networks.config import NetworkConfig
 
 Images = NDArray[np.float32]
 Integers = NDArray[np.int64]
+Labels = NDArray[np.int64] | NDArray[np.float32]
 
 
 class Pictures(Protocol):
     """Numbered pictures that are read on demand. Thread-safe."""
 
     @property
-    def labels(self) -> Integers:
-        """int64 [N], each below the dataset's number of classes; zeros for a dataset without labels."""
+    def labels(self) -> Labels:
+        """int64 [N], each below the dataset's number of classes; zeros for a dataset without labels. Of a dataset whose
+        labels are vectors, float32 [N, D]."""
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: Integers, seeds: Integers | None = None) -> tuple[Images, Integers]:
-        """The pictures at `indices` [n]: float32 [n, C, H, W], RGB and grey in [-1, 1], and their labels int64 [n].
+    def batch(self, indices: Integers, seeds: Integers | None = None) -> tuple[Images, Labels]:
+        """The pictures at `indices` [n]: float32 [n, C, H, W], RGB and grey in [-1, 1], and their `labels`.
 
         Of latents, picture i is the sample mean + std * eps drawn from seeds[i], or the mean without `seeds`. Other
         pictures ignore `seeds`. Raises DatasetError if a picture cannot be read.
@@ -35,15 +37,15 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class InMemory:
-    """`images` float32 [N, C, H, W] in [-1, 1]; `labels` int64 [N]."""
+    """`images` float32 [N, C, H, W] in [-1, 1]; `labels` int64 [N], or vectors float32 [N, D]."""
 
     images: Images
-    labels: Integers
+    labels: Labels
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, indices: Integers, seeds: Integers | None = None) -> tuple[Images, Integers]:
+    def batch(self, indices: Integers, seeds: Integers | None = None) -> tuple[Images, Labels]:
         """Copies of the pictures at `indices`; `seeds` are ignored."""
         return self.images[indices], self.labels[indices]
 

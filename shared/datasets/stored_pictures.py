@@ -18,9 +18,11 @@ from phema.shared.datasets.decoding import (
     latent_to_network,
     pixels_to_network,
 )
+from phema.shared.datasets.errors import UnreadableFile
 from phema.shared.datasets.files.file_index import PictureIndex, index_pictures
 from phema.shared.datasets.files.files import Files, unreadable
-from phema.shared.datasets.pictures import Dataset, Images, Integers
+from phema.shared.datasets.pictures import Dataset, Images, Integers, Labels
+from phema.shared.datasets.splitting import split
 
 T = TypeVar("T")
 
@@ -28,7 +30,6 @@ IN_MEMORY_BYTES = 2**28
 """A dataset whose decoded pictures take at most this many bytes stays in memory once read."""
 VERIFIED_PICTURES = 256
 """Number of pictures, evenly spread over the dataset, that are decoded before a run starts."""
-_SPLIT_SEED = 0
 
 
 class PictureReader:
@@ -74,6 +75,16 @@ class PictureReader:
         for _ in self.read_all(self.index.spread(most)):
             pass
 
+    def broken(self, most: int = VERIFIED_PICTURES) -> list[str]:
+        """Decode up to `most` pictures, evenly spread; one sentence about each that is broken."""
+        found = []
+        for picture in self.index.spread(most):
+            try:
+                self.read(picture)
+            except UnreadableFile as error:
+                found.append(str(error))
+        return found
+
     def _checked(self, picture: int, read: Callable[[bytes], T]) -> T:
         position = int(self.index.positions[picture])
         try:
@@ -87,12 +98,13 @@ class StoredPictures:
 
     def __init__(self, reader: PictureReader, chosen: Integers) -> None:
         self._reader, self._chosen = reader, chosen
-        self.labels: Integers = reader.index.labels[chosen]
+        vectors = reader.index.vectors
+        self.labels: Labels = reader.index.labels[chosen] if vectors is None else vectors[chosen]
 
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def batch(self, indices: Integers, seeds: Integers | None = None) -> tuple[Images, Integers]:
+    def batch(self, indices: Integers, seeds: Integers | None = None) -> tuple[Images, Labels]:
         format, arrays = self._reader.format, self._reader.read_all(self._chosen[indices].tolist())
         shape = (len(indices), format.channels, format.resolution, format.resolution)
         if format.encoding == "pictures":
@@ -106,13 +118,26 @@ class StoredPictures:
         return images, self.labels[indices]
 
 
-def dataset_from_files(files: Files, name: str, held_out: int) -> Dataset:
-    """The pictures among `files` as a dataset. Raises DatasetError.
-
-    The last `held_out` of one fixed shuffle are kept from training, as for the digits.
-    """
+def dataset_from_files(files: Files, name: str, held_out: int, max_images: int | None = None) -> Dataset:
+    """The pictures among `files` as a dataset, divided as `split` says. Raises DatasetError."""
     reader = PictureReader(files)
-    info = DatasetInfo(
+    info = info_of(reader, name)
+    train, kept = split(info, held_out, max_images)
+    return Dataset(info, StoredPictures(reader, train), StoredPictures(reader, kept), reader.verify)
+
+
+def dataset_in_order(files: Files, name: str) -> Dataset:
+    """All pictures among `files` as training pictures, in the order of their names. Raises DatasetError."""
+    reader = PictureReader(files)
+    order = np.arange(len(reader), dtype=np.int64)
+    return Dataset(
+        info_of(reader, name), StoredPictures(reader, order), StoredPictures(reader, order[:0]), reader.verify
+    )
+
+
+def info_of(reader: PictureReader, name: str) -> DatasetInfo:
+    """Size and shape of the reader's dataset, under a name. Raises DatasetError."""
+    return DatasetInfo(
         name,
         num_pictures=len(reader),
         resolution=reader.format.resolution,
@@ -120,9 +145,6 @@ def dataset_from_files(files: Files, name: str, held_out: int) -> Dataset:
         num_classes=reader.index.num_classes,
         encoding=reader.format.encoding,
         fingerprint=reader.index.fingerprint,
+        class_names=reader.index.classes,
+        vector_size=0 if reader.index.vectors is None else reader.index.vectors.shape[1],
     )
-    info.check_held_out(held_out)
-    # RandomState's stream is frozen by NumPy's policy; Generator's is not.
-    order = np.random.RandomState(_SPLIT_SEED).permutation(len(reader)).astype(np.int64)
-    split = len(reader) - held_out
-    return Dataset(info, StoredPictures(reader, order[:split]), StoredPictures(reader, order[split:]), reader.verify)

@@ -10,10 +10,12 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from phema.shared.metrics.errors import ScoringError
+
 FloatArray = npt.NDArray[np.float64]
 
 
-class FrechetError(ValueError):
+class FrechetError(ScoringError):
     """Features have a shape, number or values of which no moments can be computed."""
 
 
@@ -30,18 +32,18 @@ class Moments:
         self._scatter = np.zeros([num_features, num_features])
 
     @classmethod
-    def of(cls, count: int, mean: npt.ArrayLike, cov: npt.ArrayLike) -> Self:
-        """Moments that were stored: `mean` [n] and `cov` [n, n], normalised by count - 1, of `count` >= 2 rows.
+    def of(cls, count: int, mean: npt.ArrayLike, scatter: npt.ArrayLike) -> Self:
+        """Moments that were stored: `mean` [n] and `scatter` [n, n], the covariance times count - 1, of `count` >= 2.
 
         Raises FrechetError for other shapes, counts or values that are not finite.
         """
-        stored_mean, stored_cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
-        if stored_mean.ndim != 1 or stored_cov.shape != (len(stored_mean), len(stored_mean)) or count < 2:
-            raise FrechetError(f"no moments: mean {stored_mean.shape}, covariance {stored_cov.shape}, {count} rows")
-        if not (np.isfinite(stored_mean).all() and np.isfinite(stored_cov).all()):
+        stored_mean, stored_scatter = np.asarray(mean, np.float64), np.asarray(scatter, np.float64)
+        if stored_mean.ndim != 1 or stored_scatter.shape != (len(stored_mean), len(stored_mean)) or count < 2:
+            raise FrechetError(f"no moments: mean {stored_mean.shape}, scatter {stored_scatter.shape}, {count} rows")
+        if not (np.isfinite(stored_mean).all() and np.isfinite(stored_scatter).all()):
             raise FrechetError("moments contain values that are not finite")
         moments = cls(len(stored_mean))
-        moments.count, moments._mean, moments._scatter = count, stored_mean, stored_cov * (count - 1)
+        moments.count, moments._mean, moments._scatter = count, stored_mean, stored_scatter
         return moments
 
     def add(self, features: npt.ArrayLike) -> Self:
@@ -65,6 +67,12 @@ class Moments:
             self._combine(other.count, other._mean, other._scatter)
         return self
 
+    def copy(self) -> Self:
+        """Moments of the same rows, to which others may be added."""
+        other = type(self)(self.num_features)
+        other.count, other._mean, other._scatter = self.count, self._mean, self._scatter
+        return other
+
     @property
     def mean(self) -> FloatArray:
         """[num_features]. Raises FrechetError without rows."""
@@ -76,6 +84,12 @@ class Moments:
         """[num_features, num_features], normalised by count - 1. Raises FrechetError for fewer than 2 rows."""
         self._require(2)
         return self._scatter / (self.count - 1)
+
+    @property
+    def scatter(self) -> FloatArray:
+        """[num_features, num_features]: the covariance times count - 1. Raises FrechetError for fewer than 2 rows."""
+        self._require(2)
+        return self._scatter.copy()
 
     def _combine(self, count: int, mean: FloatArray, scatter: FloatArray) -> None:
         total = self.count + count
@@ -89,18 +103,30 @@ class Moments:
             raise FrechetError(f"{self.count} feature rows were added; at least {count} are needed")
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
-    """|mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^(1/2)), at least 0.
+class FrechetTo:
+    """Fréchet distances to one reference, whose matrix root is computed once."""
 
-    The trace of the root comes from the eigenvalues of cov_a^(1/2) cov_b cov_a^(1/2), which are real and non-negative
-    even if a covariance is singular. Raises FrechetError if either has fewer than 2 rows or their sizes differ.
-    """
-    if a.num_features != b.num_features:
-        raise FrechetError(f"cannot compare moments of {a.num_features} and {b.num_features} features")
-    cov_a, cov_b = a.cov, b.cov
-    values, vectors = np.linalg.eigh(cov_a)
-    root_a = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    product = root_a @ cov_b @ root_a
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh((product + product.T) / 2), 0.0)).sum()
-    distance = np.sum((a.mean - b.mean) ** 2) + np.trace(cov_a) + np.trace(cov_b) - 2 * cross
-    return max(0.0, float(distance))
+    def __init__(self, reference: Moments) -> None:
+        """Raises FrechetError for fewer than 2 rows."""
+        self._mean, self._cov = reference.mean, reference.cov
+        values, vectors = np.linalg.eigh(self._cov)
+        self._root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+    def __call__(self, moments: Moments) -> float:
+        """|μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2(Σ₁Σ₂)^½), at least 0.
+
+        The trace of the root comes from the eigenvalues of Σ₂^½ Σ₁ Σ₂^½, which are real and non-negative even if a
+        covariance is singular. Raises FrechetError for fewer than 2 rows or another number of features.
+        """
+        if moments.num_features != len(self._mean):
+            raise FrechetError(f"cannot compare moments of {moments.num_features} and {len(self._mean)} features")
+        cov = moments.cov
+        product = self._root @ cov @ self._root
+        cross = np.sqrt(np.maximum(np.linalg.eigvalsh((product + product.T) / 2), 0.0)).sum()
+        distance = np.sum((moments.mean - self._mean) ** 2) + np.trace(cov) + np.trace(self._cov) - 2 * cross
+        return max(0.0, float(distance))
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """`FrechetTo` for a single distance. Raises FrechetError."""
+    return FrechetTo(b)(a)

@@ -13,15 +13,15 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter
 
 from phema.shared.edm2.averaging.power_function import gamma_from_sigma_rel
-from phema.shared.pictures.theme import LIGHT, Theme, page, png
+from phema.shared.pictures.theme import LIGHT, Format, Theme, image, page
 
 WIDTH, HEIGHT = 8.0, 2.7
 
 
-def power_function_weights(sigma_rels: Sequence[float], theme: Theme = LIGHT) -> bytes:
-    """PNG of power-function averaging weights over training (Karras et al. 2024, Section 3.1), one curve per sigma_rel.
+def power_function_weights(sigma_rels: Sequence[float], theme: Theme = LIGHT, format: Format = "png") -> bytes:
+    """PNG or SVG of power-function averaging weights over training (Karras et al. 2024, Section 3.1).
 
-    A bar under each curve is its standard deviation, which is `sigma_rel` times the length of training.
+    One curve per sigma_rel. A bar under each curve is its standard deviation: `sigma_rel` times the length of training.
     """
     times = np.linspace(0, 1, 1001)
     colours = (theme.blue, theme.orange, theme.green, theme.violet)
@@ -44,7 +44,7 @@ def power_function_weights(sigma_rels: Sequence[float], theme: Theme = LIGHT) ->
         axes.set_xlabel("training time at which the averaged weights were current (bars: mean ± σ_rel)")
         axes.set_title("Weight of each moment of training in the average", loc="left", fontsize=10, fontweight="bold")
         axes.legend(loc="upper left")
-        return png(figure)
+        return image(figure, format)
 
 
 if __name__ == "__main__":

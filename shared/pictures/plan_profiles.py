@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from matplotlib.ticker import FuncFormatter
 
-from phema.shared.pictures.theme import LIGHT, WIDTH, Theme, page, png, thousands
+from phema.shared.pictures.theme import LIGHT, WIDTH, Format, Theme, image, page, thousands
 from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.profile import Profile
 
@@ -48,10 +48,11 @@ class FittedPlan(Protocol):
     def outputs(self) -> Sequence[FittedProfile]: ...
 
 
-def plan_profiles(plan: FittedPlan, theme: Theme = LIGHT) -> bytes:
-    """PNG: wanted (filled) and reconstructed (line) weighting of training history, one panel per output of the plan.
+def plan_profiles(plan: FittedPlan, theme: Theme = LIGHT, format: Format = "png") -> bytes:
+    """PNG or SVG: wanted (filled) and reconstructed (line) weighting of training history.
 
-    The reconstructed profile is the sum of the stored profiles times the plan's coefficients.
+    One panel per output of the plan. The reconstructed profile is the sum of the stored profiles times the plan's
+    coefficients.
     """
     stored = [weighting(Profile.model_validate(s.profile), s.num_images) for s in plan.snapshots]
     times = np.linspace(plan.num_images / 1000, plan.num_images, 1000)
@@ -78,4 +79,4 @@ def plan_profiles(plan: FittedPlan, theme: Theme = LIGHT) -> bytes:
         figure.supxlabel("images seen when the averaged weights were current", fontsize=9)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=2)
-        return png(figure)
+        return image(figure, format)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from phema.shared.edm2.networks.config import FrozenModel
 from phema.shared.metrics.registry import METRICS
+from phema.shared.recipes.sampler_settings import SamplerSettings
 
 if TYPE_CHECKING:
     MetricName = str
@@ -16,42 +16,21 @@ else:
     MetricName = Literal[tuple(METRICS)]
 
 
-class EvaluationRecipe(FrozenModel):
-    """How one set of weights is sampled and scored. Fields of steps and noise levels are those of the Heun sampler."""
+class EvaluationRecipe(SamplerSettings):
+    """How one set of weights is sampled and scored."""
 
     num_samples: Annotated[int, Field(ge=1, le=100_000)] = 1024
-    num_steps: Annotated[int, Field(ge=2, le=1000)] = 32
-    sigma_min: Annotated[float, Field(gt=0)] = 0.002
-    sigma_max: Annotated[float, Field(gt=0)] = 80.0
-    rho: Annotated[float, Field(gt=0)] = 7.0
-    guidance: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Guidance weight w; 1 means no guidance."""
-    guide_id: str | None = None
-    """Id of the reconstruction whose weights guide the sampler."""
-    guidance_interval: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] | None = None
-    """Guide only steps whose middle noise level is above the first and at most the second; None guides all steps."""
-    churn: Annotated[float, Field(ge=0)] = 0.0
-    """S_churn of EDM's stochastic sampler: amount of noise added over all steps; 0 for none."""
-    churn_min: Annotated[float, Field(ge=0)] = 0.0
-    churn_max: Annotated[float, Field(gt=0)] | None = None
-    """Noise is added at levels from `churn_min` to `churn_max`; None for no upper bound."""
-    churn_noise: Annotated[float, Field(gt=0)] = 1.0
-    """S_noise: factor of the standard deviation of the added noise."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the first picture; picture i uses seed + i."""
-    metrics: tuple[MetricName, ...] = tuple(METRICS)
+    metrics: tuple[MetricName, ...] = ("frechet", "held_out_loss")
+    """The API fills in `default_metrics` of the run for a request that names none."""
     grid: Annotated[int, Field(ge=1, le=32)] = 10
     """Rows and columns of the grid of pictures that is stored."""
+    keep_pictures: bool = False
+    """Keep all pictures in a zip file of PNG files, in the layout of a dataset."""
 
-    @model_validator(mode="after")
-    def _guide_fits_guidance(self) -> Self:
-        if self.guidance != 1 and self.guide_id is None:
-            raise ValueError(f"guidance {self.guidance:g} needs guide_id; only guidance 1 samples without a guide")
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min {self.sigma_min:g} must be below sigma_max {self.sigma_max:g}")
-        if self.guidance_interval is not None and self.guidance_interval[0] >= self.guidance_interval[1]:
-            low, high = self.guidance_interval
-            raise ValueError(f"guidance_interval [{low:g}, {high:g}] must rise from its first to its second entry")
-        if self.churn_max is not None and self.churn_min >= self.churn_max:
-            raise ValueError(f"churn_min {self.churn_min:g} must be below churn_max {self.churn_max:g}")
-        return self
+    def document(self) -> dict[str, Any]:
+        """As JSON, as it is stored and compared. Fields added since the first version are left out at their default,
+        so that equal recipes are found whichever version stored them."""
+        fields = self.model_dump(mode="json")
+        return {name: value for name, value in fields.items() if name != "keep_pictures" or value}

@@ -6,15 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.edm2.networks.costs import Costs, costs
+from phema.shared.recipes.completion import complete
 from phema.shared.recipes.configuration_letters import DIGITS, IMAGENET, Fields, merge, switch_configuration
 from phema.shared.recipes.run_config import RunConfig
-from phema.shared.recipes.validation_errors import InvalidConfig, closest, invalid
+from phema.shared.recipes.validation_errors import InvalidConfig, closest
 
-__all__ = ["PRESETS", "InvalidConfig", "Preset", "Score", "UnknownPreset", "network_preset", "resolve"]
+__all__ = ["PRESETS", "InvalidConfig", "Preset", "Score", "UnknownPreset", "network_preset", "preset_named", "resolve"]
 
 MEBI = 2**20
 
@@ -238,7 +237,7 @@ PRESETS: dict[str, Preset] = {preset.name: preset for family in (_digits, _img51
 
 def network_preset(name: str) -> NetworkConfig:
     """The network of a preset. Raises UnknownPreset."""
-    return _preset(name).network
+    return preset_named(name).network
 
 
 def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -249,22 +248,12 @@ def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> RunConfi
 
     Raises UnknownPreset, or InvalidConfig that names each wrong field.
     """
-    chosen, over = _preset(preset), overrides or {}
-    fields = switch_configuration(chosen.fields, chosen.recipes, _letter(over))
-    try:
-        return RunConfig.model_validate({**merge(fields, over), "preset": preset})
-    except ValidationError as error:
-        raise invalid(error) from error
+    chosen = preset_named(preset)
+    return complete(preset, chosen.fields, chosen.recipes, overrides or {})
 
 
-def _letter(overrides: Mapping[str, Any]) -> str:
-    """The letter in `network.config`; "" if there is none or it is no text, which pydantic reports."""
-    network = overrides.get("network")
-    letter = network.get("config") if isinstance(network, Mapping) else None
-    return letter if isinstance(letter, str) else ""
-
-
-def _preset(name: str) -> Preset:
+def preset_named(name: str) -> Preset:
+    """The preset of this name. Raises UnknownPreset."""
     if name not in PRESETS:
         raise UnknownPreset(f"preset {name!r} is unknown; {closest(name, list(PRESETS))}allowed: {', '.join(PRESETS)}")
     return PRESETS[name]

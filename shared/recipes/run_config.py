@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from phema.shared.edm2.networks.config import FrozenModel, NetworkConfig
+from phema.shared.recipes.continuous_evaluation import ContinuousEvaluation
 
 SIGMA_REL_LIMIT = 12**-0.5
 """Supremum of sigma_rel over power functions with gamma > 0 (about 0.2887)."""
@@ -30,8 +31,21 @@ class DatasetConfig(FrozenModel):
     """Folder or zip file, or s3:// URL of either; None for the built-in digits."""
     held_out: Annotated[int, Field(ge=0)] = 297
     """Number of pictures kept from training, for the held-out denoising loss; 0 trains on all pictures."""
+    max_images: Images | None = None
+    """Train on at most so many pictures, the first of one fixed shuffle; None trains on all that are not held out."""
+    flip: bool = False
+    """Mirror training pictures left to right, each with probability 1/2 every time the run sees it."""
+    labels: Literal["classes", "vectors"] = "classes"
+    """`vectors` for a dataset whose dataset.json lists a vector of numbers for every picture."""
     vae: Annotated[str, Field(min_length=1)] | None = None
     """For latents: folder or hub id of the AutoencoderKL that decodes them to pictures."""
+
+    @model_serializer(mode="wrap")
+    def _omit_what_older_versions_lack(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the newer fields, document and hash are those of versions that did not have them."""
+        document: dict[str, Any] = handler(self)
+        newer = {"max_images": None, "flip": False, "labels": "classes"}
+        return {name: value for name, value in document.items() if name not in newer or value != newer[name]}
 
 
 def canonical_document(document: Mapping[str, Any]) -> str:
@@ -42,6 +56,14 @@ def canonical_document(document: Mapping[str, Any]) -> str:
 def hash_of_document(document: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON of a configuration as it was recorded, whichever fields phema had then."""
     return hashlib.sha256(canonical_document(document).encode()).hexdigest()
+
+
+def hash_without_length(document: Mapping[str, Any]) -> str:
+    """`hash_of_document` without `total_images`: equal for configurations that train the same weights at any time.
+
+    Nothing in a training depends on its length: neither the learning rate nor the order of the data.
+    """
+    return hash_of_document({name: value for name, value in document.items() if name != "total_images"})
 
 
 class RunConfig(FrozenModel):
@@ -84,6 +106,16 @@ class RunConfig(FrozenModel):
     compile: bool = False
     """Compile the network with torch.compile: takes minutes at the start and makes steps on GPUs faster."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    evaluation: ContinuousEvaluation | None = None
+    """Evaluate the run while it trains; None does not. Its stop rule may end the run, nothing else changes weights."""
+
+    @model_serializer(mode="wrap")
+    def _omit_what_older_versions_lack(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a continuous evaluation, document and hash are those of versions that had none."""
+        document: dict[str, Any] = handler(self)
+        if self.evaluation is None:
+            document.pop("evaluation", None)
+        return document
 
     @field_validator("ema_sigma_rels")
     @classmethod
@@ -94,29 +126,41 @@ class RunConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        if self.precision != "float32" and self.device == "cpu":
-            raise ValueError(f"precision {self.precision} needs a GPU and device is cpu; on a CPU compute in float32")
-        if self.ema_rampup_ratio is not None and self.ema_half_life_images is None:
-            raise ValueError(
-                f"ema_rampup_ratio {self.ema_rampup_ratio:g} has no meaning without ema_half_life_images; give both"
-            )
+        """Raises ValueError, which names everything that does not agree."""
+        wrong = [*self._precision_and_averages(), *self._batches(), *self._stop_rule()]
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
 
-    @model_validator(mode="after")
-    def _batches_fit(self) -> Self:
+    def _precision_and_averages(self) -> Iterator[str]:
+        if self.precision != "float32" and self.device == "cpu":
+            yield f"precision {self.precision} needs a GPU and device is cpu; on a CPU compute in float32"
+        if self.ema_rampup_ratio is not None and self.ema_half_life_images is None:
+            yield f"ema_rampup_ratio {self.ema_rampup_ratio:g} has no meaning without ema_half_life_images; give both"
+
+    def _batches(self) -> Iterator[str]:
         if self.batch_size % self.num_workers:
-            raise ValueError(
+            yield (
                 f"batch_size {self.batch_size} is not divisible by num_workers {self.num_workers}; "
                 f"use a multiple of {self.num_workers}"
             )
         for field in ("total_images", "snapshot_every", "checkpoint_every", "status_every"):
             value = getattr(self, field)
             if value % self.batch_size:
-                raise ValueError(
+                yield (
                     f"{field} {value} is not a multiple of batch_size {self.batch_size}; the nearest is "
                     f"{max(1, round(value / self.batch_size)) * self.batch_size}"
                 )
-        return self
+
+    def _stop_rule(self) -> Iterator[str]:
+        if self.evaluation is None or self.evaluation.stop_after_images is None:
+            return
+        between = self.evaluation.every_snapshots * self.snapshot_every
+        if self.evaluation.stop_after_images < between:
+            yield (
+                f"evaluation.stop_after_images {self.evaluation.stop_after_images} must be at least {between}, the "
+                "images between two evaluated times (every_snapshots times snapshot_every)"
+            )
 
     @property
     def microbatch(self) -> int:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from phema.shared.recipes.run_config import RunConfig
+from phema.shared.validation_sentences import requirement
 
 
 class InvalidConfig(ValueError):
-    """One or more fields are not valid. `problems` holds (field path, sentence) pairs."""
+    """One or more fields are not valid. `problems` holds (field path, sentence) pairs.
 
-    def __init__(self, problems: list[tuple[str, str]]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(f"{field}: {sentence}" if field else sentence for field, sentence in problems))
+    `rest` is the configuration without the wrong overrides, for further checks; None if it is not valid either.
+    """
+
+    def __init__(self, problems: list[tuple[str, str]], rest: RunConfig | None = None) -> None:
+        self.problems, self.rest = problems, rest
+        super().__init__("; ".join(f"{field} {sentence}" if field else sentence for field, sentence in problems))
 
 
 def invalid(error: ValidationError) -> InvalidConfig:
@@ -31,19 +35,20 @@ def closest(name: str, allowed: Sequence[str]) -> str:
 
 
 def _sentence(error: Any) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         *path, name = error["loc"]
         allowed = _fields(path)
         return f"is not a field of the configuration; {closest(str(name), allowed)}allowed: {', '.join(allowed)}"
-    given = error.get("input")
-    return message if isinstance(given, dict) else f"{message}, got {given!r}"
+    given, required = error.get("input"), requirement(error)
+    return required if isinstance(given, dict) else f"{required}, got {given!r}"
 
 
 def _fields(path: Sequence[Any]) -> list[str]:
     """Names of the fields of RunConfig, or of the model at `path` in it, except `preset`."""
     model: Any = RunConfig
     for name in path:
-        model = model.model_fields[name].annotation
+        annotation = model.model_fields[name].annotation
+        # An optional part of the configuration is a union with None.
+        model = next((part for part in get_args(annotation) if part is not type(None)), annotation)
     assert issubclass(model, BaseModel)
     return [name for name in model.model_fields if name != "preset"]

@@ -27,6 +27,8 @@ class JobProgress(NamedTuple):
     fraction: float | None = None
     """Done so far, 0 to 1."""
     message: str | None = None
+    keep: str | None = None
+    """A message of the job that `message` does not replace."""
 
 
 def _nothing(*_: object) -> None:
@@ -46,7 +48,7 @@ class LeaseHolder:
       the heartbeat thread, and no heartbeat follows.
     - The job has ended under this attempt's own fence, because another process of the attempt ended it: as above, with
       `on_ended(reason)` instead of `on_lost`.
-    - A user has requested a cancel: `cancel_requested` becomes True and heartbeats go on.
+    - A user has requested a cancel, or a pause of a run: `stop_requested` becomes True and heartbeats go on.
 
     Every write carries the fence, so an attempt that has lost its lease changes nothing in the catalog, whatever its
     process still does.
@@ -90,7 +92,7 @@ class LeaseHolder:
         self._last_beat = time.monotonic()
         self._thread: threading.Thread | None = None
         self.lost = False
-        self.cancel_requested = False
+        self.stop_requested = False
         self.end_uncertain = False
         """Whether a try of `end` lost the connection, so that its transaction may have been committed."""
 
@@ -172,12 +174,13 @@ class LeaseHolder:
     def _beat(self) -> None:
         progress = self._progress()
         with self._catalog.transaction() as tx:
-            self.cancel_requested = tx.leases.heartbeat(
+            self.stop_requested = tx.leases.heartbeat(
                 self._job_id,
                 self._fence,
                 lease_seconds=self._lease_s,
                 progress=progress.fraction,
                 message=progress.message,
+                keep=progress.keep,
             )
         self._last_beat = time.monotonic()
         self._on_beat()

@@ -8,21 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from phema.shared.catalog import Catalog, CatalogUnreachable
+from phema.shared.service_runtime.outage_log import OutageLog
 from phema.shared.telemetry import Meters, serve_metrics
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def announced(meters: Meters, catalog: Catalog, host: str, *, interval_s: float) -> Iterator[str]:
+def announced(
+    meters: Meters, catalog: Catalog, host: str, *, interval_s: float, outages: OutageLog | None = None
+) -> Iterator[str]:
     """Serve `meters` on a free port of `host` during the block. Yields the address, "host:port".
 
     A thread registers the address as a scrape target and renews it every `interval_s`. While the catalog cannot be
-    reached, it logs a warning and tries again. Leaving the block removes the target. Raises OSError when `host` is not
-    an address of this machine.
+    reached, it tries again; `outages` logs that, and may be shared with others. Leaving the block removes the target.
+    Raises OSError when `host` is not an address of this machine.
     """
     address, stop_server = serve_metrics(meters.registry, host)
-    done = threading.Event()
+    done, outages = threading.Event(), outages or OutageLog()
 
     def register() -> None:
         with catalog.transaction() as tx:
@@ -33,8 +36,9 @@ def announced(meters: Meters, catalog: Catalog, host: str, *, interval_s: float)
         while True:
             try:
                 register()
+                outages.reached()
             except CatalogUnreachable as error:
-                log.warning("metrics at %s are not announced: %s", address, error)
+                outages.missed(error)
             if done.wait(interval_s):
                 return
 

@@ -35,7 +35,14 @@ class BucketMissing(SnapshotError):
 
 
 class StoreDenied(SnapshotError):
-    """The store refuses these credentials, or this user has no permission."""
+    """The store refuses these credentials, or this user has no permission.
+
+    `code` is S3's name of the error, such as AccessDenied; empty where there is none.
+    """
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class StoreFull(SnapshotError):

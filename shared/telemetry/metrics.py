@@ -209,7 +209,7 @@ TRAINING_ATTEMPTS = Metric(
     "attempts",
     ("outcome",),
     ("trainer",),
-    "Attempts that the trainer submitted, found lost or expired, or cancelled (outcome).",
+    "Attempts that the trainer submitted, found lost or expired, cancelled or paused (outcome).",
 )
 
 # Workers.
@@ -266,6 +266,12 @@ EVALUATION_SECONDS = Metric(
     ("worker",),
     "Time actors spent on sampling and scoring those pictures.",
 )
+SAMPLED_PICTURES = Metric(
+    "phema_sampled_pictures_total", "counter", "pictures", (), ("worker",), "Pictures drawn without scoring them."
+)
+SAMPLE_SECONDS = Metric(
+    "phema_sample_seconds_total", "counter", "s", (), ("worker",), "Time actors spent on drawing and storing those."
+)
 ACTOR_RESTARTS = Metric(
     "phema_actor_restarts_total", "counter", "restarts", (), ("worker",), "Ray actors that died and were replaced."
 )
@@ -273,7 +279,12 @@ ACTOR_RESTARTS = Metric(
 # API.
 QUEUE_JOBS = Metric("phema_queue_jobs", "gauge", "jobs", ("kind", "state"), ("api",), "Jobs by kind and state.")
 QUEUE_OLDEST_SECONDS = Metric(
-    "phema_queue_oldest_seconds", "gauge", "s", ("kind",), ("api",), "Age of the oldest queued job."
+    "phema_queue_oldest_seconds",
+    "gauge",
+    "s",
+    ("kind",),
+    ("api",),
+    "Age of the oldest queued job that waits for nothing but a worker.",
 )
 QUEUE_ATTEMPTS = Metric(
     "phema_queue_attempts",
@@ -281,7 +292,15 @@ QUEUE_ATTEMPTS = Metric(
     "attempts",
     ("kind", "outcome"),
     ("api",),
-    "All attempts that have ended, by kind and outcome (succeeded, failed, cancelled, released, expired).",
+    "All attempts that have ended, by kind and outcome (succeeded, failed, cancelled, released, expired, paused).",
+)
+RUN_EVENTS = Metric(
+    "phema_run_events",
+    "gauge",
+    "events",
+    ("kind",),
+    ("api",),
+    "All recorded changes of runs, by kind (docs/life-cycle.md).",
 )
 TARGETS = Metric(
     "phema_targets",

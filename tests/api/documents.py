@@ -93,7 +93,8 @@ def _shown(name: str, exchange: dict[str, Any]) -> str:
     answer = exchange["response"] if name in WHOLE else _without_configs(exchange["response"])
     is_text = isinstance(answer, str)
     body = answer.rstrip("\n") if is_text else json.dumps(answer, indent=2, ensure_ascii=False)
-    return "\n".join([*lines, f"Status {exchange['status']}:", "", "```" if is_text else "```json", body, "```"])
+    fence = "````" if "```" in body else "```"  # the card of a model has code in it
+    return "\n".join([*lines, f"Status {exchange['status']}:", "", fence if is_text else f"{fence}json", body, fence])
 
 
 def _without_configs(answer: Any) -> Any:

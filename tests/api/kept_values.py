@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-_NAMES = re.compile(r"\b(?:run|job|snap|rec|eval|basis|req)-[0-9a-f]{12,16}\b|\b[0-9a-f]{64}\b")
+_NAMES = re.compile(r"\b(?:run|job|snap|rec|eval|basis|smp|mdl|req)-[0-9a-f]{12,16}\b|\b[0-9a-f]{64}\b")
 """Ids and SHA-256: the same one appears in many places, so it is replaced by the same text everywhere."""
 _CHANCE = re.compile(
     r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"  # times
+    r"|\b\d{4}-\d\d-\d\d \d\d:\d\d UTC"  # times for people
     r"|\b127\.0\.0\.1:\d+"  # addresses of processes
     r"|\b\w+@[\w.-]+:\d+"  # owners of jobs: service@host:pid
     r"|\b\d+ of \d+ images"  # progress when a job last reported it

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,13 +25,17 @@ class ApiProcess:
 
     def __init__(self, environment: Mapping[str, str], before: str = "") -> None:
         """`before`: Python that the process runs first, to shorten a time."""
+        # A file: a pipe that nobody reads is full after some hundred lines of the log, and the API would wait.
+        descriptor, name = tempfile.mkstemp()
+        self._log: int | None = descriptor
+        os.unlink(name)
         program = f"{before}; import runpy; runpy.run_module('phema.services.api', run_name='__main__')"
         self.popen = subprocess.Popen(
             [sys.executable, *(["-c", program] if before else ["-m", "phema.services.api"])],
             env=dict(environment),
             cwd=ROOT,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._log,
             text=True,
         )
         assert self.popen.stdout is not None
@@ -38,13 +43,15 @@ class ApiProcess:
         match = _LISTENING.fullmatch(self.popen.stdout.readline()) if ready else None
         if match is None:
             self.popen.kill()
-            raise RuntimeError(f"the API did not start:\n{self.popen.communicate()[1]}")
+            self.popen.communicate()
+            raise RuntimeError(f"the API did not start:\n{self._logged()}")
         self.url = match[1]
 
     def kill(self) -> None:
         """SIGKILL, as the kernel sends it when memory runs out."""
         self.popen.kill()
         self.popen.communicate()
+        self._logged()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
         """Exit code, and what was written after the line that says it listens."""
@@ -53,8 +60,17 @@ class ApiProcess:
 
     def wait(self) -> tuple[int, str, str]:
         """Wait until it ends by itself; returns what `stop` returns."""
-        out, err = self.popen.communicate(timeout=START_SECONDS)
-        return self.popen.returncode, out, err
+        out, _ = self.popen.communicate(timeout=START_SECONDS)
+        return self.popen.returncode, out, self._logged()
+
+    def _logged(self) -> str:
+        """What was written to standard error, the first time that it is asked for."""
+        if self._log is None:
+            return ""
+        descriptor, self._log = self._log, None
+        with os.fdopen(descriptor, encoding="utf-8", errors="replace") as log:
+            log.seek(0)
+            return log.read()
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -33,8 +33,10 @@ from tests.api.seed import upload
 LONGEST_LIST = 4
 KEPT_ITEMS = 2
 KEPT_HEADERS = ("content-type", "content-length", "content-range", "content-disposition", "etag", "accept-ranges")
-KEPT_SERIES = ("phema_http_requests_total", "phema_queue")
+KEPT_LINES = ("phema_http_requests_total", "phema_queue", "trains on cpu", "checkpoint is durable")
+"""Parts of the lines of texts that are shown: metrics, and a log."""
 CONFIG = {"total_images": 12_800, "snapshot_every": 1_600, "checkpoint_every": 6_400}
+FOLLOWED = {"every_snapshots": 4, "num_samples": 128, "num_steps": 4}
 Exchange = dict[str, Any]
 
 
@@ -60,6 +62,16 @@ class Recorder:
         self.exchanges[name] = exchange
         return response
 
+    def stream(self, name: str, path: str, number: int) -> None:
+        """Record the first events of a stream, each with its data."""
+        exchange: Exchange = {"method": "GET", "path": path}
+        with self._client.stream("GET", path) as response:
+            exchange["status"] = response.status_code
+            events = (line for line in response.iter_lines() if line)
+            lines = [line for _, line in zip(range(2 * number), events, strict=False)]
+        pairs = [f"{kind}\n{data}\n" for kind, data in zip(lines[::2], lines[1::2], strict=True)]
+        self.exchanges[name] = exchange | {"response": "\n".join(pairs)}
+
     def wait(self, path: str, state: str = "succeeded") -> Any:
         """Wait until the resource at `path` is in `state`; returns it. Ends the program when it cannot get there."""
         while (found := self._client.get(path).json())["state"] != state:
@@ -67,6 +79,10 @@ class Recorder:
                 sys.exit(f"{path} {found['state']}: {found['error']}")
             time.sleep(0.1)
         return found
+
+    def get(self, path: str) -> Any:
+        """An answer that is not recorded."""
+        return self._client.get(path).json()
 
     def wait_for_progress(self, run: str) -> None:
         """Wait until the run has a row of history, and until every kind of process has announced its address."""
@@ -80,8 +96,10 @@ def _answer(response: httpx.Response) -> Exchange:
     kind = response.headers["content-type"]
     if "json" in kind:
         return {"response": shortened(_ordered(response.json()))}
+    if kind.startswith("text/markdown"):
+        return {"response": response.text}
     if kind.startswith("text/plain"):
-        lines = [line for line in response.text.splitlines() if any(name in line for name in KEPT_SERIES)]
+        lines = [line for line in response.text.splitlines() if any(part in line for part in KEPT_LINES)]
         return {"response": "\n".join(lines[:12]) + "\n"}
     return {"response_headers": {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}}
 
@@ -108,17 +126,23 @@ def scenario(ask: Recorder, store: ObjectStore) -> None:
     ask("get_health", "GET", "/healthz")
     ask("get_readiness", "GET", "/readyz")
     ask("list_presets", "GET", "/v1/presets")
-    body = {"name": "digits", "preset": "digits-tiny", "config": CONFIG}
+    body = {"name": "digits", "preset": "digits-tiny", "config": CONFIG | {"evaluation": FOLLOWED}}
     ask("create_run", "POST", "/v1/runs", body, {"Idempotency-Key": "6f1c1d8e"})
+    ask("plan_run", "POST", "/v1/run-plans", {"dataset": "digits", "config": {"total_images": 131_072}})
     ask("create_run.invalid", "POST", "/v1/runs", {**body, "config": {"batch_size": 64, "num_workers": 3}})
     ask.wait("/v1/runs/digits", "running")
+    ask.stream("follow_run_events", "/v1/runs/digits/events", 2)
     ask("create_reconstructions.early", "POST", "/v1/runs/digits/reconstructions", {"sigma_rel": 0.15})
     ask.wait_for_progress("digits")
     ask("list_prometheus_targets", "GET", "/v1/prometheus/targets")
     run = ask.wait("/v1/runs/digits")
-    ask("list_runs", "GET", "/v1/runs?state=succeeded&limit=1")
+    ask("list_runs", "GET", "/v1/runs?state=succeeded&sort=images&limit=1")
     ask("get_run", "GET", "/v1/runs/digits")
+    ask("list_run_events", "GET", "/v1/runs/digits/event-log?limit=2")
     ask("list_run_metrics", "GET", "/v1/runs/digits/metrics?after=6400&limit=1")
+    while ask.get("/v1/runs/digits/progress-curve")["state"] != "succeeded":
+        time.sleep(0.2)
+    ask("get_progress_curve", "GET", "/v1/runs/digits/progress-curve")
     snapshot = ask("list_snapshots", "GET", "/v1/runs/digits/snapshots?limit=2").json()["items"][0]["id"]
     part = {"Range": "bytes=0-99"}
     ask("download_snapshot", "GET", f"/v1/snapshots/{snapshot}/download", headers=part)
@@ -138,7 +162,7 @@ def scenario(ask: Recorder, store: ObjectStore) -> None:
     ask("list_reconstructions", "GET", "/v1/runs/digits/reconstructions?limit=1")
     ask("get_reconstruction", "GET", path)
     ask("download_reconstruction", "GET", f"{path}/download", headers=part)
-    question = {"reconstruction_id": subject["id"], "num_samples": 256, "num_steps": 8}
+    question = {"reconstruction_id": subject["id"], "num_samples": 256, "num_steps": 8, "keep_pictures": True}
     evaluation = ask("create_evaluation", "POST", "/v1/evaluations", question).json()
     path = f"/v1/evaluations/{evaluation['id']}"
     ask.wait(path)
@@ -148,11 +172,89 @@ def scenario(ask: Recorder, store: ObjectStore) -> None:
     ask("get_evaluation", "GET", path)
     ask("list_evaluations", "GET", "/v1/evaluations?run=digits&limit=1")
     ask("get_evaluation_pictures", "GET", f"{path}/pictures", headers=part)
+    ask("get_evaluation_archive", "GET", f"{path}/archive", headers=part)
+    _samples(ask, subject["id"])
+    _previews(ask)
+    _models(ask, subject["id"])
     ask("get_job", "GET", f"/v1/jobs/{run['job']['id']}")
+    ask("get_job_log", "GET", f"/v1/jobs/{run['job']['id']}/logs?attempt=1")
+    _sweep(ask)
+    _analyses(ask)
+
+    _search(ask)
     _storage(ask)
     _own_training(ask, store)
+    ask("get_system", "GET", "/v1/system")
+    ask.stream("follow_events", "/v1/events", 1)
     ask("get_metrics", "GET", "/metrics")
     _cancel(ask)
+    _changes(ask)
+
+
+def _sweep(ask: Recorder) -> None:
+    """A small sweep, and one more value."""
+    grid = {"run": "digits", "sigma_rel": [0.05, 0.1, 0.15], "num_samples": 256, "num_steps": 8}
+    sweep = ask("create_sweep", "POST", "/v1/sweeps", grid).json()["id"]
+    ask("create_sweep.invalid", "POST", "/v1/sweeps", grid | {"num_images": [6000], "guidance": 1})
+    ask.wait(f"/v1/sweeps/{sweep}")
+    ask("get_sweep", "GET", f"/v1/sweeps/{sweep}")
+    more = ask("extend_sweep", "POST", f"/v1/sweeps/{sweep}/extend", {"sigma_rel": [0.2]}).json()["id"]
+    ask.wait(f"/v1/sweeps/{more}")
+    ask("list_sweeps", "GET", "/v1/sweeps?run=digits&limit=1")
+
+
+def _samples(ask: Recorder, reconstruction: str) -> None:
+    """Pictures of one class, and a request that does not fit."""
+    question = {"reconstruction_id": reconstruction, "seeds": "0-15", "class_label": 3, "num_steps": 8}
+    path = f"/v1/samples/{ask('create_sample', 'POST', '/v1/samples', question).json()['id']}"
+    ask("create_sample.invalid", "POST", "/v1/samples", {**question, "class_label": 10})
+    ask.wait(path)
+    ask("get_sample", "GET", path)
+    ask("list_samples", "GET", "/v1/samples?run=digits&limit=1")
+    ask("get_sample_file", "GET", f"{path}/file", headers={"Range": "bytes=0-99"})
+
+
+def _previews(ask: Recorder) -> None:
+    """What follows a slider: the curves of a plan, and pictures of an average that is not stored."""
+    wanted = {"sigma_rel": 0.12, "tensors": [{"pattern": "unet.*emb*", "profile": {"sigma_rel": 0.05}}], "points": 50}
+    ask("create_profile_curves", "POST", "/v1/runs/digits/profile-curves", wanted)
+    question = {"sigma_rel": 0.12, "seeds": "0-15", "class_label": 3, "num_steps": 8}
+    path = f"/v1/previews/{ask('create_preview', 'POST', '/v1/runs/digits/previews', question).json()['id']}"
+    ask("create_preview.invalid", "POST", "/v1/runs/digits/previews", {**question, "sigma_rel": [0.1, 0.2]})
+    ask.wait(path)
+    ask("create_preview.plan", "POST", "/v1/runs/digits/previews", {**question, "plan_only": True})
+    ask("get_preview", "GET", path)
+    ask("download_preview", "GET", f"{path}/download", headers={"Range": "bytes=0-99"})
+
+
+def _models(ask: Recorder, reconstruction: str) -> None:
+    """A promotion and everything that can be fetched of it."""
+    wanted = {"name": "digits", "reconstruction_id": reconstruction, "description": "The first model of the page."}
+    ask("create_model", "POST", "/v1/models", wanted)
+    ask("list_models", "GET", "/v1/models?name=digits&limit=1")
+    ask("get_model", "GET", "/v1/models/digits:1")
+    ask("get_model_card", "GET", "/v1/models/digits/card")
+    ask("get_model_config", "GET", "/v1/models/digits/config")
+    ask("download_model", "GET", "/v1/models/digits:1/download", headers={"Range": "bytes=0-99"})
+
+
+def _analyses(ask: Recorder) -> None:
+    """What the sweep found, as data and as a picture, and the page about the run."""
+    ask("get_analysis", "GET", "/v1/analyses/ema-length?run=digits")
+    ask("get_analysis.picture", "GET", "/v1/analyses/ema-length?run=digits&format=svg")
+    ask("get_analysis.nothing", "GET", "/v1/analyses/guidance?run=digits&figure=fid")
+    ask("get_profiles", "GET", "/v1/analyses/profiles?run=digits")
+    ask("get_report", "GET", "/v1/reports?run=digits")
+
+
+def _search(ask: Recorder) -> None:
+    """A search with a small budget."""
+    request = {"run": "digits", "sigma_rel": [0.03, 0.2], "budget": 1000, "num_steps": 8}
+    search = ask("create_search", "POST", "/v1/searches", request).json()["id"]
+    ask("create_search.invalid", "POST", "/v1/searches", request | {"budget": 100})
+    ask.wait(f"/v1/searches/{search}")
+    ask("get_search", "GET", f"/v1/searches/{search}")
+    ask("list_searches", "GET", "/v1/searches?run=digits&limit=1")
 
 
 def _storage(ask: Recorder) -> None:
@@ -172,7 +274,11 @@ def _storage(ask: Recorder) -> None:
 def _cancel(ask: Recorder) -> None:
     """Two more runs: one is cancelled by itself and resumed, the other is cancelled by its job."""
     ask("_", "POST", "/v1/runs", {"name": "unwanted", "preset": "digits-tiny"})
+    ask("pause_run", "POST", "/v1/runs/unwanted/pause")
+    ask("extend_run", "POST", "/v1/runs/unwanted/extend", {"total_images": 153_600}, {"Idempotency-Key": "0c5e77a1"})
+    ask("extend_run.shorter", "POST", "/v1/runs/unwanted/extend", {"total_images": 6_400})
     ask("cancel_run", "POST", "/v1/runs/unwanted/cancel")
+    ask("pause_run.ended", "POST", "/v1/runs/unwanted/pause")
     ask("resume_run", "POST", "/v1/runs/unwanted/resume")
     del ask.exchanges["_"]
     job = ask("_", "POST", "/v1/runs", {"name": "mistaken", "preset": "digits-tiny"}).json()["job"]["id"]
@@ -180,10 +286,33 @@ def _cancel(ask: Recorder) -> None:
     del ask.exchanges["_"]
 
 
+def _changes(ask: Recorder) -> None:
+    """A fork is started, renamed, and given up; a run that something else needs is not deleted."""
+    wanted = {"name": "finer", "config": {"learning_rate": 0.002, "total_images": 25_600}}
+    ask("fork_run", "POST", "/v1/runs/digits/forks", wanted, {"Idempotency-Key": "b51c77a0"})
+    ask(
+        "fork_run.invalid", "POST", "/v1/runs/digits/forks", {"name": "wider", "config": {"network": {"num_blocks": 5}}}
+    )
+    ask("list_forks", "GET", "/v1/runs/digits/forks")
+    ask("rename_run", "POST", "/v1/runs/finer/rename", {"name": "digits-finer"})
+    ask("delete_run.refused", "DELETE", "/v1/runs/digits?grace_hours=1")
+    ask("_", "POST", "/v1/runs/digits-finer/cancel")
+    del ask.exchanges["_"]
+    ask.wait("/v1/runs/digits-finer", "cancelled")
+    ask("delete_run.dry_run", "DELETE", "/v1/runs/digits-finer?dry_run=true")
+    ask("delete_run", "DELETE", "/v1/runs/digits-finer")
+    ask("restore_run", "POST", "/v1/runs/digits-finer/restore")
+    job = ask("_", "DELETE", "/v1/runs/digits-finer?grace_hours=0").json()["job"]["id"]
+    del ask.exchanges["_"]
+    ask.wait(f"/v1/jobs/{job}")
+    ask("get_run.deleted", "GET", "/v1/runs/digits-finer")
+
+
 def _own_training(ask: Recorder, store: ObjectStore) -> None:
     """A run of another training loop, with one snapshot."""
     asked = {"name": "mine", "config": {"model": "a classifier", "learning_rate": 0.1}, "total_images": 64_000}
     run = ask("open_external_run", "POST", "/v1/runs/external", asked).json()
+    ask("heartbeat", "POST", "/v1/runs/mine/heartbeat")
     ask("register_snapshot", "POST", "/v1/runs/mine/snapshots", upload(store, run, num_images=6_400, weights=[1, 2]))
     ask("finish_run", "POST", "/v1/runs/mine/finish")
 

@@ -116,3 +116,23 @@ def test_the_latest_time_is_that_with_every_tracked_average(api: Api) -> None:
     for path in (PATH, "/v1/runs/digits/reconstructions"):
         body = {"plan_only": True} if path == PATH else {"plan_only": True, "sigma_rel": 0.1}
         assert api.post(path, body).json()["num_images"] == 6400
+
+
+@only("sqlite")
+def test_a_basis_may_cover_learning_rate_decays(api: Api) -> None:
+    seed.trained(api.catalog, api.store)
+    decay = {"kind": "lr_decay", "shape": "cosine", "length_images": 6400}
+    plain = api.post(PATH, {}).json()["basis"]
+    wider = api.post(PATH, {"profiles": [decay]}).json()["basis"]
+    assert (plain["profiles"], wider["profiles"]) == ([], [decay])
+    assert wider["id"] != plain["id"]
+    for _ in range(2):
+        seed.finish_basis(api.catalog, api.store)
+    assert api.post(PATH, {"profiles": [decay]}).json()["basis"]["id"] == wider["id"]
+    other = decay | {"length_images": 3200}
+    assert api.post(PATH, {"plan_only": True, "profiles": [other]}).json()["basis_id"] is None
+    document = problem(api.post(PATH, {"profiles": [decay | {"length_images": 99_999}]}), 422, "invalid")
+    assert [error["field"] for error in document["errors"]] == ["profiles"]
+    assert "length_images 99999 of the decay must be at most num_images 25600" in document["detail"]
+    document = problem(api.post(PATH, {"profiles": [{"kind": "uniform", "last_times": 2}]}), 422, "invalid")
+    assert "names mean-of-2-times at place 0; give profiles of a single, definite average" in document["detail"]

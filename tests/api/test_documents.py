@@ -49,7 +49,9 @@ def test_the_committed_document_is_that_of_the_code(document: dict[str, Any]) ->
 
 
 def test_every_endpoint_is_documented_with_a_request_that_was_run(document: dict[str, Any]) -> None:
-    parts = re.split(r"^### (.+)$", API_MD.read_text(), flags=re.MULTILINE)
+    # A recorded answer may be Markdown with headings of its own.
+    page = re.sub(r"^(`{3,}).*?^\1$", "", API_MD.read_text(), flags=re.MULTILINE | re.DOTALL)
+    parts = re.split(r"^### (.+)$", page, flags=re.MULTILINE)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
     operations = _operations(document)
     assert set(sections) == set(operations)
@@ -112,7 +114,8 @@ def test_every_example_fits_its_schema(document: dict[str, Any], name: str) -> N
         )
     response = operation["responses"][str(exchange["status"])]
     if "response" in exchange:
-        (content,) = response["content"].values()
+        # Some answers come as data or as pictures, whose bytes are not recorded.
+        content = response["content"].get("application/json") or next(iter(response["content"].values()))
         _validator(document, content["schema"]).validate(exchange["response"])
     known = {header.lower() for header in response.get("headers", {})}
     assert known <= set(exchange.get("response_headers", {})), "a documented header was not there"
@@ -126,7 +129,9 @@ def test_every_operation_has_examples_and_all_its_errors(document: dict[str, Any
         good = [response for status, response in responses.items() if status.startswith("2")]
         shown = [content.get("examples") for response in good for content in response.get("content", {}).values()]
         headers = [header.get("example") for response in good for header in response.get("headers", {}).values()]
-        assert any([*shown, *headers]), f"{heading} has no example of an answer"
+        # Pages for people are too long to be recorded.
+        is_page = any("text/html" in response.get("content", {}) for response in good)
+        assert is_page or any([*shown, *headers]), f"{heading} has no example of an answer"
         assert operation["summary"], heading
         assert operation["tags"], heading
         assert "422" in responses, heading

@@ -60,14 +60,23 @@ def other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def holds(now: Any, then: Any) -> bool:
+    """Whether an answer still has every field of the earlier one, with its value. It may have more."""
+    if isinstance(then, dict):
+        return isinstance(now, dict) and all(name in now and holds(now[name], then[name]) for name in then)
+    if isinstance(then, list):
+        return isinstance(now, list) and len(now) == len(then) and all(map(holds, now, then))
+    return bool(now == then)
+
+
 def test_every_answer_is_the_same(earlier: Api) -> None:
-    assert earlier.get("/v1/runs").json() == ANSWERS["runs"]
+    assert holds(earlier.get("/v1/runs").json(), ANSWERS["runs"])
     assert earlier.get(f"/v1/runs/{RUN}/snapshots").json() == ANSWERS["snapshots"]
     assert earlier.get(f"/v1/runs/{RUN}/metrics").json() == ANSWERS["metrics"]
-    assert earlier.get("/v1/jobs").json() == ANSWERS["jobs"]
+    assert holds(earlier.get("/v1/jobs").json(), ANSWERS["jobs"])
     for resource in ("reconstructions", "bases", "evaluations"):
         for document in ANSWERS[resource]:
-            assert earlier.get(f"/v1/{resource}/{document['id']}").json() == document
+            assert holds(earlier.get(f"/v1/{resource}/{document['id']}").json(), document)
 
 
 def test_equal_requests_find_what_was_computed_then(earlier: Api) -> None:
@@ -84,11 +93,12 @@ def test_equal_requests_find_what_was_computed_then(earlier: Api) -> None:
     assert asked["basis"]["id"] == ANSWERS["bases"][0]["id"]
     for document in ANSWERS["evaluations"]:
         recipe = {
-            name: document["recipe"][name] for name in ("num_samples", "num_steps", "grid", "guidance", "guide_id")
+            name: document["recipe"][name]
+            for name in ("num_samples", "num_steps", "grid", "guidance", "guide_id", "metrics")
         }
         again = earlier.post("/v1/evaluations", {"reconstruction_id": document["reconstruction_id"], **recipe})
         assert again.json()["id"] == document["id"]
-    assert earlier.get("/v1/jobs").json() == ANSWERS["jobs"], "nothing was queued"
+    assert holds(earlier.get("/v1/jobs").json(), ANSWERS["jobs"]), "nothing was queued"
 
 
 @pytest.mark.usefixtures("other_machine")
@@ -116,7 +126,12 @@ def test_another_machine_registers_no_snapshot_twice(folder: Path, earlier: Api,
 def test_plans_give_the_same_coefficients(earlier: Api) -> None:
     plan = earlier.post(f"/v1/runs/{RUN}/reconstructions", {"sigma_rel": [0.03, 0.2], "plan_only": True}).json()
     then = ANSWERS["plan"]
-    assert {**plan, "estimated_seconds": None} == {**then, "estimated_seconds": None}
+    assert [item["id"] for item in plan["snapshots"]] == [item["id"] for item in then["snapshots"]]
+    for now, before in zip(plan["outputs"], then["outputs"], strict=True):
+        # Later versions multiply in another order.
+        largest = max(map(abs, before["coefficients"]))
+        assert now["coefficients"] == pytest.approx(before["coefficients"], abs=1e-12 * largest, rel=0)
+        assert now["predicted_error"] == pytest.approx(before["predicted_error"], rel=1e-9)
 
 
 def test_downloads_are_the_bytes_of_then_and_load(earlier: Api, tmp_path: Path) -> None:

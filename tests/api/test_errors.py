@@ -38,7 +38,7 @@ def test_an_unknown_path_is_404(api: Api) -> None:
         ("DELETE", "/v1/runs", "GET, POST"),
         ("POST", "/v1/snapshots/s/download", "GET, HEAD"),
         ("FOO", "/healthz", "GET"),
-        ("DELETE", "/v1/runs/digits", "GET"),
+        ("PUT", "/v1/runs/digits", "DELETE, GET"),
         ("GET", "/v1/runs/external", "POST"),
         ("DELETE", "/v1/runs/external", "POST"),
     ],

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from phema.services.phema_worker.finished_weights import ImpossibleJob
+from phema.services.phema_worker.job_tasks import begin_task
 from phema.shared.catalog import JobKind
+from phema.shared.metrics.registry import METRICS
 from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
 from phema.shared.recipes.presets import resolve
 from tests.api import seed
@@ -71,13 +74,60 @@ def test_what_failed_may_be_asked_for_again(api: Api, subject: str) -> None:
     assert again["job_id"] != first["job_id"]
 
 
-def test_weights_must_be_finished(api: Api) -> None:
+def _waiting(api: Api) -> tuple[str, str]:
+    """(id of a queued reconstruction's job, id of the job of an evaluation that needs it)."""
     seed.trained(api.catalog, api.store)
-    asked = api.post("/v1/runs/digits/reconstructions", {"sigma_rel": 0.07}).json()["reconstructions"][0]
-    document = problem(api.post(PATH, {"reconstruction_id": asked["id"]}), 409, "not-finished")
-    assert document["detail"] == (
-        f"reconstruction_id: reconstruction {asked['id']} is queued; wait until it has succeeded"
+    asked = api.post("/v1/runs/digits/reconstructions", {"sigma_rel": 0.07}).json()
+    evaluation = api.post(PATH, {"reconstruction_id": asked["reconstructions"][0]["id"]})
+    assert evaluation.status_code == 202
+    return asked["job"]["id"], evaluation.json()["job_id"]
+
+
+def test_an_evaluation_waits_for_its_weights(api: Api) -> None:
+    weights, job = _waiting(api)
+    needed = api.get(f"/v1/jobs/{job}").json()["needs"]
+    assert [(one["id"], one["kind"], one["state"]) for one in needed] == [(weights, "reconstruct", "queued")]
+    assert [one["id"] for one in api.get(f"/v1/jobs/{weights}").json()["needed_by"]] == [job]
+    with api.catalog.transaction() as tx:
+        assert tx.leases.claim([JobKind.EVALUATE], owner="test", lease_seconds=60) is None
+    seed.finish_reconstructions(api.catalog, api.store)
+    assert seed.claim(api.catalog, JobKind.EVALUATE).id == job
+
+
+@pytest.mark.parametrize(("end", "says"), [("failed", "failed: out of luck"), ("cancelled", "was cancelled")])
+def test_an_evaluation_ends_at_once_when_its_weights_cannot_be_made(api: Api, end: str, says: str) -> None:
+    weights, job = _waiting(api)
+    if end == "failed":
+        claimed = seed.claim(api.catalog, JobKind.RECONSTRUCT)
+        with api.catalog.transaction() as tx:
+            tx.leases.fail(claimed.id, claimed.fence, "out of luck", retry=False)
+    else:
+        api.post(f"/v1/jobs/{weights}/cancel")
+    claimed = seed.claim(api.catalog, JobKind.EVALUATE)
+    assert claimed.id == job
+    with api.catalog.transaction() as tx, pytest.raises(ImpossibleJob, match=f"because its job {weights} {says}"):
+        begin_task(tx, claimed)
+
+
+def test_a_failed_reconstruction_cannot_be_evaluated(api: Api) -> None:
+    seed.trained(api.catalog, api.store)
+    asked = api.post("/v1/runs/digits/reconstructions", {"sigma_rel": 0.07}).json()
+    api.post(f"/v1/jobs/{asked['job']['id']}/cancel")
+    identity = asked["reconstructions"][0]["id"]
+    document = problem(api.post(PATH, {"reconstruction_id": identity}), 409, "not-finished")
+    assert document["detail"].startswith(f"reconstruction_id: reconstruction {identity} has cancelled")
+
+
+def test_a_tree_of_jobs_is_cancelled_together(api: Api) -> None:
+    weights, job = _waiting(api)
+    assert api.post(f"/v1/jobs/{weights}/cancel?tree=true").json()["state"] == "cancelled"
+    found = api.get(f"/v1/jobs/{job}").json()
+    assert (found["state"], found["error"]) == (
+        "cancelled",
+        f"The reconstruct job {weights}, which it needs, was cancelled.",
     )
+    with api.catalog.transaction() as tx:
+        assert tx.leases.claim([JobKind.EVALUATE, JobKind.RECONSTRUCT], owner="test", lease_seconds=60) is None
 
 
 def test_a_guide_comes_from_any_run_whose_pictures_fit(api: Api, subject: str) -> None:
@@ -125,22 +175,42 @@ def test_a_run_that_kept_no_pictures_has_no_held_out_loss(api: Api) -> None:
     document = problem(api.post(PATH, both), 422, "invalid")
     assert [error["field"] for error in document["errors"]] == ["metrics"]
     assert document["detail"] == (
-        f"metrics names held_out_loss, but the run of {subject} has dataset.held_out 0: it kept no pictures for that, "
-        "only frechet is allowed"
+        "metrics names held_out_loss, but dataset.held_out of the run is 0, so no pictures were kept from training for "
+        f"it; {', '.join(name for name in METRICS if name != 'held_out_loss')} are allowed"
     )
-    asked = api.post(PATH, {"reconstruction_id": subject, "metrics": ["frechet"]})
+    asked = api.post(PATH, {"reconstruction_id": subject, "metrics": ["frechet_digits", "frechet"]})
     assert asked.status_code == 202
     by_default = api.post(PATH, {"reconstruction_id": subject}).json()
-    assert (by_default["id"], by_default["recipe"]["metrics"]) == (asked.json()["id"], ["frechet"])
+    assert (by_default["id"], by_default["recipe"]["metrics"]) == (asked.json()["id"], ["frechet_digits", "frechet"])
 
 
 @only("sqlite")
-def test_all_figures_are_computed_by_default(api: Api, subject: str) -> None:
+def test_the_usual_metrics_of_the_dataset_are_computed_by_default(api: Api, subject: str) -> None:
     asked = api.post(PATH, {"reconstruction_id": subject}).json()
-    assert asked["recipe"] == EvaluationRecipe().model_dump(mode="json")
-    assert asked["recipe"]["metrics"] == ["frechet", "held_out_loss"]
-    named = {"reconstruction_id": subject, "metrics": ["frechet", "held_out_loss"]}
+    usual = ["frechet_digits", "frechet", "held_out_loss"]
+    assert asked["recipe"] == EvaluationRecipe().model_dump(mode="json") | {"metrics": usual}
+    named = {"reconstruction_id": subject, "metrics": usual}
     assert api.post(PATH, named).json()["id"] == asked["id"]
+    few = api.post(PATH, {"reconstruction_id": subject, "num_samples": 64}).json()
+    assert few["recipe"]["metrics"] == ["frechet", "held_out_loss"]
+
+
+@only("sqlite")
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        ({"metrics": ["frechet_digits"], "num_samples": 64}, "num_samples", "metric frechet_digits needs at least 65"),
+        ({"metrics": []}, "metrics", "metrics is empty; name at least one of frechet_digits, "),
+        ({"num_samples": 1, "metrics": ["frechet"]}, "num_samples", "metric frechet needs at least 2"),
+    ],
+)
+def test_metrics_that_do_not_fit_are_refused(
+    api: Api, subject: str, body: dict[str, Any], field: str, words: str
+) -> None:
+    document = problem(api.post(PATH, {"reconstruction_id": subject, **body}), 422, "invalid")
+    assert [error["field"] for error in document["errors"]] == [field]
+    assert words in document["detail"]
+    assert api.all(PATH) == []
 
 
 @only("sqlite")
@@ -180,7 +250,7 @@ def test_every_option_of_the_sampler_is_part_of_the_question(api: Api, subject: 
         ),
         ({"churn": -1}, ["churn"], "churn -1 must be greater than or equal to 0"),
         ({"churn_min": 3, "churn_max": 2}, [""], "churn_min 3 must be below churn_max 2"),
-        ({"metrics": ["fid"]}, ["metrics.0"], "metrics.0 \"fid\" must be 'frechet' or 'held_out_loss'"),
+        ({"metrics": ["fidd"]}, ["metrics.0"], "metrics.0 \"fidd\" must be 'frechet_digits', 'fid', "),
         ({"steps": 3}, ["steps"], "steps is not known here"),
     ],
 )

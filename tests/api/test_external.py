@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from sqlalchemy import text
 
 from phema.shared.catalog import JobKind
 from phema.shared.snapshots.profile import Profile
@@ -311,3 +312,15 @@ def test_snapshots_on_s3(open_api: Callable[..., Api], settings: Any, s3_setting
     api.store.put(key, api.store.get(other["key"]))
     answer = api.post("/v1/runs/mine/snapshots", {**other, "key": key, "sha256": wrong})
     assert "is not that of the object" in problem(answer, 422, "invalid")["detail"]
+
+
+def test_a_heartbeat_is_a_sign_of_life(api: Api) -> None:
+    run = opened(api)
+    with api.catalog.transaction() as tx:
+        tx.runs._session.execute(text("UPDATE runs SET written_at = written_at - 4000"))
+    with api.catalog.transaction() as tx:
+        assert [one.id for one in tx.external_runs.note_silent(at_least_s=600)] == [run["id"]]
+    assert api.get("/v1/runs/mine").json()["silent_since"] is not None
+    assert api.post("/v1/runs/mine/heartbeat").json()["silent_since"] is None
+    api.post("/v1/runs/mine/finish")
+    problem(api.post("/v1/runs/mine/heartbeat"), 409, "run-not-open")

@@ -54,9 +54,34 @@ def plan(api: Api, **body: Any) -> Any:
         ),
         ({"kind": "uniform", "window_images": 9600}, {"kind": "uniform", "window_images": 9600}, "mean-9600"),
         (
+            {"kind": "lr_decay", "shape": "cosine", "length_images": 6400},
+            {"kind": "lr_decay", "shape": "cosine", "length_images": 6400},
+            "decay-cosine-6400",
+        ),
+        (
+            {"kind": "lr_decay", "shape": "1-sqrt", "start_images": 12_800},
+            {"kind": "lr_decay", "shape": "1-sqrt", "start_images": 12_800},
+            "decay-1-sqrt-from-12800",
+        ),
+        (
+            {"kind": "uniform", "last_times": 3},
+            {"kind": "uniform", "times": [19_200, 22_400, 25_600]},
+            "mean-of-3-times",
+        ),
+        (
+            {"kind": "uniform", "times": [3200, 12_800]},
+            {"kind": "uniform", "times": [3200, 12_800]},
+            "mean-of-2-times",
+        ),
+        (
             {"kind": "sampled", "times": [3200, 12_800], "weights": [1, 3]},
             {"times": [3200, 12_800], "weights": [1, 3]},
             "sampled",
+        ),
+        (
+            {"kind": "mixture", "profiles": [{"sigma_rel": 0.06}, {"sigma_rel": 0.12}], "weights": [2, -1]},
+            {"kind": "mixture", "weights": [2, -1]},
+            "mixture-of-2",
         ),
         ({"kind": "raw"}, {"kind": "raw"}, "raw"),
     ],
@@ -80,6 +105,29 @@ def test_every_kind_is_planned_from_snapshots_of_mixed_kinds(
     errors = ("profile_error", "rounding_error", "predicted_error", "noise_gain", "advice")
     assert [made[name] for name in errors] == [output[name] for name in errors]
     assert api.get(f"/v1/reconstructions/{made['id']}").json()["coefficients"] == output["coefficients"]
+
+
+@pytest.mark.usefixtures("run")
+def test_a_plan_states_the_learning_rate_that_an_average_stands_for(api: Api) -> None:
+    asked = [{"sigma_rel": 0.1}, {"kind": "lr_decay", "shape": "linear", "length_images": 5120}, {"kind": "raw"}]
+    power, decay, raw = plan(api, profiles=asked)["outputs"]
+    times = [round(share * 25_600) for share in (0.5, 0.75, 0.9, 0.95)]
+    assert [m["num_images"] for m in power["learning_rate"]] == times
+    gamma = power["profile"]["gamma"]
+    found = [[m["multiplier"] for m in output["learning_rate"]] for output in (power, decay, raw)]
+    assert found[0] == pytest.approx([1 - (t / 25_600) ** (gamma + 1) for t in times], rel=1e-12)
+    assert found[0][2] == pytest.approx(0.57, abs=0.005)
+    assert found[1] == pytest.approx([1, 1, 0.5, 0.25], abs=1e-4)
+    assert found[2] == [1, 1, 1, 1]
+
+
+@pytest.mark.usefixtures("run")
+def test_last_times_keep_their_meaning(api: Api) -> None:
+    """The row names the times, so the request in both forms is the same work."""
+    made = api.post(PATH, {"profiles": [{"kind": "uniform", "last_times": 2}]}).json()["reconstructions"][0]
+    assert made["profile"] == {"kind": "uniform", "times": [22_400, 25_600]}
+    explicit = api.post(PATH, {"profiles": [{"kind": "uniform", "times": [22_400, 25_600]}]}).json()
+    assert (explicit["job"], explicit["reconstructions"][0]["id"]) == (None, made["id"])
 
 
 @pytest.mark.usefixtures("run")
@@ -152,7 +200,7 @@ def test_tensors_have_profiles_of_their_own(api: Api) -> None:
         (
             {"profiles": [{"kind": "sampled", "times": list(range(1, 1026)), "weights": [1] * 1025}]},
             "profiles.0.times",
-            "times has 1025 entries; a sampled profile takes at most 1024",
+            "times has 1025 entries; a profile takes at most 1024",
         ),
         (
             {
@@ -175,7 +223,7 @@ def test_tensors_have_profiles_of_their_own(api: Api) -> None:
         (
             {"profiles": [{"kind": "sampled", "times": [*range(1, 1000), t], "weights": [1] * 1000} for t in LATE]},
             "",
-            "the sampled profiles have 3,000 times together; a request takes at most 2,048",
+            "the profiles have 3,000 times together; a request takes at most 2,048",
         ),
         (
             {"profiles": [{"kind": "per_tensor", "default": {"sigma_rel": s}, "tensors": MANY} for s in WIDTHS]},
@@ -200,6 +248,41 @@ def test_tensors_have_profiles_of_their_own(api: Api) -> None:
             {"profiles": [{"kind": "uniform", "window_images": 0}]},
             "profiles.0.window_images",
             "must be greater than or equal to 1",
+        ),
+        (
+            {"profiles": [{"kind": "uniform", "last_times": 3, "window_images": 3}]},
+            "profiles.0",
+            "'uniform' needs one of window_images, times and last_times, and no other kind's fields",
+        ),
+        (
+            {"profiles": [{"kind": "uniform", "last_times": 99}]},
+            "profiles",
+            "last_times 99 must be at most 8, the number",
+        ),
+        (
+            {"profiles": [{"kind": "lr_decay", "shape": "cosine"}]},
+            "profiles.0",
+            "'lr_decay' needs shape, and either length_images or start_images, and no other kind's fields",
+        ),
+        (
+            {"profiles": [{"kind": "lr_decay", "shape": "step", "length_images": 100}]},
+            "profiles.0.shape",
+            """shape "step" must be 'linear', 'cosine', '1-sqrt' or '1-square'""",
+        ),
+        (
+            {"profiles": [{"kind": "lr_decay", "shape": "cosine", "length_images": 30_000}]},
+            "profiles",
+            "length_images 30000 of the decay must be at most num_images 25600",
+        ),
+        (
+            {"profiles": [{"kind": "lr_decay", "shape": "cosine", "start_images": 25_600}]},
+            "profiles",
+            "the decay starts at 25600 images; it must start at 0 or later and before num_images 25600",
+        ),
+        (
+            {"profiles": [{"kind": "lr_decay", "shape": "1-sqrt", "length_images": 100}], "regularize": False},
+            "profiles",
+            "regularize false is impossible with a decay of shape 1-sqrt",
         ),
         ({"sigma_rel": [0.1, 0.2], "tensors": PER_TENSOR}, "", "tensors goes with exactly one profile"),
         (

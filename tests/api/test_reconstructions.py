@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
-from phema.shared.catalog import JobKind
+from phema.shared.catalog import JobKind, Snapshot
 from phema.shared.edm2.averaging.posthoc import profile_errors, solve
 from phema.shared.edm2.averaging.weightings import PowerWeighting
+from phema.shared.snapshots.profile import Profile
 from tests.api import seed
 from tests.api.http import Api, problem
 from tests.fixtures.catalog import only
@@ -55,6 +57,27 @@ def test_a_plan_is_answered_without_any_work(api: Api) -> None:
     with api.catalog.transaction() as tx:
         assert tx.jobs.list(kind=JobKind.RECONSTRUCT).items == []
         assert tx.reconstructions.page(run.id).items == []
+
+
+def test_plans_of_one_time_measure_the_weights_once(api: Api) -> None:
+    """Probes never change. The test deletes them to see whether a plan reads them again."""
+    run = seed.run(api.catalog)
+    stored = [Profile.power(sigma_rel) for sigma_rel in seed.STORED]
+    seed.weights(api.catalog, api.store, run, stored, times=seed.TIMES[:-1])
+
+    def planned() -> dict[str, Any]:
+        answer = api.post(PATH, {"sigma_rel": [0.13], "plan_only": True})
+        assert answer.status_code == 200
+        found: dict[str, Any] = answer.json()
+        return found
+
+    first = planned()
+    assert first["calibrated"]
+    with api.catalog.transaction() as tx:
+        tx.snapshots._session.execute(update(Snapshot).values(probe=None))
+    assert planned() == first
+    seed.weights(api.catalog, api.store, run, stored, times=seed.TIMES[-1:])
+    assert not planned()["calibrated"], "another time is measured anew, from its probes"
 
 
 def test_one_job_makes_all_outputs(api: Api) -> None:

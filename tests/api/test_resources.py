@@ -6,14 +6,20 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from phema.services.api import presets, resources
-from phema.services.api.app import ROUTERS
+from phema.services.api.app import ROUTERS, create_app
+from phema.shared.settings import Settings
 from tests.api.documents import ROOT
 
 
 def test_every_folder_with_endpoints_is_served() -> None:
     folders = {path.parent.name for path in (ROOT / "services" / "api").glob("*/endpoints.py")}
     served = [route.endpoint.__module__.split(".")[-2] for router in ROUTERS for route in _routes(router)]
-    assert set(served) == folders
+    assert set(served) == folders - {"pages"}, "pages are routers of their own"
+
+
+def test_pages_are_no_operations_of_the_api() -> None:
+    paths = create_app(Settings()).openapi()["paths"]
+    assert {path for path in paths if not path.startswith("/v1/")} == {"/healthz", "/readyz", "/metrics"}
 
 
 def test_no_route_hides_another() -> None:

@@ -11,12 +11,12 @@ from phema.services.api.external_runs import service as external
 from phema.services.api.retention import service as retention
 from phema.services.phema_worker.job_tasks import complete_job
 from phema.services.phema_worker.retain import delete_objects, retain_task
+from phema.services.phema_worker.task_outcomes import Done
 from phema.services.phema_worker.task_progress import TaskProgress
-from phema.services.phema_worker.tasks import Done
 from phema.shared.catalog import Catalog, JobKind, JobState, Run
 from phema.shared.catalog.repositories.snapshots import SnapshotRepository
 from phema.shared.snapshots.planning.planner import plan
-from phema.shared.snapshots.planning.retention import GRID
+from phema.shared.snapshots.planning.retention import DECAYS, GRID
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.local.store import LocalStore
@@ -61,7 +61,7 @@ def delete(api: Api) -> None:
     assert task is not None
     delete_objects(api.store, task, TaskProgress())
     with api.catalog.transaction() as tx:
-        complete_job(tx, job, task, Done((), {}, 0, 0.0))
+        complete_job(tx, job, task, Done((), 0.0))
 
 
 def test_a_dry_run_says_what_would_be_and_does_nothing(api: Api, run: Run) -> None:
@@ -80,7 +80,14 @@ def test_a_dry_run_says_what_would_be_and_does_nothing(api: Api, run: Run) -> No
         for output in planned.outputs:
             line = latest[float(output.profile.sigma_rel or 0)]
             assert 1 - 1e-6 <= output.errors.predicted_error / line[name] <= 1.02
-    assert {line["after"] for line in said["forecasts"][2]["errors"]} == {None}
+    decays = [[(d["shape"], d["length_images"]) for d in forecast["decays"]] for forecast in said["forecasts"]]
+    assert decays == [[(shape, length) for shape in DECAYS] for length in (5120, 2560, 1280)]
+    wanted = [Profile(kind="lr_decay", shape=shape, length_images=5120) for shape in DECAYS]
+    planned = plan(stored, wanted, update_images=run.config["batch_size"])
+    for output, line in zip(planned.outputs, said["forecasts"][0]["decays"], strict=True):
+        assert 1 - 1e-6 <= output.errors.predicted_error / line["before"] <= 1.02
+        assert line["before"] < line["after"]
+    assert {line["after"] for line in said["forecasts"][2]["errors"] + said["forecasts"][2]["decays"]} == {None}
     assert len(kept(api)) == 32
     with api.catalog.transaction() as tx:
         assert tx.jobs.list(kind=JobKind.RETAIN).items == []

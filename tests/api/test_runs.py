@@ -73,7 +73,11 @@ def test_a_name_is_given_once(api: Api) -> None:
     ("body", "fields", "words"),
     [
         ({"preset": "digits-tiny"}, ["name"], ["name is missing"]),
-        ({**DIGITS, "nmae": 1}, ["nmae"], ["nmae is not known here; did you mean name? allowed: name, preset, config"]),
+        (
+            {**DIGITS, "nmae": 1},
+            ["nmae"],
+            ["nmae is not known here; did you mean name? allowed: name, preset, dataset,"],
+        ),
         ({**DIGITS, "preset": "digits-tin"}, ["preset"], ["'digits-tin' is unknown", "did you mean 'digits-tiny'"]),
         ({**DIGITS, "config": {"sed": 1}}, ["config.sed"], ["config.sed"]),
         ({**DIGITS, "config": {"network": {"depth": 1}}}, ["config.network.depth"], ["allowed: config, img_"]),
@@ -88,11 +92,15 @@ def test_a_name_is_given_once(api: Api) -> None:
         ({**DIGITS, "config": {"ema_sigma_rels": [0.1, 0.5]}}, ["config.ema_sigma_rels.1"], ["less than 0.288", "0.5"]),
         ({**DIGITS, "config": {"ema_sigma_rels": [0.1, 0.1]}}, ["config.ema_sigma_rels"], ["names a sigma_rel twice"]),
         ({**DIGITS, "config": {"total_images": 64 * 10**30}}, ["config.total_images"], [str(2**53 - 1)]),
-        ({**DIGITS, "preset": "edm2-img64-s"}, ["config"], ["dataset.name is imagenet-64", "dataset.path must name"]),
+        (
+            {**DIGITS, "preset": "edm2-img64-s"},
+            ["config.dataset"],
+            ["config.dataset.name is imagenet-64", "dataset.path must name"],
+        ),
         (
             {**DIGITS, "preset": "edm2-img64-s", "config": {"dataset": {"name": "digits"}}},
-            ["config"],
-            ["network.img_resolution is 64", "digits need 8"],
+            ["config.network.img_resolution", "config.network.img_channels", "config.network.label_dim"],
+            ["config.network.img_resolution is 64", "digits need 8", "digits has 10 classes; use 10"],
         ),
         (
             {**DIGITS, "config": {"network": {"config": "F", "res_balance": 0.5}}},
@@ -104,7 +112,26 @@ def test_a_name_is_given_once(api: Api) -> None:
             ["config"],
             ["precision float16 needs a GPU and device is cpu"],
         ),
-        ({**DIGITS, "config": {"network": {"label_dim": 5}}}, ["config"], ["network.label_dim is 5", "10 classes"]),
+        (
+            {**DIGITS, "config": {"network": {"label_dim": 5}}},
+            ["config.network.label_dim"],
+            ["network.label_dim is 5", "10 classes"],
+        ),
+        (
+            {"name": "x", "held_out": 0.5, "config": {"preset": "y"}},
+            ["config.preset", "preset", "held_out"],
+            ["preset is missing; name a preset, or a dataset", "held_out is a share of dataset"],
+        ),
+        (
+            {**DIGITS, "config": {"sed": 1, "num_workers": 3, "status_every": 3, "network": {"label_dim": 5}}},
+            ["config.sed", "config"],
+            ["config.sed is not a field", "num_workers 3; use a multiple of 3; status_every 3 is not a multiple"],
+        ),
+        (
+            {**DIGITS, "config": {"sed": 1, "batch_size": "x", "network": {"label_dim": 5, "clip_act": -1}}},
+            ["config.network.clip_act", "config.batch_size", "config.sed", "config.network.label_dim"],
+            ["config.sed is not a field", "label_dim is 5"],
+        ),
         ({**DIGITS, "name": "a b"}, ["name"], ['name "a b" must match']),
         ({**DIGITS, "name": "run-0123456789ab"}, ["name"], ["must not start with run-"]),
         ({**DIGITS, "name": "x" * 64}, ["name"], ["at most 63 characters"]),
@@ -143,7 +170,29 @@ def test_runs_are_filtered_by_state(api: Api) -> None:
     assert [run["name"] for run in api.all("/v1/runs", state="queued")] == ["b"]
     document = problem(api.get("/v1/runs", params={"state": "lost"}), 422, "invalid")
     assert document["errors"][0]["field"] == "state"
-    assert "'queued', 'running', 'succeeded', 'failed' or 'cancelled'" in document["detail"]
+    allowed = "'queued', 'starting', 'running', 'paused', 'succeeded', 'failed' or 'cancelled'"
+    assert allowed in document["detail"]
+
+
+def test_runs_are_filtered_and_sorted(api: Api) -> None:
+    for name, images in (("one", 640), ("two", 1280), ("Twofold", 64)):
+        run = seed.run(api.catalog, name)
+        with api.catalog.transaction() as tx:
+            tx.runs.set_progress(run.id, images)
+    api.post("/v1/runs/external", {"name": "outside"})
+    assert [run["name"] for run in api.all("/v1/runs", name="two")] == ["Twofold", "two"]
+    assert [run["name"] for run in api.all("/v1/runs", origin="external")] == ["outside"]
+    assert len(api.all("/v1/runs", preset="digits-tiny", limit=1)) == 3
+    by_images = api.all("/v1/runs", sort="images", limit=1)
+    assert [run["name"] for run in by_images] == ["two", "one", "Twofold", "outside"]
+    assert [run["name"] for run in api.all("/v1/runs", sort="progress", order="asc", limit=1)] == [
+        run["name"] for run in reversed(by_images)
+    ]
+    for wrong in ({"sort": "size"}, {"order": "up"}, {"origin": "mars"}):
+        document = problem(api.get("/v1/runs", params=wrong), 422, "invalid")
+        assert document["errors"][0]["field"] == next(iter(wrong))
+    cursor = api.get("/v1/runs", params={"sort": "name", "limit": 1}).json()["next_cursor"]
+    problem(api.get("/v1/runs", params={"cursor": cursor}), 422, "invalid")
 
 
 def test_a_queued_run_is_cancelled_at_once(api: Api) -> None:
@@ -157,7 +206,7 @@ def test_a_running_run_is_asked_to_stop(api: Api) -> None:
     seed.run(api.catalog)
     job = seed.claim(api.catalog, JobKind.TRAIN)
     run = api.post("/v1/runs/digits/cancel").json()
-    assert (run["state"], run["job"]["cancel_requested"]) == ("running", True)
+    assert (run["state"], run["job"]["state"], run["job"]["cancel_requested"]) == ("starting", "running", True)
     with api.catalog.transaction() as tx:
         assert tx.leases.heartbeat(job.id, job.fence, lease_seconds=60)
 
@@ -212,3 +261,23 @@ def test_figures_that_are_not_finite_are_null(api: Api) -> None:
     with api.catalog.transaction() as tx:
         tx.history.put(run_id, 64, {"loss": float("nan"), "grad": float("inf"), "lr": 0.5})
     assert api.all("/v1/runs/digits/metrics")[0]["values"] == {"loss": None, "grad": None, "lr": 0.5}
+
+
+def test_a_run_may_be_evaluated_while_it_trains(api: Api) -> None:
+    body = {"name": "followed", "preset": "digits-tiny", "config": {"evaluation": {"every_snapshots": 2}}}
+    run = api.post("/v1/runs", body).json()
+    assert run["config"]["evaluation"]["every_snapshots"] == 2
+    curve = api.get("/v1/runs/followed/progress-curve").json()
+    assert (curve["state"], curve["points"], curve["stopped"]) == ("queued", [], None)
+    assert (curve["job"]["kind"], curve["job"]["priority"]) == ("follow", 40)
+    assert api.post("/v1/runs", {**body, "name": "plain", "config": {}}).status_code == 201
+    plain = api.get("/v1/runs/plain/progress-curve").json()
+    assert (plain["state"], plain["job"], plain["points"]) == (None, None, [])
+    problem(api.get("/v1/runs/nobody/progress-curve"), 404, "not-found")
+    wrong = {"name": "wrong", "preset": "digits-tiny", "config": {"evaluation": {"metrics": ["held_out_loss"]}}}
+    wrong["config"]["dataset"] = {"held_out": 0}  # type: ignore[index]
+    document = problem(api.post("/v1/runs", wrong), 422, "invalid")
+    assert document["errors"][0]["field"] == "config.evaluation.metrics"
+    api.post("/v1/runs/followed/cancel")
+    api.post("/v1/runs/followed/resume")
+    assert api.get("/v1/runs/followed/progress-curve").json()["job"]["id"] == curve["job"]["id"], "still under way"

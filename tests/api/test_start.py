@@ -108,7 +108,7 @@ def test_a_port_on_which_another_listens(settings: Settings, start: Start) -> No
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("PHEMA_API_PORT", "99999", "PHEMA_API_PORT '99999': Input should be less than or equal to 65535"),
+        ("PHEMA_API_PORT", "99999", "PHEMA_API_PORT '99999': must be less than or equal to 65535"),
         ("PHEMA_API_HOST", "0.0.0.0", "set api_token"),
         ("PHEMA_STORE_URL", "ftp://x", "store_url 'ftp://x' must start with"),
         ("PHEMA_STORE_URL", "s3://", "s3://"),

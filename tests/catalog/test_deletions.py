@@ -81,3 +81,17 @@ def test_trouble_lasts_until_the_attempt_ends(catalog: Catalog) -> None:
         tx.leases.release(job.id, job.fence)
     with catalog.transaction() as tx:
         assert tx.jobs.get(job.id).trouble is None
+
+
+def test_a_heartbeat_keeps_the_message_that_it_must_not_replace(catalog: Catalog) -> None:
+    ask(catalog)
+    with catalog.transaction() as tx:
+        job = tx.leases.claim(list(JobKind), owner="one", lease_seconds=60.0)
+    assert job is not None
+    said = []
+    for message, keep in (("waiting", "started"), ("started", None), ("waiting", "started"), ("1 of 2", None)):
+        with catalog.transaction() as tx:
+            tx.leases.heartbeat(job.id, job.fence, lease_seconds=60.0, message=message, keep=keep)
+        with catalog.transaction(read_only=True) as tx:
+            said.append(tx.jobs.get(job.id).message)
+    assert said == ["waiting", "started", "started", "1 of 2"]

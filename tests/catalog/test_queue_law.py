@@ -57,6 +57,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.jobs.append(Expected(job.id, key, max_attempts))
         else:
             assert [job.id] == [one.id for one in live]
+            live[0].cancel_requested = False  # somebody wants the job after all
 
     @rule()
     def claim(self) -> None:

@@ -218,6 +218,27 @@ def test_summaries_tell_what_matters_of_plans_without_loading_them(catalog: Cata
             summary.row.plan.keys()
 
 
+def test_finished_reconstructions_are_found_behind_newer_ones_that_are_not(catalog: Catalog, run_id: str) -> None:
+    def add(num_images: int, sigma_rel: float, *, done: bool) -> str:
+        question = {"profile": {"kind": "power", "sigma_rel": sigma_rel}, "dtype": "float32", "plan": PLAN}
+        row, _ = tx.reconstructions.find_or_create(run_id=run_id, num_images=num_images, **question)
+        if done:
+            tx.reconstructions.complete(row.id, f"{row.id}.safetensors", 1, "0" * 64)
+        return row.id
+
+    with catalog.transaction() as tx:
+        old = [add(64, width, done=True) for width in (0.05, 0.1, 0.15)]
+        late = add(128, 0.05, done=True)
+        for i in range(5):
+            add(192, 0.05 + i / 100, done=False)
+        newer = add(64, 0.2, done=True)
+    with catalog.transaction(read_only=True) as tx:
+        assert [row.id for row in tx.reconstructions.finished(run_id, None, 2)] == [late]
+        assert [row.id for row in tx.reconstructions.finished(run_id, 64, 3)] == [newer, old[2], old[1]]
+        assert tx.reconstructions.finished(run_id, 192, 3) == []
+        assert tx.reconstructions.finished("run-none", None, 3) == []
+
+
 def test_content_keys_ignore_the_order_of_keys_only() -> None:
     assert content_key("k", {"a": 1, "b": [0.1, 2]}) == content_key("k", {"b": [0.1, 2], "a": 1})
     assert content_key("k", {"a": [1, 2]}) != content_key("k", {"a": [2, 1]})

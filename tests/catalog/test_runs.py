@@ -88,20 +88,20 @@ class TestResume:
         self.end(catalog, state)
         with catalog.transaction() as tx:
             first = tx.runs.get(run_id).job_id
-            run = tx.runs.resume(run_id, max_attempts=3)
+            run = tx.run_control.resume(run_id, max_attempts=3)
             assert (run.state, run.job.payload, run.job.max_attempts) == (JobState.QUEUED, {"run_id": run_id}, 3)
             assert run.job_id != first
             assert tx.jobs.get(first).state is state, "what has ended stays as it was"
-            assert tx.runs.resume(run_id).job_id == run.job_id, "asked twice"
+            assert tx.run_control.resume(run_id).job_id == run.job_id, "asked twice"
         assert held(catalog).id == run.job_id
 
     def test_a_run_that_trains_or_is_done_stays_as_it_is(self, catalog: Catalog, run_id: str) -> None:
         with catalog.transaction() as tx:
             job_id = tx.runs.get(run_id).job_id
-            assert tx.runs.resume(run_id).job_id == job_id
+            assert tx.run_control.resume(run_id).job_id == job_id
         self.end(catalog, JobState.SUCCEEDED)
         with catalog.transaction() as tx:
-            assert tx.runs.resume(run_id).job_id == job_id
+            assert tx.run_control.resume(run_id).job_id == job_id
 
     def test_asked_at_once(self, catalog: Catalog, run_id: str) -> None:
         self.end(catalog, JobState.FAILED)
@@ -110,7 +110,7 @@ class TestResume:
         def resume(_: int) -> str:
             start.wait()
             with catalog.transaction() as tx:
-                return tx.runs.resume(run_id).job_id
+                return tx.run_control.resume(run_id).job_id
 
         with ThreadPoolExecutor(6) as pool:
             assert len(set(pool.map(resume, range(6)))) == 1
@@ -145,7 +145,7 @@ class TestRestore:
             assert (run.state, run.job.progress) == (JobState.FAILED, 0.4)
             assert run.job.error == "Found in the store at 40 of 100 images; resume it."
             assert tx.leases.claim(list(JobKind), owner="worker", lease_seconds=60) is None
-            assert tx.runs.resume(run.id).state is JobState.QUEUED
+            assert tx.run_control.resume(run.id).state is JobState.QUEUED
 
     def test_a_name_taken_meanwhile(self, catalog: Catalog, run_id: str) -> None:
         with pytest.raises(NameTaken, match="name 'digits' is taken"):

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import inspect
 
 from benchmarks.large_catalog import WELL_KEPT, Size, fill
-from phema.shared.catalog import Catalog, JobKind, JobState
+from phema.shared.catalog import Catalog, JobKind, JobState, RunSort
 from phema.shared.catalog.catalog import Transaction
 from phema.shared.catalog.repositories.queue_stats import QueueStats
 from tests.catalog.work import counted
@@ -62,7 +62,14 @@ ACTIONS: dict[str, Callable[[Transaction], Any]] = {
     ),
     "under way": lambda tx: tx.reconstructions.under_way(WELL_KEPT),
     "snapshots of a plan": lambda tx: (tx.snapshots.list(WELL_KEPT), tx.snapshots.probes(WELL_KEPT)),
+    "finished evaluations": lambda tx: tx.evaluations.finished(WELL_KEPT, LIMIT),
+    "finished reconstructions": lambda tx: tx.reconstructions.finished(WELL_KEPT, None, LIMIT),
     "snapshots of another run": lambda tx: tx.snapshots.list("run-000100"),
+    "runs by images": lambda tx: tx.runs.list(sort=RunSort.IMAGES, limit=LIMIT),
+    "runs by progress": lambda tx: tx.runs.list(sort=RunSort.PROGRESS, limit=LIMIT),
+    "runs in a state": lambda tx: tx.runs.list(state=JobState.RUNNING, limit=LIMIT),
+    "loss curves of runs": lambda tx: tx.run_overviews.curves([WELL_KEPT, "run-000001"], "loss", 32),
+    "best evaluations of runs": lambda tx: tx.run_overviews.best([WELL_KEPT, "run-000001"], "frechet", "lower"),
     "metrics, after the first time": lambda tx: tx.queue_stats.read(FIRST["stats"].settled),
 }
 FIRST: dict[str, QueueStats] = {}

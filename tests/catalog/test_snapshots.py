@@ -153,6 +153,20 @@ def test_history_replaces_the_figures_of_an_earlier_attempt(catalog: Catalog, ru
     assert [(point.num_images, point.values) for point in points] == [(64, {"loss": 1.5}), (128, {"loss": 0.5})]
 
 
+def test_thinned_history_spans_the_run_and_keeps_figures_that_are_rare(catalog: Catalog, run_id: str) -> None:
+    times = range(64, 64 * 41, 64)
+    with catalog.transaction() as tx:
+        for time in times:
+            rare = {"weight/enc/8/mean": 1.0} if time % (64 * 4) == 64 else {}
+            tx.history.put(run_id, time, {"loss": 1.0} | rare)
+    with catalog.transaction() as tx:
+        assert tx.history.count(run_id) == 40
+        assert [row.num_images for row in tx.history.thinned(run_id, 40)] == list(times)
+        thinned = tx.history.thinned(run_id, 11)
+    assert [row.num_images for row in thinned] == list(range(64, 64 * 41, 4 * 64))
+    assert all("weight/enc/8/mean" in row.values for row in thinned)
+
+
 def test_history_keeps_figures_that_json_cannot_say(catalog: Catalog, run_id: str) -> None:
     figures = {"loss": math.nan, "grad": math.inf, "low": -math.inf, "zero": -0.0, "tiny": 5e-324}
     with catalog.transaction() as tx:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from phema.shared.datasets import DatasetError, open_dataset, open_files
-from phema.shared.datasets.preparation.conversion import adm_crop, convert
+from phema.shared.datasets.preparation.conversion import ConversionOptions, convert
+from phema.shared.datasets.preparation.transforms import adm
 from phema.shared.recipes.run_config import DatasetConfig
 from tests.datasets.photos import PHOTOGRAPHS, encoded, labelled, photograph, write_folder, write_zip
 
 
 def crop(picture: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:
-    return np.asarray(adm_crop(Image.fromarray(picture), resolution))
+    return np.asarray(adm(Image.fromarray(picture), (resolution, resolution)))
 
 
 def halved(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -107,7 +108,7 @@ def photographs(tmp_path: Path) -> Path:
 def test_a_converted_dataset_opens(photographs: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     path = tmp_path / "new" / "set.zip"
-    done = convert(open_files(str(photographs)), path, resolution=32, progress=lambda *at: seen.append(at))
+    done = convert(open_files(str(photographs)), path, ConversionOptions((32, 32)), lambda *at: seen.append(at))
     assert (done.num_pictures, done.num_classes, done.classes) == (5, 3, ("cat", "person", "thing"))
     assert seen == [(i, 5) for i in range(6)]
     with zipfile.ZipFile(path) as archive:
@@ -116,10 +117,12 @@ def test_a_converted_dataset_opens(photographs: Path, tmp_path: Path) -> None:
     names = [f"00000/img{i:08d}.png" for i in range(5)]
     assert list(files) == [*names, "dataset.json"]
     assert json.loads(files["dataset.json"]) == {
-        "labels": [list(pair) for pair in zip(names, [0, 1, 1, 2, 2], strict=True)]
+        "labels": [list(pair) for pair in zip(names, [0, 1, 1, 2, 2], strict=True)],
+        "classes": ["cat", "person", "thing"],
     }
     dataset = open_dataset(DatasetConfig(name="photos", path=str(path), held_out=0))
     dataset.verify()
+    assert dataset.info.class_names == ("cat", "person", "thing")
     images, _ = dataset.train.batch(np.arange(5))
     coffee = crop(photograph("coffee")[:96, :128], 32).transpose(2, 0, 1) / 127.5 - 1
     assert min(np.abs(image - coffee).max() for image in images) < 1e-6  # transparency is dropped, colours are kept
@@ -128,9 +131,9 @@ def test_a_converted_dataset_opens(photographs: Path, tmp_path: Path) -> None:
 def test_the_same_source_gives_the_same_bytes(photographs: Path, tmp_path: Path) -> None:
     files = open_files(str(photographs))
     for name, threads in (("a.zip", 1), ("b.zip", 4)):
-        convert(files, tmp_path / name, resolution=16, threads=threads)
+        convert(files, tmp_path / name, ConversionOptions((16, 16), threads=threads))
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
-    convert(files, tmp_path / "folder", resolution=16)
+    convert(files, tmp_path / "folder", ConversionOptions((16, 16)))
     in_folder = {str(p.relative_to(tmp_path / "folder")): p.read_bytes() for p in (tmp_path / "folder").rglob("*.*")}
     assert in_folder == files_of(tmp_path / "a.zip")
 
@@ -140,7 +143,7 @@ def test_labels_of_dataset_json_are_kept(tmp_path: Path) -> None:
     source = write_zip(
         tmp_path / "x.zip", {"b.png": tile, "a.png": tile, "dataset.json": labelled(["b.png", "a.png"], [7, 3])}
     )
-    convert(open_files(str(source)), tmp_path / "y.zip", resolution=8, grey=True)
+    convert(open_files(str(source)), tmp_path / "y.zip", ConversionOptions((8, 8), grey=True))
     dataset = open_dataset(DatasetConfig(name="y", path=str(tmp_path / "y.zip"), held_out=0))
     assert (dataset.channels, dataset.num_classes, sorted(dataset.train.labels.tolist())) == (1, 8, [3, 7])
 
@@ -149,19 +152,19 @@ def test_mistakes_leave_nothing(photographs: Path, tmp_path: Path) -> None:
     (photographs / "thing" / "zebra.png").write_bytes(b"no picture")
     destination = tmp_path / "out" / "set.zip"
     with pytest.raises(
-        DatasetError, match=r"thing/zebra\.png in dataset .* cannot be read: it is neither PNG nor JPEG"
+        DatasetError, match=r"1 of 6 pictures in dataset .* --skip-bad: thing/zebra\.png: it is no picture of a format"
     ):
-        convert(open_files(str(photographs)), destination, resolution=16)
+        convert(open_files(str(photographs)), destination, ConversionOptions((16, 16)))
     assert list(destination.parent.iterdir()) == []
     destination.write_bytes(b"mine")
     with pytest.raises(DatasetError, match=r"set\.zip already exists; choose another name, or remove it first"):
-        convert(open_files(str(photographs)), destination, resolution=16)
+        convert(open_files(str(photographs)), destination, ConversionOptions((16, 16)))
     assert destination.read_bytes() == b"mine"
     with pytest.raises(DatasetError, match="resolution is 0; it must be from 1 to 4096"):
-        convert(open_files(str(photographs)), tmp_path / "z.zip", resolution=0)
+        convert(open_files(str(photographs)), tmp_path / "z.zip", ConversionOptions((0, 0)))
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DatasetError, match=r"z\.zip cannot be written: "):
-        convert(open_files(str(photographs)), tmp_path / "file" / "z.zip", resolution=16)
+        convert(open_files(str(photographs)), tmp_path / "file" / "z.zip", ConversionOptions((16, 16)))
 
 
 @pytest.mark.parametrize("destination", ["set.zip", "set"])
@@ -170,15 +173,15 @@ def test_a_killed_conversion_leaves_no_file_under_its_name(photographs: Path, tm
     code = (
         "import os, signal, sys; from pathlib import Path\n"
         "from phema.shared.datasets import open_files\n"
-        "from phema.shared.datasets.preparation.conversion import convert\n"
+        "from phema.shared.datasets.preparation.conversion import ConversionOptions, convert\n"
         "def progress(done, total):\n"
         "    if done == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "convert(open_files(sys.argv[1]), Path(sys.argv[2]), resolution=16, progress=progress)"
+        "convert(open_files(sys.argv[1]), Path(sys.argv[2]), ConversionOptions((16, 16)), progress)"
     )
     out = tmp_path / "out"
     killed = subprocess.run([sys.executable, "-c", code, str(photographs), str(out / destination)], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not (out / destination).exists()
     assert [name.endswith(".partial") for name in os.listdir(out)] == [True]
-    convert(open_files(str(photographs)), out / destination, resolution=16)
+    convert(open_files(str(photographs)), out / destination, ConversionOptions((16, 16)))
     assert (out / destination).exists()

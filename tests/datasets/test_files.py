@@ -225,6 +225,10 @@ BROKEN_FILES: dict[str, tuple[Files, str]] = {
     "no JSON": ({"a.png": TILE, "dataset.json": b"{"}, r"dataset\.json in dataset .* it is no valid JSON"),
     "deep JSON": ({"a.png": TILE, "dataset.json": b"[" * 10**6}, r"it is no valid JSON"),
     "no labels": ({"a.png": TILE, "dataset.json": b"{}"}, r'must be an object with "labels"'),
+    "too few names": (
+        {"a.png": TILE, "dataset.json": b'{"labels": [["a.png", 1]], "classes": ["cat"]}'},
+        r'"classes" of .* must list the name of each of the 2 classes',
+    ),
     "labels by name": ({"a.png": TILE, "dataset.json": b'{"labels": {"a": 1}}'}, r'"labels" .* must be a list'),
     "json below": ({"x/a.png": TILE, "x/dataset.json": b"{}"}, r"x/dataset\.json .* must lie at the top"),
     "latent shape": ({"a.npy": npy(LATENT[:4])}, r"it holds float32 \[4, 4, 4\]; latents are float32 \[8, h, h\]"),

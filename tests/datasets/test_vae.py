@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from phema.shared.datasets import Dataset, DatasetError, HubUnreachable, open_dataset, open_files
+from phema.shared.datasets.preparation.torchvision_operators import declare_missing_operators
 from phema.shared.datasets.preparation.vae import Vae, decode, encode
 from phema.shared.recipes.run_config import DatasetConfig
 from tests.datasets.photos import npy, photo_files, tiles, write_folder, write_zip
@@ -25,6 +26,7 @@ SCALE = 0.5 / np.array([4.17, 4.62, 3.71, 3.28])[:, None, None]
 @pytest.fixture(scope="module")
 def vae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights; 16x16 pictures become 8x8 latents."""
+    declare_missing_operators()
     from diffusers import AutoencoderKL
 
     with torch.random.fork_rng():
@@ -45,6 +47,7 @@ def opened(path: Path) -> Dataset:
 
 
 def test_encoding_is_what_diffusers_gives(vae_folder: Path, tmp_path: Path) -> None:
+    declare_missing_operators()
     from diffusers import AutoencoderKL
 
     files, pictures = photo_files(10, 16)
@@ -110,6 +113,7 @@ def test_a_sample_never_changes(tmp_path: Path) -> None:
 
 
 def test_decoding_undoes_the_normalisation(vae_folder: Path) -> None:
+    declare_missing_operators()
     from diffusers import AutoencoderKL
 
     plain = torch.randn(9, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * 4
@@ -177,6 +181,7 @@ def test_an_id_that_the_hub_does_not_know_is_not(tmp_path: Path, monkeypatch: py
 
 
 def test_channels_of_a_vae_are_checked(tmp_path: Path) -> None:
+    declare_missing_operators()
     from diffusers import AutoencoderKL
 
     options: dict[str, Any] = {"block_out_channels": (8,), "norm_num_groups": 4, "latent_channels": 16}

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from deploy.local.compose import read_variables
+
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 GPU = ROOT / "docker-compose.gpu.yml"
@@ -34,5 +36,4 @@ def services(path: Path = COMPOSE) -> dict[str, Any]:
 
 
 def env_file(path: Path) -> dict[str, str]:
-    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    return dict(line.split("=", 1) for line in lines)
+    return read_variables(path)

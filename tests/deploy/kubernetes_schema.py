@@ -1,7 +1,7 @@
 """A strict schema of the Kubernetes fields that phema uses.
 
 What is not listed is a mistake until somebody has read the API's reference and adds it. Written from what is known of
-Kubernetes 1.30, KubeRay 1.4 and prometheus-operator 0.75; their own definitions were not at hand for the last two.
+Kubernetes 1.30, KubeRay 1.4 and prometheus-operator 0.75. `operator_definitions` checks against their own definitions.
 """
 
 from __future__ import annotations
@@ -76,6 +76,17 @@ POD = fields(
     serviceAccountName=NAME,
     automountServiceAccountToken=YES_NO,
     shareProcessNamespace=YES_NO,
+    runtimeClassName=NAME,
+    topologySpreadConstraints=some(
+        fields(
+            {
+                "maxSkew": COUNT,
+                "topologyKey": TEXT,
+                "whenUnsatisfiable": {"enum": ["ScheduleAnyway", "DoNotSchedule"]},
+                "labelSelector": SELECTOR,
+            }
+        )
+    ),
     terminationGracePeriodSeconds=COUNT,
     restartPolicy={"enum": ["Always", "OnFailure", "Never"]},
     tolerations=some(fields(key=TEXT, operator={"enum": ["Exists", "Equal"]}, effect=TEXT)),
@@ -84,7 +95,7 @@ POD = fields(
     ),
     volumes=some(fields({"name": NAME}, emptyDir=fields(medium={"const": "Memory"}, sizeLimit=QUANTITY))),
 )
-TEMPLATE = fields({"metadata": fields({"labels": LABELS}), "spec": POD})
+TEMPLATE = fields({"metadata": fields({"labels": LABELS}, annotations=ANNOTATIONS), "spec": POD})
 PEERS = some(fields(podSelector=SELECTOR, namespaceSelector=SELECTOR))
 POLICY_PORTS = some(fields({"protocol": {"enum": ["TCP", "UDP"]}, "port": PORT}))
 RAY_PARAMETERS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -130,7 +141,43 @@ SPECS: dict[tuple[str, str], dict[str, Schema]] = {
     ("batch/v1", "Job"): {
         "spec": fields({"template": TEMPLATE}, backoffLimit=COUNT, ttlSecondsAfterFinished=COUNT),
     },
-    ("policy/v1", "PodDisruptionBudget"): {"spec": fields({"selector": SELECTOR}, minAvailable=COUNT)},
+    ("policy/v1", "PodDisruptionBudget"): {
+        "spec": fields({"selector": SELECTOR}, minAvailable=COUNT, maxUnavailable=COUNT)
+    },
+    ("networking.k8s.io/v1", "Ingress"): {
+        "spec": fields(
+            {
+                "ingressClassName": NAME,
+                "tls": some(fields({"hosts": some(TEXT), "secretName": NAME})),
+                "rules": some(
+                    fields(
+                        {
+                            "host": TEXT,
+                            "http": fields(
+                                {
+                                    "paths": some(
+                                        fields(
+                                            {
+                                                "path": TEXT,
+                                                "pathType": {"enum": ["Prefix", "Exact"]},
+                                                "backend": fields(
+                                                    {
+                                                        "service": fields(
+                                                            {"name": NAME, "port": fields({"name": PORT_NAME})}
+                                                        )
+                                                    }
+                                                ),
+                                            }
+                                        )
+                                    )
+                                }
+                            ),
+                        }
+                    )
+                ),
+            }
+        )
+    },
     ("networking.k8s.io/v1", "NetworkPolicy"): {
         "spec": fields(
             {"podSelector": SELECTOR, "policyTypes": some({"enum": ["Ingress", "Egress"]}, minItems=1)},

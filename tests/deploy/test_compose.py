@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.local.compose import read_services, seconds
 from phema.services.trainer.control.worker_resources import place_workers
 from phema.shared.settings import Settings
 from tests.deploy.documents import COMPOSE, GPU, ROOT, env_file, load, services
@@ -57,7 +58,7 @@ def test_a_compose_command_accepts_the_files(files: list[Path], tmp_path: Path) 
 
 def test_the_topology_is_the_designs() -> None:
     wanted = {"postgres", "minio", "ray-head", "ray-worker", "api", "trainer", "phema-worker", "prometheus", "grafana"}
-    assert set(SERVICES) == wanted | ONE_SHOT
+    assert set(SERVICES) == wanted | ONE_SHOT | {"postgres-exporter"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,7 +109,8 @@ def test_the_order_of_starting_has_no_circle() -> None:
 
 def test_volumes_are_declared_and_folders_exist() -> None:
     declared = load(COMPOSE)[0]["volumes"]
-    mounted = [mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", [])]
+    filled = read_services(COMPOSE, dict.fromkeys(re.findall(r"\$\{([A-Z0-9_]+):\?", COMPOSE.read_text()), "a1b2"))
+    mounted = [mount.split(":")[0] for service in filled.values() for mount in service.get("volumes", [])]
     assert {source for source in mounted if not source.startswith("./")} == set(declared)
     assert [source for source in mounted if source.startswith("./") and not (ROOT / source).is_dir()] == []
 
@@ -176,7 +178,12 @@ def test_an_image_is_built_once_and_before_it_is_used(files: list[Path]) -> None
     ours = {service["image"] for service in merged.values() if "PHEMA_" in service["image"]}
     for image in ours:
         (builder,) = [name for name, one in merged.items() if one["image"] == image and "build" in one]
-        assert merged[builder]["build"]["target"] == ("cuda" if "CUDA" in image else "cpu")
+        arguments = dict(merged[builder]["build"]["args"])
+        assert arguments.pop("TORCH") == ("cuda" if "CUDA" in image else "cpu")
+        # Every other argument can be chosen in .env, and has the default of the Dockerfile.
+        declared = dict(re.findall(r"^ARG (\w+)=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+        assert arguments == {name: f"${{{name}:-{declared[name]}}}" for name in arguments}
+        assert "PYTHON_IMAGE" in arguments
         users = [name for name, one in merged.items() if one["image"] == image and "profiles" not in one]
         assert all(builder == name or builder in needs(name) for name in users)
 
@@ -196,13 +203,59 @@ def test_minio_s_volume_keeps_the_owner_that_the_image_gave_it() -> None:
     assert f"install -d -o {owner} /var/lib/phema/objects" in (ROOT / "Dockerfile").read_text()
 
 
-def test_new_env_asks_for_no_more_cpus_than_there_are(tmp_path: Path) -> None:
-    """Engines refuse a limit above what the machine has."""
+@pytest.mark.parametrize("engine", [None, "1", "64", "no number"])
+def test_new_env_asks_for_no_more_cpus_than_the_engine_has(engine: str | None, tmp_path: Path) -> None:
+    """Engines refuse a limit above what they have. Docker Desktop's has fewer CPUs than the machine."""
     (tmp_path / "deploy").mkdir()
     shutil.copy(ROOT / "deploy/new_env.sh", tmp_path / "deploy")
     shutil.copy(ROOT / ".env.example", tmp_path)
-    subprocess.run(["bash", str(tmp_path / "deploy/new_env.sh")], capture_output=True, check=True)
-    assert f"\nRAY_WORKER_CPUS={min(4, os.cpu_count() or 1)}\n" in (tmp_path / ".env").read_text()
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\n{'exit 1' if engine is None else f'echo {engine}'}\n")
+    docker.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", str(tmp_path / "deploy/new_env.sh")], env=env, capture_output=True, check=True)
+    cpus = int(engine) if engine in ("1", "64") else os.cpu_count() or 1
+    assert f"\nRAY_WORKER_CPUS={min(4, cpus)}\n" in (tmp_path / ".env").read_text()
+
+
+def test_nodes_of_ray_are_given_time() -> None:
+    """`ray start` fails 30 s after its start on its own, and a container that is not healthy in time blocks others."""
+    for name in ("ray-head", "ray-worker", "phema-worker"):
+        start_s = int(SERVICES[name]["environment"]["RAY_raylet_start_wait_time_s"])
+        assert seconds(SERVICES[name]["healthcheck"]["start_period"]) > start_s >= 120
+    assert "ray-worker" in SERVICES["trainer"]["depends_on"], "without a worker no training finds room"
+
+
+def test_trainings_have_time_to_write_a_checkpoint() -> None:
+    for name in ("ray-head", "ray-worker"):
+        assert seconds(SERVICES[name]["stop_grace_period"]) == 45
+
+
+@pytest.mark.parametrize("name", ["trainer", "phema-worker"])
+def test_a_lost_service_is_seen_within_a_minute(name: str) -> None:
+    check = SERVICES[name]["healthcheck"]
+    assert seconds(check["interval"]) * check["retries"] <= 60
+
+
+def test_datasets_are_mounted_where_they_are_read() -> None:
+    users = {name for name, service in SERVICES.items() if "/datasets:ro" in str(service.get("volumes"))}
+    assert users == {"api", "ray-head", "ray-worker", "phema-worker"}
+
+
+def test_another_port_of_minio_is_in_the_urls_that_users_get(tmp_path: Path) -> None:
+    command = compose_command()
+    env = tmp_path / "env"
+    subprocess.run(["bash", str(ROOT / "deploy/new_env.sh"), str(env)], capture_output=True, check=True)
+    env.write_text(env.read_text().replace("PORT_MINIO=9000", "PORT_MINIO=9123"))
+    environment = read_services(COMPOSE, env_file(env))["api"]["environment"]
+    assert environment["PHEMA_S3_PUBLIC_ENDPOINT_URL"] == "http://127.0.0.1:9123"
+    if command is None:
+        pytest.skip("no compose command: apt-get install docker-compose")
+    done = subprocess.run(
+        [*command, f"--env-file={env}", f"--file={COMPOSE}", "config"], capture_output=True, text=True, check=True
+    )
+    theirs = yaml.safe_load(done.stdout)["services"]["api"]["environment"]
+    assert theirs["PHEMA_S3_PUBLIC_ENDPOINT_URL"] == "http://127.0.0.1:9123"
 
 
 def test_new_env_needs_no_python(tmp_path: Path) -> None:
@@ -227,6 +280,8 @@ def test_new_env_fills_every_secret_and_replaces_nothing(tmp_path: Path) -> None
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     written = (tmp_path / ".env").read_text()
     assert re.findall(r"^[A-Z0-9_]+=$", written, re.MULTILINE) == []
+    filled = {name for name, value in env_file(ROOT / ".env.example").items() if not value}
+    assert filled == {name for name in filled if re.search("PASSWORD|TOKEN|SECRET", name)}
     assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
     assert subprocess.run(command, capture_output=True, check=False).returncode != 0
     assert (tmp_path / ".env").read_text() == written

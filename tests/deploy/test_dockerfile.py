@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from tests.deploy.documents import ROOT
 
 _NO_COMMENTS = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
@@ -39,34 +37,46 @@ def test_the_base_is_pinned() -> None:
     assert outside == {"${PYTHON_IMAGE}"}
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_the_images_are_unprivileged_watched_and_hold_no_compiler_s_leavings(target: str) -> None:
-    assert said("USER", target)[-1] == "10001:10001"
-    assert len(said("HEALTHCHECK", target)) == 1
-    assert said("CMD", target)[-1].startswith('["')
-    assert said("COPY", target) == [f"--from=build-{target} /opt/phema /opt/phema"]
+def test_the_image_is_unprivileged_watched_and_holds_no_compiler_s_leavings() -> None:
+    assert said("USER", "runtime")[-1] == "10001:10001"
+    assert len(said("HEALTHCHECK", "runtime")) == 1
+    assert said("CMD", "runtime")[-1].startswith('["')
+    copied = ["--from=dependencies /opt/phema /opt/phema", "--from=package /opt/package /opt/phema"]
+    assert said("COPY", "runtime") == copied
+
+
+def test_a_change_of_the_sources_installs_no_dependency_again() -> None:
+    before = said("COPY", "dependencies")
+    assert before == ["requirements.lock requirements.hashes ./", "pyproject.toml ./"]
+    assert said("RUN", "package")[-1] == "uv pip install --no-deps --no-build-isolation --prefix /opt/package ."
+    (line,) = [line for line in said("RUN", "dependencies") if "--requirements pyproject.toml" in line]
+    assert set(re.findall(r"--extra (\w+)", line)) == {"server", "postgres", "metrics"}
+
+
+def test_the_build_of_torch_is_an_argument() -> None:
+    """Old builders build every stage of the file, also those that the target does not need."""
+    assert said("ARG", "dependencies")[0] == "TORCH=cpu"
+    (line,) = [line for line in said("RUN", "dependencies") if "TORCH" in line]
+    assert set(re.findall(r"(\w+)\) uv pip install", line)) == {"cpu", "cuda"}
+    assert list(STAGES) == ["dependencies", "package", "runtime"]
 
 
 def test_the_environment_is_found_by_login_shells_too() -> None:
-    assert any(argument.startswith("PATH=/opt/phema/bin:${PATH}") for argument in said("ENV", "cpu"))
-    assert any("echo 'PATH=/opt/phema/bin:$PATH' > /etc/profile.d/phema.sh" in line for line in said("RUN", "cpu"))
+    assert any(argument.startswith("PATH=/opt/phema/bin:${PATH}") for argument in said("ENV", "runtime"))
+    assert any("echo 'PATH=/opt/phema/bin:$PATH' > /etc/profile.d/phema.sh" in line for line in said("RUN", "runtime"))
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_bytecode_is_compiled_while_the_image_is_built(target: str) -> None:
+def test_bytecode_is_compiled_while_the_image_is_built() -> None:
     """The process may not write beside the packages; compiling torch and Ray at every start costs seconds."""
-    build = f"build-{target}"
-    assert len([line for line in said("RUN", build) if "pip install" in line]) == 3
+    build = "package"
+    assert len([line for line in said("RUN", build) if "pip install" in line]) == 5
+    assert "UV_COMPILE_BYTECODE=1" in str(said("ENV", build))
     assert not re.search("no-compile|NO_COMPILE|PYTHONDONTWRITEBYTECODE", str(said("RUN", build) + said("ENV", build)))
-    assert not re.search("__pycache__|[.]pyc", str(said("RUN", build) + said("RUN", target)))
+    assert not re.search("__pycache__|[.]pyc", str(said("RUN", build) + said("RUN", "runtime")))
 
 
 def test_the_image_does_not_ask_for_gpus() -> None:
-    assert "NVIDIA_VISIBLE_DEVICES" not in str(said("ENV", "cuda"))
-
-
-def test_the_default_target_is_cpu() -> None:
-    assert list(STAGES)[-1] == "cpu"
+    assert "NVIDIA_VISIBLE_DEVICES" not in str(said("ENV", "runtime"))
 
 
 def test_every_copy_between_stages_names_a_stage() -> None:
@@ -81,10 +91,14 @@ def test_folders_are_absolute_and_changed_by_workdir() -> None:
 def test_no_secret_and_no_download_past_the_lock() -> None:
     assert not re.search(r"(PASSWORD|TOKEN|SECRET)\S*=", TEXT)
     assert not re.search(r"^RUN .*\b(curl|wget|git|sudo|apt|chmod 777)\b", TEXT, re.MULTILINE)
-    for command in re.findall(r"pip install ([^&\n]*)", TEXT):
-        assert "--constraint requirements.lock" in command or re.search(r"\$\(grep '\^\w+==' requirements", command)
+    assert "UV_CONSTRAINT=requirements.hashes" in TEXT
+    assert [after for before, after in _installs() if before != "uv " and "--require-hashes" not in after] == []
     lock = (ROOT / "requirements.lock").read_text()
     assert [name for name in re.findall(r"grep '\^(\w+)==' ", TEXT) if not re.search(f"^{name}==", lock, re.M)] == []
+
+
+def _installs() -> list[tuple[str, str]]:
+    return re.findall(r"(\S+ )pip install ([^&\n]*)", TEXT)
 
 
 def test_everything_copied_in_exists_and_is_not_ignored() -> None:

@@ -16,7 +16,7 @@ OURS = {f"PHEMA_{name.upper()}" for name in Settings.model_fields}
 CLIENT = {"PHEMA_URL"}
 README = (ROOT / "deploy/README.md").read_text()
 FOREIGN = set(
-    re.findall(r"^\| `([A-Z][A-Z0-9_]*)` \|", README.partition("## Variables of other programs")[2], re.MULTILINE)
+    re.findall(r"^\| `([A-Z][A-Za-z0-9_]*)` \|", README.partition("## Variables of other programs")[2], re.MULTILINE)
 )
 COMPOSE_TEXT = COMPOSE.read_text() + GPU.read_text()
 INTERPOLATED = set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", COMPOSE_TEXT))
@@ -64,7 +64,8 @@ def test_every_variable_in_kubernetes_is_read_by_something() -> None:
 def test_every_variable_in_the_image_is_read_by_something() -> None:
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
     names = {name for line in re.findall(r"^ENV (.*)$", text, re.MULTILINE) for name in re.findall(r"([A-Z_]+)=", line)}
-    assert names - OURS - FOREIGN == set()
+    of_uv = {name for name in names if name.startswith("UV_")}  # while the image is built; uv documents them
+    assert names - OURS - FOREIGN - of_uv == set()
 
 
 def test_the_table_of_others_variables_lists_nothing_that_is_not_used() -> None:
@@ -93,6 +94,41 @@ def test_defaults_in_compose_are_those_of_the_example() -> None:
     defaults = re.findall(r"\$\{([A-Z0-9_]+):?-([^}]*)\}", COMPOSE_TEXT)
     assert len(defaults) > 20
     assert {name: value for name, value in defaults if name in example and example[name] != value} == {}
+
+
+SIZES = {
+    "trainer": (
+        "max_running_trainings",
+        "checkpoints_kept",
+        "training_outage_seconds",
+        "training_cpus_per_worker",
+    ),
+    "phema-worker": ("worker_actors", "actors_while_training"),
+}
+"""Settings by which operators adapt a deployment to its machines, and the service that reads each."""
+
+
+@pytest.mark.parametrize("service", SIZES)
+def test_sizes_can_be_changed_and_have_the_defaults_of_the_settings(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = dict.fromkeys(re.findall(r"\$\{([A-Z0-9_]+):\?", COMPOSE_TEXT), "a1b2")
+    in_kubernetes = {
+        variable["name"]: variable["value"]
+        for document in load(KUBERNETES / f"base/{service}.yaml")
+        for container in document["spec"]["template"]["spec"]["containers"]
+        for variable in container["env"]
+    }
+    for changed in (False, True):
+        chosen = {f"PHEMA_{name.upper()}": "7" for name in SIZES[service]} if changed else {}
+        environment = read_services(COMPOSE, {**secrets, **chosen})[service]["environment"]
+        for name in SIZES[service]:
+            variable = f"PHEMA_{name.upper()}"
+            monkeypatch.setenv(variable, environment[variable])
+            expected = 7 if changed else Settings.model_fields[name].default
+            assert getattr(Settings(), name) == expected
+            if not changed:
+                assert in_kubernetes[variable] == environment[variable]
 
 
 def test_empty_endpoints_mean_aws(monkeypatch: pytest.MonkeyPatch) -> None:

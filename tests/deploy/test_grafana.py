@@ -13,7 +13,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from jsonschema import Draft202012Validator
 
 from deploy.grafana import build, draw
-from deploy.grafana.panels import SOURCE
+from deploy.grafana.panels import PROVISIONED
 from tests.deploy.documents import ROOT, load, services
 from tests.deploy.kubernetes_schema import TEXT, YES_NO, fields, some
 
@@ -114,7 +114,7 @@ def test_the_provisioning_files_have_grafana_s_fields() -> None:
     Draft202012Validator(PROVIDERS).validate(providers)
     Draft202012Validator(SOURCES).validate(sources)
     (source,) = sources["datasources"]
-    assert {"type": source["type"], "uid": source["uid"]} == SOURCE
+    assert {"type": source["type"], "uid": source["uid"]} == PROVISIONED
     (config,) = load(ROOT / "deploy/prometheus/prometheus.yml")
     assert source["jsonData"]["timeInterval"] == config["global"]["scrape_interval"]
     assert float(source["jsonData"]["timeInterval"].removesuffix("s")) == draw.SCRAPE_SECONDS

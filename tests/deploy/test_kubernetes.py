@@ -7,16 +7,18 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from deploy.grafana import build
-from deploy.grafana.panels import SOURCE
+from deploy.grafana.panels import PROVISIONED
 from deploy.prometheus import kubernetes as rules
 from tests.deploy.documents import KUBERNETES, load
 from tests.deploy.kubernetes_schema import faults
+from tests.deploy.operator_definitions import FOLDER, definitions, faults_of
 
 Objects = list[dict[str, Any]]
 README = (KUBERNETES.parent / "README.md").read_text()
@@ -38,7 +40,10 @@ def base() -> Objects:
     return [document for path in files for document in load(path)]
 
 
-@pytest.fixture(scope="module", params=["local", "cloud-s3"])
+WITH_COMPONENTS = "cloud-s3 with components"
+
+
+@pytest.fixture(scope="module", params=["local", "cloud-s3", WITH_COMPONENTS])
 def overlay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Objects:
     """The overlay as it would be applied; skips where nothing renders it, unless PHEMA_REQUIRE_KUBECTL is set."""
     command = renderer()
@@ -51,7 +56,11 @@ def overlay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = deploy / "kubernetes"
     if request.param == "local":
         subprocess.run(["bash", folder / "overlays/local/new_secrets.sh"], check=True)
-    done = subprocess.run([*command, folder / "overlays" / request.param], capture_output=True, text=True, check=False)
+    name = request.param.split()[0]
+    if request.param == WITH_COMPONENTS:  # as somebody does who removes the comment signs
+        file = folder / "overlays" / name / "kustomization.yaml"
+        file.write_text(re.sub(r"^# (components:|  - )", r"\1", file.read_text(), flags=re.MULTILINE))
+    done = subprocess.run([*command, folder / "overlays" / name], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [*yaml.safe_load_all(done.stdout)]
 
@@ -148,7 +157,7 @@ def _judge_pods(objects: Objects) -> None:
         security = container["securityContext"]
         assert security["allowPrivilegeEscalation"] is False, where
         assert security["capabilities"] == {"drop": ["ALL"]}, where
-        assert {"cpu", "memory"} <= set(container["resources"]["limits"]), where
+        assert {"cpu", "memory", "ephemeral-storage"} <= set(container["resources"]["limits"]), where
         assert set(container["resources"]["requests"]) == set(container["resources"]["limits"]), where
         assert not container["image"].endswith(":latest"), where
 
@@ -177,6 +186,17 @@ def test_kubernetes_own_definitions_accept_the_overlays(overlay: Objects, versio
     assert len(own) > 15
 
 
+def test_the_operators_own_definitions_accept_the_overlays(overlay: Objects) -> None:
+    """Strictly: an unknown field, which an operator would drop without a word, is refused."""
+    if FOLDER is None:
+        pytest.skip("PHEMA_OPERATOR_DEFINITIONS names no folder with the definitions of the operators")
+    known = definitions(Path(FOLDER))
+    theirs = [one for one in overlay if one["apiVersion"].startswith(("ray.io/", "monitoring.coreos.com/"))]
+    assert {one["kind"] for one in theirs} == {"RayCluster", "PodMonitor", "PrometheusRule", "ScrapeConfig"}
+    found = [fault for one in theirs for fault in faults_of(one, known[one["apiVersion"], one["kind"]])]
+    assert found == []
+
+
 def test_the_rules_are_those_of_prometheus() -> None:
     assert rules.FILE.read_text() == rules.rule_object(), "run `python -m deploy.prometheus.kubernetes`"
     (made,) = load(rules.FILE)
@@ -186,7 +206,8 @@ def test_the_rules_are_those_of_prometheus() -> None:
 
 def test_jobs_have_the_names_that_rules_and_dashboards_know(base: Objects) -> None:
     (config,) = load(rules.HERE / "prometheus.yml")
-    wanted = {job["job_name"] for job in config["scrape_configs"]}
+    # Servers of other projects are found by compose's names.
+    wanted = {job["job_name"] for job in config["scrape_configs"] if "dns_sd_configs" not in job}
     relabelings = []
     for one in base:
         if one["kind"] == "ScrapeConfig":
@@ -207,7 +228,7 @@ def test_grafana_s_sidecar_finds_dashboards_and_their_source(overlay: Objects) -
     source = maps["phema-datasource"]
     assert source["metadata"]["labels"]["grafana_datasource"] == "1"
     (given,) = yaml.safe_load(source["data"]["phema-datasource.yml"])["datasources"]
-    assert {"type": given["type"], "uid": given["uid"]} == SOURCE
+    assert {"type": given["type"], "uid": given["uid"]} == PROVISIONED
     assert given["isDefault"] is False, "kube-prometheus-stack's is: Grafana does not start with two"
 
 
@@ -284,6 +305,56 @@ def test_the_gate_of_trainings_knows_what_the_autoscaler_may_add(base: Objects) 
         str(most["cpu"]),
         str(most["nvidia.com/gpu"]),
     )
+
+
+def test_the_local_cluster_s_gate_knows_its_one_worker(base: Objects) -> None:
+    (cluster,) = [one for one in base if one["kind"] == "RayCluster"]
+    limits = cluster["spec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    (kustomization,) = load(KUBERNETES / "overlays/local/kustomization.yaml")
+    literals = dict(literal.split("=", 1) for literal in kustomization["configMapGenerator"][0]["literals"])
+    assert literals["PHEMA_CLUSTER_MAX_CPUS"] == limits["cpu"]
+
+
+@pytest.mark.parametrize("overlay", [WITH_COMPONENTS], indirect=True)
+def test_components_add_an_ingress_and_the_runtime_of_gpus(overlay: Objects) -> None:
+    (ingress,) = [one for one in overlay if one["kind"] == "Ingress"]
+    (service,) = [one for one in overlay if one["kind"] == "Service" and one["metadata"]["name"] == "phema-api"]
+    backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+    assert backend["name"] == service["metadata"]["name"]
+    assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
+    classes = {name: template["spec"].get("runtimeClassName") for name, template in pods(overlay)}
+    assert {name for name, found in classes.items() if found} == {"phema gpu"}
+
+
+def test_pods_whose_work_would_begin_again_are_not_moved_to_save_nodes(base: Objects) -> None:
+    key = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+    kept = {name for name, template in pods(base) if template["metadata"].get("annotations", {}).get(key) == "false"}
+    assert kept == {"phema head", "phema cpu", "phema gpu", "phema-worker"}
+
+
+@pytest.mark.parametrize("overlay", ["cloud-s3"], indirect=True)
+def test_a_drain_ends_one_pod_of_a_kind_at_a_time(overlay: Objects) -> None:
+    budgets = [one["spec"] for one in overlay if one["kind"] == "PodDisruptionBudget"]
+    covered = {name for name, template in pods(overlay)
+               if any(selects(one["selector"], template["metadata"]["labels"]) for one in budgets)}  # fmt: skip
+    assert covered == {"phema-api", "phema-worker", "phema head", "phema cpu", "phema gpu"}
+
+
+@pytest.mark.parametrize("overlay", ["cloud-s3"], indirect=True)
+def test_ports_outside_are_those_of_the_base_until_somebody_changes_them(overlay: Objects, base: Objects) -> None:
+    (changed,), (given,) = ([one for one in objects if one["metadata"]["name"] == "phema-egress"]
+                            for objects in (overlay, base))  # fmt: skip
+    numbers = [[(port["protocol"], port["port"]) for port in one["spec"]["egress"][1]["ports"]]
+               for one in (changed, given)]  # fmt: skip
+    assert numbers[0] == numbers[1]
+
+
+def test_a_process_that_hangs_is_started_again_but_not_for_an_outage_of_minutes(base: Objects) -> None:
+    for where, container in containers(base):
+        if where.split("/")[0] in ("phema-trainer", "phema-worker"):
+            probe = container["livenessProbe"]
+            assert probe["exec"]["command"] == container["readinessProbe"]["exec"]["command"]
+            assert probe["periodSeconds"] * probe["failureThreshold"] >= 900
 
 
 def test_addresses_name_services_that_exist(base: Objects) -> None:

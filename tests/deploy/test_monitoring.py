@@ -19,11 +19,15 @@ from deploy.grafana.panels import concrete
 from deploy.grafana.run import RUN_DASHBOARD
 from deploy.prometheus.write_config import write_config
 from phema.shared.telemetry import METRICS
+from tests.deploy.documents import services
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 GRAFANA = ROOT / "deploy" / "grafana"
-FOREIGN = {"up", "ALERTS", "ray_resources"}
+FOREIGN = {
+    *("up", "ALERTS", "ray_resources"),
+    *("ray_node_mem_used", "ray_node_mem_total", "ray_node_cpu_utilization", "ray_node_disk_utilization_percentage"),
+}
 """Prometheus's own and Ray's."""
 OF_TARGETS = {"job", "service", "instance"}
 VARIABLES = {"run": "run-1", "weights": "ema", "statistic": "max"}
@@ -123,6 +127,7 @@ def test_dashboards_are_whole() -> None:
     sources = {source["uid"] for source in provisioned}
     for text in build.files().values():
         dashboard = json.loads(text)
+        assert dashboard["templating"]["list"][0]["current"]["value"] in sources
         ids = [panel["id"] for panel in dashboard["panels"]]
         assert len(set(ids)) == len(ids)
         cells: set[tuple[int, int]] = set()
@@ -133,7 +138,7 @@ def test_dashboards_are_whole() -> None:
             assert max(x for x, _ in own) < 24
             cells |= own
             for target in panel.get("targets", []):
-                assert target["datasource"]["uid"] in sources
+                assert target["datasource"]["uid"] == "${datasource}"
                 concrete(target["expr"], **VARIABLES)
 
 
@@ -146,7 +151,9 @@ def test_every_alert_has_a_section_in_the_runbook() -> None:
     sections = re.findall(r"^## (Phema\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.M)
     assert sorted(sections) == sorted(ALERTS)
     for name, rule in ALERTS.items():
-        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
+        assert rule["annotations"]["runbook_url"] == (
+            f"{{{{ $externalLabels.phema_docs }}}}docs/runbook.md#{name.lower()}"
+        )
         assert rule["labels"]["severity"] in ("warning", "critical")
 
 
@@ -223,7 +230,10 @@ def test_promtool_runs_the_unit_tests_of_the_rules(promtool: str) -> None:
 
 
 def committed() -> Any:
-    return yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    """The configuration without the servers of other projects, which only compose has."""
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    config["scrape_configs"] = [job for job in config["scrape_configs"] if "dns_sd_configs" not in job]
+    return config
 
 
 def as_committed(written: Path) -> Any:
@@ -249,6 +259,13 @@ def test_a_configuration_for_elsewhere_differs_in_addresses_only(tmp_path: Path)
     for name, token in (("phema_api_token", "t"), ("ray_auth_token", "r")):
         assert (tmp_path / name).read_text() == token
         assert (tmp_path / name).stat().st_mode & 0o077 == 0
+
+
+def test_servers_of_other_projects_are_services_of_compose() -> None:
+    jobs = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
+    names = [name for job in jobs for found in job.get("dns_sd_configs", []) for name in found["names"]]
+    assert names == ["minio", "postgres-exporter"]
+    assert set(names) <= set(services())
 
 
 def test_without_ray_only_its_job_is_left_out(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """docker-compose.yml's cluster as processes of this machine: a run through it, watched by a real Prometheus.
 
 Every documented metric is scraped with what the run made of it, every panel of Grafana has data, `phema doctor` finds
-nothing wrong, and a killed worker raises its alert and is replaced.
+nothing wrong, and a killed worker raises its alert and is replaced. The commands of docs/tutorials/cluster.md work;
+the fixture runs those of it and of deploy/README.md that start and end a cluster.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from phema import Client
 from phema.client.response_models import Run
 from phema.local_service.processes import port_is_free, spawn, stop, tail
 from phema.shared.telemetry import METRICS
+from tests.docs.blocks import Session
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -156,10 +158,11 @@ def worked(cluster: Cluster) -> Worked:
         asked = [client.evaluate(item, wait=False, **RECIPE) for item in weights]
         for evaluation in asked:
             client.wait(evaluation.job_id or "", timeout=DEADLINE_SECONDS)
+        client.sample(weights[0], seeds="0-15", num_steps=4)
         client.compact("digits")
         client.retain("digits", "thin", dry_run=False)
-    scraped = "phema_snapshots_deleted_total > 0 and phema_evaluation_samples_total > 0"
-    eventually(lambda: cluster.ask(scraped), "the last scrape")
+    for counter in ("snapshots_deleted", "evaluation_samples", "sampled_pictures"):
+        eventually(lambda moved=f"phema_{counter}_total > 0": cluster.ask(moved), f"the last scrape of {counter}")
     return Worked(run, since)
 
 
@@ -200,6 +203,18 @@ def test_the_doctor_finds_nothing_wrong(cluster: Cluster) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert {line.split()[0] for line in done.stdout.splitlines()} == {"ok"}
     assert "has 3 nodes, 2 CPUs" in done.stdout
+
+
+def test_the_tutorial_works_as_printed(cluster: Cluster, worked: Worked, tmp_path: Path) -> None:
+    environment = {
+        "PHEMA_URL": cluster.document["url"],
+        "PHEMA_API_TOKEN": read_variables(cluster.folder / ".env")["PHEMA_API_TOKEN"],
+        "PROMETHEUS": cluster.document["prometheus"],
+    }
+    outputs = Session("docs/tutorials/cluster.md", tmp_path, environment).run()
+    assert '"status":"success"' in outputs[1]
+    assert '"name":"watched"' in outputs[1]
+    assert len(list((tmp_path / "weights").iterdir())) == 1
 
 
 def test_a_killed_worker_raises_its_alert_and_is_replaced(cluster: Cluster) -> None:

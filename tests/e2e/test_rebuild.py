@@ -12,13 +12,16 @@ import pytest
 from sqlalchemy import update
 
 from phema.administration.rebuild import rebuild
+from phema.services.trainer.attempt import attempt_from
 from phema.services.trainer.local_training import claim_locally, train_attempt, train_locally
 from phema.services.trainer.training.tracked_averages import profile_of
 from phema.shared.catalog import Catalog, JobKind, JobState
 from phema.shared.catalog.models import Snapshot
 from phema.shared.recipes.presets import resolve
 from phema.shared.recipes.run_config import RunConfig
+from phema.shared.snapshots.files.run_renames import RunRename
 from phema.shared.snapshots.stores.interface import ObjectStore
+from phema.shared.snapshots.stores.object_keys import rename_key
 from phema.shared.snapshots.stores.opening import open_store
 from tests.fixtures.catalog import only
 
@@ -149,7 +152,7 @@ def test_an_unfinished_run_comes_back_and_resumes_to_the_same_snapshots(
     with empty.transaction() as tx:
         found = tx.runs.get("digits")
         assert (found.state, found.num_images) == (JobState.FAILED, 64)
-        assert tx.runs.resume(found.id).state is JobState.QUEUED
+        assert tx.run_control.resume(found.id).state is JobState.QUEUED
         job = tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=600)
     assert job is not None
     finished = train_locally(CONFIG, empty, store, job)
@@ -166,6 +169,25 @@ def test_a_cancelled_run_resumes(catalog: Catalog, store: ObjectStore) -> None:
     train_attempt(attempt, catalog, store)
     with catalog.transaction() as tx:
         tx.leases.cancelled(attempt.job_id, attempt.fence)
-        again = tx.runs.resume(attempt.run_id)
+        again = tx.run_control.resume(attempt.run_id)
         assert (again.state, again.job_id == attempt.job_id) == (JobState.QUEUED, False)
-        assert tx.runs.resume(attempt.run_id).job_id == again.job_id
+        assert tx.run_control.resume(attempt.run_id).job_id == again.job_id
+
+
+def test_a_renamed_run_trains_on_and_comes_back_with_its_latest_name(
+    catalog: Catalog, empty: Catalog, store: ObjectStore
+) -> None:
+    attempt = claim_locally(CONFIG, catalog, name="before")
+    train_attempt(attempt, catalog, store)
+    for number, name in enumerate(("between", "after"), 1):
+        record = RunRename(run_id=attempt.run_id, name=name, renamed_at=float(number))
+        store.put(rename_key(attempt.run_id, number, "aa"), record.encode())
+        with catalog.transaction() as tx:
+            tx.runs.rename(attempt.run_id, name)
+    with catalog.transaction() as tx:
+        renamed = attempt_from(tx.runs.get("after"), tx.jobs.get(attempt.job_id))
+    train_attempt(renamed, catalog, store)  # meets the run.json with the first name
+    rebuilt = rebuild(empty, store)
+    assert not rebuilt.skipped
+    with empty.transaction() as tx:
+        assert tx.runs.get("after").id == attempt.run_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.edm2.networks.costs import costs
 from phema.shared.edm2.networks.denoiser import Denoiser
+from phema.shared.edm2.networks.memory import activations_per_picture, training_bytes
+from phema.shared.edm2.training.loss import denoising_loss
 from phema.shared.recipes.presets import PRESETS, network_preset
 
 # Parameters without the uncertainty head, its own, and Gflops (Karras et al. 2024, Figures 16-22 and Table 6).
@@ -121,3 +124,40 @@ def kind_of(path: str) -> str:
         return "attention"
     layer = path.split(".")[-2]
     return layer if layer in KINDS else "in and out"
+
+
+@pytest.mark.parametrize(
+    ("resolution", "channels", "mult", "blocks"), [(8, 16, (1, 2), 1), (16, 32, (1, 2), 2), (32, 32, (1, 2, 3), 1)]
+)
+def test_activations_are_what_pytorch_keeps(resolution: int, channels: int, mult: tuple[int, ...], blocks: int) -> None:
+    """Of three pictures more than of one: what remains does not depend on the pictures, such as normalised weights."""
+    config = NetworkConfig(
+        img_resolution=resolution,
+        img_channels=3,
+        model_channels=channels,
+        channel_mult=mult,
+        num_blocks=blocks,
+        channels_per_head=16,
+    )
+    kept = (_kept_numbers(config, 3) - _kept_numbers(config, 1)) / 2
+    assert activations_per_picture(config) == pytest.approx(kept, rel=0.05)
+    bytes_of = partial(training_bytes, config, 1000, averages=2, half_precision=False)
+    assert bytes_of(microbatch=3) - bytes_of(microbatch=1) == 8 * activations_per_picture(config)
+
+
+def _kept_numbers(config: NetworkConfig, count: int) -> float:
+    """Numbers in the tensors that autograd keeps for the loss of `count` pictures, each storage once."""
+    denoiser = build_denoiser(config, precision="float32").train()
+    own = {parameter.untyped_storage().data_ptr() for parameter in denoiser.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    images = torch.randn(count, 3, config.img_resolution, config.img_resolution)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        denoising_loss(denoiser, images, None, sigma=torch.ones(count), noise=torch.randn_like(images))
+    return sum(storage.nbytes() for storage in kept.values()) / 4

@@ -1,4 +1,7 @@
-"""`PowerFunctionEMA` under DistributedDataParallel and FSDP2: two processes on the CPU with gloo."""
+"""`PowerFunctionEMA` under DistributedDataParallel and FSDP2: two processes on the CPU with gloo.
+
+They save and load as docs/own-training.md shows.
+"""
 
 from __future__ import annotations
 

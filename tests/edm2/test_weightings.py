@@ -12,6 +12,7 @@ from phema.shared.edm2.averaging.ema import TraditionalEMA
 from phema.shared.edm2.averaging.inner_products import inner_product, inner_products
 from phema.shared.edm2.averaging.weightings import (
     ExponentialWeighting,
+    MixtureWeighting,
     PowerWeighting,
     RawWeighting,
     SampledWeighting,
@@ -33,6 +34,7 @@ KINDS: list[Weighting] = [
     UniformWeighting(T // 2, 2 * T),
     SampledWeighting(T, (T / 5, T / 2, T), (1.0, 0.0, 2.5)),
     SampledWeighting(T // 3, (T // 7, T // 3), (3.0, -1.0)),
+    MixtureWeighting((PowerWeighting(T, 0.04), PowerWeighting(T, 0.2), UniformWeighting(T, T // 10)), (3.0, -2.0, 1.0)),
 ]
 
 
@@ -117,6 +119,9 @@ def test_raw_weights_have_a_tail_and_no_inner_products() -> None:
         (lambda: UniformWeighting(10, 0), "window_images 0 must be above 0"),
         (lambda: SampledWeighting(10, (5.0, 9.0), (1.0, 1.0)), "times must rise from above 0 to num_images 10"),
         (lambda: SampledWeighting(10, (5.0, 10.0), (1.0,)), "weights must be 2 numbers"),
+        (lambda: MixtureWeighting((PowerWeighting(9, 0.1), PowerWeighting(10, 0.1)), (1.0, 1.0)), "at the same time"),
+        (lambda: MixtureWeighting((PowerWeighting(9, 0.1), RawWeighting(9)), (1.0, 1.0)), "cannot hold raw weights"),
+        (lambda: MixtureWeighting((PowerWeighting(9, 0.1),), (-1.0,)), "1 numbers, one for each part, of positive sum"),
         (lambda: RawWeighting(0), "num_images 0 must be above 0"),
     ],
 )

@@ -96,6 +96,32 @@ def test_a_gpu_is_timed_by_its_own_stream(cuda: torch.device) -> None:
     assert submitted < 64 * means["forward_backward"]
 
 
+def test_averages_on_the_cpu_are_those_on_the_device(cuda: torch.device) -> None:
+    """The weights change on the device right after each update, while they are still being copied."""
+    module = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(8))).cuda()
+    beside, offloaded = PowerFunctionEMA(module, [0.05]), PowerFunctionEMA(module, [0.05], device="cpu")
+    for step in range(1, 21):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        beside.update(64 * step)
+        offloaded.update(64 * step)
+    expected = beside.tensors(0)
+    for name, value in offloaded.tensors(0).items():
+        assert value.device.type == "cpu"
+        torch.testing.assert_close(value, expected[name].cpu(), rtol=1e-5, atol=1e-5)
+    for ema in (beside, offloaded):
+        before = [p.detach().clone() for p in module.parameters()]
+        with ema.average_parameters():
+            for name, value in module.state_dict().items():
+                torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
+        assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+        other = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(8))).bfloat16()
+        ema.copy_to(other)
+        for name, value in other.state_dict().items():
+            torch.testing.assert_close(value.float(), expected[name].cpu(), rtol=2**-7, atol=1e-5)
+
+
 def test_averages_follow_a_module_to_its_device(cuda: torch.device) -> None:
     module = nn.Linear(2, 2)
     ema = PowerFunctionEMA(module, [0.05])

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from phema.shared.datasets import open_dataset
 from phema.shared.metrics.moments import Moments, frechet_distance
-from phema.shared.metrics.random_features import NUM_FEATURES, RandomConvFeatures
+from phema.shared.metrics.networks.random_convolutions import NUM_FEATURES, RandomConvFeatures
 from phema.shared.recipes.run_config import DatasetConfig
 
 
@@ -29,7 +29,7 @@ def _moments(pictures: Tensor) -> Moments:
 def test_equal_bits_in_every_process() -> None:
     script = (
         "import hashlib, numpy as np, torch\n"
-        "from phema.shared.metrics.random_features import RandomConvFeatures\n"
+        "from phema.shared.metrics.networks.random_convolutions import RandomConvFeatures\n"
         "torch.set_num_threads(1)\n"
         "x = torch.from_numpy(np.random.RandomState(1).uniform(-1, 1, (8, 3, 16, 16)).astype(np.float32))\n"
         "print(hashlib.sha256(RandomConvFeatures(3, 16)(x).numpy().tobytes()).hexdigest())\n"

@@ -36,7 +36,9 @@ class Service:
     def claim(self, kind: JobKind) -> Job:
         with self.catalog.transaction() as tx:
             job = tx.leases.claim([kind], owner="test", lease_seconds=600)
-        assert job is not None
+            assert job is not None
+            if kind is JobKind.TRAIN:
+                tx.leases.begin_work(job.id, job.fence)
         return job
 
     def heartbeat(self, job: Job, progress: float, message: str = "") -> None:
@@ -94,10 +96,31 @@ class Service:
             tx.evaluations.complete(job.payload["evaluation_id"], {"frechet": frechet, "held_out_loss": 0.4}, key)
         self.finish(job)
 
+    def draw(self, data: bytes = b"pictures") -> None:
+        """Do the oldest queued sample."""
+        job = self.claim(JobKind.SAMPLE)
+        identity = job.payload["sample_id"]
+        info = self.store.put(layout.sample_key(identity, secrets.token_hex(4), "png"), data)
+        with self.catalog.transaction() as tx:
+            sha256 = hashlib.sha256(data).hexdigest()
+            tx.samples.complete(identity, {"key": info.key, "size": info.size, "sha256": sha256})
+        self.finish(job)
+
+    def preview(self, data: bytes = b"pictures") -> None:
+        """Do the oldest queued preview."""
+        job = self.claim(JobKind.PREVIEW)
+        identity = job.payload["preview_id"]
+        info = self.store.put(layout.preview_key(identity, secrets.token_hex(4)), data)
+        stored = {"key": info.key, "size": info.size, "sha256": hashlib.sha256(data).hexdigest()}
+        measured = {"bytes_read": 100, "read_seconds": 0.1, "gflops": 1.0, "draw_seconds": 0.5}
+        with self.catalog.transaction() as tx:
+            tx.previews.complete(identity, stored | measured)
+        self.finish(job)
+
     def clear_queue(self) -> None:
         """No test leaves work to the next."""
         with self.catalog.transaction() as tx:
-            for state in ("queued", "running"):
+            for state in ("queued", "running", "paused"):
                 for job in tx.jobs.list(state=state, limit=500).items:
                     if tx.jobs.request_cancel(job.id).state == "running":
                         tx.leases.cancelled(job.id, job.fence)

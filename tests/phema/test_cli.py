@@ -96,6 +96,10 @@ def test_reconstruct_plan_list_and_download(service: Service, client: Client, cl
     items = document(cli("reconstruct", trained.name, "--sigma-rel", "0.15,0.2", "--output", "weights", "--json"))
     assert [Path(item["file"]).name for item in items] == [f"{trained.name}-25600-{s}.safetensors" for s in (0.15, 0.2)]
     assert all(Path(item["file"]).read_bytes() == b"weights" for item in items)
+    into = ("--output", "new/one.safetensors")
+    [alone] = document(cli("reconstruct", trained.name, "--sigma-rel", "0.15", *into, "--json"))
+    assert Path(alone["file"]) == Path("new/one.safetensors").absolute()
+    assert Path("new/one.safetensors").read_bytes() == b"weights"
     code, out, _ = cli("reconstructions", trained.name)
     assert code == 0
     assert "0.15" in out
@@ -197,14 +201,17 @@ USAGE = [
     (["runs", "lst"], "No such command 'lst'."),
     (["runs", "list", "--states", "queued"], "No such option: --states"),
     (["runs", "list", "--state", "asleep"], "'asleep'"),
-    (["runs", "list", "--limit", "0"], "'--limit': Input should be greater than or equal to 1"),
+    (["runs", "list", "--limit", "0"], "'--limit': must be greater than or equal to 1"),
     (["runs", "show"], "Missing argument 'RUN'."),
     (["runs", "create", "--config", "missing.json"], "'missing.json' does not exist."),
-    (["runs", "create", "--config", "list.json"], "--config list.json must hold a JSON object of fields, not list"),
-    (["runs", "create", "--config", "broken.json"], "--config broken.json is not JSON"),
+    (["runs", "create", "--config", "list.json"], "run file list.json must hold fields of a configuration"),
+    (["runs", "create", "--config", "broken.json"], "run file broken.json is not valid JSON"),
     (["runs", "create", "--set", "seed"], "--set 'seed' must look like FIELD=VALUE, as in --set network.dropout=0.1"),
     (["runs", "create", "--set", "a=1", "--set", "a.b=1"], "goes into a, which was given a plain value before"),
-    (["reconstruct", "x"], "none is given: one of --sigma-rel, --gamma, --half-life, --window, --profile says which"),
+    (
+        ["reconstruct", "x"],
+        "none is given: one of --sigma-rel, --gamma, --half-life, --window, --lr-decay, --last-times, --profile",
+    ),
     (["reconstruct", "x", "--gamma", "7", "--window", "5"], "--gamma and --window are given: one of"),
     (["reconstruct", "x", "--gamma", "0"], "--gamma: gamma 0.0 must be a finite number above 0"),
     (["reconstruct", "x", "--half-life", "2.5"], "--half-life 2.5 must be a whole number of images, at least 1"),
@@ -220,19 +227,44 @@ USAGE = [
     (["reconstruct", "x", "--sigma-rel", "0.1", "--at", "soon"], "'--at'"),
     (["reconstruct", "x", "--sigma-rel", "0.1", "--dtype", "int8"], "'int8'"),
     (["reconstruct", "x", "--sigma-rel", "0.1", "--output", "list.json"], "cannot be a folder: File exists"),
+    (
+        ["reconstruct", "x", "--sigma-rel", "0.1,0.2", "--output", "a.safetensors"],
+        "--output a.safetensors is one file and 2 averages are wanted; name a folder",
+    ),
     (["evaluate", "x"], "'x' is no reconstruction; for a run, add --sigma-rel"),
     (["evaluate", "rec-1", "--at", "64"], "--at goes with a run and --sigma-rel"),
     (["evaluate", "rec-1", "--sigma-rel", "0.1"], "--sigma-rel goes with exactly one run"),
-    (["evaluate", "rec-1", "--metric", "fid"], "'fid'"),
+    (["evaluate", "rec-1", "--metric", "nice"], "'nice'"),
     (["evaluate", "rec-1", "--guide", "rec-2"], "a guide does nothing without a weight; add --guidance"),
     (["evaluate", "rec-1", "--guide-images", "64"], "--guide-sigma-rel and --guide-images go with --guide-run"),
     (["evaluate", "rec-1", "--guide-run", "x"], "--guide-run needs the EMA length of the guide; add --guide-sigma-rel"),
     (["evaluate", "rec-1", "--guide-run", "x", "--guide", "rec-2"], "--guide and --guide-run both name the guide"),
     (["evaluate", "rec-1", "--guidance-interval", "2"], "--guidance-interval '2' must be two noise levels LOW,HIGH"),
     (["evaluate", "rec-1", "--churn", "-1"], "'--churn'"),
+    (["sample", "rec-1", "--guide", "rec-2"], "--guide does nothing without a weight; add --guidance"),
+    (["sample", "rec-1", "--format", "gif"], "'gif'"),
+    (["sample", "rec-1", "--guidance-interval", "2"], "--guidance-interval '2' must be two noise levels LOW,HIGH"),
+    (["sample", "rec-1", "--device", "cuda"], "--device cuda goes with a downloaded file; a service draws where its"),
+    (["sample", "x.safetensors"], "FILE x.safetensors does not exist"),
+    (["sample", "list.json", "--no-wait"], "--no-wait goes with a service; a downloaded file is drawn here"),
+    (
+        ["sample", "list.json", "--seeds", "5-2"],
+        "--seeds has the range 5-2, which must rise from its first seed to its",
+    ),
+    (["sample", "list.json", "--class", ""], "--class must be a class number, the name of a class, random, or none"),
+    (["sample", "list.json", "--num-steps", "2000"], "--num-steps 2000 must be less than or equal to 1000"),
+    (["sample", "list.json", "--guidance", "2"], "guidance 2 needs --guide; only guidance 1 samples without a guide"),
+    (["sample", "list.json", "--guidance-interval", "1,2"], "guidance_interval [1, 2] has no effect with guidance 1"),
+    (["sample", "list.json", "--guidance", "2", "--guide", "rec-1"], "--guide rec-1 is no downloaded file"),
+    (["sample", "rec-1", "--guidance", "2", "--guide", "list.json"], "--guide list.json is a file; give the id of a"),
+    (["sample", "list.json", "--output", "no/where.png"], "--output no/where.png: no is no folder"),
+    (["models", "download", "best", "best.safetensors", "--folder"], "best.safetensors looks like a file; --folder"),
     (["presets", "show", "digits-tin"], "preset 'digits-tin' is unknown; did you mean 'digits-tiny'?"),
     (["presets", "--json", "list"], "--json goes after list"),
-    (["download", "thing"], "'thing' cannot be downloaded; ids that can start with rec-, snap- or eval-"),
+    (
+        ["download", "thing"],
+        "'thing' cannot be downloaded; ids that can start with rec-, snap-, eval-, smp-, prv- or mdl-",
+    ),
     (["--url", "ftp://x", "runs", "list"], "the service's address 'ftp://x' must start with http:// or https://"),
     (["up", "--port", "70000"], "'--port'"),
 ]
@@ -399,10 +431,58 @@ def test_db_rebuild_finds_what_the_store_holds(cli: Cli, monkeypatch: pytest.Mon
     """The rebuilding itself is proven in tests/e2e; here an empty store, and one whose run does not say what it is."""
     monkeypatch.setenv("PHEMA_STATE_DIR", str(tmp_path / "fresh"))
     found = document(cli("db", "rebuild", "--json"))
-    assert found == {"runs": 0, "snapshots": 0, "checkpoints": 0, "reconstructions": 0, "bases": 0, "skipped": {}}
+    counted = ("runs", "snapshots", "checkpoints", "reconstructions", "bases", "models")
+    assert found == dict.fromkeys(counted, 0) | {"skipped": {}}
     (tmp_path / "fresh" / "store" / "runs" / "run-1" / "snapshots").mkdir(parents=True)
     (tmp_path / "fresh" / "store" / "runs" / "run-1" / "run.json").write_text('{"name": "x", "config": {}}')
     (tmp_path / "fresh" / "store" / "runs" / "run-1" / "snapshots" / "x.safetensors").write_bytes(b"cut off")
     code, out, err = cli("db", "rebuild")
     assert (code, out.split(",")[0]) == (1, "found 0 runs")
     assert "skipped: object runs/run-1/snapshots/x.safetensors is not a snapshot file" in err
+
+
+def test_a_sampling_preset_sets_values_and_options_replace_them(
+    service: Service, client: Client, cli: Cli, trained: catalog.Run
+) -> None:
+    listed = document(cli("presets", "sampling", "edm2-img512-s", "--json"))
+    assert [item["name"] for item in listed][:3] == [f"edm2-img512-s-{end}" for end in ("fid", "dino", "cfg-fid")]
+    assert "edm2-img512-xs at 134,217,728, 0.125" in cli("presets", "sampling")[1]
+    client.reconstruct(trained.name, [0.025, 0.125], wait=False)
+    service.reconstruct()
+    guided = ("--preset", "edm2-img512-s-cfg-fid", "--guide-run", trained.name)
+    digits = ("--metric", "frechet", "--num-samples", "8", "--no-wait", "--json")
+    [item] = document(cli("evaluate", trained.name, *guided, *digits))
+    recipe = item["recipe"]
+    assert (item["sigma_rel"], recipe["guidance"], recipe["num_samples"]) == (0.025, 1.4, 8)
+    assert client.reconstruction(recipe["guide_id"]).sigma_rel == 0.025
+    [item] = document(cli("evaluate", trained.name, *guided, *digits, "--sigma-rel", "0.125", "--guidance", "2"))
+    assert (item["sigma_rel"], item["recipe"]["guidance"]) == (0.125, 2.0)
+    code, _, err = cli("evaluate", trained.name, "--preset", "edm2-img512-s-cfg-fid")
+    assert (code, "guided by a network of preset edm2-img512-xs-uncond; name a run of it" in err) == (2, True)
+    code, _, err = cli("evaluate", trained.name, "--preset", "edm2-img512-s-fud")
+    assert (code, "'edm2-img512-s-fud' is unknown; did you mean 'edm2-img512-s-fid'?" in err) == (2, True)
+
+
+def test_a_misspelt_run_is_suggested(cli: Cli, trained: catalog.Run) -> None:
+    missing = f"{trained.name}s"
+    sentence = f"phema: There is no run {missing!r}; did you mean {trained.name!r}?\n"
+    assert cli("runs", "show", missing) == (2, "", sentence)
+    assert cli("reconstruct", missing, "--sigma-rel", "0.1")[2] == sentence
+    assert cli("runs", "show", "something-else-entirely")[2] == "phema: There is no run 'something-else-entirely'.\n"
+
+
+def test_the_shell_completes_commands_and_runs(service: Service, client: Client, name: str) -> None:
+    client.runs.create(f"{name}-complete-me")
+
+    def completed(line: str, url: str = service.url) -> list[str]:
+        words = line.split(" ")
+        environment = {**os.environ, "PHEMA_URL": url, "_PHEMA_COMPLETE": "complete_bash"}
+        environment |= {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+        done = subprocess.run(PHEMA, env=environment, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert completed("phema runs sh") == ["show"]
+    assert completed(f"phema runs show {name}-comp") == [f"{name}-complete-me"]
+    assert completed(f"phema evaluate {name}-comp") == [f"{name}-complete-me"]
+    assert completed("phema runs show x", "http://127.0.0.1:9") == []

@@ -13,9 +13,12 @@ import pytest
 import phema
 from phema import errors
 from phema.client.client import Client
+from phema.client.recipe_fields import RecipeFields, SampleFields
 from phema.client.response_models import Job, Run, Snapshot
 from phema.shared import catalog
 from phema.shared.catalog import JobKind
+from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
+from phema.shared.recipes.sample_request import SampleRequest
 from phema.shared.settings import Settings
 from tests.api import seed
 from tests.phema.service import Service, api, process
@@ -180,7 +183,7 @@ def test_waiting_can_have_an_end(client: Client, name: str) -> None:
         (lambda c, run: c.evaluate("rec-0", guide="rec-1"), errors.InvalidArgument, "guide does nothing without"),
         (lambda c, run: c.evaluate("rec-0", guide="rec-1", guide_id="rec-1"), errors.InvalidArgument, "one of them"),
         (lambda c, run: c.download("rec-0"), errors.NotFound, "rec-0"),
-        (lambda c, run: c.download("something"), errors.InvalidArgument, "rec-, snap- or eval-"),
+        (lambda c, run: c.download("something"), errors.InvalidArgument, "rec-, snap-, eval-, smp-, prv- or mdl-"),
     ],
 )  # fmt: skip
 def test_a_mistake_carries_the_services_own_sentence(
@@ -294,3 +297,76 @@ def test_tensors_are_a_mapping_in_order(service: Service, client: Client, name: 
     assert [(t.pattern, t.label) for t in output.tensors] == [("dec.emb.*", "raw"), ("dec.*", "0.2")]
     with pytest.raises(errors.Refused, match=r"tensors.0.pattern 'dec.cnv.\*' matches none of the run's 3 averaged"):
         client.plan(name, 0.13, tensors={"dec.cnv.*": 0.2})
+
+
+def test_a_run_is_evaluated_in_one_call(service: Service, client: Client, trained: catalog.Run) -> None:
+    run = client.runs.get(trained.name)
+    work = steps(service.reconstruct, lambda: None, lambda: service.evaluate(1.5))
+    evaluation = client.evaluate(run, sigma_rel=0.1, num_images=12_800, num_samples=16, on_progress=work)
+    assert (evaluation.sigma_rel, evaluation.num_images, evaluation.figures and evaluation.figures["frechet"]) == (
+        0.1,
+        12_800,
+        1.5,
+    )
+    assert client.evaluate(trained.name, 0.1, 12_800, num_samples=16) == evaluation
+    assert client.evaluate(run, profile={"sigma_rel": 0.1}, num_images=12_800, num_samples=16) == evaluation
+    assert client.evaluations(run) == client.evaluations.list(trained.name) == [evaluation]
+
+
+def test_a_preset_names_the_settings_of_a_published_figure(
+    service: Service, client: Client, trained: catalog.Run
+) -> None:
+    client.reconstruct(trained.name, 0.025, on_progress=steps(service.reconstruct))
+    own: dict[str, Any] = {"metrics": ["frechet"], "num_samples": 16, "wait": False}
+    asked = client.evaluate(trained.name, preset="edm2-img512-s-cfg-fid", guide=(trained.name, None, None), **own)
+    assert (asked.sigma_rel, asked.recipe["guidance"], asked.recipe["num_samples"]) == (0.025, 1.4, 16)
+    assert client.reconstructions.get(asked.recipe["guide_id"]).sigma_rel == 0.025
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda c, run: c.evaluate(run), "run .* has no weights of its own; add sigma_rel or profile"),
+        (lambda c, run: c.evaluate("rec-1", 0.1), "a reconstruction has its profile already"),
+        (lambda c, run: c.evaluate("rec-1", num_images=64), "a reconstruction has its time already"),
+        (lambda c, run: c.evaluate(run, preset="edm2-img512-s-fud"), "did you mean 'edm2-img512-s-fid'"),
+        (lambda c, run: c.evaluate(run, preset="edm2-img512-s-cfg-fid"), "is guided by a network of preset edm2-"),
+        (lambda c, run: c.evaluate("rec-1", guide=(run, None, None), guidance=2.0), "guide has no sigma_rel; give it"),
+    ],
+)  # fmt: skip
+def test_what_an_evaluation_lacks_is_one_sentence(
+    client: Client, trained: catalog.Run, call: Callable[[Client, Run], object], words: str
+) -> None:
+    with pytest.raises(errors.InvalidArgument, match=words):
+        call(client, client.runs.get(trained.name))
+
+
+def test_every_group_with_a_state_is_watched_and_awaited_alike(
+    service: Service, client: Client, trained: catalog.Run
+) -> None:
+    [item] = client.reconstruct(trained.name, 0.1, wait=False)
+    seen: list[str] = []
+
+    def act(state: Any) -> None:
+        seen.append(state.state)
+        if state.state == "queued":
+            service.reconstruct()
+
+    assert client.reconstructions.wait(item, act, poll_seconds=0.01).state == "succeeded"
+    assert seen == ["queued", "succeeded"]
+    assert client.jobs.wait(item.job_id or "").state == "succeeded"
+    evaluation = client.evaluate(item, num_samples=16, wait=False)
+    job = service.claim(JobKind.EVALUATE)
+    service.fail(job, "the worker is out of memory")
+    assert client.evaluations.watch(evaluation).state == "failed"
+    with pytest.raises(errors.JobFailed, match=f"{evaluation.id} failed: the worker is out of memory") as caught:
+        client.evaluations.wait(evaluation.id)
+    assert (caught.value.job_id, caught.value.state) == (job.id, "failed")
+    groups = ("runs", "reconstructions", "evaluations", "sweeps", "searches", "samples", "bases", "jobs")
+    assert all(callable(getattr(getattr(client, g), m)) for g in groups for m in ("list", "get", "watch", "wait"))
+
+
+def test_keyword_arguments_are_those_of_the_recipes() -> None:
+    assert set(RecipeFields.__annotations__) == set(EvaluationRecipe.model_fields)
+    named = {"seeds", "class_label", "format"}
+    assert set(SampleFields.__annotations__) == set(SampleRequest.model_fields) - named

@@ -16,7 +16,9 @@ import phema
 from phema import errors
 from phema.command.main import app
 from phema.errors import PhemaError
+from phema.integrations.tracked_averages import AveragesOptions
 from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
+from phema.shared.recipes.sample_request import SampleRequest
 
 DOCS = Path(__file__).parents[2] / "docs"
 CLI = (DOCS / "cli.md").read_text()
@@ -61,7 +63,7 @@ def options_of(line: str) -> list[str]:
 
 
 def test_global_options_are_in_the_table() -> None:
-    table = set(re.findall(r"^\| `(--[a-z]+)`", CLI, re.MULTILINE))
+    table = set(re.findall(r"^\| `(--[a-z-]+)`", CLI, re.MULTILINE))
     assert table == {option for parameter in ROOT.params for option in parameter.opts} | {"--help"}
 
 
@@ -74,9 +76,36 @@ def test_public_names_are_listed_and_there() -> None:
         phema.lode  # noqa: B018
 
 
+def test_every_method_of_the_client_is_listed_and_no_other() -> None:
+    """The first column of the table of calls: `client.runs.list(state)`, `.get(run)` names two methods of a group."""
+    table = PYTHON.partition("| Call | Result |")[2].partition("\n\n")[0]
+    listed = set()
+    for row in table.splitlines()[2:]:
+        group = ""
+        for call in re.findall(r"`([^`]*)`", row.split(" | ")[0]):
+            found = re.match(r"(?:client((?:\.\w+)*))?\.(\w+)\(", call)
+            assert found is not None, call
+            group = found[1] if found[1] is not None else group
+            listed.add(f"{group}.{found[2]}")
+    client = phema.Client("http://127.0.0.1:9")
+    groups = {f".{name}": value for name, value in vars(client).items() if name not in ("url", "_transport")}
+    assert listed == {
+        f"{group}.{name}"
+        for group, thing in {"": client, **groups}.items()
+        for name, method in inspect.getmembers(type(thing), inspect.isfunction)
+        if not name.startswith("_") and method.__doc__
+    }
+
+
 def test_every_field_of_a_recipe_is_in_its_table_with_its_default() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", (DOCS / "evaluations.md").read_text(), re.MULTILINE)
     defaults = EvaluationRecipe().model_dump(mode="json")
+    assert rows == [(name, json.dumps(value, separators=(",", ":"))) for name, value in defaults.items()]
+
+
+def test_every_field_of_a_sample_request_is_in_its_table_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", (DOCS / "samples.md").read_text(), re.MULTILINE)
+    defaults = SampleRequest().model_dump(mode="json")
     assert rows == [(name, json.dumps(value, separators=(",", ":"))) for name, value in defaults.items()]
 
 
@@ -87,6 +116,19 @@ def test_every_argument_of_sample_is_in_its_table_with_its_default() -> None:
         listed |= dict(zip(re.findall(r"`(.*?)`", names), re.findall(r"`(.*?)`", defaults), strict=True))
     parameters = dict(list(inspect.signature(phema.sample).parameters.items())[1:])
     assert listed == {name: repr(parameter.default).replace("'", '"') for name, parameter in parameters.items()}
+
+
+def test_every_option_of_the_integrations_is_in_their_table() -> None:
+    table = (DOCS / "integrations.md").read_text().partition("| Option |")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:]]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(AveragesOptions.__annotations__)
+
+
+def test_every_integration_has_its_section() -> None:
+    modules = {path.stem for path in (DOCS.parent / "phema" / "integrations").glob("*.py")}
+    libraries = modules - {"__init__", "run_summary", "tracked_averages"}
+    rows = re.findall(r"^\| \[[^]]+\]\(#([^)]+)\) \| `(\w+)` \|", (DOCS / "integrations.md").read_text(), re.MULTILINE)
+    assert {module for _, module in rows} == libraries
 
 
 def test_the_error_tree_is_drawn_in_full() -> None:

@@ -277,3 +277,52 @@ def test_a_wrong_token_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert finding("api", Settings(state_dir=tmp_path)).state == "ok"
         wrong = finding("api", settings.model_copy(update={"api_token": SecretStr("shut")}))
     assert (wrong.state, "PHEMA_API_TOKEN" in wrong.mend, "shut" in wrong.line) == ("wrong", True, False)
+
+
+def test_a_store_and_a_database_that_hang_are_told_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "CHECK_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system accepts connections, nothing answers them
+        address = "{}:{}".format(*silent.getsockname())
+        options = S3Options(endpoint_url=f"http://{address}", access_key_id="a", secret_access_key="b")
+        settings = s3_settings(options, "s3://bucket/store", tmp_path)
+        settings = settings.model_copy(update={"database_url": f"postgresql://phema@{address}/phema"})
+        found = doctor.examine(settings, ["database", "bucket", "trainer"])
+    assert [one.detail for one in found] == ["no answer within 1 s"] * 3
+    database, bucket, trainer = (one.mend for one in found)
+    assert "PHEMA_S3_ENDPOINT_URL" in bucket
+    assert database == trainer
+    assert "PHEMA_DATABASE_URL" in database
+
+
+@pytest.mark.parametrize(
+    ("code", "mend"),
+    [
+        ("SignatureDoesNotMatch", "PHEMA_S3_SECRET_ACCESS_KEY"),
+        ("InvalidAccessKeyId", "PHEMA_S3_ACCESS_KEY_ID"),
+        ("RequestTimeTooSkewed", "NTP"),
+        ("AccessDenied", "ListBucket"),
+    ],
+)
+def test_what_a_store_refuses_is_what_is_mended(code: str, mend: str, tmp_path: Path) -> None:
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(403)
+            self.end_headers()
+            self.wfile.write(f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode())
+
+        def log_message(self, *_: object) -> None:
+            """Tests are quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        options = S3Options(endpoint_url=url, access_key_id="a", secret_access_key="b")
+        found = finding("bucket", s3_settings(options, "s3://bucket/store", tmp_path))
+        server.shutdown()
+        serving.join()
+    assert found.state == "wrong"
+    assert code in found.detail
+    assert mend in found.mend
+    others = {"PHEMA_S3_SECRET_ACCESS_KEY", "NTP", "ListBucket"} - {mend}
+    assert not [other for other in others if other in found.mend]

@@ -1,4 +1,4 @@
-"""`examples/classifier.py`: its training, and its choice afterwards."""
+"""`examples/classifier.py` of docs/own-training.md: its training, and its choice afterwards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "classifier.py"
 
 @pytest.fixture
 def example() -> Any:
-    spec = spec_from_file_location("classifier", EXAMPLE)
+    return loaded(EXAMPLE)
+
+
+def loaded(path: Path) -> Any:
+    """The module of an example."""
+    spec = spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
@@ -45,6 +50,21 @@ def test_an_average_is_better_than_none(
     assert losses[best] < 0.8 * losses["none"]
     assert best not in ("none", "0.02", "0.25")
     assert torch.isfinite(torch.tensor(list(losses.values()))).all()
+
+
+def test_the_language_model_needs_no_service(tmp_path: Path) -> None:
+    example = loaded(EXAMPLE.with_name("language_model.py"))
+    train, test = example.texts()
+    assert len(train) > 5 * len(test) > 100_000
+    example.texts = lambda: (train[:20_000], test[:6_400])
+    untrained = example.score(example.LanguageModel().state_dict())
+    scores = example.compare(tmp_path, example.train(tmp_path, steps=96))
+    assert list(scores) == [
+        "last weights",
+        *(f"sigma_rel {sigma_rel:g}" for sigma_rel in (0.02, 0.05, 0.1, 0.2)),
+        *(f"{shape} decay" for shape in example.DECAYS),
+    ]
+    assert max(scores.values()) < 0.8 * untrained
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from phema.errors import MissingPackages
 
 Cli = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
+DEVELOPMENT = ("test", "docs", "test-integrations")
+"""Extras of tools that phema itself never imports."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -25,11 +28,14 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def test_every_extra_names_the_packages_that_it_brings() -> None:
-    declared = {extra: names(texts) for extra, texts in PROJECT["optional-dependencies"].items() if extra != "test"}
+    declared = {
+        extra: names(texts) for extra, texts in PROJECT["optional-dependencies"].items() if extra not in DEVELOPMENT
+    }
     declared["server"] |= declared["plots"] | declared["s3"]
     distributions = packages_distributions()
     imported = {
-        extra: {name.lower().replace("_", "-") for module in modules for name in distributions[module]}
+        # Libraries of phema.integrations are not installed here; their modules have the names of their packages.
+        extra: {name.lower().replace("_", "-") for module in modules for name in distributions.get(module, [module])}
         for extra, modules in extras.EXTRAS.items()
     }
     brought_along = {"botocore", "psycopg-binary"}
@@ -46,6 +52,9 @@ def test_a_module_belongs_to_the_smallest_extra_that_brings_it() -> None:
         "matplotlib.axes": "plots",
         "sqlalchemy.orm": "server",
         "diffusers": "vae",
+        "lightning.pytorch": "lightning",
+        "accelerate": "accelerate",
+        "transformers": "transformers",
         "numpi": None,
     }
     assert {module: extra(module) for module in expected} == expected
@@ -74,6 +83,18 @@ def test_a_package_that_is_missing_later_gets_the_same_sentence(cli: Cli, monkey
         SnapshotWriter("run", "s3://bucket")
 
 
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [(name, name) for name in ("accelerate", "lightning", "mlflow", "transformers", "wandb")],
+)
+def test_an_integration_names_the_extra_that_it_needs(module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, f"phema.integrations.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingPackages) as caught:
+        importlib.import_module(f"phema.integrations.{module}")
+    assert str(caught.value) == f"phema.integrations.{module} needs the {extra} packages: pip install 'phema[{extra}]'"
+
+
 def loaded(code: str) -> set[str]:
     """Top-level modules and modules of phema that a new process has imported after `code`."""
     code = f"import sys\n{code}\nprint(*sys.modules)"
@@ -93,6 +114,7 @@ PLOTS = {"matplotlib", "sklearn", "scipy"}
         "import phema.shared.metrics.reference_statistics, phema.shared.metrics.held_out_loss",
         "import phema.shared.datasets.preparation.conversion, phema.shared.datasets.preparation.vae",
         "import phema.shared.recipes.presets, phema.shared.wiring, phema.shared.pictures.picture_grid",
+        "import phema.sdk.drawing, phema.command.subcommands.sample, phema.command.subcommands.models",
     ],
 )
 def test_the_light_part_imports_nothing_of_the_server(code: str) -> None:
@@ -109,8 +131,8 @@ def test_import_phema_loads_nothing_else() -> None:
 def test_a_command_loads_its_own_module_and_no_other() -> None:
     run = "from phema.command.main import run; run({})"
     after = loaded(run.format(["--url", "http://127.0.0.1:9", "runs", "list"]))
-    assert {name for name in after if name.startswith("phema.command.subcommands.")} == {
-        "phema.command.subcommands.runs"
-    }
+    prefix = "phema.command.subcommands."
+    loaded_commands = {name.removeprefix(prefix) for name in after if name.startswith(prefix)}
+    assert loaded_commands == {"runs", "run_changes", "run_control", "run_logs"}, "the commands of `phema runs`"
     heavy = {"torch", "numpy", "rich", "pygments", "click", "phema.shared.recipes.run_config"}
     assert after & (SERVER | PLOTS | heavy | {"phema.shared.snapshots.profile"}) == set()

@@ -183,7 +183,7 @@ def test_mistakes_are_one_sentence_before_anything_is_written(
         ([str(folder), "--mapping", str(tmp_path / "none.json")], "none.json cannot be read: No such file"),
         ([str(folder), "--network", "digits-tiny"], "network, key and buffers are for state dicts"),
         ([str(folder), "--network", "digits-tini"], "did you mean 'digits-tiny'?"),
-        ([str(folder), "--network", str(tmp_path / "net.json")], "img_channels: Field required"),
+        ([str(folder), "--network", str(tmp_path / "net.json")], "img_channels is missing"),
         ([str(folder), "--held-out", "3"], "held_out and vae say something of a dataset"),
         ([str(folder), "--dataset", "digits"], "network.img_channels is 2, but the pictures of digits need 1"),
         ([str(folder), "--dataset", "ftp://x"], "dataset.path is ftp://x; it must be"),

@@ -15,7 +15,7 @@ def test_clients_beside_a_training_meet_no_error(service: Service, trained: Run)
 
     def train() -> None:
         with service.catalog.transaction() as tx:
-            run = tx.runs.resume(trained.id)
+            run = tx.run_control.resume(trained.id)
         job = service.claim(JobKind.TRAIN)
         seen = 0
         while not ended.wait(0.02):

@@ -13,12 +13,13 @@ from phema.client import polling
 def test_short_jobs_are_noticed_soon_and_long_ones_asked_about_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     now, pauses = 0.0, []
 
-    def sleep(seconds: float) -> None:
+    def pause(seconds: float) -> None:
         nonlocal now
         now += seconds
         pauses.append(seconds)
 
-    monkeypatch.setattr(polling, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    monkeypatch.setattr(polling, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(polling, "pause", pause)
     read: Any = lambda: SimpleNamespace(done=now > 60)  # noqa: E731
     polling.poll(read, None, None, polling.POLL_SECONDS, "job")
     assert pauses[0] == polling.FIRST_PAUSE_SECONDS

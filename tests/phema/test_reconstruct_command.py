@@ -21,6 +21,20 @@ def test_reconstruct_averages_of_any_kind(service: Service, client: Client, cli:
     }
     assert len(labels.pop("--gamma")) == 4
     assert labels == {"--half-life": ["ema"], "--window": ["mean-3200", "mean-6400"]}
+    decays = document(cli("reconstruct", run, "--lr-decay", "cosine:6400,1-sqrt:3200", *plan))["outputs"]
+    assert [output["label"] for output in decays] == ["decay-cosine-6400", "decay-1-sqrt-3200"]
+    (mean,) = document(cli("reconstruct", run, "--last-times", "4", *plan))["outputs"]
+    assert (mean["label"], len(mean["profile"]["times"])) == ("mean-of-4-times", 4)
+    for wrong in ("cosine", "step:100", "linear:"):
+        code, _, err = cli("reconstruct", run, "--lr-decay", wrong)
+        assert code == 2
+        assert f"--lr-decay '{wrong}' must look like SHAPE:IMAGES" in err
+    code, out, err = cli("reconstruct", run, "--sigma-rel", "0.05,0.2", "--plan")
+    assert [line.split() for line in out.splitlines()[-3:]] == [
+        ["LEARNING_RATE", "AT", "12,800", "AT", "19,200", "AT", "23,040", "AT", "24,320"],
+        ["0.05", "1.000", "0.994", "0.849", "0.602"],
+        ["0.2", "0.859", "0.556", "0.258", "0.135"],
+    ]
     Path("mine.json").write_text('[{"sigma_rel": 0.15}, {"kind": "exponential", "rampup_ratio": 0.05}]')
     outputs = document(cli("reconstruct", run, "--profile", "mine.json", "--tolerance", "0.1", *plan))["outputs"]
     assert [output["profile"]["kind"] for output in outputs] == ["power", "power"]
@@ -51,7 +65,8 @@ def test_reconstruct_with_tensors_of_their_own(service: Service, client: Client,
     code, out, err = cli("reconstruct", name, "--sigma-rel", "0.13", *tensors, "--plan")
     assert code == 0, err
     shown = [line.split("  ")[0].strip() for line in out.splitlines()]
-    assert shown[-4:] == ["PROFILE", "0.13-per-tensor", "dec.emb.*: raw", "dec.*: 0.2"]
+    assert shown[-6:-2] == ["PROFILE", "0.13-per-tensor", "dec.emb.*: raw", "dec.*: 0.2"]
+    assert shown[-2:] == ["LEARNING_RATE", "0.13-per-tensor"]
     code, _, err = cli("reconstruct", name, "--sigma-rel", "0.13", "--tensor", "dce.conv.weight=0.2", "--plan")
     assert code == 2
     assert "matches none of the run's 3 averaged tensors, such as dec.conv.weight" in err

@@ -113,6 +113,9 @@ def test_compact_on_the_command_line(service: Service, cli: Cli, ended: Run) -> 
     assert accepted["id"] in out
     assert json.loads(cli("bases", ended.name, "--json")[1])[0]["state"] == "succeeded"
     assert cli("compact", ended.name, "--at", "7")[0] == 2
+    covered = json.loads(cli("compact", ended.name, "--lr-decay", "cosine:6400,linear:3200", "--plan", "--json")[1])
+    assert [(p["shape"], p["length_images"]) for p in covered["profiles"]] == [("cosine", 6400), ("linear", 3200)]
+    assert covered["basis_id"] is None
 
 
 def test_retain_on_the_command_line(service: Service, cli: Cli, ended: Run) -> None:
@@ -124,7 +127,8 @@ def test_retain_on_the_command_line(service: Service, cli: Cli, ended: Run) -> N
     assert "thin would free 256 B (4 snapshots) and keep 768 B (12 snapshots)" in out
     assert "2 more stay because they are pinned" in out
     assert "AT 25,600" in out
-    assert " → " in out
+    assert out.count(" → ") == 12
+    assert "1-sqrt decay, 20 %" in out
     assert "nothing was deleted; --apply does it" in out
     code, out, err = cli("retain", ended.name, "--policy", "latest", "--keep", "1", "--apply")
     assert (code, out) == (2, "")

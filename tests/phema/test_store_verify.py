@@ -28,11 +28,11 @@ def catalog(catalog_url: str) -> Iterator[Catalog]:
 
 
 def fill(catalog: Catalog, store: ObjectStore, name: str) -> list[RecordedObject]:
-    """A run with two snapshots, a checkpoint, a reconstruction and a basis of two vectors."""
+    """A run with two snapshots, a checkpoint, a reconstruction, a basis of two vectors and a sample."""
     run = seed.run(catalog, name)
     seed.snapshots(catalog, store, run.id, [3200, 6400], [0.05])
     weights = seed.reconstruction(catalog, store, run.id)
-    data = {part: f"{name} {part}".encode() for part in ("checkpoint", "vector-0", "vector-1")}
+    data = {part: f"{name} {part}".encode() for part in ("checkpoint", "vector-0", "vector-1", "sample")}
     infos = {part: store.put(f"runs/{run.id}/{part}", content) for part, content in data.items()}
     hashes = {part: hashlib.sha256(content).hexdigest() for part, content in data.items()}
     with catalog.transaction() as tx:
@@ -49,8 +49,12 @@ def fill(catalog: Catalog, store: ObjectStore, name: str) -> list[RecordedObject
             tolerance=1e-4,
             plan={"snapshots": []},
         )
-        vectors = [RecordedObject("basis", name, infos[v].key, infos[v].size, hashes[v]) for v in list(infos)[1:]]
+        vectors = [RecordedObject("basis", name, infos[v].key, infos[v].size, hashes[v]) for v in list(infos)[1:3]]
         tx.bases.complete(basis.id, [{"key": v.key, "size": v.size, "sha256": v.sha256} for v in vectors])
+        sample, _ = tx.samples.find_or_create(run_id=run.id, reconstruction_id=weights.id, request={"seeds": "0"})
+        file = infos["sample"]
+        tx.samples.complete(sample.id, {"key": file.key, "size": file.size, "sha256": hashes["sample"]})
+        vectors.append(RecordedObject("sample", name, file.key, file.size, hashes["sample"]))
     return found + vectors
 
 
@@ -111,7 +115,7 @@ def test_the_command(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         fill(catalog, store, "other")
     code, out, err = cli("store", "verify")
     assert (code, out.count("\n")) == (0, 1)
-    assert out.startswith("12 objects with ")
+    assert out.startswith("14 objects with ")
     assert out.endswith(" were read; damaged or missing: 0\n")
     assert "verifying all runs: 100%" in err
     victim = recorded[0].key
@@ -122,7 +126,7 @@ def test_the_command(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"damaged snapshot of digits: object {victim} in " in err
     code, out, _ = cli("store", "verify", "--json")
     document = json.loads(out)
-    assert (code, document["objects"]) == (1, 12)
+    assert (code, document["objects"]) == (1, 14)
     assert [(d["kind"], d["run"], d["key"]) for d in document["damaged"]] == [("snapshot", "digits", victim)]
     assert cli("store", "verify", "other")[0] == 0
     code, _, err = cli("store", "verify", "none")

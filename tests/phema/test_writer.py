@@ -16,9 +16,9 @@ from phema import Profile, SnapshotWriter, errors
 from phema.administration.rebuild import rebuild
 from phema.client.client import Client
 from phema.services.phema_worker.job_tasks import complete_job, task_of
+from phema.services.phema_worker.task_outcomes import Done
 from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.task_runner import TaskRunner
-from phema.services.phema_worker.tasks import Done
 from phema.shared.catalog import Catalog, JobKind
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
 from phema.shared.settings import Settings
@@ -137,6 +137,23 @@ def test_a_restarted_script_goes_on(store_around: Service, client: Client, name:
     assert client.runs.get(name).state == "running"
 
 
+def test_averages_are_saved_at_their_own_time(store_around: Service, client: Client, name: str) -> None:
+    """However the training counts, and also if it saves more often than it updates."""
+    module = Classifier()
+    ema = PowerFunctionEMA(module, [0.05, 0.10], device="cpu")
+    with SnapshotWriter(name) as writer:
+        for step in range(1, 13):
+            with torch.no_grad():
+                module.head.bias.add_(step)
+            if step % 4 == 0:
+                ema.update(step * BATCH)
+            if step > 3:
+                writer.save(ema, dtype="float32")
+        writer.finish()
+        assert writer.counts.objects == 6
+    assert sorted({s.num_images for s in client.runs.snapshots(name)}) == [4 * BATCH, 8 * BATCH, 12 * BATCH]
+
+
 def test_any_mapping_under_any_profile(store_around: Service, client: Client, name: str) -> None:
     generator = torch.Generator().manual_seed(1)
     state = {"w": torch.randn(3, generator=generator).bfloat16(), "phase": torch.full([2], 1.1), "n": torch.tensor(7)}
@@ -198,7 +215,7 @@ class _Part:
         self._store, self._prefix = store, prefix
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self._store.list(self._prefix)
+        return (info for info in self._store.list(prefix) if info.key.startswith(self._prefix))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -259,7 +276,11 @@ def test_mistakes_are_one_sentence(store_around: Service, client: Client, name: 
     state = module.state_dict()
     with SnapshotWriter(name) as writer:
         wrong: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
-            ((32, ema), {}, "num_images 32 is not the time of the averages' last update, 64: update them first"),
+            ((32, ema), {}, "num_images 32 is not the time of the averages' last update, 64: call save"),
+            ((64,), {}, r"averages are missing: give save\(ema\), or save\(64, mapping, profile="),
+            ((ema, ema), {}, r"averages are given twice; give save\(ema\), or save\(num_images, ema\)"),
+            ((ema,), {"profile": 0.05}, "profile and buffers are a PowerFunctionEMA's own"),
+            ((PowerFunctionEMA(module),), {}, r"averages have had no update yet; call ema.update\(num_images\) before"),
             ((64, ema), {"profile": 0.05}, "profile and buffers are a PowerFunctionEMA's own"),
             ((64, state), {}, "profile is missing: name the sigma_rel"),
             ((64, state), {"profile": 0.4}, "profile 0.4 is .*must lie strictly between 0 and"),

@@ -305,6 +305,21 @@ class Lab:
         """Wait until the actor has reported progress on the job."""
         until(lambda: self.job(job).progress > 0, f"progress of {job.kind} {job.id}")
 
+    def parts(self, job: Job) -> list[Job]:
+        """The jobs that an evaluation enqueued, oldest first."""
+        with self.catalog.transaction(read_only=True) as tx:
+            found = tx.jobs.list(kind=JobKind.DRAW, limit=1000).items
+        return [part for part in reversed(found) if part.parent_id == job.id]
+
+    def part_under_way(self, job: Job) -> Job:
+        """A part of an evaluation on which an actor has reported progress."""
+
+        def found() -> Job | None:
+            return next((part for part in self.parts(job) if part.state is JobState.RUNNING and part.progress), None)
+
+        part: Job = until(found, f"progress of a part of {job.id}")
+        return part
+
     def reconstruction(self, reconstruction_id: str) -> Reconstruction:
         with self.catalog.transaction(read_only=True) as tx:
             return tx.reconstructions.get(reconstruction_id)

@@ -17,8 +17,9 @@ from typing import Any
 
 from phema.services.phema_worker.job_tasks import begin_task, complete_job, task_of
 from phema.services.phema_worker.retain import delete_objects
+from phema.services.phema_worker.task_outcomes import Done
 from phema.services.phema_worker.task_progress import TaskProgress
-from phema.services.phema_worker.tasks import Done, RetainTask
+from phema.services.phema_worker.tasks import RetainTask
 from phema.shared.catalog import Catalog, JobKind, content_key
 from phema.shared.settings import Settings
 from phema.shared.snapshots.stores.interface import ObjectStore
@@ -52,7 +53,7 @@ def attempt(catalog: Catalog, store: Any, at: Callable[[str], None]) -> None:
         delete_objects(store, task, TaskProgress())
     at("deleted")
     with catalog.transaction() as tx:
-        complete_job(tx, job, task, Done((), {}, 0, 0.0))
+        complete_job(tx, job, task, Done((), 0.0))
         at("remove")
 
 

@@ -11,13 +11,12 @@ import signal
 import pytest
 import torch
 
-from phema.services.phema_worker.evaluate import Scores, evaluate
-from phema.services.phema_worker.task_progress import TaskProgress
 from phema.shared.catalog import JobState
 from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
 from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots.files.network_loading import load_model
 from tests.phema_worker.conftest import Servers
+from tests.phema_worker.evaluating import Evaluated, evaluate
 from tests.phema_worker.lab import Lab, until
 
 SLOW = 400
@@ -25,14 +24,14 @@ SLOW = 400
 
 
 def _long(seed: int, **changes: int) -> EvaluationRecipe:
-    """A recipe that keeps an actor busy for seconds; another seed is another question."""
-    return EvaluationRecipe(**{"num_samples": 256, "num_steps": 8, "grid": 4, "seed": seed, **changes})
+    """A recipe whose two parts keep an actor busy for seconds; another seed is another question."""
+    return EvaluationRecipe(**{"num_samples": 1024, "num_steps": 8, "grid": 2, "seed": seed, **changes})
 
 
-def _computed_here(lab: Lab, reconstruction_id: str, recipe: EvaluationRecipe) -> Scores:
+def _computed_here(lab: Lab, reconstruction_id: str, recipe: EvaluationRecipe) -> Evaluated:
     model = load_model(lab.store.get(str(lab.reconstruction(reconstruction_id).key)))
     config = RunConfig.model_validate(model.metadata.config)
-    return evaluate(model.denoiser, None, config, recipe, TaskProgress())
+    return evaluate(model.denoiser, None, config, recipe)
 
 
 def test_a_killed_actor_is_replaced_and_the_job_done_once(local_lab: Lab) -> None:
@@ -41,11 +40,13 @@ def test_a_killed_actor_is_replaced_and_the_job_done_once(local_lab: Lab) -> Non
     reconstruction_id, recipe = lab.weights(), _long(seed=1)
     job, evaluation_id = lab.ask_evaluation(reconstruction_id, recipe)
     assert job is not None
-    lab.wait_until_under_way(job)
+    part = lab.part_under_way(job)
     actors = len(worker.actor_pids())
     os.kill(worker.actor_pids()[-1], signal.SIGKILL)
     lab.wait(job)
-    assert lab.outcomes(job) == ["failed", "succeeded"]
+    assert lab.outcomes(part) == ["failed", "succeeded"]
+    assert [lab.outcomes(other) for other in lab.parts(job) if other.id != part.id] == [["succeeded"]] * 2
+    assert lab.outcomes(job) == ["released", "succeeded"], "it waited for its parts"
     assert len(worker.actor_pids()) == actors + 1
     row = lab.evaluation(evaluation_id)
     here = _computed_here(lab, reconstruction_id, recipe)
@@ -59,17 +60,20 @@ def test_a_worker_that_was_frozen_drops_its_result(local_lab: Lab) -> None:
     frozen, reconstruction_id = lab.worker(), lab.weights()
     job, evaluation_id = lab.ask_evaluation(reconstruction_id, _long(seed=4))
     assert job is not None
-    lab.wait_until_under_way(job)
+    part = lab.part_under_way(job)
     frozen.process.send_signal(signal.SIGSTOP)
     try:
         lab.start_worker()
         lab.wait(job)
     finally:
         frozen.process.send_signal(signal.SIGCONT)
-    assert lab.outcomes(job) == ["expired", "succeeded"]
+    assert lab.outcomes(part) == ["expired", "succeeded"]
     until(lambda: frozen.lines("no longer holds job"), "the frozen worker to notice")
-    winner = lab.evaluation(evaluation_id).pictures_key
-    until(lambda: lab.results(evaluation_id) == [winner], "the loser's object to go")
+    with lab.catalog.transaction(read_only=True) as tx:
+        result = tx.sample_parts.get(part.payload["part_id"]).result
+    assert result is not None
+    until(lambda: lab.results(part.payload["part_id"]) == [result["key"]], "the loser's object to go")
+    assert lab.evaluation(evaluation_id).figures is not None
 
 
 def test_a_killed_worker_loses_nothing_and_leaves_nothing(local_lab: Lab) -> None:
@@ -107,12 +111,14 @@ def test_cancel_stops_work_under_way_and_the_worker_goes_on(local_lab: Lab) -> N
     until(lambda: lab.unfinished() == [], "what it had written to go")
     assert all(lab.reconstruction(one).key is None for one in ids)
 
-    job, evaluation_id = lab.ask_evaluation(lab.weights(), _long(seed=2, num_samples=100_000))
+    job, evaluation_id = lab.ask_evaluation(lab.weights(), _long(seed=2, num_samples=2_000, num_steps=1_000))
     assert job is not None
-    until(lambda: lab.job(job).message == "sampling", "the sampler")
+    part = lab.part_under_way(job)
     with lab.catalog.transaction() as tx:
         tx.jobs.request_cancel(job.id)
     lab.wait(job, JobState.CANCELLED)
+    lab.wait(part, JobState.CANCELLED)
+    assert {lab.job(one).state for one in lab.parts(job)} <= {JobState.CANCELLED, JobState.SUCCEEDED}
     assert lab.evaluation(evaluation_id).figures is None
     assert worker.actor_pids()[: len(actors)] == actors, "no actor had to be replaced"
 
@@ -122,12 +128,12 @@ def test_sigterm_hands_the_job_back(local_lab: Lab) -> None:
     lab.warm_workers(2)
     job, _ = lab.ask_evaluation(lab.weights(), _long(seed=3))
     assert job is not None
-    lab.wait_until_under_way(job)
-    holder = lab.holder(job)
+    part = lab.part_under_way(job)
+    holder = lab.holder(part)
     assert holder.stop() == 0
     lab.wait(job)
-    assert lab.outcomes(job) == ["released", "succeeded"]
-    assert lab.job(job).attempts == 1, "what was released does not count"
+    assert lab.outcomes(part) == ["released", "succeeded"]
+    assert lab.job(part).attempts == 1, "what was released does not count"
     with lab.catalog.transaction() as tx:
         assert holder.address not in [target.address for target in tx.scrape_targets.live(3600)]
 
@@ -152,10 +158,10 @@ def test_a_catalog_that_is_away_for_a_while_costs_no_work(servers: Servers) -> N
     worker = lab.worker()
     job, evaluation_id = lab.ask_evaluation(lab.weights(), _long(seed=5))
     assert job is not None
-    lab.wait_until_under_way(job)
+    part = lab.part_under_way(job)
     servers.to_catalog.down()
     until(lambda: worker.lines("the end of the job waits for the catalog"), "the work to end without a catalog")
     servers.to_catalog.up()
     lab.wait(job)
-    assert lab.outcomes(job) == ["succeeded"]
+    assert lab.outcomes(part) == ["succeeded"]
     assert lab.evaluation(evaluation_id).figures is not None

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from phema.services.phema_worker.evaluation.tasks import DrawTask, Network, Weights
+from phema.services.phema_worker.task_outcomes import Done, Failed
 from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.task_runner import TaskRunner
-from phema.services.phema_worker.tasks import Done, EvaluateTask, Failed, Output, ReconstructTask, RetainTask, Weights
+from phema.services.phema_worker.tasks import Output, ReconstructTask, RetainTask
 from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.settings import Settings
 from phema.shared.snapshots import ObjectStore
@@ -52,7 +54,15 @@ def test_a_changed_byte_in_a_snapshot_fails_the_reconstruction(runner: tuple[Tas
     stored = store_run(store, 4)
     before = [info.key for info in store.list()]
     profile = Profile.power(0.07)
-    row = Output("rec-1", stored[-1].num_images, "out/1", (0.25,) * 4, "float32", profile, {"snapshots": []})
+    row = Output(
+        result_id="rec-1",
+        num_images=stored[-1].num_images,
+        key="out/1",
+        coefficients=(0.25,) * 4,
+        dtype="float32",
+        profile=profile,
+        lineage={"snapshots": []},
+    )
     task = ReconstructTask("token", tuple(stored), (row, replace(row, result_id="rec-2", key="out/2")))
     victim = stored[1]
     whole = store.get(victim.key)
@@ -73,11 +83,12 @@ def test_changed_weights_and_guides_are_not_evaluated(runner: tuple[TaskRunner, 
     at_work, store = runner
     config = tiny_config()
     described = metadata(config=config.model_dump(mode="json"), buffers=())
-    whole = encode(build_denoiser(config.network).state_dict(), described)
-    used = {name: store.put(name, whole) for name in ("weights", "guide")}
-    spoil(store, damaged, changed(whole, -1))
+    whole = {name: encode(build_denoiser(config.network).state_dict(), described) for name in ("weights", "guide")}
+    used = {name: store.put(name, data) for name, data in whole.items()}
+    spoil(store, damaged, changed(whole[damaged], -1))
     weights, guide = (Weights(name, name, str(info.sha256)) for name, info in used.items())
-    outcome = at_work.do(EvaluateTask("token", "eval", weights, guide, {}, "pictures.png"), TaskProgress())
+    network = Network(weights, guide, config.model_dump(mode="json"), {})
+    outcome = at_work.do(DrawTask("token", "part", network, {}, "", 0, 4, True, "parts/1"), TaskProgress())
     assert isinstance(outcome, Failed)
     assert outcome.error.startswith(f"damaged-object: object {damaged} ")
     assert [info.key for info in store.list()] == ["guide", "weights"]
@@ -95,5 +106,6 @@ def test_a_worker_removes_what_killed_processes_left(tmp_path: Path) -> None:
     for path in left:
         os.utime(path, (0, 0))
     at_work.do(RetainTask("token", (), (), 0), TaskProgress())
+    assert at_work.sweeper is not None
     at_work.sweeper.join()
     assert list(store.folder.partial.iterdir()) == []

@@ -20,11 +20,11 @@ import torch
 from phema.administration.rebuild import rebuild
 from phema.services.api.bases.schemas import BasisCreate
 from phema.services.api.bases.service import create, plan
-from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 from phema.services.phema_worker.job_tasks import begin_task, complete_job, list_unnamed, task_of
+from phema.services.phema_worker.task_outcomes import Done, Stopped
 from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.task_runner import TaskRunner
-from phema.services.phema_worker.tasks import CompactTask, Done, RetainTask, Stopped
+from phema.services.phema_worker.tasks import CompactTask, RetainTask
 from phema.shared.catalog import Basis, Catalog, Job, JobKind, JobState, LeaseLost, Run, content_key
 from phema.shared.service_runtime.object_deletion import delete_listed
 from phema.shared.settings import Settings
@@ -36,6 +36,7 @@ from phema.shared.snapshots.stores.object_keys import run_key
 from phema.shared.snapshots.stores.opening import open_store
 from phema.shared.snapshots.stores.options import S3Options
 from phema.shared.snapshots.stores.verification import verify
+from phema.shared.submissions.stored_inputs import load_stored_inputs
 from tests.phema_worker import mortal
 from tests.phema_worker.lab import STORED, TIMES, Lab
 

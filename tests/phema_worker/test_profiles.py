@@ -20,9 +20,9 @@ from phema.administration.rebuild import rebuild
 from phema.services.api.app import create_app
 from phema.services.api.reconstructions.service import detail
 from phema.services.phema_worker.job_tasks import complete_job, task_of
+from phema.services.phema_worker.task_outcomes import Done
 from phema.services.phema_worker.task_progress import TaskProgress
 from phema.services.phema_worker.task_runner import TaskRunner
-from phema.services.phema_worker.tasks import Done
 from phema.shared.catalog import Catalog, JobKind, Reconstruction
 from phema.shared.edm2.averaging.ema import PowerFunctionEMA
 from phema.shared.edm2.networks.building import build_denoiser
@@ -132,12 +132,16 @@ def test_every_kind_is_the_sum_that_its_plan_names(house: House) -> None:
         {"kind": "exponential", "half_life_images": 300},
         {"kind": "exponential", "rampup_ratio": 0.1},
         {"kind": "uniform", "window_images": 1000},
+        {"kind": "uniform", "last_times": 2},
+        {"kind": "lr_decay", "shape": "cosine", "length_images": 640},
+        {"kind": "lr_decay", "shape": "1-sqrt", "start_images": 1280},
         {"kind": "sampled", "times": [640, 1920, 2560], "weights": [1, 2, 4]},
         {"kind": "raw"},
     ]
     items = house.reconstruct(profiles=profiles)
     assert [item["label"] for item in items] == [
-        "0.15", "0.123718", "ema", "0.11107", "mean-1000", "sampled", "raw",
+        "0.15", "0.123718", "ema", "0.11107", "mean-1000", "mean-of-2-times", "decay-cosine-640",
+        "decay-1-sqrt-from-1280", "sampled", "raw",
     ]  # fmt: skip
     for item in items:
         house.check(item)

@@ -13,8 +13,8 @@ from PIL import Image
 
 from phema.services.api.bases import service as bases
 from phema.services.api.bases.schemas import BasisCreate
-from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
-from phema.shared.catalog import JobKind, JobState
+from phema.shared.catalog import Job, JobKind, JobState
+from phema.shared.metrics.registry import METRICS
 from phema.shared.recipes.evaluation_recipe import EvaluationRecipe
 from phema.shared.snapshots.errors import ObjectMissing
 from phema.shared.snapshots.files.network_loading import load_model
@@ -23,6 +23,7 @@ from phema.shared.snapshots.planning.planner import plan
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
 from phema.shared.snapshots.stores.verification import verify
+from phema.shared.submissions.stored_inputs import load_stored_inputs
 from tests.phema_worker.conftest import only
 from tests.phema_worker.lab import STORED, TIMES, Lab, tiny_config, until
 
@@ -98,7 +99,7 @@ def test_evaluation_gives_figures_and_a_picture(working_lab: Lab) -> None:
     done = lab.wait(evaluate)
     row = lab.evaluation(evaluation_id)
     assert row.figures is not None
-    assert set(row.figures) == {"frechet", "held_out_loss"}
+    assert set(row.figures) == {figure.name for name in RECIPE.metrics for figure in METRICS[name].figures}
     assert all(np.isfinite(value) and value > 0 for value in row.figures.values())
     assert done.result is not None
     assert done.result["num_sampled"] == 164
@@ -304,21 +305,23 @@ def test_metrics_are_announced_and_served(working_lab: Lab) -> None:
 
 
 def test_further_actors_are_there_only_while_they_have_work(local_lab: Lab) -> None:
-    """Two evaluations at once do not wait for each other, and a worker at rest holds the CPUs of one actor."""
+    """Two actors share the parts of one evaluation, and a worker at rest holds the CPUs of one actor."""
     local_lab.worker()
     weights = local_lab.weights()
     local_lab.warm_workers(0)
     worker = local_lab.start_worker(worker_actors=2).ready()
     assert len(worker.actor_pids()) == 1
-    long = [EvaluationRecipe(num_samples=100_000, num_steps=8, seed=seed) for seed in (901, 902)]
-    jobs = [job for job, _ in (local_lab.ask_evaluation(weights, recipe) for recipe in long) if job is not None]
-    for job in jobs:
-        local_lab.wait_until_under_way(job)
-    assert [local_lab.job(job).state for job in jobs] == [JobState.RUNNING, JobState.RUNNING]
+    long = EvaluationRecipe(num_samples=10_000, num_steps=64, seed=901)
+    job, _ = local_lab.ask_evaluation(weights, long)
+    assert job is not None
+
+    def running() -> list[Job]:
+        return [part for part in local_lab.parts(job) if part.state is JobState.RUNNING]
+
+    until(lambda: len(running()) == 2, "two parts at once")
     assert len(set(worker.actor_pids())) == 2
     with local_lab.catalog.transaction() as tx:
-        for job in jobs:
-            tx.jobs.request_cancel(job.id)
-    for job in jobs:
-        local_lab.wait(job, JobState.CANCELLED)
+        tx.jobs.request_cancel(job.id)
+    local_lab.wait(job, JobState.CANCELLED)
+    until(lambda: not running(), "the parts under way to stop")
     assert worker.stop() == 0, "other tests count the actors of a worker that has one"

@@ -154,3 +154,33 @@ def test_recipes_and_costs_import_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_run_without_a_continuous_evaluation_has_the_document_and_hash_of_earlier_versions() -> None:
+    config = resolve("digits-tiny")
+    document = config.model_dump(mode="json")
+    assert "evaluation" not in document
+    assert RunConfig.model_validate(document) == config
+    assert config.config_hash == "d5efcac3e51478843ccc2ccece53f8c8ba986cb8d5bb76653adb4c0686d692b0"
+
+
+def test_a_continuous_evaluation_is_part_of_the_configuration() -> None:
+    config = resolve("digits-tiny", {"evaluation": {"every_snapshots": 2, "stop_after_images": 12_800}})
+    assert config.evaluation is not None
+    assert config.evaluation.every_snapshots == 2
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+    assert config.config_hash != resolve("digits-tiny").config_hash
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "sentence"),
+    [
+        ({"every_snapshot": 2}, "did you mean 'every_snapshots'"),
+        ({"factor": 1.0}, "greater than or equal to 1.05"),
+        ({"metrics": ["nonsense"]}, "frechet"),
+        ({"every_snapshots": 4, "stop_after_images": 3200}, "stop_after_images 3200 must be at least 12800"),
+    ],
+)
+def test_mistakes_in_a_continuous_evaluation_are_named(evaluation: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidConfig, match=sentence):
+        resolve("digits-tiny", {"evaluation": evaluation})

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import event
 
 from phema.shared.catalog import Catalog, Job, JobKind
-from phema.shared.catalog.doorbell import PipeDoorbell
+from phema.shared.catalog.doorbell import WORK, PipeDoorbell
 from phema.shared.service_runtime.job_feed import JobFeed
 from phema.shared.service_runtime.work_waker import PATIENCE, WorkWaker
 from tests.fixtures.catalog import only
@@ -155,10 +155,33 @@ def test_an_idle_look_reads_one_statement_and_takes_no_lock(catalog: Catalog) ->
     assert not any(statement.startswith("UPDATE") for statement in statements)
 
 
+def test_an_outage_is_logged_once_and_so_is_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder, away = tmp_path / "state", tmp_path / "away"
+    catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
+    catalog.upgrade()
+    never = threading.Event()
+    with WorkWaker(catalog, 0.01) as waker:
+        feed = JobFeed(catalog, waker, KINDS, owner="worker", lease_s=60)
+        for _ in range(2):
+            catalog.close()
+            folder.rename(away)
+            for _ in range(4):
+                assert feed.next(never) is None
+            catalog.close()
+            away.rename(folder)
+            for _ in range(2):
+                assert feed.next(never) is None
+    catalog.close()
+    said = [record.getMessage().split(":")[0] for record in caplog.records if record.threadName == "MainThread"]
+    away_line, back_line = "the catalog is away; work waits until it is back", "the catalog is back after 0 s"
+    assert said == [away_line, back_line] * 2
+
+
 @only("postgres")
 def test_a_connection_that_broke_is_made_again(
-    catalog: Catalog, catalog_url: str, postgres_server: PostgresServer
+    catalog: Catalog, catalog_url: str, postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """And the broken one leaves no error with a traceback in the log: an outage is none of the program."""
     with tunnel(postgres_server.port) as way:
         remote = Catalog(catalog_url.replace(f":{postgres_server.port}/", f":{way.port}/"))
         with waiting(remote) as found:
@@ -169,6 +192,7 @@ def test_a_connection_that_broke_is_made_again(
             ask(catalog, "question")
             assert found.claimed.wait(60)
         remote.close()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @only("sqlite")
@@ -187,7 +211,7 @@ with Catalog(sys.argv[1]).listening():
 
 
 def test_a_bell_that_nobody_hears_does_not_block_those_who_ring(tmp_path: Path) -> None:
-    doorbell: Any = PipeDoorbell(tmp_path / "catalog.db")
+    doorbell: Any = PipeDoorbell(tmp_path / "catalog.db", WORK)
     with doorbell.listening() as bell:
         for _ in range(100_000):
             doorbell.ring_after()

@@ -71,7 +71,7 @@ def test_a_cancel_is_noticed_and_heartbeats_go_on(catalog: Catalog, job: Job) ->
     with holder(catalog, job, on_beat=lambda: beats.put(None)) as lease:
         with catalog.transaction() as tx:
             tx.jobs.request_cancel(job.id)
-        wait_until(lambda: lease.cancel_requested)
+        wait_until(lambda: lease.stop_requested)
         beats.get(timeout=30)
         beats.get(timeout=30)
         assert not lease.lost

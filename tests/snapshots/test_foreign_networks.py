@@ -79,7 +79,7 @@ def test_arguments_left_out_are_the_defaults() -> None:
         ({"channels_per_head": 5}, "phema cannot build its network: channels_per_head 5 does not divide"),
         ({"sigma_data": "x"}, "sigma_data is 'x'; numbers are expected"),
         ({"sigma_data": None}, "sigma_data is None; numbers are expected"),
-        ({"sigma_data": float("nan")}, "sigma_data: Input should be"),
+        ({"sigma_data": float("nan")}, "sigma_data NaN must be a finite number"),
         ({"dropout": [0.1] * 17}, "dropout is a tuple; numbers are expected"),
     ],
 )

@@ -85,6 +85,27 @@ def test_least_squares_coefficients_without_a_positive_sum_are_refused() -> None
         plan(stored(4), [negative], regularize=False)
 
 
+def test_a_mixture_is_the_combination_of_its_parts() -> None:
+    parts = widths([0.04, 0.07, 0.2])
+    mixture = Profile(kind="mixture", profiles=tuple(parts), weights=(3, -2, 1))
+    assert Profile.model_validate_json(mixture.model_dump_json()) == mixture
+    # Every snapshot is used, so that the coefficients are linear in what is wanted.
+    planned = plan(stored(16), [*parts, mixture], tolerance=1e-12)
+    rows = np.array([output.coefficients for output in planned.outputs])
+    np.testing.assert_allclose(rows[3], np.array([1.5, -1, 0.5]) @ rows[:3], atol=1e-8 * np.abs(rows).max())
+    assert planned.outputs[3].errors.predicted_error < 1e-3
+    alone = plan(stored(16), [Profile(kind="mixture", profiles=(parts[1],), weights=(5,))])
+    assert alone.outputs[0].coefficients == plan(stored(16), [parts[1]]).outputs[0].coefficients
+    for kinds, message in (
+        ((Profile(kind="raw"),), "profiles of a mixture cannot hold raw; allowed: power, exponential, uniform over"),
+        ((mixture,), "profiles of a mixture cannot hold mixture-of-3; allowed: power"),
+        ((parts[0], parts[0]), "profiles of a mixture names a profile twice"),
+        ((parts[0], parts[1]), "weights has 1 entries, profiles 2; give one for each"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Profile(kind="mixture", profiles=kinds, weights=(1,))
+
+
 def test_an_earlier_time_uses_nothing_later() -> None:
     planned = plan(stored(16), num_images=900, wanted=widths([0.08]))
     assert planned.num_images == 900

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from phema.shared.snapshots.planning.plan import Plan
 from phema.shared.snapshots.planning.planner import plan
 from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
-from phema.shared.snapshots.profile import Profile
-from tests.fixtures.training import BATCH, END, TrainedDigits
+from phema.shared.snapshots.profile import Profile, Shape
+from tests.fixtures.training import BATCH, DECAY_IMAGES, END, TrainedDigits
 
 WANTED = (0.010, 0.012, 0.015, 0.02, 0.03, 0.04, 0.06, 0.075, 0.09, 0.12, 0.15, 0.20, 0.25)
 FLOOR = 3e-6
@@ -58,7 +59,8 @@ def measured(trained_digits: TrainedDigits, run: Run, planned: Plan) -> np.ndarr
     stored = np.stack([run.values[s.id] for s in planned.snapshots])
     errors = []
     for output in planned.outputs:
-        truth = trained_digits.tracked[output.profile.sigma_rel or 0.0]
+        wanted = output.profile
+        truth = trained_digits.decays[wanted.shape] if wanted.shape else trained_digits.tracked[wanted.sigma_rel or 0.0]
         errors.append(np.linalg.norm(np.array(output.coefficients) @ stored - truth) / np.linalg.norm(truth))
     return np.array(errors)
 
@@ -90,6 +92,20 @@ def test_predictions_hold_and_no_fit_is_worse_than_the_nearest_profile(
     if (dtype, times) == ("float16", 128):
         short = WANTED.index(0.015)
         assert errors[short] < nearest[short] / 5
+
+
+@pytest.mark.parametrize("times", [16, 32, 128])
+@pytest.mark.parametrize("dtype", list(DTYPES))
+def test_predictions_hold_for_learning_rate_decays(
+    trained_digits: TrainedDigits, dtype: StoredDtype, times: int
+) -> None:
+    """Against the weights of every step, summed in float64 with the decay's masses."""
+    run = stored_as(trained_digits, dtype, times)
+    wanted = [Profile(kind="lr_decay", shape=shape, length_images=DECAY_IMAGES) for shape in get_args(Shape)]
+    planned = plan(run.snapshots, wanted, probes=run.probes, update_images=BATCH)
+    found = measured(trained_digits, run, planned)
+    ratio = predicted(planned) / found
+    assert ((ratio > 0.5) & (ratio < 2))[found > FLOOR].all(), (ratio, found)
 
 
 def test_dividing_plain_coefficients_by_their_sum_brings_them_nearer(trained_digits: TrainedDigits) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -213,6 +215,35 @@ def test_plans_read_the_basis_where_it_is_as_good_as_what_is_left() -> None:
     assert read(list(left), 0.015)[0] == basis.id, "but not those that are left"
     with pytest.raises(PlanError, match="only a basis, from which regularize false is impossible"):
         plan([], [Profile.power(0.1)], num_images=64_000, bases=[basis], regularize=False)
+
+
+class _Unread(dict[str, bytes]):
+    """Probes of snapshots that nobody may look at."""
+
+    def get(self, *_: object) -> NoReturn:
+        raise AssertionError("a plan looked at the snapshots")
+
+
+@pytest.mark.parametrize("tolerance", [None, 1e-2])
+def test_a_basis_that_covers_the_profiles_answers_without_a_look_at_the_snapshots(tolerance: float | None) -> None:
+    stored = pairs(64)
+    made = basis_of(stored, 64_000)
+    basis = replace(made, plan=made.plan.model_copy(update={"calibrated": True}))
+
+    def read(*sigma_rels: float, **options: Any) -> str | None:
+        wanted, probes = [Profile.power(s) for s in sigma_rels], _Unread({"1-0.05": b""})
+        return plan(stored, wanted, probes=probes, bases=[basis], tolerance=tolerance, **options).basis_id
+
+    assert read(0.13, 0.2) == read(0.05, 0.13) == basis.id
+    for outside in (0.015, 0.1):  # beyond its range; a stored profile
+        with pytest.raises(AssertionError, match="looked at the snapshots"):
+            read(outside)
+    with pytest.raises(AssertionError, match="looked at the snapshots"):
+        read(0.13, regularize=False)
+    few = stored[-4:]  # fewer bytes than the vectors
+    assert plan(few, [Profile.power(0.13)], bases=[basis], probes={}).basis_id == basis.id, "more exact"
+    with pytest.raises(AssertionError, match="looked at the snapshots"):
+        plan(few, [Profile.power(0.13)], bases=[basis], probes=_Unread({"1-0.05": b""}))
 
 
 def test_a_forecast_uses_the_calibration_of_all_snapshots() -> None:

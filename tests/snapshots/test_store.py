@@ -201,6 +201,18 @@ def test_lists_are_in_the_order_of_keys(store: ObjectStore) -> None:
     assert [info.key for info in store.list("x/y")] == []
 
 
+def test_objects_that_stand_for_folders_are_not_listed(store: ObjectStore) -> None:
+    """Consoles and some servers make them."""
+    if not isinstance(store, S3Store):
+        pytest.skip("a local folder has real folders")
+    for key in ("", "runs/"):
+        bucket = store.bucket
+        bucket.client.put_object(Bucket=bucket.name, Key=bucket.prefix + key or "folder/", Body=b"")
+    store.put("runs/r/a.bin", b"a")
+    assert [info.key for info in store.list()] == ["runs/r/a.bin"]
+    assert [info.key for info in store.list("runs/")] == ["runs/r/a.bin"]
+
+
 @pytest.mark.parametrize(
     "key", ["", "/a", "a/", "a//b", "../a", "a/../b", ".tmp/a", "a/.b", "a b", "a\n", "ä", "a" * 1001]
 )

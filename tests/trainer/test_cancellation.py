@@ -15,11 +15,11 @@ from phema.services.trainer.control.heartbeat import hold_lease
 from phema.services.trainer.control.terminal_state import finish_job
 from phema.services.trainer.local_training import claim_locally, train_attempt
 from phema.services.trainer.training import cancellation as module
-from phema.services.trainer.training import loop
+from phema.services.trainer.training import loop, snapshot_writer
 from phema.services.trainer.training.cancellation import Cancellation
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, JobKind, JobState
-from phema.shared.snapshots import ObjectInfo, ObjectStore
+from phema.shared.snapshots import ObjectInfo, ObjectStore, StoreFull
 from phema.shared.snapshots.stores.local.store import LocalStore
 from tests.trainer.support import checkpoint_times, get_run, tiny_config, wait_until
 
@@ -45,14 +45,18 @@ def message(catalog: Catalog, attempt: TrainingAttempt) -> str:
 
 @contextmanager
 def training(
-    attempt: TrainingAttempt, catalog: Catalog, store: ObjectStore, release: threading.Event
+    attempt: TrainingAttempt,
+    catalog: Catalog,
+    store: ObjectStore,
+    release: threading.Event,
+    outage_s: float = snapshot_writer.OUTAGE_SECONDS,
 ) -> Iterator[None]:
     """Trains in another thread; leaving the block sets `release` and waits for the end of the training."""
     errors: list[BaseException] = []
 
     def train() -> None:
         try:
-            train_attempt(attempt, catalog, store)
+            train_attempt(attempt, catalog, store, outage_s=outage_s)
         except BaseException as error:
             errors.append(error)
 
@@ -122,6 +126,44 @@ def test_a_cancelled_run_stops_after_its_step_and_reports_until_all_is_stored(
     assert checkpoint_times(local_catalog, attempt.run_id) == [48]
     assert get_run(local_catalog, attempt.run_id).num_images == 48
     assert message(local_catalog, attempt) == "stopped at 48 of 16000 images"
+
+
+@pytest.mark.parametrize("every", [16_000, 16], ids=["at the checkpoint", "while a step waits for room"])
+def test_a_cancelled_run_gives_a_full_store_up_long_before_an_outage_ends_it(
+    every: int, local_catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(snapshot_writer, "CANCELLED_PATIENCE_SECONDS", 1.0)
+    failed = threading.Event()
+
+    class Full(LocalStore):
+        def put(self, key: str, data: Any) -> ObjectInfo:
+            if "checkpoints" in key or "snapshots" in key:
+                failed.set()
+                raise StoreFull(f"the store has no room for {key}")
+            return super().put(key, data)
+
+    config = tiny_config(total_images=16_000, **dict.fromkeys(ONCE, every))
+    attempt = claim_locally(config, local_catalog)
+    with training(attempt, local_catalog, Full(tmp_path / "store"), threading.Event(), outage_s=3600):
+        if every == 16:
+            assert failed.wait(60)
+        request_cancel(local_catalog, attempt)
+    with local_catalog.transaction() as tx:
+        assert finish_job(tx, attempt) is JobState.CANCELLED
+    assert checkpoint_times(local_catalog, attempt.run_id) == []
+
+
+def test_messages_stop_when_storing_the_checkpoint_hangs(
+    attempt: TrainingAttempt, local_catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_STORE_SECONDS", 0.0)
+    request_cancel(local_catalog, attempt)
+    with Cancellation(attempt, local_catalog, WorkerGroup()) as cancel:
+        assert cancel.stop_now()
+        said = message(local_catalog, attempt)
+        cancel._poll()
+    assert message(local_catalog, attempt) == said
 
 
 def test_messages_stop_when_a_step_hangs(
@@ -204,11 +246,11 @@ def test_several_workers_agree_rarely_and_stop_together(
         said.append(value)
         return value
 
-    monkeypatch.setattr(WorkerGroup, "broadcast_from_first", heard)
+    monkeypatch.setattr(WorkerGroup, "minimum", heard)
     with Cancellation(attempt, local_catalog, WorkerGroup(0, 2)) as first:
         assert not any(first.stop_now() for _ in range(1000))
         assert len(said) < 40
         assert max(said) == module.MOST_STEPS
-    monkeypatch.setattr(WorkerGroup, "broadcast_from_first", lambda group, value: module.STOP)
+    monkeypatch.setattr(WorkerGroup, "minimum", lambda group, value: module.STOP)
     with Cancellation(attempt, local_catalog, WorkerGroup(1, 2)) as second:
         assert second.stop_now()

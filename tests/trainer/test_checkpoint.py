@@ -79,7 +79,7 @@ def test_a_checkpoint_of_another_run_or_configuration_is_refused() -> None:
     data = bytes(encode_checkpoint(copy_to_cpu(after(1).state_dict()), ATTEMPT))
     with pytest.raises(CheckpointError, match="run_id is 'run-1', not 'run-2'"):
         decode_checkpoint(data, loose_attempt("run-2", lr_rampup_images=0))
-    with pytest.raises(CheckpointError, match="config_hash is"):
+    with pytest.raises(CheckpointError, match="training_hash is"):
         decode_checkpoint(data, loose_attempt(seed=2))
 
 

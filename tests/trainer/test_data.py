@@ -22,14 +22,14 @@ from phema.shared.settings import Settings
 from phema.shared.snapshots import ObjectStore, S3Options, open_store
 from phema.shared.telemetry import Meters
 from phema.shared.wiring import remote_from
-from tests.datasets.photos import encoded, npy, photo_files, tiles, write_folder, write_zip
+from tests.datasets.photos import encoded, labelled, npy, photo_files, tiles, write_folder, write_zip
 from tests.fixtures.s3 import S3Server
 from tests.trainer.support import get_run, snapshots_of, tiny_config
 
 
-def on_files(path: Path, *, channels: int = 3) -> RunConfig:
+def on_files(path: Path, *, channels: int = 3, **chosen: object) -> RunConfig:
     network = {"img_resolution": 16, "img_channels": channels, "label_dim": 4}
-    dataset = {"name": "photos", "path": str(path), "held_out": 4}
+    dataset = {"name": "photos", "path": str(path), "held_out": 4, **chosen}
     every = dict.fromkeys(("snapshot_every", "checkpoint_every", "status_every", "magnitudes_every"), 16)
     return tiny_config(network=network, dataset=dataset, batch_size=8, total_images=32, **every)
 
@@ -37,7 +37,12 @@ def on_files(path: Path, *, channels: int = 3) -> RunConfig:
 def test_a_run_on_a_zip_of_photographs_resumes_bit_for_bit(
     tmp_path: Path, local_catalog: Catalog, local_store: ObjectStore
 ) -> None:
-    config = on_files(write_zip(tmp_path / "photos.zip", photo_files(20, 16)[0]))
+    """Some of the pictures, mirrored at random, with vectors as labels."""
+    files = photo_files(20, 16)[0]
+    names = [name for name in files if name.endswith(".png")]
+    vectors = {**files, "dataset.json": labelled(names, [[i / 20, 1.0, -0.5, 0.0] for i in range(20)])}
+    chosen = {"flip": True, "max_images": 12, "labels": "vectors"}
+    config = on_files(write_zip(tmp_path / "photos.zip", vectors), **chosen)
     whole = train_locally(config, local_catalog, local_store, name="whole")
     assert whole.state is JobState.SUCCEEDED
     attempt = claim_locally(config, local_catalog, name="resumed")
@@ -47,7 +52,7 @@ def test_a_run_on_a_zip_of_photographs_resumes_bit_for_bit(
     with local_catalog.transaction() as tx:
         finish_job(tx, attempt)
         assert tx.checkpoints.all_but_latest(attempt.run_id, 0)[-1].num_images == 8
-        tx.runs.resume(attempt.run_id)
+        tx.run_control.resume(attempt.run_id)
         job = tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
     assert train_locally(config, local_catalog, local_store, job).state is JobState.SUCCEEDED
     assert snapshots_of(local_catalog, local_store, "resumed") == snapshots_of(local_catalog, local_store, whole.id)

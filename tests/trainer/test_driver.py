@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from ray.train import WorkerGroupError
 
-from phema.services.trainer.control.attempt_work import root_cause
 from phema.services.trainer.control.driver import drive
+from phema.services.trainer.control.failure_causes import root_cause
 from phema.services.trainer.control.heartbeat import EXIT_LOST
 from phema.services.trainer.control.worker_resources import Placement, TooFewResources, no_room, place_workers
 from phema.services.trainer.local_training import claim_locally, train_locally
@@ -53,6 +53,29 @@ def test_a_run_of_one_worker_trains_in_the_driver(
     found = snapshots_of(local_catalog, local_store, run.id)
     assert len(found) == 8
     assert found == snapshots_of(local_catalog, local_store, reference.id)
+
+
+def test_a_driver_that_starts_while_the_catalog_is_away_waits_for_it(tmp_path: Path) -> None:
+    folder, away = tmp_path / "state", tmp_path / "away"
+    catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
+    catalog.upgrade()
+    attempt = claim_locally(tiny_config(), catalog)
+    catalog.close()
+    folder.rename(away)
+    command = [sys.executable, "-m", "phema.services.trainer.control.driver", "--device", "cpu"]
+    command += ["--job", attempt.job_id, "--fence", str(attempt.fence)]
+    environment = {**os.environ, "PHEMA_STATE_DIR": str(folder)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as driver:
+        try:
+            assert driver.stderr is not None
+            assert any("the start of the training waits for the catalog" in line for line in driver.stderr)
+            away.rename(folder)
+            driver.communicate(timeout=200)
+        finally:
+            driver.kill()
+    assert driver.returncode == 0
+    assert get_run(catalog, attempt.run_id).state is JobState.SUCCEEDED
+    catalog.close()
 
 
 def test_the_first_heartbeat_does_not_wait_for_heavy_imports() -> None:
@@ -101,7 +124,7 @@ def test_a_configuration_of_another_version_fails_at_once(local_catalog: Catalog
     job = get_run(local_catalog, run.id).job
     assert job.state is JobState.FAILED
     assert job.error is not None
-    assert job.error.startswith("The run's configuration is not valid: future:")
+    assert job.error.startswith("The run's configuration is not valid: future is not known here")
 
 
 def test_a_secret_that_is_not_there_is_named(local_catalog: Catalog, tmp_path: Path) -> None:

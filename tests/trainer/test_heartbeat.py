@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from phema.services.trainer.attempt import TrainingAttempt
-from phema.services.trainer.control.heartbeat import EXIT_LOST, Waiting, hold_lease
+from phema.services.trainer.control.heartbeat import EXIT_LOST, Waiting, hold_lease, report_start
 from phema.services.trainer.control.terminal_state import finish_job
 from phema.services.trainer.local_training import claim_locally
 from phema.shared.catalog import Catalog, JobKind, JobState, LeaseLost
@@ -65,6 +65,10 @@ def test_heartbeats_say_what_a_run_waits_for_until_it_trains_on(
 
     waiting = Waiting()
     with hold_lease(attempt, local_catalog, interval_s=0.02, lease_s=180, waiting=waiting):
+        waiting.sentence = "waiting for resources: 1 CPU"
+        wait_until(lambda: message() == "waiting for resources: 1 CPU", "the sentence")
+        report_start(attempt, local_catalog)  # as the first worker does once the workers have found room
+        wait_until(lambda: message() == "0 of 320 images", "the usual message")
         waiting.sentence = "waiting for resources: 1 CPU"
         wait_until(lambda: message() == "waiting for resources: 1 CPU", "the sentence")
         with local_catalog.transaction() as tx:

@@ -53,7 +53,8 @@ def test_a_killed_training_leaks_nothing(
     assert known - {run_key(attempt.run_id)} <= stored(local_store), "every row has its object"
     left = stored(local_store) - known
     assert left <= listed(local_catalog)
-    assert len(left) == (0 if phase == "deleted" else 1)
+    # Snapshots and checkpoints are written side by side: a second one may be there without its row, too.
+    assert len(left) in ([0] if phase == "deleted" else [1, 2])
     if phase.startswith("stored"):
         assert delete_listed(local_catalog, local_store) == 0, "the next attempt may name it"
     with local_catalog.transaction() as tx:

@@ -250,7 +250,7 @@ def test_a_cancelled_run_can_be_resumed_where_it_stopped(local_catalog: Catalog,
         finish_job(tx, attempt)
     assert checkpoint_times(local_catalog, "resumed") == [16]
     with local_catalog.transaction() as tx:
-        tx.runs.resume(attempt.run_id)
+        tx.run_control.resume(attempt.run_id)
         job = tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=60)
     assert job is not None
     assert train_locally(attempt.config, local_catalog, local_store, job).state is JobState.SUCCEEDED

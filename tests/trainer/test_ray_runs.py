@@ -15,7 +15,7 @@ from phema.local_service.ray_head import RayHead
 from phema.services.trainer.control.ray_jobs import RayJob, RayJobs
 from phema.services.trainer.local_training import train_locally
 from phema.services.trainer.training.checkpoint import encode_checkpoint
-from phema.shared.catalog import AttemptOutcome, Catalog, JobState, Run, submission_id
+from phema.shared.catalog import AttemptOutcome, Catalog, JobState, Run, RunState, submission_id
 from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots import ObjectStore, open_store
 from tests.fixtures.catalog import only
@@ -146,7 +146,37 @@ def test_a_restarted_trainer_adopts_a_training_and_a_cancel_stops_it(trainer: Tr
     assert [a.outcome for a in attempts(local_catalog)] == [AttemptOutcome.CANCELLED]
     wait_until(lambda: not trainer.workers(), "the end of the workers")
     assert "training" not in targets(local_catalog)
-    assert "ending a cancelled training" not in trainer.log
+    assert "ending a training that should stop" not in trainer.log
+
+
+def test_a_paused_training_frees_its_cpus_and_goes_on_after_it_is_resumed(
+    trainer: Trainer, local_catalog: Catalog, local_store: ObjectStore, tmp_path: Path
+) -> None:
+    """The trainer is killed while the run pauses; the next one starts the attempt after the pause."""
+    config = tiny_config(**LONG)
+    run = submit(local_catalog, config)
+    trainer.start()
+    wait_for_checkpoint(local_catalog, 0)
+    assert get_run(local_catalog, "run").run_state is RunState.RUNNING
+    with local_catalog.transaction() as tx:
+        tx.run_control.pause(run.id)
+    trainer.kill()
+    paused = wait_until(lambda: (now := get_run(local_catalog, "run")).run_state is RunState.PAUSED and now, "paused")
+    assert checkpoint_times(local_catalog, "run")[-1] == paused.num_images < config.total_images
+    wait_until(lambda: not trainer.workers(), "the end of the workers")
+    trainer.start()
+    with local_catalog.transaction() as tx:
+        tx.run_control.resume(run.id)
+    done = finished(local_catalog, run.id)
+    assert (done.state, done.job_id, done.num_images) == (JobState.SUCCEEDED, run.job_id, 3200), done.job.error
+    assert [a.outcome for a in attempts(local_catalog)] == [AttemptOutcome.PAUSED, AttemptOutcome.SUCCEEDED]
+    assert snapshots_of(local_catalog, local_store, run.id) == reference(config, tmp_path / "reference")
+    with local_catalog.transaction(read_only=True) as tx:
+        kinds = [event.kind.value for event in tx.run_events.list(run.id).items]
+    assert kinds == [
+        *("created", "starting", "running", "pause_requested", "paused"),
+        *("resumed", "starting", "running", "succeeded"),
+    ]
 
 
 @pytest.mark.slow
@@ -323,3 +353,21 @@ def test_a_worker_that_fails_says_why(trainer: Trainer, local_catalog: Catalog, 
             return job if job is not None and job.ended else None
 
         assert wait_until(ended, "the end of the driver").status == "SUCCEEDED", "it has nothing left to write"
+    assert list(trainer.folder.glob("ray-train-*")) == []
+
+
+def test_workers_of_a_driver_that_ray_stops_store_a_checkpoint_first(
+    trainer: Trainer, ray_jobs: RayJobs, local_catalog: Catalog
+) -> None:
+    """Ray sends SIGTERM to the driver alone, which tells its two workers through the catalog."""
+    config = tiny_config(**LONG, num_workers=2)
+    run = submit(local_catalog, config)
+    trainer.start()
+    wait_for_checkpoint(local_catalog, 0)
+    ray_jobs.stop(submission_id(run.job_id, 1))
+    wait_until(lambda: attempts(local_catalog)[0].ended_at, "the end of the first attempt")
+    assert attempts(local_catalog)[0].outcome is AttemptOutcome.RELEASED
+    done = finished(local_catalog, run.id)
+    assert (done.state, done.num_images) == (JobState.SUCCEEDED, 3200), done.job.error
+    lines = [str(line["message"]) for line in log_lines(*session_logs(trainer.head))]
+    assert any("handing the run back: the run stops after this step" in line for line in lines)

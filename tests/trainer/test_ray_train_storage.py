@@ -50,14 +50,29 @@ def test_a_driver_that_ends_leaves_the_folders_of_others(storage: RayTrainStorag
     assert (exists(storage, mine), exists(storage, other)) == (False, True)
 
 
-def test_folders_of_earlier_attempts_are_deleted(storage: RayTrainStorage) -> None:
+def test_a_folder_goes_with_an_attempt_that_fails(storage: RayTrainStorage) -> None:
+    """Also after the last attempt, which no other follows."""
+    name = folder_name("job-1", 5, 1)
+
+    def fail() -> None:
+        with storage.removing(name):
+            write(storage, name)
+            raise RuntimeError("the workers failed")
+
+    with pytest.raises(RuntimeError, match="the workers failed"):
+        fail()
+    assert not exists(storage, name)
+
+
+def test_folders_of_earlier_attempts_and_of_ended_jobs_are_deleted(storage: RayTrainStorage) -> None:
     names: dict[str, Any] = {
         folder_name("job-1", 1, 1): False,
         folder_name("job-1", 2, 3): False,
         folder_name("job-1", 12, 1): True,
         folder_name("job-11", 1, 1): True,
+        folder_name("job-2", 5, 1): False,
     }
     for name in names:
         write(storage, name)
-    storage.remove_earlier("job-1", 12)
+    storage.remove_unused("job-1", 12, lambda job: job == "job-2")
     assert {name: exists(storage, name) for name in names} == names

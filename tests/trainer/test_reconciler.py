@@ -18,10 +18,10 @@ from sqlalchemy import update
 
 from phema.local_service.ray_head import RayHead
 from phema.services.trainer.control import reconciler as module
-from phema.services.trainer.control.attempt_logs import AttemptLogs
+from phema.services.trainer.control.ended_attempts import EndedAttempts
 from phema.services.trainer.control.ray_jobs import RayJob, RayJobs, RayUnavailable
 from phema.services.trainer.control.reconciler import Reconciler
-from phema.shared.catalog import Catalog, Job, JobKind, JobState, submission_id
+from phema.shared.catalog import Catalog, Job, JobKind, JobState, Run, submission_id
 from phema.shared.catalog.models import IdempotencyRecord
 from phema.shared.service_runtime.metrics_announcement import announced
 from phema.shared.settings import Settings
@@ -76,14 +76,30 @@ def test_a_claim_that_was_never_submitted_is_adopted_and_a_cancel_before_the_sta
     wait_until(lambda: (job := ray_jobs.get(name)) is not None and job.ended, "the end of the driver")
 
 
-def test_a_cancelled_claim_is_never_submitted(settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs) -> None:
+STOPS = pytest.mark.parametrize("stop", [JobState.CANCELLED, JobState.PAUSED])
+
+
+def request(catalog: Catalog, run: Run, stop: JobState) -> None:
+    with catalog.transaction() as tx:
+        if stop is JobState.PAUSED:
+            tx.run_control.pause(run.id)
+        else:
+            tx.jobs.request_cancel(run.job_id)
+
+
+@STOPS
+def test_a_claim_that_should_stop_is_never_submitted(
+    stop: JobState, settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
+) -> None:
     run = submit(local_catalog, tiny_config())
     with local_catalog.transaction() as tx:
         assert tx.leases.claim([JobKind.TRAIN], owner="a trainer that died", lease_seconds=300) is not None
-        tx.jobs.request_cancel(run.job_id)
-    reconciler(settings, local_catalog, ray_jobs).reconcile()
-    assert get_run(local_catalog, run.id).state is JobState.CANCELLED
+    request(local_catalog, run, stop)
+    meters = Meters("trainer")
+    reconciler(settings, local_catalog, ray_jobs, meters).reconcile()
+    assert get_run(local_catalog, run.id).state is stop
     assert ray_jobs.get(submission_id(run.job_id, 1)) is None
+    assert meters.registry.get_sample_value("phema_training_attempts_total", {"outcome": stop.value}) == 1
 
 
 def test_an_attempt_without_a_result_is_retried_and_then_fails_with_its_log(
@@ -95,9 +111,12 @@ def test_an_attempt_without_a_result_is_retried_and_then_fails_with_its_log(
     with local_catalog.transaction() as tx:
         run = tx.runs.create("run", config.model_dump(mode="json"), config.config_hash, 320, max_attempts=2)
     meters, store = Meters("trainer"), store_from(settings)
-    logs = AttemptLogs(ray_jobs, store)
-    rounds = Reconciler(wanting, local_catalog, ray_jobs, meters, owner="test", logs=logs)
-    state_after_rounds(rounds, local_catalog, run.id, JobState.FAILED)
+    with EndedAttempts(ray_jobs, local_catalog, store) as ended:
+        rounds = Reconciler(wanting, local_catalog, ray_jobs, meters, owner="test", ended=ended)
+        state_after_rounds(rounds, local_catalog, run.id, JobState.FAILED)
+        rounds.reconcile()  # notices the end
+        keys = [object_keys.attempt_log_key(run.id, submission_id(run.job_id, fence)) for fence in (1, 2)]
+        wait_until(lambda: all(store.head(key) for key in keys), "the logs")
     job = get_run(local_catalog, run.id).job
     assert job.fence == 2
     assert job.error is not None
@@ -106,9 +125,7 @@ def test_an_attempt_without_a_result_is_retried_and_then_fails_with_its_log(
     )
     assert "PHEMA_DATABASE_URL is a secret" in job.error
     assert "hunter2" not in job.error
-    rounds.reconcile()  # notices the end
-    kept = [store.get(object_keys.attempt_log_key(run.id, submission_id(job.id, fence))) for fence in (1, 2)]
-    assert all(b"PHEMA_DATABASE_URL is a secret" in log for log in kept)
+    assert all(b"PHEMA_DATABASE_URL is a secret" in store.get(key) for key in keys)
     value = meters.registry.get_sample_value
     assert value("phema_training_attempts_total", {"outcome": "submitted"}) == 2
     assert value("phema_training_attempts_total", {"outcome": "lost"}) == 2
@@ -178,15 +195,16 @@ def test_an_error_of_ray_about_a_job_is_logged_once_with_its_ids(
     assert line.items() >= ids.items()
 
 
-def test_a_cancelled_training_that_updates_its_message_is_not_ended(
-    settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
+@STOPS
+def test_a_training_that_stops_and_updates_its_message_is_not_ended(
+    stop: JobState, settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
 ) -> None:
     """Not even after six times the grace period, since storing may take long. When the updates stop, it is ended."""
     run = submit(local_catalog, tiny_config())
     with local_catalog.transaction() as tx:
         job = tx.leases.claim([JobKind.TRAIN], owner="test", lease_seconds=300)
         assert job is not None
-        tx.jobs.request_cancel(job.id)
+    request(local_catalog, run, stop)
     name, grace = submission_id(job.id, job.fence), 0.3
     ray_jobs.submit(name, "exec sleep 1000", env={}, metadata={})
     rounds = Reconciler(settings, local_catalog, ray_jobs, Meters("trainer"), owner="test", cancel_grace_s=grace)
@@ -199,7 +217,7 @@ def test_a_cancelled_training_that_updates_its_message_is_not_ended(
         found = ray_jobs.get(name)
         assert found is not None
         assert not found.ended
-    state_after_rounds(rounds, local_catalog, run.id, JobState.CANCELLED)
+    state_after_rounds(rounds, local_catalog, run.id, stop)
 
 
 def test_no_more_trainings_run_than_allowed(settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs) -> None:
@@ -319,20 +337,23 @@ def test_a_run_that_finds_no_room_says_so_and_trains_once_there_is_room(
     assert get_run(local_catalog, run.id).job.fence == 1
 
 
-def test_a_waiting_run_is_cancelled_at_once(settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs) -> None:
+@STOPS
+def test_a_waiting_run_stops_at_once(
+    stop: JobState, settings: Settings, local_catalog: Catalog, ray_jobs: RayJobs
+) -> None:
     """Ray ends a job that it has not started only once it has room for it."""
-    ray_jobs.submit("takes-all-again", "exec sleep 1000", env={}, metadata={}, resources={"CPU": LOGICAL_CPUS})
-    wait_until(lambda: (job := ray_jobs.get("takes-all-again")) is not None and not job.pending, "no room")
+    taken = f"takes-all-{stop}"
+    ray_jobs.submit(taken, "exec sleep 1000", env={}, metadata={}, resources={"CPU": LOGICAL_CPUS})
+    wait_until(lambda: (job := ray_jobs.get(taken)) is not None and not job.pending, "no room")
     try:
         run = submit(local_catalog, tiny_config())
         rounds = reconciler(settings, local_catalog, ray_jobs)
         rounds.reconcile()
-        with local_catalog.transaction() as tx:
-            tx.jobs.request_cancel(run.job_id)
+        request(local_catalog, run, stop)
         rounds.reconcile()
-        assert get_run(local_catalog, run.id).state is JobState.CANCELLED
+        assert get_run(local_catalog, run.id).state is stop
     finally:
-        ray_jobs.stop("takes-all-again")
+        ray_jobs.stop(taken)
 
 
 def test_trouble_with_one_job_keeps_no_other_from_starting(

@@ -11,12 +11,13 @@ import torch
 from phema.services.trainer.local_training import claim_locally, train_locally
 from phema.services.trainer.training import loop
 from phema.services.trainer.training.batches import Batch, Batches
-from phema.services.trainer.training.measurements.loss_by_noise_level import LossByNoiseLevel, noise_level_edges
+from phema.services.trainer.training.measurements.loss_by_noise_level import LossByNoiseLevel
 from phema.services.trainer.training.measurements.magnitudes import magnitudes_due
 from phema.services.trainer.training.picture_noise import picture_noise
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog
 from phema.shared.edm2.training.magnitudes import weight_magnitudes
+from phema.shared.recipes.noise_levels import noise_level_edges
 from phema.shared.recipes.run_config import RunConfig
 from phema.shared.snapshots import ObjectStore
 from phema.shared.snapshots.files.network_loading import load_denoiser

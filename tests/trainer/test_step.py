@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from phema.services.trainer.training.picture_noise import picture_noise
 from phema.services.trainer.training.step import backward_boost, train_step
 from phema.services.trainer.training.training_state import TrainingState
 from phema.services.trainer.training.worker_group import WorkerGroup
-from phema.shared.datasets import open_dataset
+from phema.shared.datasets import EpochSampler, InMemory, open_dataset
 from phema.shared.edm2.networks.layers import MPConv
 from phema.shared.recipes.run_config import DatasetConfig
 from tests.trainer.support import tiny_config
@@ -94,6 +95,35 @@ def test_labels_are_one_hot_and_absent_for_an_unconditional_network() -> None:
     assert batch.labels.dtype == torch.float32
     assert torch.equal(batch.labels.sum(dim=1), torch.ones(16))
     assert Batches(DATASET, tiny_config(network={"label_dim": 0}), WorkerGroup()).at(0).labels is None
+
+
+def test_label_vectors_reach_the_network_as_they_are() -> None:
+    vectors = np.random.default_rng(0).standard_normal((len(DATASET.train), 3)).astype(np.float32)
+    pictures = InMemory(DATASET.train.batch(np.arange(len(vectors)))[0], vectors)
+    config = tiny_config(network={"label_dim": 3}, dataset={"labels": "vectors"})
+    batch = Batches(replace(DATASET, train=pictures), config, WorkerGroup()).at(32)
+    taken = EpochSampler(len(vectors), seed=config.seed).take(32, 16)
+    assert batch.labels is not None
+    np.testing.assert_array_equal(batch.labels.numpy(), vectors[taken])
+
+
+def test_half_of_the_draws_are_mirrored_whoever_reads_them() -> None:
+    """And a position of the run is always seen the same way."""
+    plain, mirrored = tiny_config(), tiny_config(dataset={"flip": True})
+    turned = []
+    for start in range(0, 3200, 16):
+        before, after = (Batches(DATASET, config, WorkerGroup()).at(start) for config in (plain, mirrored))
+        same = (before.images == after.images).flatten(1).all(dim=1)
+        flipped = (before.images.flip(-1) == after.images).flatten(1).all(dim=1)
+        assert bool((same ^ flipped).all())
+        assert torch.equal(before.noise, after.noise)
+        turned.append(flipped)
+    share = torch.cat(turned).float()
+    assert abs(float(share.mean()) - 0.5) < 0.03
+    assert abs(float(torch.corrcoef(torch.stack([share[1:], share[:-1]]))[0, 1])) < 0.05
+    halves = [Batches(DATASET, mirrored, WorkerGroup(rank=rank, world_size=2)).at(64).images for rank in range(2)]
+    whole = Batches(DATASET, mirrored, WorkerGroup()).at(64).images
+    assert torch.equal(torch.stack(halves, dim=1).flatten(0, 1), whole)
 
 
 def test_the_step_follows_the_papers_loss() -> None:

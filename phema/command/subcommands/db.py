@@ -45,7 +45,7 @@ def rebuild(as_json: JsonFlag = False) -> None:
     for sentence in found.skipped.values():
         view.note(f"skipped: {sentence}")
     counts = f"{found.runs} runs, {found.snapshots} snapshots, {found.checkpoints} checkpoints, "
-    counts += f"{found.reconstructions} reconstructions, {found.bases} bases"
+    counts += f"{found.reconstructions} reconstructions, {found.bases} bases, {found.models} models"
     view.result(asdict(found), lambda: view.say(f"found {counts} that the catalog did not know"))
     if found.skipped:
         raise typer.Exit(1)

@@ -13,7 +13,9 @@ from phema.terminal.live_progress import download as fetch
 
 def download(
     context: typer.Context,
-    identity: Annotated[str, typer.Argument(metavar="ID", help="Id of a reconstruction, snapshot or evaluation.")],
+    identity: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of weights or pictures: rec-, snap-, mdl-, eval-, smp-.")
+    ],
     path: Annotated[Path, typer.Argument(help="File or folder to write to.")] = Path(),
     as_json: JsonFlag = False,
 ) -> None:

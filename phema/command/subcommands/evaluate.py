@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from phema.client.average_models import Reconstruction
 from phema.client.client import Client
-from phema.client.response_models import Evaluation, Reconstruction
+from phema.client.response_models import Evaluation
+from phema.client.sampling_presets import published_settings
 from phema.command.options import (
     SIGMA_REL_HELP,
     At,
@@ -20,12 +22,14 @@ from phema.command.options import (
     NoWait,
     client,
     folder,
+    interval,
     screen,
 )
+from phema.command.run_names import names_of_runs
 from phema.command.sigma_rel_lists import RangeError, sigma_rels
 from phema.errors import InvalidArgument
-from phema.shared.metrics.registry import METRICS, ranking_figure
-from phema.terminal.formats import figure, when
+from phema.shared.metrics.registry import FIGURES, METRICS, ranking_figure
+from phema.terminal.formats import figure_with_error, when
 from phema.terminal.live_progress import download, follow_evaluations, follow_reconstructions
 from phema.terminal.screen import Screen
 
@@ -40,10 +44,21 @@ def evaluate(
     context: typer.Context,
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="RUN | RECONSTRUCTION...", help="A run with --sigma-rel, or ids of reconstructions."),
+        typer.Argument(
+            metavar="RUN | RECONSTRUCTION...",
+            help="A run with --sigma-rel, or ids of reconstructions.",
+            autocompletion=names_of_runs,
+        ),
     ],
     sigma_rel: Annotated[str | None, typer.Option("--sigma-rel", metavar="LIST", help=SIGMA_REL_HELP)] = None,
     at: At = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            help="Settings of a published figure; `phema presets sampling` lists them. Options replace them.",
+        ),
+    ] = None,
     num_samples: Annotated[
         int | None, typer.Option("--num-samples", min=1, help="Number of pictures to sample for the metrics.")
     ] = None,
@@ -56,7 +71,12 @@ def evaluate(
     ] = None,
     guide_run: Annotated[
         str | None,
-        typer.Option("--guide-run", metavar="RUN", help="Run of the guide's weights; needs --guide-sigma-rel."),
+        typer.Option(
+            "--guide-run",
+            metavar="RUN",
+            help="Run of the guide's weights; needs --guide-sigma-rel.",
+            autocompletion=names_of_runs,
+        ),
     ] = None,
     guide_sigma_rel: Annotated[
         float | None, typer.Option("--guide-sigma-rel", help="EMA length of the guide from --guide-run.")
@@ -96,6 +116,9 @@ def evaluate(
     grid: Annotated[
         int | None, typer.Option("--grid", min=1, help="Rows and columns of the stored picture grid.")
     ] = None,
+    keep_pictures: Annotated[
+        bool, typer.Option("--keep-pictures", help="Keep all pictures, as a zip file that is a dataset.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Download the pictures into this folder.")
     ] = None,
@@ -107,7 +130,7 @@ def evaluate(
         "num_samples": num_samples,
         "num_steps": num_steps,
         "guidance": guidance,
-        "guidance_interval": None if guidance_interval is None else _interval(guidance_interval),
+        "guidance_interval": None if guidance_interval is None else interval(guidance_interval),
         "churn": churn,
         "churn_min": churn_min,
         "churn_max": churn_max,
@@ -115,9 +138,19 @@ def evaluate(
         "seed": seed,
         "metrics": metric or None,
         "grid": grid,
+        "keep_pictures": keep_pictures or None,
     }
     recipe: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
     wanted = None if sigma_rel is None else _sigma_rels(sigma_rel)
+    if preset is not None:
+        published = published_settings(preset, guided=bool(guide or guide_run))
+        recipe = published.recipe | recipe
+        guidance = recipe.get("guidance")
+        if wanted is None and not any(target.startswith("rec-") for target in targets):
+            wanted = [published.sigma_rel]
+        if published.guide is not None and guide_run is not None:
+            guide_sigma_rel = guide_sigma_rel or published.guide.sigma_rel
+            guide_images = guide_images or published.guide.num_images
     from_run = _guide_from_run(guide, guide_run, guide_sigma_rel, guide_images)
     if (guide or from_run) and guidance in (None, 1):
         raise InvalidArgument("a guide does nothing without a weight; add --guidance, such as --guidance 2")
@@ -139,7 +172,9 @@ def evaluate(
 
 def evaluations(
     context: typer.Context,
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Only evaluations of this run.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Only evaluations of this run.", autocompletion=names_of_runs)
+    ] = None,
     limit: Limit = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -157,7 +192,9 @@ def show_evaluations(view: Screen, evaluations: list[Evaluation], files: dict[st
     """Print a table of figures. The best of comparable evaluations is marked."""
     best = best_of(evaluations)
     guided = any(_guidance(evaluation.recipe) for evaluation in evaluations)
-    names = sorted({name for evaluation in evaluations for name in evaluation.figures or {}})
+    found = {name for evaluation in evaluations for name in evaluation.figures or {}}
+    # In the order of the registry, which ranks by the first; --json has the losses of single noise levels too.
+    names = [name for name in FIGURES if name in found and "_level_" not in name]
     headings = [name.upper() for name in names]
     columns = ["PROFILE", "IMAGES", "STATE", *headings, "", "SAMPLES"]
     columns += [*(["GUIDANCE"] if guided else []), "CREATED", "ID"]
@@ -165,7 +202,7 @@ def show_evaluations(view: Screen, evaluations: list[Evaluation], files: dict[st
     for evaluation in evaluations:
         figures = evaluation.figures or {}
         row = [evaluation.label, f"{evaluation.num_images:,}", evaluation.state]
-        row += [figure(figures.get(name)) for name in names]
+        row += [figure_with_error(figures.get(name), (evaluation.errors or {}).get(name)) for name in names]
         row += ["best" if evaluation.id in best else "", str(evaluation.recipe.get("num_samples", ""))]
         row += [_guidance(evaluation.recipe)] if guided else []
         row += [when(evaluation.created_at), evaluation.id]
@@ -231,16 +268,6 @@ def _sigma_rels(text: str) -> list[float]:
         return list(sigma_rels(text))
     except RangeError as error:
         raise InvalidArgument(str(error)) from None
-
-
-def _interval(text: str) -> list[float]:
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        raise InvalidArgument(
-            f"--guidance-interval {text!r} must be two noise levels LOW,HIGH, such as 0.2,1.6"
-        ) from None
-    return [low, high]
 
 
 def _pictures(service: Client, view: Screen, evaluations: list[Evaluation], target: Path) -> dict[str, str]:

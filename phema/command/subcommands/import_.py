@@ -18,7 +18,9 @@ def import_(
         Path,
         typer.Argument(metavar="DIR", help="Folder of network pickles in EDM2's published format, or of state dicts."),
     ],
-    name: Annotated[str, typer.Option("--name", help="Name of the run.")],
+    name: Annotated[
+        str, typer.Option("--name", help="Name of the run; or a folder such as runs/mine, without a service.")
+    ],
     mapping: Annotated[
         Path | None,
         typer.Option("--mapping", metavar="FILE", help="JSON list of objects with file, num_images and profile."),
@@ -31,8 +33,25 @@ def import_(
             help="Regular expression for the file names, with groups named num_images, sigma_rel and others.",
         ),
     ] = None,
+    images_per_step: Annotated[
+        int | None,
+        typer.Option(
+            "--images-per-step",
+            min=1,
+            help="Images in one step, for a pattern with a group named step. Without a pattern: import the folders of "
+            "diffusers' EMAModel.",
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="JSON", help="Profile of all files, if the pattern has no group for it."),
+    ] = None,
     key: Annotated[
-        str | None, typer.Option("--key", help="Key of the state dict in a checkpoint: model, state_dict, ema, ….")
+        str | None,
+        typer.Option(
+            "--key",
+            help="Key of the state dict in a checkpoint: model, state_dict, ema, …; or optimizer.state.*.ema_params.",
+        ),
     ] = None,
     network: Annotated[
         str | None,
@@ -68,13 +87,16 @@ def import_(
     as_json: JsonFlag = False,
 ) -> None:
     """Import snapshots of other programs as a run, whose EMA length can then be chosen."""
-    from phema.sdk.importing import choose_dataset, import_source, open_source
+    from phema.sdk.importing import choose_dataset, import_into, import_source, open_source
     from phema.shared.snapshots.foreign.file_names import as_listed
+    from phema.shared.snapshots.stores.locations import is_location
 
     view = screen(as_json)
     how: dict[str, Any] = {
         "mapping": mapping,
         "pattern": pattern,
+        "images_per_step": images_per_step,
+        "profile": None if profile is None else _profile(profile),
         "key": key,
         "network": network,
         "buffers": buffers or (),
@@ -86,16 +108,34 @@ def import_(
         view.result(json.loads(as_listed(source.snapshots, folder)), lambda: _planned(view, source))
         _note_skipped(view, source)
         return
-    with client(context) as service, store_failures(), view.bar("importing") as bar:
-        done = import_source(source, name, chosen, service, on_progress=bar.update)
+    with store_failures(), view.bar("importing") as bar:
+        if is_location(name):
+            done = import_into(source, name, chosen, on_progress=bar.update)
+        else:
+            with client(context) as service:
+                done = import_source(source, name, chosen, service, on_progress=bar.update)
     document = {
         "run": done.run.to_json(),
         "written": done.written,
         "known": done.known,
         "skipped": [path.name for path in done.skipped],
     }
-    view.result(document, lambda: _said(view, done.run.name, done.written, done.known))
+    view.result(document, lambda: _said(view, name, done.written, done.known))
     _note_skipped(view, source)
+
+
+def _profile(text: str) -> dict[str, Any]:
+    from phema.errors import InvalidArgument
+
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidArgument(
+            f'--profile {text!r} must be a JSON object such as {{"kind": "power", "sigma_rel": 0.05}}'
+        )
+    return found
 
 
 def _planned(view: Screen, source: Any) -> None:

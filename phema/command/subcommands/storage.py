@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from phema.client.response_models import Basis, BasisPlan, Retention
-from phema.command.options import At, JsonFlag, Limit, NoWait, RunName, client, screen
+from phema.client.average_models import Basis, BasisPlan, Retention
+from phema.command.options import (
+    At,
+    JsonFlag,
+    Limit,
+    NoWait,
+    RunName,
+    RunOrPlace,
+    client,
+    screen,
+    store_failures,
+)
+from phema.command.stored_runs import compact_stored, refuse_no_wait, stored_run
+from phema.command.wanted_profiles import lr_decays
 from phema.terminal.formats import figure, size, when
 from phema.terminal.live_progress import follow_job
 from phema.terminal.screen import Screen
@@ -23,23 +35,41 @@ class PolicyName(StrEnum):
 
 def compact(
     context: typer.Context,
-    run: RunName,
+    run: RunOrPlace,
     at: At = None,
     shortest: Annotated[float, typer.Option("--from", help="Smallest sigma_rel that the basis covers.")] = 0.02,
     longest: Annotated[float, typer.Option("--to", help="Largest sigma_rel that the basis covers.")] = 0.25,
     tolerance: Annotated[float, typer.Option(help="Largest relative error that the basis may add.")] = 1e-4,
+    lr_decay: Annotated[
+        str | None,
+        typer.Option("--lr-decay", metavar="SHAPE:IMAGES", help="Learning-rate decays that the basis covers too."),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only print what would be read and stored.")] = False,
     no_wait: NoWait = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compute a basis of a run: a few vectors from which any EMA length of a range is reconstructed quickly."""
     view = screen(as_json)
-    with client(context) as service:
+    asked: dict[str, Any] = {"sigma_rel_min": shortest, "sigma_rel_max": longest, "tolerance": tolerance}
+    if lr_decay is not None:
+        asked["profiles"] = lr_decays(lr_decay)
+    if (stored := stored_run(run)) is not None:
+        if no_wait:
+            refuse_no_wait(stored)
         if plan:
-            planned = service.plan_basis(run, at, sigma_rel_min=shortest, sigma_rel_max=longest, tolerance=tolerance)
+            with store_failures():
+                planned = stored.plan_basis(at, **asked)
             view.result(planned.to_json(), lambda: _show_plan(view, planned))
             return
-        basis = service.compact(run, at, sigma_rel_min=shortest, sigma_rel_max=longest, tolerance=tolerance, wait=False)
+        basis = compact_stored(view, stored, at, asked)
+        view.result(basis.to_json(), lambda: _show(view, [basis]))
+        return
+    with client(context) as service:
+        if plan:
+            planned = service.plan_basis(run, at, **asked)
+            view.result(planned.to_json(), lambda: _show_plan(view, planned))
+            return
+        basis = service.compact(run, at, **asked, wait=False)
         if not basis.done and basis.job_id and not no_wait:
             follow_job(service, view, basis.job_id, f"compacting {run}", "the same command picks it up again")
             basis = service.basis(basis.id)
@@ -183,6 +213,10 @@ def _show_forecasts(view: Screen, said: Retention) -> None:
     rows = [
         [f"{sigma_rel:g}", *(_change(f.errors[i].before, f.errors[i].after) for f in said.forecasts)]
         for i, sigma_rel in enumerate(grid)
+    ]
+    rows += [
+        [f"{line.shape} decay, 20 %", *(_change(f.decays[i].before, f.decays[i].after) for f in said.forecasts)]
+        for i, line in enumerate(said.forecasts[0].decays)
     ]
     view.table(columns, rows, right=columns)
 

@@ -13,7 +13,7 @@ from phema.services.api.http.idempotency import Idempotency, IdempotencyDep
 from phema.services.api.http.problem_documents import problem_responses
 from phema.services.api.http.problems import Busy, NoSnapshots, SnapshotsGone
 from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunRef
-from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
+from phema.shared.submissions.stored_inputs import load_stored_inputs
 
 router = APIRouter(tags=["storage"])
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from phema.services.api.http.schema_base import MAX_COUNT, RequestModel, ResponseModel, Timestamp
 from phema.services.api.jobs.schemas import Job
 from phema.shared.catalog import JobState
 from phema.shared.recipes.run_config import SIGMA_REL_LIMIT
-from phema.shared.snapshots.profile import MIN_SIGMA_REL
+from phema.shared.snapshots.profile import MIN_SIGMA_REL, Profile
 
 SigmaRel = Annotated[float, Field(ge=MIN_SIGMA_REL, lt=SIGMA_REL_LIMIT)]
 
@@ -27,6 +27,11 @@ class BasisCreate(RequestModel):
     tolerance: float = Field(
         default=1e-4, ge=1e-7, le=0.1, description="Largest relative error of the weights that the basis may add."
     )
+    profiles: tuple[Profile, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Other averages that the basis covers, such as learning-rate decays (`lr_decay`).",
+    )
     plan_only: bool = Field(default=False, description="Return what would be read and stored; do nothing.")
 
     @model_validator(mode="after")
@@ -34,6 +39,14 @@ class BasisCreate(RequestModel):
         if not self.sigma_rel_min < self.sigma_rel_max:
             raise ValueError(f"sigma_rel_min {self.sigma_rel_min:g} must be below sigma_rel_max {self.sigma_rel_max:g}")
         return self
+
+    @field_validator("profiles")
+    @classmethod
+    def _plain(cls, profiles: tuple[Profile, ...]) -> tuple[Profile, ...]:
+        for index, profile in enumerate(profiles):
+            if profile.kind in ("basis", "per_tensor") or profile.last_times is not None:
+                raise ValueError(f"names {profile.label} at place {index}; give profiles of a single, definite average")
+        return profiles
 
 
 class BasisSnapshot(ResponseModel):
@@ -48,6 +61,7 @@ class BasisPlan(ResponseModel):
     sigma_rel_min: float
     sigma_rel_max: float
     tolerance: float
+    profiles: list[dict[str, Any]] = Field(description="Other averages that the basis covers.")
     vectors: int = Field(description="Number of vectors of the basis. Any EMA length costs one pass over them.")
     snapshots: list[BasisSnapshot] = Field(description="Snapshots from which the vectors are made.")
     bytes_to_read: int
@@ -70,6 +84,7 @@ class Basis(ResponseModel):
     sigma_rel_min: float
     sigma_rel_max: float
     tolerance: float
+    profiles: list[dict[str, Any]] = Field(description="Other averages that the basis covers.")
     vectors: int
     error_added: float
     size: int | None = Field(description="Bytes of all vectors; null until they are stored.")

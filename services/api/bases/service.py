@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from phema.services.api.bases import schemas
 from phema.services.api.http.idempotency import EndpointResult
-from phema.services.api.http.problems import Invalid, NoSnapshots, SnapshotsGone
+from phema.services.api.http.problems import Invalid, NoSnapshots
 from phema.services.api.http.schema_base import Page
 from phema.services.api.jobs.service import to_job
-from phema.services.api.reconstructions.stored_inputs import StoredInputs
 from phema.shared import catalog
 from phema.shared.catalog import JobKind, JobState, Transaction, content_key
 from phema.shared.edm2.averaging.posthoc import PosthocError
-from phema.shared.snapshots.files.header import DTYPE_CODES, ITEM_BYTES
+from phema.shared.edm2.averaging.weightings import WeightingError
 from phema.shared.snapshots.planning.basis_plan import BasisPlan, BasisSummary, plan_basis
+from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.planning.reconstruction_times import NoSnapshotAtTime, PlanError
+from phema.shared.submissions.stored_inputs import StoredInputs, refuse_retired
 
 
 def plan(inputs: StoredInputs, body: schemas.BasisCreate) -> BasisPlan:
@@ -21,9 +22,20 @@ def plan(inputs: StoredInputs, body: schemas.BasisCreate) -> BasisPlan:
     if not inputs.snapshots:
         raise NoSnapshots(f"run {inputs.run.name} has no snapshots; there is nothing to compact")
     num_images = body.num_images if body.num_images is not None else inputs.latest
-    covering = [basis.plan for basis in inputs.bases if _covers(basis.plan, body, num_images)]
+    covering = [
+        basis.plan
+        for basis in inputs.bases
+        if basis.plan.covers(
+            num_images,
+            sigma_rel_min=body.sigma_rel_min,
+            sigma_rel_max=body.sigma_rel_max,
+            tolerance=body.tolerance,
+            profiles=body.profiles,
+        )
+    ]
     if covering:
         return min(covering, key=lambda found: len(found.vectors))
+    _check_profiles(body, num_images)
     try:
         return plan_basis(
             inputs.snapshots,
@@ -33,6 +45,7 @@ def plan(inputs: StoredInputs, body: schemas.BasisCreate) -> BasisPlan:
             tolerance=body.tolerance,
             probes=inputs.probes,
             update_images=inputs.update_images,
+            profiles=body.profiles,
         )
     except NoSnapshotAtTime as error:
         raise Invalid.of("num_images", str(error)) from error
@@ -43,19 +56,19 @@ def plan(inputs: StoredInputs, body: schemas.BasisCreate) -> BasisPlan:
 def to_plan(inputs: StoredInputs, planned: BasisPlan) -> schemas.BasisPlan:
     """`planned` is the result of `plan`."""
     made = next((basis.id for basis in inputs.bases if basis.plan is planned), None)
-    size = max(_float32_size(s.size, s.dtype) for s in planned.snapshots)
     return schemas.BasisPlan(
         num_images=planned.num_images,
         sigma_rel_min=planned.sigma_rel_min,
         sigma_rel_max=planned.sigma_rel_max,
         tolerance=planned.tolerance,
+        profiles=[profile.model_dump(mode="json") for profile in planned.profiles],
         vectors=len(planned.vectors),
         snapshots=[
             schemas.BasisSnapshot(num_images=s.num_images, profile=s.profile.model_dump(mode="json"))
             for s in planned.snapshots
         ],
         bytes_to_read=0 if made else planned.bytes_to_read,
-        bytes_to_store=0 if made else len(planned.vectors) * size,
+        bytes_to_store=0 if made else planned.bytes_to_store,
         error_added=planned.error,
         basis_id=made,
     )
@@ -74,7 +87,7 @@ def create(tx: Transaction, run_id: str, planned: BasisPlan, *, max_attempts: in
     job = None
     if needs_job:
         # The run is locked: snapshots that are not retired yet stay until the job has read them.
-        refuse_lost(tx, [snapshot.id for snapshot in planned.snapshots])
+        refuse_retired(tx, [snapshot.id for snapshot in planned.snapshots])
         job, _ = tx.jobs.enqueue(
             JobKind.COMPACT,
             payload={"run_id": run_id, "num_images": planned.num_images, "basis_id": row.id},
@@ -88,16 +101,6 @@ def create(tx: Transaction, run_id: str, planned: BasisPlan, *, max_attempts: in
     return EndpointResult(200 if row.state is JobState.SUCCEEDED else 202, answer)
 
 
-def refuse_lost(tx: Transaction, snapshot_ids: list[str]) -> None:
-    """Check that the snapshots are not retired. Call with the run locked, before queueing a job that reads them.
-
-    Raises SnapshotsGone.
-    """
-    lost = tx.snapshots.missing(snapshot_ids)
-    if lost:
-        raise SnapshotsGone(f"{len(lost)} of the planned snapshots were retired by retention meanwhile; ask again")
-
-
 def to_basis(row: catalog.Basis) -> schemas.Basis:
     plan = BasisSummary.model_validate(row.plan)
     done = row.vectors is not None
@@ -109,6 +112,7 @@ def to_basis(row: catalog.Basis) -> schemas.Basis:
         sigma_rel_min=row.sigma_rel_min,
         sigma_rel_max=row.sigma_rel_max,
         tolerance=row.tolerance,
+        profiles=plan.profiles,
         vectors=len(plan.vectors),
         error_added=plan.error,
         size=sum(vector["size"] for vector in row.vectors) if row.vectors is not None else None,
@@ -124,15 +128,10 @@ def page(tx: Transaction, run: str, *, cursor: str | None, limit: int) -> Page[s
     return Page(items=[to_basis(row) for row in found.items], next_cursor=found.next_cursor)
 
 
-def _covers(found: BasisPlan, body: schemas.BasisCreate, num_images: int) -> bool:
-    """Whether a finished basis answers the request. The snapshots it was made of may be deleted by now."""
-    return (
-        found.num_images == num_images
-        and found.sigma_rel_min <= body.sigma_rel_min
-        and found.sigma_rel_max >= body.sigma_rel_max
-        and found.tolerance <= body.tolerance
-    )
-
-
-def _float32_size(size: int, dtype: str) -> int:
-    return size * ITEM_BYTES["F32"] // ITEM_BYTES[DTYPE_CODES[dtype]]
+def _check_profiles(body: schemas.BasisCreate, num_images: int | None) -> None:
+    """Raises Invalid."""
+    for profile in body.profiles:
+        try:
+            weighting(profile, num_images or 0)
+        except WeightingError as error:
+            raise Invalid.of("profiles", f"profiles: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -10,6 +9,7 @@ from pydantic import Field, model_validator
 from phema.services.api.http.schema_base import BodyId, ResponseModel, Timestamp
 from phema.shared.catalog import JobState
 from phema.shared.recipes.evaluation_recipe import EvaluationRecipe, MetricName
+from phema.shared.submissions.evaluations import EvaluationRequest
 
 
 class EvaluationCreate(EvaluationRecipe):
@@ -23,25 +23,21 @@ class EvaluationCreate(EvaluationRecipe):
     )
     metrics: tuple[MetricName, ...] | None = Field(  # type: ignore[assignment]
         default=None,
-        description="Metrics to compute; by default all that the run supports. `held_out_loss` needs pictures that "
-        "were kept out of training.",
+        description="Metrics to compute; by default those of the run's dataset that `num_samples` pictures are enough "
+        "for. `held_out_loss` needs pictures that were kept out of training.",
     )
 
     @model_validator(mode="after")
     def _guidance_has_an_effect(self) -> Self:
         """Checked here and not in EvaluationRecipe: older evaluations with such recipes must still be shown."""
-        if self.guidance == 1:
-            for field in ("guide_id", "guidance_interval"):
-                if (value := getattr(self, field)) is not None:
-                    shown = value if isinstance(value, str) else "[{:g}, {:g}]".format(*value)
-                    raise ValueError(
-                        f"{field} {shown} has no effect with guidance 1; leave it out, or give a guidance other than 1"
-                    )
+        if (sentence := self.without_effect()) is not None:
+            raise ValueError(sentence)
         return self
 
-    def recipe(self, metrics: Sequence[MetricName]) -> EvaluationRecipe:
-        """The recipe of the request, with these metrics."""
-        return EvaluationRecipe.model_validate(self.model_dump(exclude={"reconstruction_id"}) | {"metrics": metrics})
+    @property
+    def request(self) -> EvaluationRequest:
+        fields = self.model_dump(exclude={"reconstruction_id", "guide_id", "metrics"})
+        return EvaluationRequest(self.reconstruction_id, fields, guide_id=self.guide_id, metrics=self.metrics)
 
 
 class Evaluation(ResponseModel):
@@ -59,6 +55,16 @@ class Evaluation(ResponseModel):
     figures: dict[str, float | None] | None = Field(
         description="Name and value of each figure of the recipe's metrics; null until the job is done."
     )
+    errors: dict[str, float | None] | None = Field(
+        description="Standard error of each figure: how far another set of seeds would move it. Figures without one "
+        "are missing; null for evaluations of earlier versions."
+    )
+    provenance: dict[str, Any] | None = Field(
+        description="What decided the figures: feature extractors with the SHA-256 of their weights, references, "
+        "numbers of pictures; and the speed of drawing, in `pictures_per_second` and `waiting_share`, the share of "
+        "time in which actors neither drew nor computed features."
+    )
+    archive_size: int | None = Field(description="Size in bytes of the zip file of all pictures; null without one.")
     job_id: str | None
     error: str | None
     created_at: Timestamp

@@ -77,6 +77,21 @@ def register_snapshot(run: RunRef, body: SnapshotRegister, services: ServicesDep
 
 
 @router.post(
+    "/v1/runs/{run}/heartbeat",
+    summary="Say that an external run goes on",
+    tags=["runs"],
+    responses=problem_responses(NotOpen),
+)
+def heartbeat(run: RunRef, services: ServicesDep) -> Run:
+    """Tell that the training loop of an open run is alive. Opening the run and registering a snapshot tell it, too.
+
+    A loop that stores a snapshot every few hours, and sends no heartbeat, is known by its usual time between snapshots.
+    """
+    with services.catalog.transaction() as tx:
+        return service.heartbeat(tx, run)
+
+
+@router.post(
     "/v1/runs/{run}/finish",
     summary="Finish an external run",
     tags=["runs"],

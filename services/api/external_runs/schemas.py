@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from phema.services.api.http.schema_base import MAX_COUNT, RequestModel
-from phema.services.api.runs.schemas import RunName
+from phema.services.api.run_plans.schemas import RunName
 from phema.shared.snapshots.files.header import StoredDtype
 from phema.shared.snapshots.files.weight_probe import PROBE_WEIGHTS, probed_weights
 from phema.shared.snapshots.profile import Profile
@@ -47,12 +47,11 @@ class ExternalRunOpen(RequestModel):
 
 
 class SnapshotRegister(RequestModel):
-    """A snapshot file that is already in the store."""
+    """A snapshot file that is already in the store. `profile` is of any kind except basis and per_tensor."""
 
     num_images: Count = Field(description="Images seen.")
-    profile: Profile = Field(
-        description="How its weights average the training history: any kind except basis and per_tensor."
-    )
+    # Without a description: pydantic would now and then show it in other schemas that hold profiles.
+    profile: Profile
     dtype: StoredDtype = Field(description="Dtype of its averaged tensors.")
     key: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
         description="`runs/RUN_ID/snapshots/TIME-LABEL-SHA256.safetensors`: the time in 12 digits, the profile's label."

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from phema.services.api.external_runs.schemas import ExternalRunOpen, SnapshotRegister
 from phema.services.api.http.problems import BeingDeleted, Invalid, NameTaken, NotOpen
 from phema.services.api.runs.schemas import Run
@@ -16,10 +13,11 @@ from phema.shared.catalog import JobKind, JobState, Transaction
 from phema.shared.edm2.averaging.weightings import WeightingError
 from phema.shared.snapshots.errors import CorruptObject, ObjectMissing
 from phema.shared.snapshots.files.header import Header, read_header
+from phema.shared.snapshots.files.run_document import RunDocument, put_run
 from phema.shared.snapshots.files.tensor_compatibility import TensorLayout, first_difference, layouts_of
 from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.stores.interface import ObjectStore
-from phema.shared.snapshots.stores.object_keys import run_key, snapshot_key
+from phema.shared.snapshots.stores.object_keys import snapshot_key
 from phema.shared.snapshots.stores.verification import digest
 
 
@@ -50,14 +48,14 @@ def open_run(tx: Transaction, body: ExternalRunOpen) -> tuple[catalog.Run, bool]
 
 def describe(store: ObjectStore, run: catalog.Run) -> None:
     """Write the run's description to the store, from which a lost catalog can be rebuilt."""
-    document: dict[str, Any] = {
-        "id": run.id,
-        "name": run.name,
-        "origin": run.origin,
-        "total_images": run.job.payload.get("total_images"),
-        "config": run.config,
-    }
-    store.put(run_key(run.id), json.dumps(document, sort_keys=True, indent=1).encode())
+    document = RunDocument(
+        id=run.id,
+        name=run.name,
+        origin=run.origin,
+        total_images=run.job.payload.get("total_images"),
+        config=run.config,
+    )
+    put_run(store, run.id, document.encode())
 
 
 def open_for_snapshots(tx: Transaction, run: str) -> catalog.Run:
@@ -174,6 +172,13 @@ def register(
     )
     tx.external_runs.seen(run_id, body.num_images)
     return to_snapshot(row), created
+
+
+def heartbeat(tx: Transaction, run: str) -> Run:
+    """Raises catalog.NotFound, NotOpen."""
+    row = open_for_snapshots(tx, run)
+    tx.external_runs.wrote(row.id)
+    return to_run(tx.runs.get(row.id))
 
 
 def finish(tx: Transaction, run: str) -> Run:

@@ -18,7 +18,17 @@ from prometheus_client import generate_latest
 
 from phema.services.api.health.background_check import BackgroundCheck
 from phema.services.api.health.schemas import Check, Readiness
-from phema.shared.catalog import AttemptOutcome, Catalog, CatalogError, EndedCounts, JobKind, QueueStats, ScrapeTarget
+from phema.shared.catalog import (
+    AttemptOutcome,
+    Catalog,
+    CatalogError,
+    EndedCounts,
+    EventCounts,
+    EventKind,
+    JobKind,
+    QueueStats,
+    ScrapeTarget,
+)
 from phema.shared.settings import Settings
 from phema.shared.snapshots import ObjectStore
 from phema.shared.snapshots.errors import SnapshotError
@@ -36,7 +46,7 @@ READY_SECONDS = 15.0
 """A scrape repeats the check of a part when the last one is older. A check that hangs this long has failed."""
 PROBE_SECONDS = 12.0
 """Longest wait of `/readyz`: a little longer than a database may take to refuse a connection."""
-_OF_THE_CATALOG = (m.QUEUE_JOBS, m.QUEUE_OLDEST_SECONDS, m.QUEUE_ATTEMPTS, m.TARGETS)
+_OF_THE_CATALOG = (m.QUEUE_JOBS, m.QUEUE_OLDEST_SECONDS, m.QUEUE_ATTEMPTS, m.RUN_EVENTS, m.TARGETS)
 Part = Literal["catalog", "store"]
 
 
@@ -45,6 +55,7 @@ class _QueueFigures:
     """The queue and the processes, as the catalog has them."""
 
     stats: QueueStats
+    events: EventCounts
     live: list[ScrapeTarget]
     silent: list[ScrapeTarget]
 
@@ -57,6 +68,7 @@ class Probes:
         self._rendering = threading.Lock()
         self._figures = BackgroundCheck("queue", self._read)
         self._settled: EndedCounts | None = None
+        self._settled_events: EventCounts | None = None
         self._parts: dict[Part, BackgroundCheck[Literal[True]]] = {
             "catalog": BackgroundCheck("catalog", lambda: self._check("catalog", catalog.check)),
             "store": BackgroundCheck("store", lambda: self._check("store", store.check)),
@@ -138,9 +150,10 @@ class Probes:
         silence = self._settings.target_silence_seconds
         with self._catalog.transaction(read_only=True) as tx:
             stats = tx.queue_stats.read(self._settled)
+            events = tx.run_events.counts(self._settled_events)
             live, silent = tx.scrape_targets.live(silence), tx.scrape_targets.silent(silence, LOST_SECONDS)
-        self._settled = stats.settled
-        return _QueueFigures(stats, live, silent)
+        self._settled, self._settled_events = stats.settled, events.settled
+        return _QueueFigures(stats, events, live, silent)
 
     def _show(self, figures: _QueueFigures | None) -> None:
         meters = self._meters
@@ -158,6 +171,8 @@ class Probes:
             meters.set(m.QUEUE_ATTEMPTS, 0, kind=kind, outcome=outcome)
         for kind, outcome, count in stats.attempts:
             meters.set(m.QUEUE_ATTEMPTS, count, kind=kind, outcome=outcome)
+        for event_kind in EventKind:
+            meters.set(m.RUN_EVENTS, figures.events.counts[event_kind], kind=event_kind)
         for state_of_target, found in (("live", figures.live), ("silent", figures.silent)):
             for name in TARGET_KINDS:
                 count = sum(target.kind == name for target in found)

@@ -8,6 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from phema.services.api.http.problem_documents import render
 from phema.services.api.http.problems import BadRequest, Problem, UnsupportedMediaType
 
+FORM_PATH = "/sign-in"
+"""The only path that takes an HTML form. It checks by itself that its own page sent the form."""
 _METHODS_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -21,7 +23,8 @@ class BodyFormatMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = _problem(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
+        checked = scope["type"] == "http" and scope["path"] != FORM_PATH
+        problem = _problem(scope["method"], Headers(scope=scope)) if checked else None
         answer = self._app if problem is None else render(problem, scope)
         await answer(scope, receive, send)
 

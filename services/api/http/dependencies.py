@@ -7,12 +7,14 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from phema.services.api.events.event_stream import EventStream
 from phema.services.api.health.service import Probes
 from phema.services.api.http.auth import Token
 from phema.services.api.http.planning_queue import PlanningQueue
 from phema.shared.catalog import Catalog
 from phema.shared.settings import Settings
 from phema.shared.snapshots.stores.interface import ObjectStore
+from phema.shared.submissions.run_calibrations import RunCalibrations
 from phema.shared.telemetry import Meters
 
 
@@ -26,6 +28,8 @@ class Services:
     token: Token
     meters: Meters
     probes: Probes
+    calibrations: RunCalibrations
+    events: EventStream
     planning: PlanningQueue = field(default_factory=PlanningQueue)
 
 

@@ -16,6 +16,7 @@ from phema.services.api.http.problem_documents import MEDIA_TYPE, described
 from phema.services.api.http.problems import (
     BadRequest,
     Forbidden,
+    Gone,
     Invalid,
     KeyReused,
     NotFound,
@@ -24,6 +25,7 @@ from phema.services.api.http.problems import (
     Unauthorized,
     Unavailable,
     UnsupportedMediaType,
+    WillBeDeleted,
 )
 
 DESCRIPTION = """Train diffusion models the EDM2 way and choose the EMA length after the training run.
@@ -110,8 +112,11 @@ def _implied_problems(path: str, method: str, operation: dict[str, Any]) -> list
         implied += [Unauthorized, Unavailable]
     if "{" in path:
         implied.append(NotFound)
+    if "{run" in path:
+        implied.append(Gone)
     if any(parameter["name"] == KEY_HEADER for parameter in operation.get("parameters", ())):
-        implied.append(KeyReused)
+        # What creates something may be work for a run.
+        implied += [KeyReused, WillBeDeleted]
     return implied
 
 

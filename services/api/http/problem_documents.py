@@ -13,22 +13,31 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
+from phema.services.api.http.browser_pages import is_page
 from phema.services.api.http.problems import (
     BadRequest,
+    Conflict,
     Damaged,
+    FieldError,
+    Gone,
     Internal,
     Invalid,
     MethodNotAllowed,
+    NoSnapshots,
+    NotFinished,
     NotFound,
     Place,
     Problem,
+    SnapshotsGone,
     TooLarge,
     Unavailable,
+    WillBeDeleted,
 )
 from phema.services.api.http.request_id import request_id_of
 from phema.services.api.http.validation import validation_problem
 from phema.shared.catalog import errors as catalog
 from phema.shared.snapshots import errors as store
+from phema.shared.submissions import errors as submissions
 
 MEDIA_TYPE = "application/problem+json"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -54,7 +63,10 @@ class ProblemDocument(BaseModel):
 
 
 def render(problem: Problem, scope: Scope) -> Response:
-    """The problem as an HTTP response to the request that `scope` describes."""
+    """The problem as an HTTP response to the request that `scope` describes: JSON, or a page for a browser's page."""
+    if is_page(scope):
+        page: Response = scope["app"].state.problem_page(problem, scope)
+        return page
     document = ProblemDocument(
         type=TYPE_PREFIX + problem.kind,
         title=problem.title,
@@ -79,13 +91,22 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(catalog.CatalogError, _answer_library)
     app.add_exception_handler(store.SnapshotError, _answer_library)
+    app.add_exception_handler(submissions.SubmissionError, _answer_library)
 
 
 def problem_from(error: Exception) -> Problem:
-    """The problem for an exception of the catalog or the store; `Internal` for those not listed here."""
+    """The problem for an exception of the catalog, the store or a submission; `Internal` for those not listed here."""
     sentence = str(error)
+    if isinstance(error, submissions.SubmissionError):
+        return _refused(error)
+    if isinstance(error, catalog.RunDeleted):
+        return Gone(sentence)
+    if isinstance(error, catalog.RunToBeDeleted):
+        return WillBeDeleted(sentence)
     if isinstance(error, catalog.NotFound):
         return NotFound(sentence)
+    if isinstance(error, catalog.WrongState):
+        return Conflict(sentence)
     if isinstance(error, catalog.BadCursor):
         return Invalid.of("cursor", sentence, place="query")
     if isinstance(error, (catalog.CatalogUnreachable, catalog.SchemaOutOfDate)):
@@ -95,6 +116,17 @@ def problem_from(error: Exception) -> Problem:
     if isinstance(error, (store.ObjectMissing, store.CorruptObject)):
         return Damaged(sentence)
     return Internal(sentence)
+
+
+def _refused(error: submissions.SubmissionError) -> Problem:
+    if isinstance(error, submissions.InvalidFields):
+        return Invalid([FieldError("body", field, sentence) for field, sentence in error.problems])
+    kinds: dict[type[submissions.SubmissionError], type[Problem]] = {
+        submissions.NoSnapshots: NoSnapshots,
+        submissions.NotFinished: NotFinished,
+        submissions.SnapshotsGone: SnapshotsGone,
+    }
+    return kinds.get(type(error), Internal)(str(error))
 
 
 def _answer_problem(request: Request, error: Exception) -> Response:

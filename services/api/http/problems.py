@@ -13,7 +13,10 @@ Problem
 │   ├── RetentionRefused
 │   ├── SnapshotsGone
 │   ├── BeingDeleted
-│   └── NotOpen
+│   ├── NotOpen
+│   ├── WillBeDeleted
+│   └── DeletionRefused
+├── Gone                    410
 ├── TooLarge                413
 ├── UnsupportedMediaType    415
 ├── RangeNotSatisfiable     416
@@ -84,7 +87,7 @@ class Forbidden(Problem):
 
 
 class NotFound(Problem):
-    """No such path, run, job, snapshot, reconstruction, basis or evaluation."""
+    """No such path, run, job, snapshot, reconstruction, basis, evaluation, sweep, search, sample or model."""
 
     status, kind, title = 404, "not-found", "There is no such resource"
 
@@ -141,6 +144,24 @@ class NotOpen(Conflict):
     """The run takes no snapshots from outside: phema trains it, or it has ended."""
 
     kind, title = "run-not-open", "The run takes no snapshots"
+
+
+class WillBeDeleted(Conflict):
+    """A user has asked to delete the run, so that it takes no new work; restore it first."""
+
+    kind, title = "run-will-be-deleted", "The run will be deleted"
+
+
+class DeletionRefused(Conflict):
+    """The run still trains or something else needs it; or its deletion has begun, so that it cannot be restored."""
+
+    kind, title = "deletion-refused", "The run cannot be deleted or restored now"
+
+
+class Gone(Problem):
+    """The run was deleted. The sentence says when."""
+
+    status, kind, title = 410, "run-deleted", "The run was deleted"
 
 
 class TooLarge(Problem):

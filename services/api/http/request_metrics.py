@@ -15,7 +15,9 @@ from phema.services.api.http.problems import Internal, Unavailable
 from phema.shared.telemetry import Meters
 from phema.shared.telemetry.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
 
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/v1/prometheus/targets"})
+_ENDLESS = frozenset({"/v1/events", "/v1/runs/{run}/events"})
+"""Routes whose answers end when the viewer leaves. Their duration depends on the viewer, not on the service."""
 NO_ROUTE = "none"
 """Route of requests that reach no route. Their paths would make an unlimited number of labels."""
 
@@ -69,7 +71,8 @@ class RequestMetricsMiddleware:
         method = scope["method"] if scope["method"] in METHODS else "other"
         route = getattr(scope.get("route"), "path_format", NO_ROUTE)
         self._meters.add(HTTP_REQUESTS, method=method, route=route, status=str(status))
-        self._meters.observe(HTTP_REQUEST_SECONDS, seconds, method=method, route=route)
+        if route not in _ENDLESS:
+            self._meters.observe(HTTP_REQUEST_SECONDS, seconds, method=method, route=route)
         level = logging.DEBUG if route in _QUIET and status < 500 else logging.INFO
         fields = {"method": method, "route": route, "status": status, "seconds": round(seconds, 6)}
         log.log(level, "%s %s %d", method, scope["path"], status, extra=fields)

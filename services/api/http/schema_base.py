@@ -9,20 +9,24 @@ from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from phema.shared.catalog import JobKind, JobState
+from phema.shared.catalog import JobKind, JobState, RunState
 
 MAX_COUNT = 2**53 - 1
 """Largest integer that JSON, JavaScript and both databases represent exactly."""
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
-RunRef = Annotated[str, Path(max_length=100, pattern=_NAME, description="Id or name of a run.")]
-Id = Annotated[str, Path(max_length=100, pattern=_NAME, description="Id, as an answer of the API shows it.")]
-BodyId = Annotated[str, Field(max_length=100, pattern=_NAME)]
+RunRef = Annotated[str, Path(max_length=100, pattern=NAME, description="Id or name of a run.")]
+Id = Annotated[str, Path(max_length=100, pattern=NAME, description="Id, as an answer of the API shows it.")]
+BodyId = Annotated[str, Field(max_length=100, pattern=NAME)]
 RunQuery = Annotated[
-    str | None, Query(max_length=100, pattern=_NAME, description="Only those of this run, given by id or name.")
+    str | None, Query(max_length=100, pattern=NAME, description="Only those of this run, given by id or name.")
+]
+ParentQuery = Annotated[
+    str | None, Query(max_length=100, pattern=NAME, description="Only jobs that this job enqueued.")
 ]
 StateQuery = Annotated[JobState | None, Query(description="Only those in this state.")]
+RunStateQuery = Annotated[RunState | None, Query(description="Only those in this state.")]
 KindQuery = Annotated[JobKind | None, Query(description="Only jobs of this kind.")]
 Limit = Annotated[int, Query(ge=1, le=500, description="Largest number of items in one answer.")]
 CursorParameter = Annotated[

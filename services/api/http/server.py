@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from fastapi import FastAPI
@@ -22,14 +22,19 @@ class AddressTaken(OSError):
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, url: str) -> None:
+    def __init__(self, config: uvicorn.Config, url: str, end_streams: Callable[[], None]) -> None:
         super().__init__(config)
-        self._url = url
+        self._url, self._end_streams = url, end_streams
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             print(f"phema api listening on {self._url}", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Streams of events do not end by themselves, and the server waits for every answer.
+        self._end_streams()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -57,7 +62,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
             timeout_graceful_shutdown=GRACE_SECONDS,
             timeout_keep_alive=30,
         )
-        _Server(config, f"http://{host}:{port}").run([listener])
+        _Server(config, f"http://{host}:{port}", app.state.services.events.close).run([listener])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -20,9 +20,10 @@ from phema.services.api.http.problems import (
 )
 from phema.services.api.http.schema_base import CursorParameter, Id, Limit, Page, RunRef
 from phema.services.api.reconstructions import schemas, service
-from phema.services.api.reconstructions.patterns import check_patterns
-from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 from phema.services.api.snapshots.service import MEDIA_TYPE
+from phema.shared.submissions import reconstructions
+from phema.shared.submissions.stored_inputs import load_stored_inputs
+from phema.shared.submissions.tensor_patterns import check_patterns
 
 router = APIRouter(tags=["reconstructions"])
 
@@ -59,11 +60,11 @@ def _create_reconstructions(
     if not body.plan_only and (given := idempotency.saved_response(body)) is not None:
         return given
     with services.catalog.transaction(read_only=True) as tx:
-        inputs = load_stored_inputs(tx, run)
+        inputs = load_stored_inputs(tx, run, services.calibrations)
         speed = service.bytes_per_second(tx) if body.plan_only else None
     # Solved outside any transaction: on SQLite, an open transaction makes every writer wait.
-    planned = service.plan(inputs, body)
-    check_patterns(body, services.store, planned.snapshots)
+    planned = reconstructions.plan(inputs, body.request)
+    check_patterns(body.pattern_lists, services.store, planned.snapshots)
     if body.plan_only:
         return JSONResponse(service.to_plan(planned, speed).model_dump(mode="json"))
     attempts = services.settings.max_attempts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
@@ -11,10 +12,11 @@ from phema.services.api.jobs.schemas import Job
 from phema.shared.catalog import JobState
 from phema.shared.recipes.run_config import SIGMA_REL_LIMIT
 from phema.shared.snapshots.profile import MIN_SIGMA_REL, Profile, TensorProfile, shown
+from phema.shared.submissions.reconstructions import ReconstructionRequest
 
 MAX_OUTPUTS = 256
 MAX_PLAIN_PROFILES = 1_024
-"""For all outputs of a request together, each pattern of a `per_tensor` profile counted."""
+"""For all outputs of a request together, each pattern of a `per_tensor` profile and each part of a mixture counted."""
 MAX_POINTS = 2_048
 """Times of all `sampled` profiles of a request together. A plan takes about 1 ms of CPU and 40 kB for each."""
 
@@ -55,8 +57,8 @@ SigmaRels = Annotated[
 _SOME: dict[str, Any] = {"minItems": 1, "maxItems": MAX_OUTPUTS}
 
 
-class ReconstructionCreate(RequestModel):
-    """The wanted averages, by `sigma_rel` or `profiles` (exactly one of them), and their time."""
+class WantedAverages(RequestModel):
+    """Averages of a run, by `sigma_rel` or `profiles` (exactly one of them), and their time. Base of requests."""
 
     sigma_rel: SigmaRels | None = Field(
         default=None, description="Relative width of the wanted EMA, or a list of widths; exact values."
@@ -66,8 +68,11 @@ class ReconstructionCreate(RequestModel):
         json_schema_extra=_SOME,
         description="Wanted profiles of any kind except `basis`: power functions by `sigma_rel` or `gamma`; "
         "`exponential` by `half_life_images` or by `rampup_ratio` (alone, it is a power function with gamma = ln 2 / "
-        "rampup_ratio - 1); `uniform`, the mean of the last `window_images`; `sampled` weights between times; `raw`, "
-        "the weights themselves; and `per_tensor`.",
+        "rampup_ratio - 1); `uniform`, the mean of the last `window_images`, or of the weights at `times` or at the "
+        "`last_times` latest stored times; `lr_decay`, a learning-rate decay of this `shape` over the last "
+        "`length_images` or from `start_images`; `sampled` weights between times; "
+        "`mixture`, a linear combination of `profiles` with `weights`; `raw`, the weights themselves; and "
+        "`per_tensor`.",
     )
     tensors: tuple[TensorProfile, ...] | None = Field(
         default=None,
@@ -80,7 +85,6 @@ class ReconstructionCreate(RequestModel):
         description="A time with a snapshot. By default the latest time at which every tracked EMA is stored, or the "
         "last time of a `sampled` profile.",
     )
-    dtype: Dtype = Field(default="float32", description="Dtype of the weights in the file.")
     regularize: bool = Field(
         default=True,
         description="Take the rounding of the stored weights into account; `false` is plain least squares as in the "
@@ -90,9 +94,6 @@ class ReconstructionCreate(RequestModel):
         default=None,
         description="Sufficient predicted relative error, so that fewer snapshots are read. By default the plan is as "
         "good as with all snapshots.",
-    )
-    plan_only: bool = Field(
-        default=False, description="Return what would be read and the predicted errors; do nothing."
     )
 
     @field_validator("profiles", "tensors")
@@ -134,15 +135,16 @@ class ReconstructionCreate(RequestModel):
         """What all profiles cost together is bounded, before any of it is computed."""
         asked = [*(self.profiles or ()), *(tensor.profile for tensor in self.tensors or ())]
         plain = [part for p in asked for part in (p.default or p, *(t.profile for t in p.tensors or ()))]
-        if len(plain) > MAX_PLAIN_PROFILES:
+        count = sum(len(profile.profiles or (profile,)) for profile in plain)
+        if count > MAX_PLAIN_PROFILES:
             raise ValueError(
-                f"profiles and their patterns name {len(plain):,} averages together; a request takes at most "
+                f"profiles and their patterns name {count:,} averages together; a request takes at most "
                 f"{MAX_PLAIN_PROFILES:,}; ask in several requests"
             )
-        points = sum(len(profile.times or ()) for profile in plain)
+        points = sum(len(profile.times or ()) or profile.last_times or 0 for profile in plain)
         if points > MAX_POINTS:
             raise ValueError(
-                f"the sampled profiles have {points:,} times together; a request takes at most {MAX_POINTS:,}; ask in "
+                f"the profiles have {points:,} times together; a request takes at most {MAX_POINTS:,}; ask in "
                 "several requests"
             )
         return self
@@ -153,12 +155,41 @@ class ReconstructionCreate(RequestModel):
         return "sigma_rel" if self.sigma_rel is not None else "profiles"
 
     @property
+    def request(self) -> ReconstructionRequest:
+        return ReconstructionRequest(
+            self.wanted,
+            self.num_images,
+            regularize=self.regularize,
+            tolerance=self.tolerance,
+            field=self.field,
+        )
+
+    @property
+    def pattern_lists(self) -> list[tuple[str, tuple[TensorProfile, ...]]]:
+        """The lists of patterns, each with its path in the body."""
+        of_profiles = [(f"profiles.{i}.tensors", profile.tensors) for i, profile in enumerate(self.profiles or ())]
+        return [(path, tensors) for path, tensors in [("tensors", self.tensors), *of_profiles] if tensors]
+
+    @property
     def wanted(self) -> tuple[Profile, ...]:
         """The profile of each output, in order."""
         plain = self.profiles or tuple(map(Profile.power, self.sigma_rel or ()))
         if self.tensors is None:
             return plain
         return (Profile(kind="per_tensor", default=plain[0], tensors=self.tensors),)
+
+
+class ReconstructionCreate(WantedAverages):
+    """The wanted averages, by `sigma_rel` or `profiles` (exactly one of them), and their time."""
+
+    dtype: Dtype = Field(default="float32", description="Dtype of the weights in the file.")
+    plan_only: bool = Field(
+        default=False, description="Return what would be read and the predicted errors; do nothing."
+    )
+
+    @property
+    def request(self) -> ReconstructionRequest:
+        return replace(super().request, dtype=self.dtype)
 
 
 class PlannedSnapshot(ResponseModel):
@@ -195,12 +226,24 @@ class TensorCoefficients(PredictedErrors):
     coefficients: list[float] = Field(description="One per snapshot, in the order of `snapshots`.")
 
 
+class LearningRateMultiplier(ResponseModel):
+    """By what the average multiplies the learning rate of the training at one time."""
+
+    num_images: int
+    multiplier: float
+
+
 class PlannedOutput(PredictedErrors):
     profile: dict[str, Any] = Field(description="`kind` and its fields.")
     label: str = Field(description="Short name of the profile, for people; not unique.")
     sigma_rel: float | None = Field(description="Relative width of a power-function EMA; null for other kinds.")
     coefficients: list[float] = Field(description="One per snapshot of the plan, in the order of `snapshots`.")
     advice: str | None = Field(description="Why the fit is poor and what would improve it; null for a good fit.")
+    learning_rate: list[LearningRateMultiplier] = Field(
+        description="The schedule that the average stands for, at 50, 75, 90 and 95 % of the time: averaging scales "
+        "the update made at each time as a decay of the learning rate would. 1 - (num_images / time)^(gamma + 1) for a "
+        "power function."
+    )
     tensors: list[TensorCoefficients] = Field(
         description="For a `per_tensor` profile: the tensors that do not have its default profile."
     )

@@ -1,66 +1,30 @@
-"""Reconstructions: plans, which need no weights; the rows and the job for them; answers and files."""
+"""Reconstructions: rows and plans as answers, and files. `shared.submissions` plans and submits them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from phema.services.api.bases.service import refuse_lost
 from phema.services.api.http.downloads import Download
 from phema.services.api.http.idempotency import EndpointResult
-from phema.services.api.http.problems import Invalid, NoSnapshots, NotFinished
+from phema.services.api.http.problems import NotFinished
 from phema.services.api.http.schema_base import Page
 from phema.services.api.jobs.service import to_job
 from phema.services.api.reconstructions import schemas
-from phema.services.api.reconstructions.stored_inputs import StoredInputs
 from phema.services.api.snapshots.service import MEDIA_TYPE, weights_filename
 from phema.shared import catalog
-from phema.shared.catalog import JobKind, JobState, Transaction, content_key
-from phema.shared.edm2.averaging.posthoc import PosthocError
-from phema.shared.snapshots.planning import planner as planning
-from phema.shared.snapshots.planning.plan import Plan, PlannedOutput
-from phema.shared.snapshots.planning.reconstruction_times import NoSnapshotAtTime, PlanError
+from phema.shared.catalog import JobKind, JobState, Transaction
+from phema.shared.snapshots.planning.learning_rate import learning_rate_multipliers
+from phema.shared.snapshots.planning.plan import Plan
 from phema.shared.snapshots.planning.stored_plan import PlanSummary, StoredPlan, StoredTensorCoefficients
 from phema.shared.snapshots.profile import Profile
+from phema.shared.submissions import reconstructions
+from phema.shared.submissions.evaluations import unfinished
+from phema.shared.submissions.job_options import JobOptions
 
 _MEASURED = 8
 """Number of jobs from which the reading speed of the store is estimated."""
-
-
-def plan(inputs: StoredInputs, body: schemas.ReconstructionCreate) -> Plan:
-    """Coefficients and errors for every wanted profile. Raises NoSnapshots, Invalid."""
-    if not inputs.snapshots and not inputs.bases:
-        run, first = inputs.run, ""
-        if run.origin == "trained":
-            every = run.config["snapshot_every"]
-            first = f"the first is written after {min(every, run.total_images)} images, "
-        raise NoSnapshots(
-            f"run {run.name} has no snapshots yet: {first}it has seen {run.num_images} and is {run.state}"
-        )
-    # Plain least squares compares profiles only, and the impulse of raw weights is near no profile: leave them out.
-    usable = [s for s in inputs.snapshots if body.regularize or s.profile.kind != "raw"] or inputs.snapshots
-    try:
-        return planning.plan(
-            usable,
-            body.wanted,
-            num_images=body.num_images or _last_sampled(body.wanted) or inputs.latest,
-            regularize=body.regularize,
-            tolerance=body.tolerance,
-            probes=inputs.probes,
-            bases=inputs.bases,
-            update_images=inputs.update_images,
-        )
-    except NoSnapshotAtTime as error:
-        raise Invalid.of("num_images", str(error)) from error
-    except (PlanError, PosthocError) as error:
-        raise Invalid.of(body.field, f"{body.field}: {error}") from error
-
-
-def _last_sampled(wanted: Sequence[Profile]) -> int | None:
-    """The last time of a sampled profile, if there is one among the wanted."""
-    parts = [part for p in wanted for part in (p, p.default, *(t.profile for t in p.tensors or ()))]
-    return next((part.times[-1] for part in parts if part is not None and part.times), None)
 
 
 def bytes_per_second(tx: Transaction) -> float | None:
@@ -91,6 +55,10 @@ def to_plan(planned: Plan, speed: float | None) -> schemas.Plan:
                 sigma_rel=output.profile.sigma_rel,
                 coefficients=list(output.coefficients),
                 advice=output.advice,
+                learning_rate=[
+                    schemas.LearningRateMultiplier(num_images=m.num_images, multiplier=m.multiplier)
+                    for m in learning_rate_multipliers(output.profile, planned.num_images)
+                ],
                 tensors=[_to_tensors(StoredTensorCoefficients.of(tensor)) for tensor in output.tensors],
                 **asdict(output.errors),
             )
@@ -108,59 +76,14 @@ def create(
 ) -> EndpointResult:
     """Rows for all outputs, and one job for those that are new or have failed before.
 
-    Raises SnapshotsGone.
+    Raises submissions.SnapshotsGone.
     """
-    rows, to_make = [], []
-    for output in planned.outputs:
-        row, needs_job = _row(tx, run_id, planned, output, body)
-        rows.append(row)
-        if needs_job:
-            to_make.append(row)
-    job = None
-    if to_make:
-        # The run is locked: snapshots that are not retired yet stay until the job has read them.
-        if planned.basis_id is None:
-            refuse_lost(tx, [snapshot.id for snapshot in planned.snapshots])
-        job = _enqueue(tx, run_id, planned.num_images, to_make, max_attempts)
-    fresh = tx.reconstructions.by_ids(row.id for row in rows)
+    made = reconstructions.submit(tx, run_id, planned, body.request, JobOptions(max_attempts))
     answer = schemas.ReconstructionsAccepted(
-        job=to_job(job) if job else None, reconstructions=[to_reconstruction(row) for row in fresh]
+        job=to_job(made.job) if made.job else None, reconstructions=[to_reconstruction(row) for row in made.rows]
     )
-    done = all(row.state is JobState.SUCCEEDED for row in fresh)
+    done = all(row.state is JobState.SUCCEEDED for row in made.rows)
     return EndpointResult(200 if done else 202, answer)
-
-
-def _row(
-    tx: Transaction, run_id: str, planned: Plan, output: PlannedOutput, body: schemas.ReconstructionCreate
-) -> tuple[catalog.Reconstruction, bool]:
-    """The row of an output, and whether it needs a job. An existing row that is as good is used again."""
-    question: dict[str, Any] = {
-        "run_id": run_id,
-        "num_images": planned.num_images,
-        "profile": output.profile.model_dump(mode="json"),
-        "dtype": body.dtype,
-    }
-    errors = [part.predicted_error for part in (output.errors, *(t.errors for t in output.tensors))]
-    known = tx.reconstructions.find_equivalent(**question, regularize=body.regularize, predicted_errors=errors)
-    if known is not None:
-        return known, False
-    stored = StoredPlan.of(planned, output, regularize=body.regularize)
-    return tx.reconstructions.find_or_create(**question, plan=stored.to_json())
-
-
-def _enqueue(
-    tx: Transaction, run_id: str, num_images: int, rows: Sequence[catalog.Reconstruction], max_attempts: int
-) -> catalog.Job:
-    ids = [row.id for row in rows]
-    job, _ = tx.jobs.enqueue(
-        JobKind.RECONSTRUCT,
-        payload={"run_id": run_id, "num_images": num_images, "reconstruction_ids": ids},
-        content_key=content_key("reconstruct", sorted(row.content_key for row in rows)),
-        run_id=run_id,
-        max_attempts=max_attempts,
-    )
-    tx.reconstructions.assign(ids, job.id)
-    return job
 
 
 def _to_tensors(tensors: StoredTensorCoefficients) -> schemas.TensorCoefficients:
@@ -230,11 +153,3 @@ def download(tx: Transaction, reconstruction_id: str) -> Download:
         raise NotFinished(unfinished(f"reconstruction {row.id}", row.state, row.job))
     run = tx.runs.get(row.run_id).name
     return Download(row.key, row.size, row.sha256, weights_filename(run, row.num_images, row.profile), MEDIA_TYPE)
-
-
-def unfinished(what: str, state: JobState, job: catalog.Job | None) -> str:
-    """One sentence about a result that does not exist."""
-    if state.terminal:
-        reason = f" ({job.error})" if job and job.error else ""
-        return f"{what} has {state}{reason}; ask for it again to start another attempt"
-    return f"{what} is {state}; wait until it has succeeded"

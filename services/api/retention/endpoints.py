@@ -12,7 +12,6 @@ from phema.services.api.http.idempotency import Idempotency, IdempotencyDep
 from phema.services.api.http.problem_documents import problem_responses
 from phema.services.api.http.problems import Busy, RetentionRefused
 from phema.services.api.http.schema_base import RunRef
-from phema.services.api.reconstructions.stored_inputs import load_stored_inputs
 from phema.services.api.retention import schemas, service
 
 router = APIRouter(tags=["storage"])
@@ -42,17 +41,11 @@ async def retain(
 def _retain(run: str, body: schemas.RetentionCreate, services: Services, idempotency: Idempotency) -> Response:
     if not body.dry_run and (given := idempotency.saved_response(body)) is not None:
         return given
-    policy = service.policy_of(body)
-    with services.catalog.transaction(read_only=True) as tx:
-        found, inputs = service.read_inputs(tx, run), load_stored_inputs(tx, run)
-    # Solved outside any transaction: on SQLite, an open transaction makes every writer wait.
-    decision = found.decide(policy)
-    forecasts = service.forecast(inputs, decision, body.at)
+    found = service.consider(services.catalog, run, body)
     if body.dry_run:
-        answer = service.to_retention(found, policy, body, decision, forecasts)
-        return JSONResponse(answer.model_dump(mode="json"))
+        return JSONResponse(found.document(body).model_dump(mode="json"))
+    run_id, policy, forecasts = found.inputs.run.id, found.policy, found.forecasts
     attempts = services.settings.max_attempts
-    run_id = found.run.id
     return idempotency.run(body, lambda tx: service.apply(tx, run_id, policy, body, forecasts, max_attempts=attempts))
 
 

@@ -66,11 +66,19 @@ class ForecastLine(ResponseModel):
     )
 
 
+class DecayForecastLine(ResponseModel):
+    shape: str = Field(description="Shape of the learning-rate decay.")
+    length_images: int = Field(description="Its length: the last fifth of the time.")
+    before: float | None = Field(description="As for a sigma_rel.")
+    after: float | None = Field(description="The same after the policy.")
+
+
 class Forecast(ResponseModel):
     """Predicted errors of reconstructions at one time."""
 
     num_images: int
     errors: list[ForecastLine]
+    decays: list[DecayForecastLine] = Field(description="Errors of `lr_decay` profiles.")
 
 
 class Retention(ResponseModel):

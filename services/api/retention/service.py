@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from phema.services.api.http.idempotency import EndpointResult
 from phema.services.api.http.problems import Invalid, RetentionRefused
 from phema.services.api.jobs.service import to_job
-from phema.services.api.reconstructions.stored_inputs import StoredInputs, as_stored
 from phema.services.api.retention import schemas
 from phema.services.api.snapshots.service import to_snapshot
 from phema.shared import catalog
-from phema.shared.catalog import JobKind, JobState, Transaction, content_key
+from phema.shared.catalog import Catalog, JobKind, JobState, Transaction, content_key
 from phema.shared.snapshots.planning import retention
-from phema.shared.snapshots.planning.retention import GRID, Decision, Forecast, Policy, RetentionError
+from phema.shared.snapshots.planning.retention import DECAYS, GRID, Decision, Forecast, Policy, RetentionError
 from phema.shared.snapshots.planning.stored_plan import planned_snapshot_ids
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
+from phema.shared.submissions.stored_inputs import StoredInputs, as_stored, load_stored_inputs
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,30 @@ class RetentionInputs:
             return retention.decide(self.snapshots, policy, held=protected, compacted=self.compacted)
         except RetentionError as error:
             raise Invalid.of(error.field, str(error)) from error
+
+
+@dataclass(frozen=True)
+class Considered:
+    """A policy, what it is applied to, what it would do, and how that changes the errors of reconstructions."""
+
+    policy: Policy
+    inputs: RetentionInputs
+    decision: Decision
+    forecasts: tuple[Forecast, ...]
+
+    def document(self, body: schemas.RetentionCreate) -> schemas.Retention:
+        """As the answer to a dry run."""
+        return to_retention(self.inputs, self.policy, body, self.decision, self.forecasts)
+
+
+def consider(catalog: Catalog, run: str, body: schemas.RetentionCreate) -> Considered:
+    """What the policy would do. Changes nothing. Raises catalog.NotFound, Invalid."""
+    policy = policy_of(body)
+    with catalog.transaction(read_only=True) as tx:
+        found, stored = read_inputs(tx, run), load_stored_inputs(tx, run)
+    # Solved outside any transaction: on SQLite, an open transaction makes every writer wait.
+    decision = found.decide(policy)
+    return Considered(policy, found, decision, forecast(stored, decision, body.at))
 
 
 def read_inputs(tx: Transaction, run: str) -> RetentionInputs:
@@ -111,6 +135,10 @@ def to_retention(
                     schemas.ForecastLine(sigma_rel=sigma_rel, before=before, after=after)
                     for sigma_rel, before, after in zip(GRID, line.before, line.after, strict=True)
                 ],
+                decays=[
+                    schemas.DecayForecastLine(shape=shape, length_images=line.decay_images, before=before, after=after)
+                    for shape, before, after in zip(DECAYS, line.decays_before, line.decays_after, strict=True)
+                ],
             )
             for line in forecasts
         ],
@@ -178,6 +206,7 @@ def _read_by_jobs(tx: Transaction, run_id: str) -> set[str]:
     """Ids of the snapshots in the plans of queued and running jobs."""
     plans = [row.plan for row in tx.reconstructions.under_way(run_id)]
     plans += [row.plan for row in tx.bases.under_way(run_id)]
+    plans += [row.plan for row in tx.previews.under_way(run_id)]
     return {snapshot_id for plan in plans for snapshot_id in planned_snapshot_ids(plan)}
 
 

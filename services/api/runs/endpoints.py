@@ -18,10 +18,11 @@ from phema.services.api.http.schema_base import (
     Page,
     RequestModel,
     RunRef,
-    StateQuery,
 )
-from phema.services.api.runs import service
-from phema.services.api.runs.schemas import HistoryRow, Run, RunCreate
+from phema.services.api.run_plans.service import configure
+from phema.services.api.runs import progress_curve, service
+from phema.services.api.runs.run_list import RunListDep
+from phema.services.api.runs.schemas import HistoryRow, ProgressCurve, Run, RunCreate
 
 router = APIRouter(tags=["runs"])
 
@@ -34,10 +35,13 @@ router = APIRouter(tags=["runs"])
     responses=problem_responses(NameTaken),
 )
 def create_run(body: RunCreate, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
-    """Check the complete configuration, freeze it, and queue the training."""
+    """Check the complete configuration, freeze it, and queue the training.
+
+    With `dataset`, the API reads the dataset, and the configuration is fitted to it or proposed for it.
+    """
     if (given := idempotency.saved_response(body)) is not None:
         return given
-    config = service.configure(body)
+    config = configure(body, services, name=body.name).config
     attempts = services.settings.max_attempts
     return idempotency.run(
         body, lambda tx: EndpointResult(201, service.create(tx, body, config, max_attempts=attempts))
@@ -46,11 +50,11 @@ def create_run(body: RunCreate, services: ServicesDep, idempotency: IdempotencyD
 
 @router.get("/v1/runs", summary="List runs")
 def list_runs(
-    services: ServicesDep, state: StateQuery = None, limit: Limit = 50, cursor: CursorParameter = None
+    services: ServicesDep, listed: RunListDep, limit: Limit = 50, cursor: CursorParameter = None
 ) -> Page[Run]:
-    """Runs, newest first."""
+    """Runs, newest first unless `sort` says otherwise. A cursor continues a list with the same `sort` and `order`."""
     with services.catalog.transaction(read_only=True) as tx:
-        return service.page(tx, state=state, cursor=cursor, limit=limit)
+        return service.page(tx, listed, cursor=cursor, limit=limit)
 
 
 @router.get("/v1/runs/{run:run}", summary="One run")
@@ -62,7 +66,10 @@ def get_run(run: RunRef, services: ServicesDep) -> Run:
 
 @router.post("/v1/runs/{run}/cancel", summary="Cancel a run")
 def cancel_run(run: RunRef, services: ServicesDep) -> Run:
-    """Stop training. What is stored stays. A queued run is cancelled at once; a finished run does not change."""
+    """Stop training after the next step and a checkpoint. A queued or paused run is cancelled at once.
+
+    What is stored stays. An ended run does not change.
+    """
     with services.catalog.transaction() as tx:
         return service.cancel(tx, run)
 
@@ -73,7 +80,9 @@ def cancel_run(run: RunRef, services: ServicesDep) -> Run:
     summary="Resume a run",
 )
 def resume_run(run: RunRef, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
-    """Continue a failed or cancelled run from its latest checkpoint, with a new job. Other runs do not change.
+    """Continue a paused, failed or cancelled run from its latest checkpoint. Other runs do not change.
+
+    A paused run keeps its job; a failed or cancelled one gets a new job. A pause that has no effect yet is withdrawn.
 
     A run of another training loop is opened for snapshots again, in whatever state it ended.
     """
@@ -98,3 +107,10 @@ def list_run_metrics(
     `after`."""
     with services.catalog.transaction(read_only=True) as tx:
         return service.history(tx, run, after=after, cursor=cursor, limit=limit)
+
+
+@router.get("/v1/runs/{run}/progress-curve", summary="A run's best figure over time")
+def get_progress_curve(run: RunRef, services: ServicesDep) -> ProgressCurve:
+    """The best figure and its EMA length at each time that the continuous evaluation of the run has scored."""
+    with services.catalog.transaction(read_only=True) as tx:
+        return progress_curve.progress_curve(tx, run)

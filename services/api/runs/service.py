@@ -6,34 +6,18 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from phema.services.api.http.problems import FieldError, Invalid, NameTaken
-from phema.services.api.http.schema_base import MAX_COUNT, Page
+from phema.services.api.http.problems import NameTaken
+from phema.services.api.http.schema_base import Page
 from phema.services.api.jobs.service import to_job
-from phema.services.api.runs.schemas import HistoryRow, Run, RunCreate
+from phema.services.api.run_plans.service import name_taken
+from phema.services.api.runs.run_list import RunList
+from phema.services.api.runs.schemas import HistoryRow, Parent, Run, RunCreate
 from phema.shared import catalog
-from phema.shared.catalog import JobState, Transaction
+from phema.shared.catalog import Transaction
 from phema.shared.catalog.pagination import decode_cursor, encode_cursor
-from phema.shared.datasets import DatasetError, check_dataset
-from phema.shared.recipes.presets import InvalidConfig, UnknownPreset, resolve
 from phema.shared.recipes.run_config import RunConfig
-
-
-def configure(body: RunCreate) -> RunConfig:
-    """The complete configuration of the request, checked against its dataset. Raises Invalid."""
-    if "preset" in body.config:
-        raise Invalid.of("config.preset", "config.preset is given twice; name the preset only in the field preset")
-    try:
-        config = resolve(body.preset, body.config)
-    except UnknownPreset as error:
-        raise Invalid.of("preset", str(error)) from error
-    except InvalidConfig as error:
-        raise Invalid([_field_error(path, sentence) for path, sentence in error.problems]) from error
-    _check_counts(config.model_dump(mode="json"))
-    try:
-        check_dataset(config.dataset, config.network)
-    except DatasetError as error:
-        raise Invalid.of("config", f"config: {error}") from error
-    return config
+from phema.shared.submissions import continuous_evaluations
+from phema.shared.submissions.job_options import JobOptions
 
 
 def create(tx: Transaction, body: RunCreate, config: RunConfig, *, max_attempts: int) -> Run:
@@ -43,7 +27,8 @@ def create(tx: Transaction, body: RunCreate, config: RunConfig, *, max_attempts:
             body.name, config.model_dump(mode="json"), config.config_hash, config.total_images, max_attempts
         )
     except catalog.NameTaken as error:
-        raise NameTaken(f"name {body.name!r} is taken by another run; choose one that is free") from error
+        raise NameTaken(name_taken(body.name)) from error
+    continuous_evaluations.follow(tx, row, JobOptions(max_attempts))
     return to_run(row)
 
 
@@ -51,7 +36,7 @@ def to_run(row: catalog.Run) -> Run:
     return Run(
         id=row.id,
         name=row.name,
-        state=row.state,
+        state=row.run_state,
         origin=row.origin,
         preset=_preset(row),
         num_images=row.num_images,
@@ -59,8 +44,21 @@ def to_run(row: catalog.Run) -> Run:
         config=row.config,
         config_hash=row.config_hash,
         created_at=row.created_at,
+        parent=None if row.parent is None else _parent(row.parent),
+        delete_at=row.delete_at,
+        silent_since=None if row.state.terminal else row.silent_since,
         job=to_job(row.job),
         error=row.job.error,
+        cause=row.job.cause,
+    )
+
+
+def _parent(document: Mapping[str, Any]) -> Parent:
+    return Parent(
+        run_id=document["run_id"],
+        num_images=document["num_images"],
+        checkpoint_id=document.get("checkpoint_id"),
+        reconstruction_id=document.get("reconstruction_id"),
     )
 
 
@@ -69,9 +67,18 @@ def _preset(row: catalog.Run) -> str | None:
     return preset if isinstance(preset, str) else None
 
 
-def page(tx: Transaction, *, state: JobState | None, cursor: str | None, limit: int) -> Page[Run]:
-    """Newest first. Raises catalog.BadCursor."""
-    found = tx.runs.list(state=state, after=cursor, limit=limit)
+def page(tx: Transaction, listed: RunList, *, cursor: str | None, limit: int) -> Page[Run]:
+    """The runs that fit, in order. Raises catalog.BadCursor."""
+    found = tx.runs.list(
+        state=listed.state,
+        name=listed.name,
+        origin=listed.origin,
+        preset=listed.preset,
+        sort=listed.sort,
+        order=listed.order,
+        after=cursor,
+        limit=limit,
+    )
     return Page(items=[to_run(row) for row in found.items], next_cursor=found.next_cursor)
 
 
@@ -86,7 +93,11 @@ def resume(tx: Transaction, run: str, *, max_attempts: int) -> Run:
     row = tx.runs.get(run)
     if row.origin != "trained":
         return to_run(tx.external_runs.reopen(row.id))
-    return to_run(tx.runs.resume(row.id, max_attempts))
+    before = tx.run_control.lock(row.id).id
+    resumed = tx.run_control.resume(row.id, max_attempts)
+    if resumed.job_id != before:
+        continuous_evaluations.follow(tx, resumed, JobOptions(max_attempts))
+    return to_run(resumed)
 
 
 def history(tx: Transaction, run: str, *, after: int | None, cursor: str | None, limit: int) -> Page[HistoryRow]:
@@ -100,17 +111,3 @@ def history(tx: Transaction, run: str, *, after: int | None, cursor: str | None,
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:
     """The values with NaN and infinity, which JSON does not have, replaced by None."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-def _field_error(path: str, sentence: str) -> FieldError:
-    field = f"config.{path}" if path else "config"
-    return FieldError("body", field, f"{field} {sentence}" if path else f"config: {sentence}")
-
-
-def _check_counts(config: Any, path: str = "config") -> None:
-    """Refuse integers that a database or a float cannot represent exactly. Raises Invalid."""
-    if isinstance(config, Mapping):
-        for name, value in config.items():
-            _check_counts(value, f"{path}.{name}")
-    elif isinstance(config, int) and config > MAX_COUNT:
-        raise Invalid.of(path, f"{path} {config} must be at most {MAX_COUNT}")

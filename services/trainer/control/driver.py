@@ -13,17 +13,23 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from phema.services.trainer.attempt import load_attempt
 from phema.services.trainer.control.heartbeat import EXIT_LOST, Waiting, hold_lease
 from phema.services.trainer.control.job_environment import MissingSecret, check_secrets
-from phema.shared.catalog import Catalog, LeaseLost
+from phema.services.trainer.training.end_notice import EndNotice
+from phema.shared.catalog import Catalog, FailureCause, LeaseLost
+from phema.shared.service_runtime.catalog_outages import outlast
 from phema.shared.settings import Settings
 from phema.shared.telemetry import configure_logs, process_log_fields
+from phema.shared.validation_sentences import sentence
 from phema.shared.wiring import catalog_from
 
+T = TypeVar("T")
 _log = logging.getLogger("phema.services.trainer.control.driver")  # __name__ is "__main__" here
 
 
@@ -40,15 +46,24 @@ def main(arguments: list[str] | None = None) -> int:
     except MissingSecret as error:
         print(error, file=sys.stderr)
         return 2
+    notice = EndNotice()
+    notice.listen()
     settings = Settings()
     configure_logs("training", level=settings.log_level, job_id=options.job, attempt=options.fence)
     catalog = catalog_from(settings)
-    with contextlib.closing(catalog), process_log_fields(**_log_fields_of(catalog, options.job)):
-        try:
-            return drive(catalog, settings, options.job, options.fence, device=options.device)
-        except LeaseLost as error:
-            _log.warning("%s", error)
-            return EXIT_LOST
+    with contextlib.closing(catalog):
+        fields = _patiently(settings, lambda: _log_fields_of(catalog, options.job))
+        with process_log_fields(**fields):
+            try:
+                return drive(catalog, settings, options.job, options.fence, device=options.device, notice=notice)
+            except LeaseLost as error:
+                _log.warning("%s", error)
+                return EXIT_LOST
+
+
+def _patiently(settings: Settings, action: Callable[[], T]) -> T:
+    """The result of `action`. The start of a training outlasts an outage of the catalog, as the rest of it does."""
+    return outlast(action, "the start of the training", limit_s=settings.training_outage_seconds)
 
 
 def _log_fields_of(catalog: Catalog, job_id: str) -> dict[str, object]:
@@ -58,21 +73,29 @@ def _log_fields_of(catalog: Catalog, job_id: str) -> dict[str, object]:
     return {"run_id": job.run_id, "request_id": job.request_id}
 
 
-def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int, *, device: str | None = None) -> int:
+def drive(
+    catalog: Catalog,
+    settings: Settings,
+    job_id: str,
+    fence: int,
+    *,
+    device: str | None = None,
+    notice: EndNotice | None = None,
+) -> int:
     """Train and write how the attempt ended; returns exit code 0. Raises LeaseLost when another attempt has the job.
 
-    `device` as in `attempt_work.work_on`.
+    `device` and `notice` as in `attempt_work.work_on`.
     """
     try:
-        attempt = load_attempt(catalog, job_id, fence)
+        attempt = _patiently(settings, lambda: load_attempt(catalog, job_id, fence))
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        sentence = f"The run's configuration is not valid: {'.'.join(map(str, problem['loc']))}: {problem['msg']}."
+        problem = sentence(error.errors(include_url=False)[0])
         with catalog.transaction() as tx:
-            tx.leases.fail(job_id, fence, sentence, retry=False)
+            said = f"The run's configuration is not valid: {problem}."
+            tx.leases.fail(job_id, fence, said, retry=False, cause=FailureCause.CONFIGURATION)
         return 0
     waiting = Waiting()
-    lease_of_driver = hold_lease(
+    holder = hold_lease(
         attempt,
         catalog,
         interval_s=settings.heartbeat_seconds,
@@ -80,11 +103,13 @@ def drive(catalog: Catalog, settings: Settings, job_id: str, fence: int, *, devi
         outage_s=settings.training_outage_seconds,
         waiting=waiting,
     )
-    with lease_of_driver as lease:
+    with contextlib.ExitStack() as stack:
+        lease = _patiently(settings, lambda: stack.enter_context(holder))
         # Not at the top: torch takes seconds to import, and the trainer waits for the first heartbeat.
         from phema.services.trainer.control.attempt_work import work_on
 
-        state = work_on(attempt, catalog, settings, lease, device=device, waiting=waiting)
+        notice = notice or EndNotice()
+        state = work_on(attempt, catalog, settings, lease, device=device, waiting=waiting, notice=notice)
     _log.info("the attempt ended, its job is %s", state)
     return 0
 

@@ -8,6 +8,7 @@ use an empty catalog.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,6 +28,8 @@ FIELDS = (
     "heartbeat_seconds",
     "lease_seconds",
     "training_outage_seconds",
+    "training_nonfinite_steps",
+    "training_stop_seconds",
     "training_cpus_per_worker",
     "cluster_max_cpus",
     "cluster_max_gpus",
@@ -39,11 +42,12 @@ FIELDS = (
 _CREDENTIALS = ("s3_access_key_id", "s3_secret_access_key")
 """Never passed: the id names an account, and is of no use without the secret."""
 
-RAY_TRAIN = {
+RAY_VARIABLES = {
+    # Lines of workers reach the log of the attempt as they are, without a prefix and also when they are repeated.
+    "RAY_DISABLE_WORKER_LOG_PREFIX": "1",
+    "RAY_DEDUP_LOGS": "0",
     # Seconds between two checks for dead workers; Ray Train's default is 2.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
-    # Saves one process per run; a run resumes from its checkpoint after a node is preempted.
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
 
@@ -58,7 +62,9 @@ def job_environment(settings: Settings) -> tuple[dict[str, str], tuple[str, ...]
     values["state_dir"] = Path(settings.state_dir).resolve()
     values["database_url"] = settings.catalog_url
     values["store_url"] = settings.object_store_url
-    passed, inherited = dict(RAY_TRAIN), []
+    passed, inherited = dict(RAY_VARIABLES), []
+    # Seconds between SIGTERM and SIGKILL when Ray stops a job; Ray's default is 3.
+    passed["RAY_JOB_STOP_WAIT_TIME_S"] = str(math.ceil(settings.training_stop_seconds))
     for name, value in values.items():
         if value is None:
             continue

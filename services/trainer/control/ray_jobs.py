@@ -64,13 +64,14 @@ class RayJob:
 class RayJobs:
     """Submits, reads and stops Ray jobs by submission id. Every method raises RayUnavailable."""
 
-    def __init__(self, url: str, *, token: str | None = None) -> None:
-        """`url` is that of the dashboard. `token` defaults to the one that Ray's own tools would use."""
+    def __init__(self, url: str, *, token: str | None = None, timeout_s: float = TIMEOUT_SECONDS) -> None:
+        """`url` is that of the dashboard. `token` defaults to the one that Ray's own tools would use. A request without
+        an answer for `timeout_s` has failed."""
         token = token or ray_token()
         self._url = url
         self._client = httpx.Client(
             base_url=url,
-            timeout=TIMEOUT_SECONDS,
+            timeout=timeout_s,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             trust_env=False,
         )
@@ -122,6 +123,17 @@ class RayJobs:
         """What the entrypoint has written so far. Empty if Ray does not know the job, or its node is gone."""
         answer = self._request("GET", f"/api/jobs/{submission_id}/logs")
         return str(answer.json().get("logs") or "") if answer.status_code == 200 else ""
+
+    def last_lines(self, submission_id: str, count: int) -> list[str]:
+        """At most `count` whole lines at the end of what the entrypoint has written so far. Empty as for `log`."""
+        known = self._request("GET", f"/api/jobs/{submission_id}")
+        node = known.json().get("driver_node_id") if known.status_code == 200 else None
+        if node is None:
+            return []
+        query: dict[str, str | int] = {"node_id": node, "submission_id": submission_id, "lines": count}
+        answer = self._request("GET", "/api/v0/logs/file", params=query)
+        # Not after the last line break: that line is being written.
+        return answer.text.split("\n")[:-1] if answer.status_code == 200 else []
 
     def stop(self, submission_id: str) -> None:
         """Ask Ray to end the job: SIGTERM, then SIGKILL. Does nothing if the job has ended or Ray does not know it."""

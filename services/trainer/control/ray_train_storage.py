@@ -7,7 +7,10 @@ that another driver creates at the same moment.
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -16,6 +19,7 @@ import pyarrow.fs
 from phema.shared.settings import Settings
 
 PREFIX = "ray-train"
+_log = logging.getLogger(__name__)
 
 
 def folder_name(job_id: str, fence: int, start: int) -> str:
@@ -36,12 +40,28 @@ class RayTrainStorage:
         if self.filesystem.get_file_info(folder).type != pyarrow.fs.FileType.NotFound:
             self.filesystem.delete_dir(folder)
 
-    def remove_earlier(self, job_id: str, fence: int) -> None:
-        """Delete the folders of the job's attempts before `fence`."""
+    def remove_unused(self, job_id: str, fence: int, has_ended: Callable[[str], bool]) -> None:
+        """Delete the folders that killed drivers left: of the job's attempts before `fence`, and of ended jobs.
+
+        `has_ended` tells of another job's id whether that job has ended.
+        """
         for entry in self.filesystem.get_file_info(pyarrow.fs.FileSelector(self.path, allow_not_found=True)):
-            attempt = re.fullmatch(rf"{PREFIX}-{re.escape(job_id)}-a(\d+)-\d+", entry.base_name)
-            if attempt is not None and int(attempt[1]) < fence:
+            attempt = re.fullmatch(rf"{PREFIX}-(.+)-a(\d+)-\d+", entry.base_name)
+            if attempt is None:
+                continue
+            if int(attempt[2]) < fence if attempt[1] == job_id else has_ended(attempt[1]):
                 self.remove(entry.base_name)
+
+    @contextmanager
+    def removing(self, name: str) -> Iterator[None]:
+        """Delete a folder when the block ends, also after an error. If that fails, a later driver deletes it."""
+        try:
+            yield
+        finally:
+            try:
+                self.remove(name)
+            except OSError as error:
+                _log.warning("folder %s of Ray Train is deleted later: %s", name, error)
 
 
 def ray_train_storage(settings: Settings) -> RayTrainStorage:

@@ -10,7 +10,9 @@ import ray.train
 import ray.train.torch
 
 from phema.services.trainer.attempt import load_attempt
+from phema.services.trainer.control.heartbeat import report_start
 from phema.services.trainer.control.worker import train_as_worker
+from phema.services.trainer.training.end_notice import EndNotice
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import LeaseLost
 from phema.shared.service_runtime.catalog_outages import outlast
@@ -39,12 +41,20 @@ def run_worker(config: dict[str, Any]) -> None:
                 "the worker's start",
                 limit_s=settings.training_outage_seconds,
             )
+            if group.is_first:
+                report_start(attempt, catalog)
         except LeaseLost as error:
             _log.warning("%s", error)
             return
         try:
-            train_as_worker(attempt, catalog, settings, group)
+            train_as_worker(attempt, catalog, settings, group, EndNotice(_preempted))
         except Exception as error:
             _log.exception("training failed")
             # Ray pickles this exception. One with custom constructor arguments may fail to unpickle.
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+
+def _preempted() -> bool:
+    """Whether Ray has announced that the node of a worker goes away. All workers must call it equally often."""
+    ask = getattr(ray.train, "get_preemption_info", None)  # older versions of Ray lack it
+    return ask is not None and ask() is not None

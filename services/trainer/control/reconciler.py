@@ -14,13 +14,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pydantic import ValidationError
 
-from phema.services.trainer.control.attempt_logs import AttemptLogs
+from phema.services.trainer.control.ended_attempts import EndedAttempts
+from phema.services.trainer.control.failure_causes import cause_of_lost_driver
 from phema.services.trainer.control.job_environment import job_environment
 from phema.services.trainer.control.ray_jobs import RayJob, RayJobs, RayUnavailable
+from phema.services.trainer.control.training_logs import TrainingLogs
 from phema.services.trainer.control.worker_resources import (
     WAITING,
     CannotTrain,
@@ -37,13 +39,15 @@ from phema.shared.settings import Settings
 from phema.shared.telemetry import Meters, log_fields, metrics
 
 CANCEL_GRACE_SECONDS = 30.0
-"""A cancelled training is ended if the job's message has not changed for so long; a run that is stopping updates it."""
+"""A training that should stop is ended if the job's message has not changed for so long; one that stops updates it."""
 POSTPONE_SECONDS = 5.0
 """A job whose run needs more than the whole cluster has stays in the queue for so long before it is looked at again."""
 USUAL_START_SECONDS = 5.0
 """A submitted job that Ray has not started after this time is reported as waiting for resources."""
 CLEAN_UP_SECONDS = 3600.0
 """Seconds between two deletions of old idempotency records."""
+SILENCE_SECONDS = 60.0
+"""Seconds between two looks for external runs that have fallen silent."""
 _log = logging.getLogger(__name__)
 
 
@@ -58,24 +62,25 @@ class Reconciler:
         meters: Meters,
         *,
         owner: str,
-        logs: AttemptLogs | None = None,
+        ended: EndedAttempts | None = None,
+        logs: TrainingLogs | None = None,
         cancel_grace_s: float = CANCEL_GRACE_SECONDS,
     ) -> None:
         self._settings, self._catalog, self._ray, self._meters = settings, catalog, ray_jobs, meters
         self._owner, self._cancel_grace_s = owner, cancel_grace_s
         self._expiry = LeaseExpiry(catalog, [JobKind.TRAIN], lease_s=settings.lease_seconds)
-        self._logs = logs
+        self._ended, self._logs = ended, logs
         self._adopted = False
         self._own_running: set[str] = set()
         """Ids of the running jobs whose lease this trainer owns."""
         self._cancel_messages: dict[str, tuple[str | None, float]] = {}
-        """The latest message of each cancelled job, and the monotonic time at which it was first seen."""
+        """The latest message of each job that should stop, and the monotonic time at which it was first seen."""
         self._pending: dict[str, tuple[float, float]] = {}
         """Of each job that Ray has not started: the monotonic times when that was first seen, and last reported."""
         self._warned: tuple[set[str], set[str]] = (set(), set())
         """The warnings of the last round and those of this one."""
-        self._cleaned_up_at = -math.inf
-        for outcome in ("submitted", "lost", "expired", "cancelled"):
+        self._cleaned_up_at = self._silence_looked_at = -math.inf
+        for outcome in ("submitted", "lost", "expired", "cancelled", "paused"):
             meters.begin(metrics.TRAINING_ATTEMPTS, outcome=outcome)
         for state in filter(lambda state: state.terminal, JobState):
             meters.begin(metrics.JOB_SECONDS, kind=JobKind.TRAIN.value, state=state.value)
@@ -85,7 +90,7 @@ class Reconciler:
 
         While something runs, every `poll_seconds`; otherwise when a job is due, and from time to time.
         """
-        with WorkWaker(self._catalog, self._settings.poll_seconds) as waker:
+        with self._in_touch(), WorkWaker(self._catalog, self._settings.poll_seconds) as waker:
             while not stopping.is_set():
                 rings, pause_s = waker.rings, self._settings.poll_seconds
                 try:
@@ -96,6 +101,25 @@ class Reconciler:
                     self._warn_once(error)
                     self._cancel_messages.clear()  # messages may have changed unseen meanwhile
                 waker.wait(rings, stopping, pause_s)
+
+    @contextmanager
+    def _in_touch(self) -> Iterator[None]:
+        """Look at the leases from another thread: a round lasts long while Ray does not answer, which is no outage of
+        the catalog."""
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.wait(self._settings.lease_seconds / 4):
+                with suppress(CatalogUnreachable):  # the gap between two looks shows it
+                    self._expiry.look()
+
+        thread = threading.Thread(target=look, name="leases", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def _idle_s(self, waker: WorkWaker) -> float:
         """Seconds until the next round while no training of this trainer runs. Leases are watched all the time."""
@@ -122,9 +146,12 @@ class Reconciler:
         self._expire(ended_with_ray)
         self._measure(running)
         self._clean_up()
+        self._note_silent()
         self._claim()
+        if self._ended is not None:
+            self._ended.watch(running)
         if self._logs is not None:
-            self._logs.keep(running)
+            self._logs.watch(running)
 
     @contextmanager
     def _continuing(self, job: Job) -> Iterator[None]:
@@ -153,6 +180,16 @@ class Reconciler:
         with self._catalog.transaction() as tx:
             tx.idempotency.forget_old()
         self._cleaned_up_at = time.monotonic()
+
+    def _note_silent(self) -> None:
+        """Record which external runs have fallen silent. Several trainers may do so at once."""
+        if time.monotonic() - self._silence_looked_at < SILENCE_SECONDS:
+            return
+        with self._catalog.transaction() as tx:
+            silent = tx.external_runs.note_silent(at_least_s=self._settings.silent_after_seconds)
+        self._silence_looked_at = time.monotonic()
+        for run in silent:
+            _log.warning("the writer of the external run %s has fallen silent", run.name, extra={"run_id": run.id})
 
     def _claim(self) -> None:
         """Claim and submit jobs up to `max_running_trainings`. Claims nothing while Ray is unavailable."""
@@ -240,14 +277,14 @@ class Reconciler:
                 self._give_back(job, "Ray has found no room on the cluster")
             elif known.ended:
                 self._end_lost(job, known)
-            elif known.pending and not _driver_started(job) and job.cancel_requested:
+            elif known.pending and not _driver_started(job) and _should_stop(job):
                 # Ray ends a pending job only once it has room for it. Its driver will have lost the lease by then.
                 self._ray.stop(name)
-                self._cancel_unsubmitted(job)
+                self._stop_unsubmitted(job)
             elif known.pending and not _driver_started(job):
                 self._wait_for_start(job)
-            elif job.cancel_requested:
-                self._end_if_cancel_stalls(job)
+            elif _should_stop(job):
+                self._end_if_stop_stalls(job)
         return remembered
 
     def _watch_unknown(self, job: Job) -> None:
@@ -257,8 +294,8 @@ class Reconciler:
         """
         if _driver_started(job):
             return
-        if job.cancel_requested:
-            self._cancel_unsubmitted(job)
+        if _should_stop(job):
+            self._stop_unsubmitted(job)
             return
         try:
             placement = self._place(job)
@@ -294,37 +331,37 @@ class Reconciler:
             tx.leases.release(job.id, job.fence, f"{WAITING}{why}")
         _log.info("back in the queue: %s", why)
 
-    def _end_if_cancel_stalls(self, job: Job) -> None:
-        """End a cancelled training whose driver has not started, or whose message has not changed for the grace period.
+    def _end_if_stop_stalls(self, job: Job) -> None:
+        """End a training that should stop and has not started, or whose message has not changed for the grace period.
 
-        The first worker sees the cancel itself and updates the message while the run is stopping.
+        The first worker sees the request itself and updates the message while the run is stopping.
         """
         message, since = self._cancel_messages.get(job.id, (None, 0.0))
         if message != job.message:
             message, since = self._cancel_messages[job.id] = job.message, time.monotonic()
         if not _driver_started(job) or time.monotonic() - since >= self._cancel_grace_s:
-            _log.info("ending a cancelled training")
+            _log.info("ending a training that should stop")
             self._ray.stop(submission_id(job.id, job.fence))
 
     def _end_lost(self, job: Job, known: RayJob) -> None:
-        """The driver has ended without writing a terminal state: retry at once, or mark the job cancelled."""
+        """The driver has ended without writing the job's next state: retry at once, or mark it cancelled or paused."""
         error = f"Attempt {job.fence} ended without a result ({known.status.lower()}): {known.reason}"
         with self._catalog.transaction() as tx:
             # Raises LeaseLost if the driver had written a terminal state just before it ended.
             held = tx.leases.assert_fence(job.id, job.fence)
-            if held.cancel_requested:
-                tx.leases.cancelled(job.id, job.fence)
-                state = JobState.CANCELLED
+            if _should_stop(held):
+                state = tx.leases.stopped(job.id, job.fence).state
             else:
-                state = tx.leases.fail(job.id, job.fence, error, retry=True)
-        self._meters.add(metrics.TRAINING_ATTEMPTS, outcome="cancelled" if state is JobState.CANCELLED else "lost")
+                state = tx.leases.fail(job.id, job.fence, error, retry=True, cause=cause_of_lost_driver(known))
+        self._meters.add(metrics.TRAINING_ATTEMPTS, outcome=_STOPPED.get(state, "lost"))
         _log.warning("%s; the job is %s", error, state)
 
-    def _cancel_unsubmitted(self, job: Job) -> None:
+    def _stop_unsubmitted(self, job: Job) -> None:
         with self._catalog.transaction() as tx:
-            tx.leases.cancelled(job.id, job.fence)
-        self._meters.add(metrics.TRAINING_ATTEMPTS, outcome="cancelled")
-        _log.info("cancelled before it was submitted")
+            state = tx.leases.stopped(job.id, job.fence).state
+        if state in _STOPPED:
+            self._meters.add(metrics.TRAINING_ATTEMPTS, outcome=_STOPPED[state])
+        _log.info("stopped before it had started; the job is %s", state)
 
     def _expire(self, ended_with_ray: set[str]) -> None:
         """Queue or end the jobs whose lease ran out.
@@ -362,6 +399,13 @@ class Reconciler:
                 seconds = job.finished_at - job.started_at
                 self._meters.observe(metrics.JOB_SECONDS, seconds, kind=job.kind.value, state=job.state.value)
         self._own_running = {job.id for job in running if job.lease_owner == self._owner}
+
+
+_STOPPED = {JobState.CANCELLED: "cancelled", JobState.PAUSED: "paused"}
+
+
+def _should_stop(job: Job) -> bool:
+    return job.cancel_requested or job.pause_requested
 
 
 def _driver_started(job: Job) -> bool:

@@ -10,14 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from phema.services.trainer.attempt import TrainingAttempt
-from phema.services.trainer.training.checkpoint import CheckpointError
-from phema.services.trainer.training.precision import UnsupportedPrecision
+from phema.services.trainer.control.failure_causes import PERMANENT, failure_of, write_failure
 from phema.services.trainer.training.tracked_averages import profile_of, tracked_profiles
-from phema.shared.catalog import Catalog, JobState, LeaseLost, Transaction
-from phema.shared.datasets import DatasetError
-
-PERMANENT_ERRORS = (DatasetError, UnsupportedPrecision, CheckpointError)
-"""Errors that a retry would meet again."""
+from phema.shared.catalog import Catalog, FailureCause, JobState, LeaseLost, Transaction
+from phema.shared.service_runtime.catalog_outages import outlast
 
 
 @contextmanager
@@ -29,10 +25,20 @@ def permanent_errors_fail_the_job(attempt: TrainingAttempt, catalog: Catalog) ->
     """
     try:
         yield
-    except PERMANENT_ERRORS as error:
+    except tuple(PERMANENT) as error:
         with suppress(LeaseLost), attempt.fenced_transaction(catalog) as (tx, _):
-            tx.leases.fail(attempt.job_id, attempt.fence, str(error), retry=False)
+            write_failure(tx, attempt, failure_of(error))
         raise
+
+
+def request_release(attempt: TrainingAttempt, catalog: Catalog, limit_s: float) -> None:
+    """Let all processes of the attempt know that it hands its job back. Raises LeaseLost, CatalogUnreachable."""
+
+    def write() -> None:
+        with catalog.transaction() as tx:
+            tx.leases.request_release(attempt.job_id, attempt.fence)
+
+    outlast(write, "the request to hand the run back", limit_s=limit_s)
 
 
 def write_unless_ended(tx: Transaction, attempt: TrainingAttempt, write: Callable[[Transaction], JobState]) -> JobState:
@@ -56,8 +62,10 @@ def has_all_final_snapshots(tx: Transaction, attempt: TrainingAttempt) -> bool:
 def finish_job(tx: Transaction, attempt: TrainingAttempt) -> JobState:
     """Write and return the job's next state after the training loop has returned. Raises LeaseLost.
 
-    If all final snapshots are registered, the job has succeeded. Otherwise a requested cancel takes effect. Without
-    such a request this attempt has failed, and the job is retried if attempts are left.
+    If all final snapshots are registered, the job has succeeded. Otherwise a requested cancel or pause takes effect;
+    after a pause that was withdrawn too late, the job is queued again. Then a requested release takes effect: the job
+    is queued again, and the attempt does not count. Without such a request this attempt has failed, and the job is
+    retried if attempts are left.
     """
     job = tx.leases.assert_fence(attempt.job_id, attempt.fence)
     if has_all_final_snapshots(tx, attempt):
@@ -65,10 +73,13 @@ def finish_job(tx: Transaction, attempt: TrainingAttempt) -> JobState:
         result = {"num_images": attempt.config.total_images, "snapshots": len(tx.snapshots.list(attempt.run_id))}
         tx.leases.succeed(attempt.job_id, attempt.fence, result)
         return JobState.SUCCEEDED
-    if job.cancel_requested:
+    if job.cancel_requested or job.pause_requested or job.pause_withdrawn:
         done = tx.runs.get(attempt.run_id).num_images
         tx.leases.report(attempt.job_id, attempt.fence, f"stopped at {done} of {attempt.config.total_images} images")
-        tx.leases.cancelled(attempt.job_id, attempt.fence)
-        return JobState.CANCELLED
+        return tx.leases.stopped(attempt.job_id, attempt.fence).state
+    if job.release_requested:
+        done = tx.runs.get(attempt.run_id).num_images
+        message = f"stopped at {done} of {attempt.config.total_images} images, because its process or machine ends"
+        return tx.leases.release(attempt.job_id, attempt.fence, message).state
     error = "The training workers ended before the run's last snapshot was registered."
-    return tx.leases.fail(attempt.job_id, attempt.fence, error, retry=True)
+    return tx.leases.fail(attempt.job_id, attempt.fence, error, retry=True, cause=FailureCause.LOST_NODE)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from phema.services.trainer.training.picture_noise import picture_noise
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.datasets import Dataset, EpochSampler
 from phema.shared.edm2.device import memory_format
+from phema.shared.edm2.networks.label_rows import label_rows
 from phema.shared.edm2.seeding import picture_seeds
 from phema.shared.recipes.run_config import RunConfig
 
@@ -22,8 +22,9 @@ from phema.shared.recipes.run_config import RunConfig
 class Batch:
     """One worker's share of a batch, on its device.
 
-    `images`: float32 [N, C, H, W] in [-1, 1]. `labels`: float32 one-hot [N, label_dim], None for an unconditional
-    network. `sigma`: noise levels, float32 [N]. `noise`: standard normal, float32, same shape as `images`.
+    `images`: float32 [N, C, H, W] in [-1, 1]. `labels`: float32 [N, label_dim], one-hot rows of classes or label
+    vectors; None for an unconditional network. `sigma`: noise levels, float32 [N]. `noise`: standard normal, float32,
+    same shape as `images`.
     """
 
     images: Tensor
@@ -54,9 +55,9 @@ class Batch:
 class Batches:
     """Pictures and noise of one worker.
 
-    Everything random about a picture (which picture it is, noise level, noise, sample of a latent) depends only on the
-    run's seed and on the picture's position in the run. Any number of workers and any gradient accumulation therefore
-    see the data that a single worker would see, and a run can resume at any image.
+    Everything random about a picture (which picture it is, whether it is mirrored, noise level, noise, sample of a
+    latent) depends only on the run's seed and on the picture's position in the run. Any number of workers and any
+    gradient accumulation therefore see the data that a single worker would see, and a run can resume at any image.
     """
 
     def __init__(self, dataset: Dataset, config: RunConfig, group: WorkerGroup) -> None:
@@ -75,9 +76,10 @@ class Batches:
         pictures, classes = self._pictures.batch(
             self._sampler.take(num_images, self._share), picture_seeds(config.seed, positions, "latent")
         )
+        if config.dataset.flip:
+            mirrored = picture_seeds(config.seed, positions, "flip") % 2 == 1
+            pictures[mirrored] = pictures[mirrored, ..., ::-1]
         images = torch.from_numpy(pictures)
-        labels = None
-        if config.network.label_dim:
-            labels = F.one_hot(torch.from_numpy(classes), config.network.label_dim).float()
+        labels = label_rows(classes, config.network.label_dim)
         sigma, noise = picture_noise(config.seed, positions, images.shape[1:], p_mean=config.p_mean, p_std=config.p_std)
         return Batch(images, labels, sigma, noise).to(device)

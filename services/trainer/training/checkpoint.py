@@ -12,7 +12,7 @@ import logging
 import mmap
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -24,8 +24,10 @@ from phema.services.trainer.attempt import TrainingAttempt
 from phema.services.trainer.training.training_state import TrainingState
 from phema.services.trainer.training.worker_group import WorkerGroup
 from phema.shared.catalog import Catalog, CatalogUnreachable, Checkpoint
+from phema.shared.recipes.run_config import hash_of_document, hash_without_length
 from phema.shared.service_runtime.object_deletion import delete_listed
 from phema.shared.snapshots import CorruptObject, ObjectMissing, ObjectStore, SnapshotError, StoreFull
+from phema.shared.snapshots.files.snapshot_file import load_tensors
 from phema.shared.snapshots.stores.verification import digest
 
 FORMAT = 1
@@ -88,7 +90,12 @@ def encode_checkpoint(state: dict[str, Any], attempt: TrainingAttempt) -> memory
 
 
 def _save(state: dict[str, Any], attempt: TrainingAttempt, file: IO[bytes]) -> None:
-    header = {"format": FORMAT, "run_id": attempt.run_id, "config_hash": attempt.config_hash}
+    header = {
+        "format": FORMAT,
+        "run_id": attempt.run_id,
+        "config_hash": attempt.config_hash,
+        "training_hash": hash_without_length(attempt.document),
+    }
     torch.save({**header, "state": state}, file)
 
 
@@ -97,21 +104,44 @@ def decode_checkpoint(data: bytes | Path, attempt: TrainingAttempt) -> dict[str,
 
     Given a path, the tensors are mapped from the file: it is not copied, and must not change as long as they exist.
     """
+    return _decode(data, attempt.run_id, lambda found: _wanted_hash(found, attempt))
+
+
+def decode_foreign_checkpoint(data: Path, run_id: str) -> dict[str, Any]:
+    """As `decode_checkpoint`, for the checkpoint of another run, of any configuration."""
+    return _decode(data, run_id, lambda found: {})
+
+
+def _decode(
+    data: bytes | Path, run_id: str, further: Callable[[Mapping[str, Any]], Mapping[str, str]]
+) -> dict[str, Any]:
+    """`further`: other fields that the file must have, and their values."""
     file = data if isinstance(data, Path) else io.BytesIO(data)
     mapped = isinstance(data, Path)
     found: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    wanted = {"format": FORMAT, "run_id": attempt.run_id, "config_hash": attempt.config_hash}
-    for field, value in wanted.items():
+    for field, value in {"format": FORMAT, "run_id": run_id, **further(found)}.items():
         if found.get(field) != value:
             raise CheckpointError(f"the checkpoint's {field} is {found.get(field)!r}, not {value!r}")
     state: dict[str, Any] = found["state"]
     return state
 
 
+def _wanted_hash(found: Mapping[str, Any], attempt: TrainingAttempt) -> dict[str, str]:
+    """The hash that a checkpoint of the run has. The run may have had another length when it was written."""
+    if "training_hash" in found:
+        return {"training_hash": hash_without_length(attempt.document)}
+    # Older checkpoints have the hash of the whole configuration alone.
+    for length in attempt.earlier_lengths:
+        if found.get("config_hash") == hash_of_document({**attempt.document, "total_images": length}):
+            return {}
+    return {"config_hash": attempt.config_hash}
+
+
 def resume(
     state: TrainingState, attempt: TrainingAttempt, *, catalog: Catalog, store: ObjectStore, group: WorkerGroup
 ) -> None:
-    """Load the run's latest undamaged checkpoint into `state`; without one, leave `state` as it is.
+    """Load the run's latest undamaged checkpoint into `state`; without one, a fork loads what it begins from, and
+    every other run leaves `state` as it is.
 
     Every worker must call it. The first worker reads the checkpoint and sends it to the others, which need no access to
     the store. A checkpoint whose object is missing or damaged is deleted, and the one before it is loaded. Raises
@@ -132,7 +162,7 @@ def _load_latest(
     still_reading = _Reminder(group)
     for checkpoint in newest_first:
         try:
-            with _verified_file(store, checkpoint, still_reading) as path:
+            with verified_file(store, checkpoint.key, checkpoint.sha256, still_reading) as path:
                 found = decode_checkpoint(path, attempt)
                 state.load_state_dict(found)
                 _send(state, found, attempt, group)
@@ -143,7 +173,11 @@ def _load_latest(
         _log.info("resumed", extra={"num_images": state.num_images, "key": checkpoint.key})
         break
     else:
-        group.broadcast_from_first(_NO_CHECKPOINT)
+        if attempt.parent is None:
+            group.broadcast_from_first(_NO_CHECKPOINT)
+        else:
+            with fork_origin(state, attempt.parent, store, still_reading) as found:
+                _send(state, found, attempt, group)
     delete_checkpoints(broken, attempt, catalog=catalog, store=store)
 
 
@@ -183,19 +217,58 @@ def _receive(state: TrainingState, attempt: TrainingAttempt, group: WorkerGroup)
         group.broadcast_tensor_(tensor)
 
 
+@contextmanager
+def fork_origin(
+    state: TrainingState, parent: dict[str, Any], store: ObjectStore, on_block: Callable[[], object]
+) -> Iterator[dict[str, Any]]:
+    """Load what a fork begins from into `state`, and yield it as a `TrainingState.state_dict()`.
+
+    From a checkpoint of the other run everything continues. From a reconstruction come the weights alone. Raises
+    CheckpointError when the object is missing or damaged: the fork must not begin with random weights instead.
+    """
+    key, run_id = str(parent["key"]), str(parent["run_id"])
+    try:
+        with verified_file(store, key, str(parent["sha256"]), on_block) as path:
+            if parent.get("reconstruction_id") is None:
+                found = decode_foreign_checkpoint(path, run_id)
+                # The fork may train on other data, on purpose.
+                found.pop("dataset", None)
+                state.load_state_dict(found)
+            else:
+                state.begin_with(load_tensors(path))
+                found = state.state_dict()
+            _log.info("a fork begins", extra={"num_images": state.num_images, "key": key})
+            yield found
+    except (ObjectMissing, CorruptObject) as error:
+        raise CheckpointError(f"the run cannot begin from run {run_id}: {error}") from error
+
+
 def delete_checkpoints(
-    checkpoints: list[Checkpoint], attempt: TrainingAttempt, *, catalog: Catalog, store: ObjectStore
+    checkpoints: list[Checkpoint],
+    attempt: TrainingAttempt,
+    *,
+    catalog: Catalog,
+    store: ObjectStore,
+    keep_for_forks: bool = False,
 ) -> None:
     """Remove the rows of checkpoints, then delete their objects, which are on the list of deletions meanwhile.
 
-    Raises LeaseLost. A store that cannot delete now is logged; phema workers delete listed objects later.
+    `keep_for_forks`: keep those from which a fork without a checkpoint of its own begins. Raises LeaseLost. A store
+    that cannot delete now is logged; phema workers delete listed objects later.
     """
     if not checkpoints:
         return
-    with attempt.fenced_transaction(catalog) as (tx, _):
+    with catalog.transaction() as tx:
+        # In this order, as requests do. A request for a fork holds the run's lock when it chooses a checkpoint.
+        tx.runs.lock(attempt.run_id)
+        tx.leases.assert_fence(attempt.job_id, attempt.fence)
+        needed = tx.run_forks.needed_keys(attempt.run_id) if keep_for_forks else set()
+        checkpoints = [checkpoint for checkpoint in checkpoints if checkpoint.key not in needed]
         for checkpoint in checkpoints:
             tx.checkpoints.delete(checkpoint.id)
         tx.deletions.release([checkpoint.key for checkpoint in checkpoints])
+    if not checkpoints:
+        return
     try:
         delete_listed(catalog, store, [checkpoint.key for checkpoint in checkpoints])
     except (SnapshotError, CatalogUnreachable) as error:
@@ -203,23 +276,23 @@ def delete_checkpoints(
 
 
 @contextmanager
-def _verified_file(store: ObjectStore, checkpoint: Checkpoint, on_block: Callable[[], object]) -> Iterator[Path]:
-    """A local file with the checkpoint's bytes: the object's own, or a temporary copy that no kill leaves behind.
+def verified_file(store: ObjectStore, key: str, sha256: str, on_block: Callable[[], object]) -> Iterator[Path]:
+    """A local file with an object's bytes: the object's own, or a temporary copy that no kill leaves behind.
 
     `on_block` is called after every block. Raises ObjectMissing, and CorruptObject when the bytes are not those that
     were written.
     """
-    path = store.local_path(checkpoint.key)
-    with temporary_space(f"checkpoint {checkpoint.key}"), tempfile.TemporaryFile(prefix="phema-checkpoint-") as copy:
+    path = store.local_path(key)
+    with temporary_space(f"object {key}"), tempfile.TemporaryFile(prefix="phema-checkpoint-") as copy:
 
         def keep(start: int, block: memoryview) -> None:
             if path is None:
                 copy.write(block)
             on_block()
 
-        found = digest(store, checkpoint.key, block_bytes=READ_BYTES, on_block=keep)
-        if found.sha256 != checkpoint.sha256:
-            raise CorruptObject(f"object {checkpoint.key} in {store.url} is not what was written: its SHA-256 differs")
+        found = digest(store, key, block_bytes=READ_BYTES, on_block=keep)
+        if found.sha256 != sha256:
+            raise CorruptObject(f"object {key} in {store.url} is not what was written: its SHA-256 differs")
         copy.flush()
         yield path or Path(f"/dev/fd/{copy.fileno()}")
 

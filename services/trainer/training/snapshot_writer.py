@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self, cast
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from phema.services.trainer.attempt import TrainingAttempt
 from phema.services.trainer.training.checkpoint import copy_to_cpu, delete_checkpoints, encode_checkpoint
+from phema.services.trainer.training.listing_store import ListingStore
 from phema.services.trainer.training.tracked_averages import profile_of, tracked_profiles
 from phema.services.trainer.training.training_state import TrainingState
 from phema.shared.catalog import (
@@ -26,7 +28,13 @@ from phema.shared.catalog import (
     Snapshot,
     Transaction,
 )
-from phema.shared.snapshots import CorruptObject, ObjectInfo, ObjectStore, StoreFull, StoreUnreachable
+from phema.shared.snapshots import (
+    CorruptObject,
+    ObjectInfo,
+    ObjectStore,
+    StoreFull,
+    StoreUnreachable,
+)
 from phema.shared.snapshots.files.header import SnapshotMetadata
 from phema.shared.snapshots.files.snapshot_file import encode
 from phema.shared.snapshots.files.weight_probe import probe_of
@@ -40,7 +48,10 @@ CHECKPOINTS_KEPT = 2
 """The latest checkpoints of a run that are kept by default; older ones are deleted, except pinned ones."""
 OUTAGE_SECONDS = 60.0
 """Default time for which an upload is retried; services have a setting for it."""
-TRANSIENT = (StoreUnreachable, StoreFull, CorruptObject, CatalogUnreachable, BeingDeleted)
+CANCELLED_PATIENCE_SECONDS = 60.0
+"""Time for which a cancelled or paused run still retries uploads to a store that fails."""
+STORE_ERRORS = (StoreUnreachable, StoreFull, CorruptObject, BeingDeleted)
+TRANSIENT = (*STORE_ERRORS, CatalogUnreachable)
 """Errors after which an upload is retried."""
 _log = logging.getLogger(__name__)
 
@@ -56,6 +67,7 @@ class SnapshotWriter:
     A snapshot that an earlier attempt registered is not written again. Nor is one that retention has deleted since,
     because retention deletes nothing later than the oldest remaining checkpoint. Leaving the `with` block without an
     error waits for all uploads; the error of a failed upload is raised there, or by the next `write_due` or `check`.
+    After `hurry`, an error of the store is logged instead, and nothing more is written.
     """
 
     def __init__(
@@ -73,12 +85,15 @@ class SnapshotWriter:
         # Not None: the first report clears what an earlier worker of the attempt has left in the row.
         self._trouble: str | None = ""
         self._run = attempt.run_id
-        self._last_checkpoint = -1
+        self._last_checkpoint = self._counted_checkpoint = -1
+        self._hurried = threading.Event()
         with catalog.transaction(read_only=True) as tx:
             self._registered = {(s.num_images, profile_of(s)) for s in tx.snapshots.list(attempt.run_id)}
         # Room for the objects of two snapshot times: the loop waits only if the store is a whole interval behind.
+        self._listing = ListingStore(attempt, catalog, store)
+        self._listing.list_left()
         self._uploader = BackgroundUploader(
-            cast(ObjectStore, _ListingStore(attempt, catalog, store)),
+            cast(ObjectStore, self._listing),
             max_pending=2 * (len(tracked_profiles(attempt.config)) + 1),
             patience_s=outage_s,
             transient=TRANSIENT,
@@ -96,7 +111,8 @@ class SnapshotWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._uploader.__exit__(kind, error, trace)
+        with self._unless_hurried():
+            self._uploader.__exit__(kind, error, trace)
         self._meters.set(metrics.UPLOADS_PENDING, self._uploader.counts.pending, run_id=self._run)
 
     def _begin_metrics(self) -> None:
@@ -109,9 +125,28 @@ class SnapshotWriter:
         for kind in ("snapshot", "checkpoint"):
             self._meters.begin(metrics.UPLOAD_SECONDS, run_id=self._run, kind=kind)
 
+    def hurry(self) -> None:
+        """The run should stop: give a store that fails CANCELLED_PATIENCE_SECONDS, then stop without what is pending.
+
+        Thread-safe, and may be called twice.
+        """
+        self._hurried.set()
+        self._uploader.hurry(CANCELLED_PATIENCE_SECONDS)
+
+    @contextmanager
+    def _unless_hurried(self) -> Iterator[None]:
+        """After `hurry`, log errors of the store: all workers then stop together, without the last checkpoint."""
+        try:
+            yield
+        except STORE_ERRORS as error:
+            if not self._hurried.is_set():
+                raise
+            _log.warning("the run stops without what is not stored yet: %s", error)
+
     def check(self) -> None:
         """Raise the error of an upload that was given up, if there is one."""
-        self._uploader.check()
+        with self._unless_hurried():
+            self._uploader.check()
 
     def is_due(self, num_images: int) -> bool:
         """Whether a snapshot or a checkpoint is due after the step that ends at `num_images`."""
@@ -129,8 +164,9 @@ class SnapshotWriter:
         """Write what is due after the step that ended at `state.num_images`; waits if too many uploads are pending."""
         self._stalled_since = time.perf_counter()
         # Everything is copied before the first upload starts, which would slow the copying down.
-        for kind, produce, register in self._copy_due(state):
-            self._submit(kind, produce, register)
+        with self._unless_hurried():
+            for kind, produce, register in self._copy_due(state):
+                self._submit(kind, produce, register)
         self._count_stall()
 
     def _count_stall(self) -> None:
@@ -144,7 +180,8 @@ class SnapshotWriter:
         """Write a checkpoint now unless this time has one, for a run that stops before its end and may be resumed."""
         if self._last_checkpoint != state.num_images:
             self._stalled_since = time.perf_counter()
-            self._submit(*self._checkpoint(state))
+            with self._unless_hurried():
+                self._submit(*self._checkpoint(state))
 
     def _copy_due(self, state: TrainingState) -> list[tuple[str, Produce, Register]]:
         """Copy what is due to the CPU: the snapshots first, then the checkpoint, which must not precede them."""
@@ -195,6 +232,7 @@ class SnapshotWriter:
             return produce()
 
         def timed_register(info: ObjectInfo) -> None:
+            self._listing.list_late(info)
             register(info)
             self._report(None)
             seconds = time.perf_counter() - begun
@@ -230,9 +268,12 @@ class SnapshotWriter:
             _take_off_list(tx, row, info)
             tx.leases.made_progress(attempt.job_id, attempt.fence)
             old = tx.checkpoints.surplus(attempt.run_id, self._checkpoints_kept)
-        self._meters.add(metrics.CHECKPOINTS_UPLOADED, run_id=self._run)
-        self._meters.add(metrics.CHECKPOINT_BYTES, info.size, run_id=self._run)
-        delete_checkpoints(old, attempt, catalog=self._catalog, store=self._store)
+        # The deletion below may not reach the catalog. This function is then called again for the same checkpoint.
+        if self._counted_checkpoint != num_images:
+            self._counted_checkpoint = num_images
+            self._meters.add(metrics.CHECKPOINTS_UPLOADED, run_id=self._run)
+            self._meters.add(metrics.CHECKPOINT_BYTES, info.size, run_id=self._run)
+        delete_checkpoints(old, attempt, catalog=self._catalog, store=self._store, keep_for_forks=True)
 
     def _metadata(self, state: TrainingState, profile: Profile) -> SnapshotMetadata:
         return SnapshotMetadata(
@@ -265,29 +306,6 @@ class SnapshotWriter:
             self._trouble = trouble
 
 
-@dataclass(frozen=True)
-class _ListingStore:
-    """The store of a run's uploader: lists each object for deletion before it is stored.
-
-    The transaction that registers the object takes it off the list. So an object whose row is never written, whichever
-    process dies when, is deleted once the run's job has ended. `run.json` belongs to the run's own row.
-
-    While the catalog cannot be reached, objects are stored without being listed, so that an outage does not stop the
-    training. If the process dies before their rows are written, `phema db rebuild` registers them.
-    """
-
-    attempt: TrainingAttempt
-    catalog: Catalog
-    store: ObjectStore
-
-    def put(self, key: str, data: Data | HashedBytes) -> ObjectInfo:
-        """Raises LeaseLost, BeingDeleted, and the errors of the store."""
-        if key != run_key(self.attempt.run_id):
-            with suppress(CatalogUnreachable), self.attempt.fenced_transaction(self.catalog) as (tx, _):
-                tx.deletions.expect(self.attempt.job_id, [key])
-        return self.store.put(key, data)
-
-
 def _take_off_list(tx: Transaction, row: Snapshot | Checkpoint, info: ObjectInfo) -> None:
     """Take a stored object off the list of deletions, unless the row names an object of an earlier attempt."""
     if row.key == info.key:
@@ -296,7 +314,9 @@ def _take_off_list(tx: Transaction, row: Snapshot | Checkpoint, info: ObjectInfo
 
 def _run_document(attempt: TrainingAttempt) -> bytes:
     """The run's `run.json`; the same bytes from every attempt and every version of phema."""
-    document = {"id": attempt.run_id, "name": attempt.name, "config": attempt.document}
+    document: dict[str, Any] = {"id": attempt.run_id, "name": attempt.name, "config": attempt.document}
+    if attempt.parent is not None:
+        document["parent"] = attempt.parent
     return json.dumps(document, sort_keys=True, indent=1).encode()
 
 

@@ -53,13 +53,27 @@ class TrainingState:
             eps=config.adam_eps,
             fused=True,
         )
+        self._config = config
+        self._begin_averages()
+        self._profiles = tracked_profiles(config)
+        self.num_images = 0
+        self.dataset = dataset
+
+    def _begin_averages(self) -> None:
+        """Averages that hold the present weights."""
+        config = self._config
         self.ema = PowerFunctionEMA(self.denoiser, config.ema_sigma_rels)
         self.traditional_ema = None
         if config.ema_half_life_images is not None:
             self.traditional_ema = TraditionalEMA(self.denoiser, config.ema_half_life_images, config.ema_rampup_ratio)
-        self._profiles = tracked_profiles(config)
-        self.num_images = 0
-        self.dataset = dataset
+
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Begin with these weights, in any dtype, instead of random ones. The averages begin with them too.
+
+        Raises RuntimeError when they are of another network.
+        """
+        self.denoiser.load_state_dict(weights)
+        self._begin_averages()
 
     @property
     def buffers(self) -> tuple[str, ...]:
@@ -106,6 +120,9 @@ class TrainingState:
             )
         self.denoiser.load_state_dict(state["denoiser"])
         self.optimizer.load_state_dict(state["optimizer"])
+        # The checkpoint of another run, from which a fork continues, may have other settings.
+        for group in self.optimizer.param_groups:
+            group.update(betas=(self._config.adam_beta1, self._config.adam_beta2), eps=self._config.adam_eps)
         # Moments saved on another kind of device may have another memory format than the parameters here.
         for parameter, moments in self.optimizer.state.items():
             for name, value in moments.items():

@@ -43,6 +43,14 @@ class WorkerGroup:
         dist.broadcast(received, src=0)
         return int(received.item())
 
+    def minimum(self, value: int) -> int:
+        """The smallest `value` of all workers, on every worker."""
+        if self.world_size == 1:
+            return value
+        smallest = torch.tensor([value], device=self.device)
+        dist.all_reduce(smallest, op=dist.ReduceOp.MIN)
+        return int(smallest.item())
+
     def broadcast_bytes_from_first(self, data: bytes) -> bytes:
         """The first worker's `data`, on every worker. The others' own `data` is ignored."""
         if self.world_size == 1:

@@ -3,6 +3,8 @@
 | module | API | table |
 | --- | --- | --- |
 | runs | `/v1/runs` | runs |
+| run_deletions | `DELETE /v1/runs/{run}` | all tables of a run |
+| run_forks | `/v1/runs/{run}/forks` | runs |
 | external_runs | `/v1/runs/external`: runs that phema does not train | runs, jobs |
 | snapshots | `/v1/snapshots`, and pins and retention of a run | snapshots |
 | checkpoints | none | checkpoints |

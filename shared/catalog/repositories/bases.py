@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select
 
 from phema.shared.catalog.content_keys import content_key as key_of
+from phema.shared.catalog.content_keys import profile_identity
 from phema.shared.catalog.models import Basis
 from phema.shared.catalog.repositories.results import ResultRepository
 
@@ -15,7 +16,6 @@ class BasisRepository(ResultRepository[Basis]):
     _model = Basis
     _what = "basis"
     _prefix = "basis"
-    _result = "vectors"
 
     def find_or_create(
         self,
@@ -31,7 +31,8 @@ class BasisRepository(ResultRepository[Basis]):
         """(the row with this content key, whether it needs a job). It needs one if it has no result and no live job.
 
         Locks the run until the transaction ends: enqueue the job and call `assign` in the same transaction.
-        `content_key` defaults to a hash of run, time, range of sigma_rel, tolerance and the snapshots' hashes.
+        `content_key` defaults to a hash of run, time, range of sigma_rel, tolerance, other profiles and the snapshots'
+        hashes.
         """
         question = {
             "num_images": num_images,
@@ -41,7 +42,8 @@ class BasisRepository(ResultRepository[Basis]):
         }
         if content_key is None:
             snapshots = [snapshot["sha256"] for snapshot in plan["snapshots"]]
-            content_key = key_of("basis", {"run_id": run_id, **question, "snapshots": snapshots})
+            others = {"profiles": profile_identity(plan["profiles"])} if plan.get("profiles") else {}
+            content_key = key_of("basis", {"run_id": run_id, **question, **others, "snapshots": snapshots})
         return self._find_or_create(run_id, content_key, {**question, "plan": plan})
 
     def finished(self, run_id: str) -> list[Basis]:

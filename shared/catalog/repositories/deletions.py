@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Select, delete, or_, select, update
 
 from phema.shared.catalog.clock import database_now
 from phema.shared.catalog.errors import BeingDeleted
-from phema.shared.catalog.models import Deletion, Job, JobState
+from phema.shared.catalog.models import LIVE_STATES, Deletion, Job
 from phema.shared.catalog.repositories.repository import Repository, Rows
 
 CLAIM_SECONDS = 60.0
@@ -28,14 +28,42 @@ class DeletionRepository(Repository):
 
         Raises BeingDeleted when an earlier object with one of the keys is being deleted now.
         """
-        for key in keys:
-            if not self._list(key, job_id):
-                raise BeingDeleted(key)
+        if deleted := self.expect_most(job_id, keys):
+            raise BeingDeleted(deleted[0])
 
-    def release(self, keys: Iterable[str]) -> None:
-        """List objects whose row this transaction removes. They are due at once."""
+    def expect_most(self, job_id: str, keys: Iterable[str]) -> Rows[str]:
+        """As `expect`, but objects that are being deleted now are left out. Returns their keys."""
+        return [key for key in keys if not self._list(key, job_id)]
+
+    def release(self, keys: Iterable[str], *, run_id: str | None = None) -> None:
+        """List objects whose row this transaction removes. They are due at once.
+
+        `run_id`: the run that this transaction deletes.
+        """
         for key in keys:
-            self._list(key, None)
+            self._list(key, None, run_id)
+
+    def keys_of(self, run_id: str, limit: int) -> Rows[str]:
+        """Keys of some objects of a deleted run that are not deleted yet; empty when all are."""
+        return list(self._session.scalars(select(Deletion.key).where(Deletion.run_id == run_id).limit(limit)))
+
+    def hold(self, key: str) -> None:
+        """List an object that this process is about to write without a job, under a key that is new.
+
+        It is due in CLAIM_SECONDS, unless a later transaction names it (`keep`).
+        """
+        self._session.execute(self._insert(Deletion).values(key=key, job_id=None, claimed_at=database_now()))
+
+    def keep(self, key: str) -> bool:
+        """Take an object that `hold` listed off the list, because a row of this transaction names it.
+
+        False when half of CLAIM_SECONDS have passed: another process may delete the object.
+        """
+        statement = delete(Deletion).where(
+            Deletion.key == key, Deletion.claimed_at >= database_now() - CLAIM_SECONDS / 2
+        )
+        kept = statement.returning(Deletion.key).execution_options(**_UNSYNCHRONIZED)
+        return self._session.execute(kept).first() is not None
 
     def named(self, keys: Iterable[str]) -> None:
         """Take objects off the list, because a row of this transaction names them."""
@@ -70,16 +98,18 @@ class DeletionRepository(Repository):
         """Every key on the list."""
         return set(self._session.scalars(select(Deletion.key)))
 
-    def _list(self, key: str, job_id: str | None) -> bool:
+    def _list(self, key: str, job_id: str | None, run_id: str | None = None) -> bool:
         """False when the entry is claimed; it stays as it is then."""
-        statement = self._insert(Deletion).values(key=key, job_id=job_id)
+        statement = self._insert(Deletion).values(key=key, job_id=job_id, run_id=run_id)
         listed = statement.on_conflict_do_update(
-            index_elements=["key"], set_={"job_id": job_id, "claimed_at": None}, where=self._unclaimed()
+            index_elements=["key"],
+            set_={"job_id": job_id, "run_id": run_id, "claimed_at": None},
+            where=self._unclaimed(),
         ).returning(Deletion.key)
         return self._session.execute(listed).first() is not None
 
     def _due(self) -> Select[str]:
-        live = select(Job.id).where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
+        live = select(Job.id).where(Job.state.in_(LIVE_STATES))
         return select(Deletion.key).where(
             or_(Deletion.job_id.is_(None), Deletion.job_id.not_in(live)), self._unclaimed()
         )

@@ -9,12 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from sqlalchemy import Select, case, func, select, update
+from sqlalchemy import ColumnElement, Select, case, func, or_, select, update
+from sqlalchemy.orm import Session
 
 from phema.shared.catalog.clock import database_now
 from phema.shared.catalog.errors import LeaseLost
-from phema.shared.catalog.models import Attempt, AttemptOutcome, Job, JobKind, JobState
+from phema.shared.catalog.models import Attempt, AttemptOutcome, EventKind, FailureCause, Job, JobKind, JobState
+from phema.shared.catalog.repositories.dependencies import (
+    cancel_unneeded_children,
+    is_needed,
+    set_needs,
+    unblocked,
+)
 from phema.shared.catalog.repositories.repository import FRESH, Repository
+from phema.shared.catalog.repositories.run_events import RunEventRepository
 
 RETRY_SECONDS = 1.0
 """Pause before the first retry. It doubles with every further retry."""
@@ -32,14 +40,23 @@ def submission_id(job_id: str, fence: int) -> str:
     return f"{job_id}-a{fence}"
 
 
+def _claimable(kinds: Iterable[JobKind]) -> list[ColumnElement[bool]]:
+    return [
+        Job.state == JobState.QUEUED,
+        Job.kind.in_(list(kinds)),
+        Job.not_before <= database_now(),
+        unblocked(),
+    ]
+
+
 def _due(kinds: Iterable[JobKind]) -> Select[int]:
     """Selects the `seq` of the job that is due first."""
-    return (
-        select(Job.seq)
-        .where(Job.state == JobState.QUEUED, Job.kind.in_(list(kinds)), Job.not_before <= database_now())
-        .order_by(Job.priority, Job.seq)
-        .limit(1)
-    )
+    return select(Job.seq).where(*_claimable(kinds)).order_by(Job.priority, Job.seq).limit(1)
+
+
+def _cause(cause: FailureCause | None) -> dict[str, Any] | None:
+    """Details of the event of a failure."""
+    return None if cause is None else {"cause": cause.value}
 
 
 def fell_silent(job: Job) -> str:
@@ -50,7 +67,12 @@ class LeaseRepository(Repository):
     """Changes of jobs by the attempts that hold them.
 
     Every method that takes a fence raises `LeaseLost` if that attempt no longer holds the job, and changes nothing.
+    Every change of a run's state is recorded as an event of the run.
     """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._events = RunEventRepository(session)
 
     def next_due(self, kinds: Iterable[JobKind]) -> Job | None:
         """The job that `claim` would give now. Somebody else may claim it first."""
@@ -88,6 +110,8 @@ class LeaseRepository(Repository):
                 started_at=func.coalesce(Job.started_at, database_now()),
                 message=None,
                 trouble=None,
+                working=False,
+                release_requested=False,
             )
             .returning(Job)
             .execution_options(synchronize_session=False, **FRESH)
@@ -98,12 +122,22 @@ class LeaseRepository(Repository):
                 Attempt(job_id=job.id, number=job.fence, submission_id=submission_id(job.id, job.fence), owner=owner)
             )
             self._session.flush()
+            self._events.record_job(job, EventKind.STARTING)
         return job
+
+    def begin_work(self, job_id: str, fence: int) -> None:
+        """The attempt trains now: the state of its run is `running`. Later calls by the same attempt do nothing."""
+        job, _ = self._held(job_id, fence)
+        if not job.working:
+            job.working = True
+            self._session.flush()
+            self._events.record_job(job, EventKind.RUNNING)
 
     def seconds_until_due(self, kinds: Iterable[JobKind]) -> float | None:
         """Seconds until a queued job of these kinds may be claimed: 0 for now, None if none is queued."""
-        queued = [Job.state == JobState.QUEUED, Job.kind.in_(list(kinds))]
-        due = select(Job.seq).where(*queued, Job.not_before <= database_now()).exists()
+        kinds = list(kinds)
+        queued = [Job.state == JobState.QUEUED, Job.kind.in_(kinds), unblocked()]
+        due = select(Job.seq).where(*_claimable(kinds)).exists()
         # The database evaluates the second query only when no job is due, and then few jobs are queued.
         earliest = select(func.min(Job.not_before) - database_now()).where(*queued).scalar_subquery()
         seconds = self._session.scalars(select(case((due, 0.0), else_=earliest))).one()
@@ -111,12 +145,7 @@ class LeaseRepository(Repository):
 
     def count_due(self, kinds: Iterable[JobKind], *, limit: int) -> int:
         """How many jobs could be claimed now, counted up to `limit`."""
-        due = (
-            select(Job.seq)
-            .where(Job.state == JobState.QUEUED, Job.kind.in_(list(kinds)), Job.not_before <= database_now())
-            .limit(limit)
-            .subquery()
-        )
+        due = select(Job.seq).where(*_claimable(kinds)).limit(limit).subquery()
         return self._session.scalar(select(func.count()).select_from(due)) or 0
 
     def adopt(self, kinds: Iterable[JobKind], *, owner: str) -> None:
@@ -136,24 +165,28 @@ class LeaseRepository(Repository):
         lease_seconds: float,
         progress: float | None = None,
         message: str | None = None,
+        keep: str | None = None,
     ) -> bool:
-        """Extend the lease to `lease_seconds` from now and report. True when a cancel was requested."""
+        """Extend the lease to `lease_seconds` from now and report. True when a cancel or a pause was requested.
+
+        `keep`: a message of the job that `message` does not replace, because another process has just written it.
+        """
         values: dict[str, Any] = {"lease_expires_at": database_now() + lease_seconds}
         if progress is not None:
             values["progress"] = min(max(float(progress), 0.0), 1.0)
         if message is not None:
-            values["message"] = message
+            values["message"] = message if keep is None else case((Job.message == keep, keep), else_=message)
         statement = (
             update(Job)
             .where(Job.id == job_id, Job.fence == fence, Job.state == JobState.RUNNING)
             .values(**values)
-            .returning(Job.cancel_requested)
+            .returning(or_(Job.cancel_requested, Job.pause_requested))
             .execution_options(synchronize_session=False)
         )
-        cancel_requested = self._session.scalars(statement).one_or_none()
-        if cancel_requested is None:
+        stop_requested = self._session.scalars(statement).one_or_none()
+        if stop_requested is None:
             raise LeaseLost(job_id, fence)
-        return cancel_requested
+        return bool(stop_requested)
 
     def report(self, job_id: str, fence: int, message: str) -> None:
         """Set the job's message without extending the lease."""
@@ -163,6 +196,11 @@ class LeaseRepository(Repository):
     def set_trouble(self, job_id: str, fence: int, trouble: str | None) -> None:
         """Set what the attempt waits for, in one sentence; None when nothing is wrong any more."""
         self._held(job_id, fence)[0].trouble = trouble
+        self._session.flush()
+
+    def request_release(self, job_id: str, fence: int) -> None:
+        """Ask the processes of the attempt to store what they have, and to release the job. A new claim forgets it."""
+        self._held(job_id, fence)[0].release_requested = True
         self._session.flush()
 
     def assert_fence(self, job_id: str, fence: int) -> Job:
@@ -181,23 +219,38 @@ class LeaseRepository(Repository):
         job.progress = 1.0
         return self._end(job, now, JobState.SUCCEEDED, AttemptOutcome.SUCCEEDED)
 
-    def fail(self, job_id: str, fence: int, error: str, *, retry: bool) -> JobState:
+    def fail(self, job_id: str, fence: int, error: str, *, retry: bool, cause: FailureCause | None = None) -> JobState:
         """End the attempt with an error of one sentence. With `retry`, the job is queued again if attempts are left."""
         job, now = self._held(job_id, fence)
         if not retry:
-            self._end(job, now, JobState.FAILED, AttemptOutcome.FAILED, error)
+            self._end(job, now, JobState.FAILED, AttemptOutcome.FAILED, error, cause)
         elif job.cancel_requested:
-            self._end(job, now, JobState.CANCELLED, AttemptOutcome.FAILED, error)
+            self._end(job, now, JobState.CANCELLED, AttemptOutcome.FAILED, error, cause)
+        elif job.pause_requested:
+            self._pause(job, now, AttemptOutcome.FAILED, error, cause)
         elif job.attempts >= job.max_attempts:
-            self._end(job, now, JobState.FAILED, AttemptOutcome.FAILED, error)
+            self._end(job, now, JobState.FAILED, AttemptOutcome.FAILED, error, cause)
         else:
-            self._requeue(job, now, AttemptOutcome.FAILED, error, delay=retry_delay(job.attempts))
+            self._requeue(job, now, AttemptOutcome.FAILED, error, cause, delay=retry_delay(job.attempts))
         return job.state
 
     def cancelled(self, job_id: str, fence: int) -> Job:
         """End a job whose worker has stopped because a user cancelled it."""
         job, now = self._held(job_id, fence)
         return self._end(job, now, JobState.CANCELLED, AttemptOutcome.CANCELLED)
+
+    def stopped(self, job_id: str, fence: int) -> Job:
+        """End an attempt that has stopped because a user cancelled or paused the run.
+
+        The job is then cancelled or paused. It is queued again when the user has withdrawn the pause meanwhile.
+        """
+        job, now = self._held(job_id, fence)
+        if job.cancel_requested:
+            return self._end(job, now, JobState.CANCELLED, AttemptOutcome.CANCELLED)
+        if job.pause_requested:
+            return self._pause(job, now, AttemptOutcome.PAUSED)
+        job.attempts = max(job.attempts - 1, 0)
+        return self._requeue(job, now, AttemptOutcome.RELEASED, reason="A pause was withdrawn.")
 
     def release(self, job_id: str, fence: int, message: str | None = None) -> Job:
         """Queue an unfinished job again, because its worker shuts down or finds no resources, which `message` says.
@@ -208,8 +261,41 @@ class LeaseRepository(Repository):
         job.message = message or job.message
         if job.cancel_requested:
             return self._end(job, now, JobState.CANCELLED, AttemptOutcome.RELEASED)
+        if job.pause_requested:
+            return self._pause(job, now, AttemptOutcome.RELEASED)
         job.attempts = max(job.attempts - 1, 0)
+        return self._requeue(job, now, AttemptOutcome.RELEASED, reason=message)
+
+    def wait_for(
+        self,
+        job_id: str,
+        fence: int,
+        needs: Iterable[str],
+        *,
+        message: str,
+        progress: float | None = None,
+        allowed_unfinished: int = 0,
+    ) -> Job:
+        """Queue the job again until at most `allowed_unfinished` of the jobs `needs` are unfinished.
+
+        The attempt counts as progress. A job that a user has cancelled meanwhile ends.
+        """
+        job, now = self._held(job_id, fence)
+        job.message = message
+        if progress is not None:
+            job.progress = min(max(progress, 0.0), 1.0)
+        if job.cancel_requested:
+            return self._end(job, now, JobState.CANCELLED, AttemptOutcome.RELEASED)
+        # What the step has decided is stored in this transaction: attempts without progress are counted anew.
+        job.attempts = 0
+        job.allowed_unfinished = allowed_unfinished
+        set_needs(self._session, job_id, needs)
         return self._requeue(job, now, AttemptOutcome.RELEASED)
+
+    def set_needs(self, job_id: str, fence: int, needs: Iterable[str]) -> None:
+        """Set which jobs a running job needs: they are not cancelled with others, and their results are kept."""
+        self._held(job_id, fence)
+        set_needs(self._session, job_id, needs)
 
     def made_progress(self, job_id: str, fence: int) -> None:
         """Reset the count of attempts, because the attempt has stored something that the next one continues."""
@@ -252,18 +338,21 @@ class LeaseRepository(Repository):
         if kinds is not None:
             query = query.where(Job.kind.in_(list(kinds)))
         expired: list[Job] = []
+        lost = FailureCause.LOST_NODE
         for job, now in self._session.execute(query, execution_options=FRESH).all():
             silence = reason(job)
             if job.id in uncounted:
                 job.attempts = max(job.attempts - 1, 0)
             if job.cancel_requested:
-                self._end(job, now, JobState.CANCELLED, AttemptOutcome.EXPIRED, f"{silence}.")
+                self._end(job, now, JobState.CANCELLED, AttemptOutcome.EXPIRED, f"{silence}.", lost)
+            elif job.pause_requested:
+                self._pause(job, now, AttemptOutcome.EXPIRED, f"{silence}.", lost)
             elif job.attempts >= job.max_attempts:
                 error = f"{silence}; all {job.max_attempts} attempts without progress are used up."
-                self._end(job, now, JobState.FAILED, AttemptOutcome.EXPIRED, error)
+                self._end(job, now, JobState.FAILED, AttemptOutcome.EXPIRED, error, lost)
             else:
                 # No delay: the time of the lease has passed already.
-                self._requeue(job, now, AttemptOutcome.EXPIRED, f"{silence}.")
+                self._requeue(job, now, AttemptOutcome.EXPIRED, f"{silence}.", lost)
             expired.append(job)
         return expired
 
@@ -275,31 +364,74 @@ class LeaseRepository(Repository):
             raise LeaseLost(job_id, fence)
         return row[0], row[1]
 
-    def _end(self, job: Job, now: float, state: JobState, outcome: AttemptOutcome, error: str | None = None) -> Job:
+    def _end(
+        self,
+        job: Job,
+        now: float,
+        state: JobState,
+        outcome: AttemptOutcome,
+        error: str | None = None,
+        cause: FailureCause | None = None,
+    ) -> Job:
         job.state = state
         job.finished_at = now
         # An error before a cancel is kept with the attempt only.
         job.error = error if state is JobState.FAILED else None
-        return self._close_attempt(job, now, outcome, error)
+        job.cause = cause if state is JobState.FAILED else None
+        if state is JobState.CANCELLED:
+            job.error = job.cancel_reason
+        self._close_attempt(job, now, outcome, error, cause)
+        reason = job.cancel_reason if state is JobState.CANCELLED else error
+        self._events.record_job(job, EventKind(state.value), reason=reason, details=_cause(cause))
+        if state is not JobState.SUCCEEDED:
+            cancel_unneeded_children(self._session, job.id)
+        if is_needed(self._session, job.id):
+            self._ring()
+        return job
 
     def _requeue(
-        self, job: Job, now: float, outcome: AttemptOutcome, error: str | None = None, delay: float = 0.0
+        self,
+        job: Job,
+        now: float,
+        outcome: AttemptOutcome,
+        error: str | None = None,
+        cause: FailureCause | None = None,
+        delay: float = 0.0,
+        reason: str | None = None,
     ) -> Job:
+        """`reason`: why, of an attempt without an error."""
         job.state = JobState.QUEUED
         job.not_before = now + delay
         self._ring()
-        job.error = error
-        return self._close_attempt(job, now, outcome, error)
+        job.error, job.cause = error, cause
+        self._close_attempt(job, now, outcome, error, cause)
+        self._events.record_job(job, EventKind.QUEUED, reason=error or reason, details=_cause(cause))
+        return job
 
-    def _close_attempt(self, job: Job, now: float, outcome: AttemptOutcome, error: str | None) -> Job:
+    def _pause(
+        self, job: Job, now: float, outcome: AttemptOutcome, error: str | None = None, cause: FailureCause | None = None
+    ) -> Job:
+        """The attempt has ended and a pause was requested. An error is kept with the attempt only."""
+        job.state = JobState.PAUSED
+        job.pause_requested = False
+        job.attempts = 0  # a resumed run has all its attempts, as one with a new job has
+        job.error = job.cause = None
+        self._close_attempt(job, now, outcome, error, cause)
+        self._events.record_job(job, EventKind.PAUSED, reason=error, details=_cause(cause))
+        return job
+
+    def _close_attempt(
+        self, job: Job, now: float, outcome: AttemptOutcome, error: str | None, cause: FailureCause | None
+    ) -> Job:
         job.lease_owner = None
+        job.working = False
         job.trouble = None
         job.lease_expires_at = None
         self._session.flush()
         self._session.execute(
             update(Attempt)
             .where(Attempt.job_id == job.id, Attempt.number == job.fence)
-            .values(ended_at=now, outcome=outcome, error=error)
+            .values(ended_at=now, outcome=outcome, error=error, cause=cause)
             .execution_options(synchronize_session=False)
         )
         return job

@@ -6,10 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, case, func, select
 
 from phema.shared.catalog.clock import database_now
-from phema.shared.catalog.models import Attempt, AttemptOutcome, Job, JobKind, JobState
+from phema.shared.catalog.models import LIVE_STATES, Attempt, AttemptOutcome, Job, JobKind, JobState
+from phema.shared.catalog.repositories.dependencies import unblocked
 from phema.shared.catalog.repositories.repository import Repository
 
 SETTLED_SECONDS = 900.0
@@ -40,7 +41,7 @@ class QueueStats:
     counts: list[tuple[JobKind, JobState, int]]
     """Without zero counts."""
     oldest_queued_seconds: dict[JobKind, float]
-    """Age of the oldest queued job, by kind; kinds without one are missing."""
+    """Age of the oldest queued job that could be claimed, by kind; kinds without one are missing."""
     attempts: list[tuple[JobKind, AttemptOutcome, int]]
     """Attempts that have ended, by the kind of their job; without zero counts."""
     settled: EndedCounts
@@ -55,9 +56,10 @@ class QueueStatsRepository(Repository):
             settled = EndedCounts(counted_at=now)
         settled = settled + self._ended(settled.until, max(now - SETTLED_SECONDS, settled.until))
         ended = settled + self._ended(settled.until, inf)
+        due = case((and_(unblocked(), Job.not_before <= database_now()), Job.created_at))
         waiting = (
-            select(Job.kind, Job.state, func.count(), database_now() - func.min(Job.created_at))
-            .where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
+            select(Job.kind, Job.state, func.count(), database_now() - func.min(due))
+            .where(Job.state.in_(LIVE_STATES))
             .group_by(Job.kind, Job.state)
         )
         unfinished = self._session.execute(waiting).all()
@@ -65,7 +67,9 @@ class QueueStatsRepository(Repository):
             counts=[(kind, state, count) for kind, state, count, _ in unfinished]
             + [(kind, state, count) for (kind, state), count in ended.jobs.items()],
             oldest_queued_seconds={
-                kind: max(float(age), 0.0) for kind, state, _, age in unfinished if state is JobState.QUEUED
+                kind: max(float(age), 0.0)
+                for kind, state, _, age in unfinished
+                if state is JobState.QUEUED and age is not None
             },
             attempts=[(kind, outcome, count) for (kind, outcome), count in ended.attempts.items()],
             settled=settled,

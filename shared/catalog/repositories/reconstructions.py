@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, column, func, select
-from sqlalchemy.orm import defer
+from sqlalchemy.orm import defer, raiseload
 
 from phema.shared.catalog.column_types import Json
 from phema.shared.catalog.content_keys import content_key as key_of
@@ -37,7 +37,6 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
     _model = Reconstruction
     _what = "reconstruction"
     _prefix = "rec"
-    _result = "key"
 
     def find_or_create(
         self,
@@ -93,6 +92,25 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
             ReconstructionSummary(row, dict(zip(SUMMARY_FIELDS, values, strict=True))) for row, values in found
         ]
         return cut(summaries, limit, lambda summary: encode_cursor(summary.row.seq))
+
+    def without_plans(self, ids: Iterable[str]) -> list[Reconstruction]:
+        """The rows that exist of `ids`, without their plans and jobs."""
+        query = select(Reconstruction).where(Reconstruction.id.in_(list(ids)))
+        return self._all(query.options(defer(Reconstruction.plan, raiseload=True), raiseload(Reconstruction.job)))
+
+    def finished(self, run_id: str, num_images: int | None, limit: int) -> list[Reconstruction]:
+        """The newest finished reconstructions at `num_images`, newest first; None is the latest time that has any."""
+        mine = (Reconstruction.run_id == run_id, Reconstruction.key.is_not(None))
+        if num_images is None:
+            num_images = self._session.scalar(select(func.max(Reconstruction.num_images)).where(*mine))
+        query = select(Reconstruction).where(*mine, Reconstruction.num_images == num_images)
+        return self._all(query.order_by(Reconstruction.seq.desc()).limit(limit))
+
+    def newest_finished(self, limit: int) -> list[Reconstruction]:
+        """The newest finished reconstructions of all runs, newest first, without their plans and jobs."""
+        query = select(Reconstruction).where(Reconstruction.key.is_not(None)).order_by(Reconstruction.seq.desc())
+        lean = (defer(Reconstruction.plan, raiseload=True), raiseload(Reconstruction.job))
+        return self._all(query.options(*lean).limit(limit))
 
     def _summary_fields(self) -> ColumnElement[list[Any]]:
         """SQL that extracts the plan's SUMMARY_FIELDS in the database. Both dialects keep every digit of a float."""
@@ -152,6 +170,10 @@ class ReconstructionRepository(ResultRepository[Reconstruction]):
         """Object keys of all finished weights of a run."""
         query = select(Reconstruction.key).where(Reconstruction.run_id == run_id, Reconstruction.key.is_not(None))
         return {str(key) for key in self._session.scalars(query)}
+
+    def with_key(self, run_id: str, key: str) -> Reconstruction | None:
+        """The finished reconstruction of a run whose weights are this object."""
+        return self._first(select(Reconstruction).where(Reconstruction.run_id == run_id, Reconstruction.key == key))
 
     def stored(self, run_id: str) -> list[tuple[str, int, str]]:
         """(object key, size in bytes, SHA-256) of all finished weights of a run."""

@@ -1,4 +1,4 @@
-"""Base class for reconstructions, bases and evaluations: a row states a request, and a job adds the result once."""
+"""Base class for rows that state a request, to which a job adds the result once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ from sqlalchemy.sql.base import ExecutableOption
 
 from phema.shared.catalog.column_types import new_id
 from phema.shared.catalog.errors import NotFound
-from phema.shared.catalog.models import Basis, Evaluation, Job, JobState, Reconstruction
+from phema.shared.catalog.models import (
+    LIVE_STATES,
+    Basis,
+    Evaluation,
+    Job,
+    Preview,
+    Reconstruction,
+    Sample,
+    SamplePart,
+)
 from phema.shared.catalog.pagination import Page
 from phema.shared.catalog.repositories.repository import Repository
 from phema.shared.catalog.repositories.runs import RunRepository
 
-R = TypeVar("R", Reconstruction, Basis, Evaluation)
+R = TypeVar("R", Reconstruction, Basis, Evaluation, Sample, Preview, SamplePart)
 
 
 class ResultRepository(Repository, Generic[R]):
@@ -25,8 +34,6 @@ class ResultRepository(Repository, Generic[R]):
     _model: type[R]
     _what: ClassVar[str]
     _prefix: ClassVar[str]
-    _result: ClassVar[str]
-    """The column that is NULL until the result exists."""
     _page_options: ClassVar[tuple[ExecutableOption, ...]] = ()
     """What a page need not load."""
 
@@ -67,7 +74,7 @@ class ResultRepository(Repository, Generic[R]):
     def under_way(self, run_id: str) -> list[R]:
         """Rows of a run without a result that have a queued or running job."""
         model = self._model
-        jobs = select(Job.id).where(Job.run_id == run_id, Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
+        jobs = select(Job.id).where(Job.run_id == run_id, Job.state.in_(LIVE_STATES))
         return self._all(select(model).where(model.run_id == run_id, self._unfinished(), model.job_id.in_(jobs)))
 
     def _find_or_create(self, run_id: str, content_key: str, values: dict[str, Any]) -> tuple[R, bool]:
@@ -89,5 +96,5 @@ class ResultRepository(Repository, Generic[R]):
         return self.get(result_id)
 
     def _unfinished(self) -> ColumnElement[bool]:
-        column: InstrumentedAttribute[Any] = getattr(self._model, self._result)
+        column: InstrumentedAttribute[Any] = getattr(self._model, self._model.result_column)
         return column.is_(None)

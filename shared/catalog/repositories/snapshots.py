@@ -67,9 +67,14 @@ class SnapshotRepository(Repository):
         query = select(Snapshot).where(Snapshot.id == snapshot_id, Snapshot.retired_at.is_(None))
         return self._one(query, "snapshot", snapshot_id)
 
-    def list(self, run_id: str, *, up_to: int | None = None) -> Rows[Snapshot]:
-        """The run's snapshots, without retired ones, by time, then profile. `up_to`: the largest `num_images`."""
+    def list(self, run_id: str, *, after: int | None = None, up_to: int | None = None) -> Rows[Snapshot]:
+        """The run's snapshots, without retired ones, by time, then profile.
+
+        `after` and `up_to` limit `num_images`, `up_to` included.
+        """
         query = select(Snapshot).where(Snapshot.run_id == run_id, Snapshot.retired_at.is_(None))
+        if after is not None:
+            query = query.where(Snapshot.num_images > after)
         if up_to is not None:
             query = query.where(Snapshot.num_images <= up_to)
         return self._all(query.order_by(*_ORDER))

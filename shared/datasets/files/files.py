@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from phema.shared.datasets.errors import DatasetError
+from phema.shared.datasets.errors import DatasetError, UnreadableFile
 
 MAX_FILE_BYTES = 2**28
 """Largest file of a dataset in bytes, compressed or not. A larger one is a mistake or an attack."""
@@ -105,9 +105,9 @@ def check_size(files: Files, position: int) -> None:
         raise unreadable(files, position, f"it has {files.size(position)} bytes; at most {MAX_FILE_BYTES} are allowed")
 
 
-def unreadable(files: Files, position: int, why: str) -> DatasetError:
+def unreadable(files: Files, position: int, why: str) -> UnreadableFile:
     """The error for a file that cannot be used."""
-    return DatasetError(f"{files.names[position]} in dataset {files.where} cannot be read: {why}")
+    return UnreadableFile(files.names[position], files.where, why)
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, int]]:

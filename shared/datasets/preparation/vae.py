@@ -20,6 +20,7 @@ from phema.shared.datasets.files.file_index import LABELS_FILE, labels_document
 from phema.shared.datasets.files.files import Files
 from phema.shared.datasets.preparation.conversion import Progress, numbered
 from phema.shared.datasets.preparation.dataset_writer import new_dataset
+from phema.shared.datasets.preparation.torchvision_operators import declare_missing_operators
 from phema.shared.datasets.stored_pictures import PictureReader
 
 BATCH = 8
@@ -57,12 +58,14 @@ class Vae:
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents [N, 4, h, w] -> pictures float32 [N, 3, H, W] in [-1, 1] on the CPU.
 
-        Raises DatasetError for another shape.
+        On a CPU each is decoded alone, so that a picture does not depend on its neighbours in rounding. Raises
+        DatasetError for another shape.
         """
         if latents.ndim != 4 or latents.shape[1] != LATENT_CHANNELS:
             raise DatasetError(f"latents have the shape {list(latents.shape)}; [N, {LATENT_CHANNELS}, h, w] is needed")
         plain = torch.from_numpy(denormalized(latents.float().cpu().numpy()))
-        decoded = [self._model.decode(part.to(self._device)).sample.cpu() for part in torch.split(plain, BATCH)]
+        parts = torch.split(plain, 1 if self._device.type == "cpu" else BATCH)
+        decoded = [self._model.decode(part.to(self._device)).sample.cpu() for part in parts]
         return torch.cat(decoded).clamp(0, 1) * 2 - 1
 
 
@@ -104,7 +107,7 @@ def encode(
             write(numbered(done, "npy"), file.getvalue())
             progress(done + 1, len(reader))
         names = [numbered(picture, "npy") for picture in range(len(reader))]
-        write(LABELS_FILE, labels_document(names, reader.index.labels.tolist() if reader.index.num_classes else None))
+        write(LABELS_FILE, labels_document(names, reader.index.listed_labels, reader.index.classes))
     return len(reader), shape
 
 
@@ -115,6 +118,7 @@ def _latents(reader: PictureReader, vae: Vae) -> Iterator[NDArray[np.float32]]:
 
 def _loaded(source: str) -> Any:
     """Load the model. Its weights must be safetensors: nothing is unpickled."""
+    declare_missing_operators()
     try:
         from diffusers import AutoencoderKL
     except ImportError as error:

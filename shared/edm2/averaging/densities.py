@@ -1,4 +1,4 @@
-"""The two normalised densities of time that every weighting of training history is a sum of. NumPy in float64.
+"""The normalised densities of time that weightings of training history are sums of. NumPy in float64.
 
 Times count images. A density is 0 outside its interval, which is open at its start and closed at its end.
 """
@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from phema.shared.edm2.averaging.decay_shapes import SHAPES
+from phema.shared.edm2.averaging.decay_shapes import FloatArray as FloatArray
 
 
 class PowerDensity(NamedTuple):
@@ -59,7 +60,26 @@ class ExponentialDensity(NamedTuple):
         return np.asarray(self.height * left)
 
 
-Density = PowerDensity | ExponentialDensity
+class DecayDensity(NamedTuple):
+    """Minus the derivative of a learning-rate decay of this shape over (start, end]."""
+
+    start: float
+    end: float
+    shape: str
+
+    def density(self, times: FloatArray) -> FloatArray:
+        """Weight per image at `times`."""
+        inside, inner = _inside(times, self.start, self.end)
+        length = self.end - self.start
+        return np.where(inside, SHAPES[self.shape].slope((inner - self.start) / length) / length, 0.0)
+
+    def tail(self, times: FloatArray) -> FloatArray:
+        """Integral over all times after `times`: the multiplier of the learning rate."""
+        share = np.clip((times - self.start) / (self.end - self.start), 0.0, 1.0)
+        return SHAPES[self.shape].multiplier(share)
+
+
+Density = PowerDensity | ExponentialDensity | DecayDensity
 
 
 def _inside(times: FloatArray, start: float, end: float) -> tuple[npt.NDArray[np.bool_], FloatArray]:

@@ -3,8 +3,8 @@ traditional exponential (EDM, 2022).
 
 They work for any module. Tied parameters are averaged once and returned under each of their names. Buffers and integer
 parameters are copied, not averaged. Names are those of the plain module, also under DistributedDataParallel,
-torch.compile and activation checkpointing. Of a module sharded by FSDP2 (`fully_shard`), each process averages its own
-shards.
+torch.compile and activation checkpointing. Of a module sharded by FSDP2 (`fully_shard`) or made of distributed tensors
+(`DTensor`), each process averages its own shards.
 """
 
 from __future__ import annotations
@@ -12,26 +12,18 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from phema.shared.edm2.averaging.named_tensors import (
-    Sharding,
-    is_sharded,
-    local,
-    named_state,
-    named_weights,
-    plain_name,
-    sharding_of,
-    whole,
-)
+from phema.shared.edm2.averaging.averaged_weights import AveragedWeights, EmaError
+from phema.shared.edm2.averaging.offloaded_updates import OffloadedUpdates
 from phema.shared.edm2.averaging.power_function import beta, gamma_from_sigma_rel
+from phema.shared.edm2.averaging.weight_swap import copy_to_module, swapped_in
 
-
-class EmaError(ValueError):
-    """An argument is not valid, or the module or a saved state does not match the averages."""
+__all__ = ["EmaError", "PowerFunctionEMA", "TraditionalEMA"]
 
 
 class PowerFunctionEMA:
@@ -44,8 +36,12 @@ class PowerFunctionEMA:
     `half_life_images` adds traditional exponential averages, one per half-life; `rampup_ratio` limits their half-lives
     to this share of the images seen. See `TraditionalEMA`.
 
-    Create it when the module is on its device and sharded (`fully_shard`), before the first step. Averages follow a
-    module that moves to another device. Raises EmaError, and PowerFunctionError for a width outside 0 to 12^-0.5.
+    `device="cpu"` keeps the averages on the CPU. `update` then starts an asynchronous copy of the weights and returns;
+    a background thread updates the averages. Whatever reads averages waits for it. None keeps them where the
+    parameters are, and they follow a module that moves to another device.
+
+    Create it when the module is on its device and sharded (`fully_shard`), before the first step. Raises EmaError, and
+    PowerFunctionError for a width outside 0 to 12^-0.5.
     """
 
     def __init__(
@@ -55,6 +51,7 @@ class PowerFunctionEMA:
         *,
         half_life_images: int | Sequence[int] = (),
         rampup_ratio: float | None = None,
+        device: str | torch.device | None = None,
     ) -> None:
         given = half_life_images if isinstance(half_life_images, Iterable) else (half_life_images,)
         half_lives = tuple(_whole_number("half_life_images", half_life) for half_life in given)
@@ -66,9 +63,16 @@ class PowerFunctionEMA:
                 raise EmaError(f"{field} {list(values)} names an average twice; each may be tracked once")
         if rampup_ratio is not None and not half_lives:
             raise EmaError(f"rampup_ratio {rampup_ratio!r} has no meaning without half_life_images; give both")
+        kept_on = None if device is None else torch.device(device)
+        if kept_on is not None and kept_on.type != "cpu":
+            raise EmaError(f"device {str(device)!r} must be 'cpu', or None for the device of the parameters")
         self._gammas = [gamma_from_sigma_rel(s) for s in self.sigma_rels]
-        self._averages = [_Average(module) for _ in self.sigma_rels]
-        self.traditional = tuple(TraditionalEMA(module, half_life, rampup_ratio) for half_life in half_lives)
+        self._averages = [AveragedWeights(module, kept_on) for _ in self.sigma_rels]
+        self.traditional = tuple(
+            TraditionalEMA(module, half_life, rampup_ratio, device=kept_on) for half_life in half_lives
+        )
+        self._offloaded = None if kept_on is None else OffloadedUpdates()
+        self._swapped_in = False
         self.num_images = 0
         """Images seen at the last update; 0 before the first."""
 
@@ -82,8 +86,10 @@ class PowerFunctionEMA:
 
         Call it after every step, or every k-th. The decay depends on the images since the last update, whose number may
         vary; `delta_images` replaces that number. Raises EmaError if `num_images` is not a whole number above the last
-        one, or if the module's parameters are not those at creation.
+        one, if the module's parameters are not those at creation, or within `average_parameters`.
         """
+        if self._swapped_in:
+            raise EmaError("the module holds averaged weights now; leave the block of average_parameters before update")
         now = _whole_number("num_images", num_images)
         if now <= self.num_images:
             raise EmaError(
@@ -92,12 +98,47 @@ class PowerFunctionEMA:
             )
         elapsed = now - self.num_images if delta_images is None else delta_images
         shares = [1 - beta(gamma, now, elapsed) for gamma in self._gammas]
-        everything = [*self._averages, *(t.average for t in self.traditional)]
         shares += [1 - t.decay(now, elapsed) for t in self.traditional]
-        weights = everything[0].weights()
-        for average, share in zip(everything, shares, strict=True):
-            average.update(weights, share)
+        everything = [*self._averages, *(t.average for t in self.traditional)]
+        parts = everything[0].parts()
+
+        def work(weights: list[Tensor]) -> None:
+            converted = everything[0].converted(weights)
+            for average, share in zip(everything, shares, strict=True):
+                average.update(converted, share)
+
+        if self._offloaded is None:
+            work(parts)
+        else:
+            self._offloaded.submit(parts, work)
         self.num_images = now
+
+    def copy_to(self, module: nn.Module, index: int = 0) -> None:
+        """Copy average `index`, and the buffers of the averaged module, into another module of the same architecture.
+
+        `module` keeps its dtypes and devices. It may be plain, wrapped, or sharded in any way; if either module is
+        sharded, every process must call it. Raises EmaError, and changes nothing, if names or shapes differ.
+        """
+        copy_to_module(self._at(index), module)
+
+    @contextmanager
+    def average_parameters(self, index: int = 0) -> Iterator[nn.Module]:
+        """A block in which the averaged module holds average `index`, for an evaluation.
+
+        Afterwards, also after an exception, weights and buffers are what they were, bit for bit. The block takes the
+        memory of one more copy of the weights, on the device of the averages. It gives the module. BatchNorm's
+        statistics may be measured again within it. Of a sharded module, every process must enter it. Raises EmaError if
+        the module holds an average already.
+        """
+        if self._swapped_in:
+            raise EmaError("the module holds averaged weights already; leave the first block of average_parameters")
+        average = self._at(index)
+        self._swapped_in = True
+        try:
+            with swapped_in(average) as module:
+                yield module
+        finally:
+            self._swapped_in = False
 
     def tensors(self, index: int) -> dict[str, Tensor]:
         """Full state of average `index`, with the keys and order of the module's state_dict; buffers are the module's.
@@ -127,6 +168,7 @@ class PowerFunctionEMA:
         Of a sharded module they are distributed tensors, like in its own state_dict: save both with
         `torch.distributed.checkpoint`.
         """
+        self._wait()
         state: dict[str, Any] = {
             "sigma_rels": list(self.sigma_rels),
             "averages": [average.named() for average in self._averages],
@@ -147,14 +189,21 @@ class PowerFunctionEMA:
         traditional = state.get("traditional", [])
         if len(traditional) != len(self.traditional):
             raise EmaError(f"{len(traditional)} traditional averages are saved, {len(self.traditional)} are tracked")
+        self._wait()
         for average, saved in zip(self._averages, state["averages"], strict=True):
-            average.copy(saved)
+            average.load(saved)
         for kept, saved in zip(self.traditional, traditional, strict=True):
             kept.load_state_dict(saved)
         # Older checkpoints lack it; their trainers pass `delta_images` to each update.
         self.num_images = state.get("num_images", 0)
 
-    def _at(self, index: int) -> _Average:
+    def _wait(self) -> None:
+        """Wait until offloaded averages hold the last update."""
+        if self._offloaded is not None:
+            self._offloaded.wait()
+
+    def _at(self, index: int) -> AveragedWeights:
+        self._wait()
         return [*self._averages, *(t.average for t in self.traditional)][index]
 
 
@@ -166,7 +215,14 @@ class TraditionalEMA:
     the initial weights: 1e-6 at EDM's 0.05. Without it, the initial weights fade with the half-life.
     """
 
-    def __init__(self, module: nn.Module, half_life_images: float, rampup_ratio: float | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        half_life_images: float,
+        rampup_ratio: float | None = None,
+        *,
+        device: torch.device | None = None,
+    ) -> None:
         if not half_life_images > 0:
             raise EmaError(f"half_life_images {half_life_images!r} must be above 0")
         if rampup_ratio is not None and not 0 < rampup_ratio < math.log(2):
@@ -175,7 +231,7 @@ class TraditionalEMA:
             )
         self.half_life_images = half_life_images
         self.rampup_ratio = rampup_ratio
-        self.average = _Average(module)
+        self.average = AveragedWeights(module, device)
 
     def decay(self, num_images: int, delta_images: int) -> float:
         """Share of the average that an update of `delta_images`, ending at `num_images` images seen, leaves."""
@@ -189,7 +245,8 @@ class TraditionalEMA:
     @torch.no_grad()
     def update(self, num_images: int, delta_images: int) -> None:
         """Update with the module's weights after a step of `delta_images` that ended at `num_images` images seen."""
-        self.average.update(self.average.weights(), 1 - self.decay(num_images, delta_images))
+        weights = self.average.converted(self.average.parts())
+        self.average.update(weights, 1 - self.decay(num_images, delta_images))
 
     def tensors(self) -> dict[str, Tensor]:
         """Full state, with the keys and order of the module's state_dict; buffers are the module's. No copies."""
@@ -209,89 +266,7 @@ class TraditionalEMA:
         for field in ("half_life_images", "rampup_ratio"):
             if state[field] != getattr(self, field):
                 raise EmaError(f"the saved average has {field} {state[field]}, not {getattr(self, field)}")
-        self.average.copy(state["average"])
-
-
-class _Average:
-    """One average of every parameter of a module, or of this process's shards if it is sharded."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-        weights = named_weights(module)
-        self._own_names = list(weights)
-        self._names = [plain_name(module, name) for name in weights]
-        self._shardings: list[Sharding | None] = [sharding_of(p) for p in weights.values()]
-        self._values = [local(p).to(torch.promote_types(p.dtype, torch.float32), copy=True) for p in weights.values()]
-        missing = set(self._names) - {weight for _, _, weight in named_state(module)}
-        if missing:
-            raise EmaError(
-                f"parameter {sorted(missing)[0]} has another name in the module's state_dict, or none, so that its "
-                "average could not be stored; give the module without what renames its state_dict"
-            )
-
-    @property
-    def sharded(self) -> bool:
-        return any(self._shardings)
-
-    def weights(self) -> list[Tensor]:
-        """The module's weights in the precision of the averages. Raises EmaError if the parameters have changed."""
-        found = named_weights(self._module)
-        if list(found) != self._own_names:
-            different = sorted(set(self._own_names) ^ set(found))
-            raise EmaError(f"the module's parameters are not those that averages were made of: {different or 'order'}")
-        return [
-            self._local(name, p, sharding, value).to(value.dtype)
-            for (name, p), sharding, value in zip(found.items(), self._shardings, self._values, strict=True)
-        ]
-
-    def _local(self, name: str, parameter: Tensor, sharding: Sharding | None, value: Tensor) -> Tensor:
-        if is_sharded(parameter) and sharding is None:
-            raise EmaError(f"parameter {name} was sharded after its average was made; make averages after fully_shard")
-        if sharding is not None and not is_sharded(parameter):
-            raise EmaError(
-                f"parameter {name} is not sharded now, as after an evaluation outside training; call reshard() on the "
-                "FSDP module before update"
-            )
-        part = local(parameter)
-        if part.shape != value.shape:
-            raise EmaError(f"parameter {name} has shape {tuple(part.shape)}, its average has {tuple(value.shape)}")
-        return part
-
-    def update(self, weights: list[Tensor], share: float) -> None:
-        for i, (value, weight) in enumerate(zip(self._values, weights, strict=True)):
-            if value.device != weight.device:
-                self._values[i] = value.to(weight.device)
-        if share == 1:  # replaces values that are not finite, too
-            torch._foreach_copy_(self._values, weights)
-        else:
-            torch._foreach_lerp_(self._values, weights, share)
-
-    def named(self) -> dict[str, Tensor]:
-        wrapped = (
-            value if sharding is None else sharding.wrap(value)
-            for value, sharding in zip(self._values, self._shardings, strict=True)
-        )
-        return dict(zip(self._names, wrapped, strict=True))
-
-    def items(self) -> Iterator[tuple[str, Tensor]]:
-        named = self.named()
-        for name, value, weight in named_state(self._module):
-            yield name, whole(value if weight is None else named[weight])
-
-    def buffers(self) -> tuple[str, ...]:
-        return tuple(name for name, _, weight in named_state(self._module) if weight is None)
-
-    def copy(self, saved: Mapping[str, Tensor]) -> None:
-        different = set(self._names) ^ set(saved)
-        if different:
-            raise EmaError(f"saved averages and the network differ in {sorted(different)[0]!r}")
-        for name, value, sharding in zip(self._names, self._values, self._shardings, strict=True):
-            found, shape = saved[name], value.shape if sharding is None else sharding.shape
-            if found.shape != shape:
-                raise EmaError(f"{name} has shape {tuple(found.shape)}; the network's is {tuple(shape)}")
-            if sharding is not None and not is_sharded(found):
-                found = sharding.part(found)
-            value.copy_(local(found))
+        self.average.load(state["average"])
 
 
 def _whole_number(field: str, value: Any) -> int:

@@ -1,7 +1,7 @@
 """Inner products of weightings of training history, in float64 (Karras et al. 2024, Appendix C).
 
-Between power functions they have a closed form (Eq. 151), and so they do between exponentials and constants. Across the
-two families they are computed by Gauss-Legendre quadrature, to a relative error of about 1e-13.
+Between power functions they have a closed form (Eq. 151), and so they do between exponentials and constants. All others
+are computed by Gauss-Legendre quadrature, to a relative error of about 1e-13.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from phema.shared.edm2.averaging.densities import Density, ExponentialDensity, FloatArray, PowerDensity
-from phema.shared.edm2.averaging.weightings import Weighting
+from phema.shared.edm2.averaging.densities import DecayDensity, Density, ExponentialDensity, FloatArray, PowerDensity
+from phema.shared.edm2.averaging.weightings import Weighting, WeightingError
 
 
 def inner_product(a: Weighting, b: Weighting) -> float:
-    """Integral of the product of two densities, per image (Eq. 151). Raises WeightingError for raw weights."""
+    """Integral of the product of two densities, per image (Eq. 151). Raises WeightingError if one is not finite."""
     return float(inner_products([a], [b])[0, 0])
 
 
 def inner_products(a: Sequence[Weighting], b: Sequence[Weighting]) -> FloatArray:
-    """[len(a), len(b)] inner products of every pair. Raises WeightingError for raw weights."""
+    """[len(a), len(b)] inner products of every pair. Raises WeightingError for one that is not `square_integrable`."""
     row, row_mass, row_densities = _flattened(a)
     column, column_mass, column_densities = _flattened(b)
     products = _density_products(row_densities, column_densities) * np.outer(row_mass, column_mass)
@@ -31,12 +31,22 @@ def inner_products(a: Sequence[Weighting], b: Sequence[Weighting]) -> FloatArray
 
 
 def _flattened(weightings: Sequence[Weighting]) -> tuple[npt.NDArray[np.int64], FloatArray, list[Density]]:
+    for weighting in weightings:
+        if weighting.components and not weighting.square_integrable:
+            raise WeightingError(
+                "the density of a profile has no finite norm: no plain inner product with it is defined"
+            )
     flat = [(i, mass, density) for i, weighting in enumerate(weightings) for mass, density in weighting.components]
     return np.array([i for i, _, _ in flat], dtype=np.int64), np.array([m for _, m, _ in flat]), [a for *_, a in flat]
 
 
 def _density_products(a: list[Density], b: list[Density]) -> FloatArray:
     products = np.empty((len(a), len(b)))
+    shaped_rows, shaped_columns = ([k for k, d in enumerate(c) if isinstance(d, DecayDensity)] for c in (a, b))
+    for k in shaped_rows:
+        products[k] = [_by_quadrature(a[k], density) for density in b]
+    for k in shaped_columns:
+        products[:, k] = [_by_quadrature(b[k], density) for density in a]
     rows, columns = _by_family(a), _by_family(b)
     for row_is_power, i in rows:
         for column_is_power, j in columns:
@@ -57,8 +67,8 @@ def _density_products(a: list[Density], b: list[Density]) -> FloatArray:
 
 def _by_family(densities: list[Density]) -> list[tuple[bool, list[int]]]:
     """Indices of the power densities, then of the exponential ones, each list with whether it is the former."""
-    is_power = [isinstance(density, PowerDensity) for density in densities]
-    return [(flag, [k for k, power in enumerate(is_power) if power == flag]) for flag in (True, False)]
+    families: tuple[tuple[bool, type], ...] = ((True, PowerDensity), (False, ExponentialDensity))
+    return [(flag, [k for k, density in enumerate(densities) if isinstance(density, kind)]) for flag, kind in families]
 
 
 def _power_power(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -113,3 +123,19 @@ def _power_exponential(powers: FloatArray, exponentials: FloatArray) -> FloatArr
         integral = (half[:, None] * _W[None, :, None] * values).sum((0, 1)) * length
         products[i] = (gamma + 1) / t * heights * integral
     return products
+
+
+def _by_quadrature(a: Density, b: Density) -> float:
+    """Gauss-Legendre quadrature over the times that both densities have weight at, with panels that shrink towards both
+    ends: densities are steep at the later end, and a power of a time near 0 is no polynomial."""
+    low = max(density.start if not isinstance(density, PowerDensity) else 0.0 for density in (a, b))
+    high = min(a.end, b.end)
+    if high <= low:
+        return 0.0
+    graded = np.geomspace(_SMALLEST, 0.5, _PANELS)
+    edges = np.concatenate([[0.0], graded, 1 - graded[-2::-1], [1.0]])
+    middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
+    # From the later end, where the distance has to be exact.
+    times = high - (high - low) * (1 - (middle[:, None] + half[:, None] * _X[None, :]))
+    values = a.density(times) * b.density(times)
+    return float((high - low) * (half[:, None] * _W[None, :] * values).sum())

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from phema.shared.edm2.averaging.densities import FloatArray
 from phema.shared.edm2.averaging.inner_products import inner_product, inner_products
 from phema.shared.edm2.averaging.random_walk import RandomWalk, TimeGrid
-from phema.shared.edm2.averaging.weightings import RawWeighting, Weighting, WeightingError
+from phema.shared.edm2.averaging.weightings import Weighting, WeightingError
 
 Indices = npt.NDArray[np.int64]
 
@@ -31,8 +31,8 @@ class Solution:
     coefficients: FloatArray
     """[targets, stored]: row k combines the stored averages into target k."""
     profile_error: FloatArray
-    """[targets]: L2 distance of the combined profile from the target, relative to the norm of the target; NaN where raw
-    weights take part."""
+    """[targets]: L2 distance of the combined profile from the target, relative to the norm of the target; NaN where a
+    profile takes part that is not square-integrable, such as raw weights."""
     noise_gain: FloatArray
     """[targets]: ||c||_2, the factor by which independent rounding noise of the stored weights grows."""
 
@@ -57,7 +57,7 @@ def solve(stored: Sequence[Weighting], targets: Sequence[Weighting]) -> Solution
 
     The normal equations are solved with every profile scaled to unit norm, which removes the spread of the diagonal.
     Of equally good answers (a profile stored twice) the one of smallest norm is returned. Raises PosthocError if either
-    list is empty or contains raw weights.
+    list is empty or contains a profile that is not square-integrable.
     """
     _check(stored, targets)
     products = gram(stored)
@@ -72,13 +72,13 @@ def solve(stored: Sequence[Weighting], targets: Sequence[Weighting]) -> Solution
 
 
 def profile_errors(stored: Sequence[Weighting], targets: Sequence[Weighting], coefficients: FloatArray) -> FloatArray:
-    """[targets] relative L2 distances of the combined profiles; NaN where raw weights take part."""
+    """[targets] relative L2 distances of the combined profiles; NaN where one is not square-integrable."""
     found = np.full(len(targets), np.nan)
-    dense = [i for i, p in enumerate(stored) if not isinstance(p, RawWeighting)]
+    dense = [i for i, p in enumerate(stored) if p.square_integrable]
     usable = [
         k
         for k, target in enumerate(targets)
-        if not isinstance(target, RawWeighting) and not np.delete(coefficients[k], dense).any()
+        if target.square_integrable and not np.delete(coefficients[k], dense).any()
     ]
     if not dense or not usable:
         return found

@@ -1,7 +1,7 @@
 """Weightings of training history, one class per kind, in float64 (Karras et al. 2024, Appendix C).
 
 A weighting ends at `num_images` and weighs the network's weights theta(tau) at times 0 < tau <= num_images. Times count
-images. All kinds but `RawWeighting`, whose density is a Dirac impulse, are finite sums of normalised densities.
+images. All kinds are finite sums of normalised densities, but those of `ImpulseWeighting`, which are Dirac impulses.
 `phema.shared.snapshots.profile.Profile` is how requests and files name a weighting.
 """
 
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from phema.shared.edm2.averaging.densities import Density, ExponentialDensity, FloatArray, PowerDensity
+from phema.shared.edm2.averaging.decay_shapes import SHAPES
+from phema.shared.edm2.averaging.densities import DecayDensity, Density, ExponentialDensity, FloatArray, PowerDensity
 from phema.shared.edm2.averaging.power_function import SIGMA_REL_LIMIT, gamma_from_sigma_rel
 
 
@@ -33,8 +34,13 @@ class Weighting:
 
     @property
     def components(self) -> Components:
-        """Raises WeightingError for raw weights."""
+        """Raises WeightingError for impulses."""
         raise NotImplementedError
+
+    @property
+    def square_integrable(self) -> bool:
+        """Whether inner products with other weightings, and with itself, are finite."""
+        return True
 
     def density(self, t: npt.ArrayLike) -> FloatArray:
         """Weight per image at the times `t` (images), 0 outside of (0, num_images]."""
@@ -150,17 +156,108 @@ class SampledWeighting(Weighting):
 
 
 @dataclass(frozen=True)
-class RawWeighting(Weighting):
-    """The weights themselves at one time: an impulse, with a `tail` but no density and no inner products."""
+class DecayWeighting(Weighting):
+    """The average that gives a run at constant learning rate a decay of this shape, from `start` to the end.
+
+    An average scales the update made at time tau by its `tail` there. The tail is the decay's multiplier.
+    """
+
+    num_images: float
+    start: float
+    shape: str
+
+    def __post_init__(self) -> None:
+        _check_time(self.num_images)
+        if self.shape not in SHAPES:
+            raise WeightingError(f"shape {self.shape!r} is unknown; allowed: {', '.join(SHAPES)}")
+        if not 0 <= self.start < self.num_images:
+            raise WeightingError(
+                f"the decay starts at {self.start:g} images; it must start at 0 or later and before num_images "
+                f"{self.num_images:g}"
+            )
+
+    @property
+    def components(self) -> Components:
+        if self.shape == "linear":  # with inner products in closed form
+            return ((1.0, ExponentialDensity(self.start, self.num_images, 0.0)),)
+        return ((1.0, DecayDensity(self.start, self.num_images, self.shape)),)
+
+    @property
+    def square_integrable(self) -> bool:
+        return SHAPES[self.shape].square_integrable
+
+
+@dataclass(frozen=True)
+class MixtureWeighting(Weighting):
+    """A linear combination of weightings that end at the same time. `shares` are relative to their sum.
+
+    Shares may be negative. Raises WeightingError for parts of other times, or impulses among them.
+    """
+
+    parts: tuple[Weighting, ...]
+    shares: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts or len({part.num_images for part in self.parts}) != 1:
+            raise WeightingError("a mixture needs weightings that end at the same time")
+        if any(isinstance(part, ImpulseWeighting) for part in self.parts):
+            raise WeightingError("a mixture cannot hold raw weights")
+        if len(self.shares) != len(self.parts) or not math.fsum(self.shares) > 0:
+            raise WeightingError(f"shares must be {len(self.parts)} numbers, one for each part, of positive sum")
+
+    @property
+    def num_images(self) -> float:  # type: ignore[override]
+        return self.parts[0].num_images
+
+    @functools.cached_property
+    def components(self) -> Components:
+        total = math.fsum(self.shares)
+        pairs = zip(self.parts, self.shares, strict=True)
+        return tuple((share / total * mass, density) for part, share in pairs for mass, density in part.components)
+
+    @property
+    def square_integrable(self) -> bool:
+        return all(part.square_integrable for part in self.parts)
+
+
+class ImpulseWeighting(Weighting):
+    """The weights themselves at one or more times: impulses, with a `tail` but no density and no inner products."""
+
+    @property
+    def components(self) -> Components:
+        raise WeightingError("raw weights have an impulse for a profile: no plain inner product with it is finite")
+
+    @property
+    def square_integrable(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class TimesWeighting(ImpulseWeighting):
+    """The plain mean of the weights themselves at `times`, which rise to `num_images`."""
+
+    num_images: float
+    times: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _check_time(self.num_images)
+        rising = all(a < b for a, b in zip((0.0, *self.times), self.times, strict=False))
+        if not self.times or not rising or self.times[-1] != self.num_images:
+            raise WeightingError(f"times must rise from above 0 to num_images {self.num_images:g}")
+
+    def tail(self, t: npt.ArrayLike) -> FloatArray:
+        later = len(self.times) - np.searchsorted(np.array(self.times), np.asarray(t, dtype=np.float64), side="right")
+        return np.asarray(later / len(self.times), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class RawWeighting(ImpulseWeighting):
+    """The weights themselves at one time."""
 
     num_images: float
 
     def __post_init__(self) -> None:
         _check_time(self.num_images)
-
-    @property
-    def components(self) -> Components:
-        raise WeightingError("raw weights have an impulse for a profile: no plain inner product with it is finite")
 
     def tail(self, t: npt.ArrayLike) -> FloatArray:
         return (np.asarray(t, dtype=np.float64) < self.num_images).astype(np.float64)

@@ -94,7 +94,7 @@ def sample_batches(
     guiding = guide if guidance != 1 and any(steps) else None
     networks = [denoiser] if guiding is None else [denoiser, guiding]
     target = torch.device(device) if device is not None else next(denoiser.parameters()).device
-    at_once = _cpu_batch(denoiser) if target.type == "cpu" else batch_size
+    at_once = pictures_at_once(denoiser, batch_size, target)
     for start in range(0, len(seeds), at_once):
         part = range(start, min(start + at_once, len(seeds)))
         rows = [*part, *[part[-1]] * (at_once - len(part))] if target.type == "cpu" else list(part)
@@ -120,12 +120,23 @@ def sample_batches(
         yield pictures[: len(part)].to("cpu", torch.float32)
 
 
-def _cpu_batch(denoiser: Denoiser) -> int:
-    """Pictures that a CPU draws at once; 1 from 64 x 64 on.
+def random_classes(denoiser: Denoiser, seeds: Sequence[int]) -> list[int] | None:
+    """The class that each seed draws with `class_labels="random"`; None for an unconditional network."""
+    generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+    for generator in generators:
+        _randn([generator], denoiser)  # the noise comes first
+    one_hot = _random_one_hot(generators, denoiser.config.label_dim)
+    return None if one_hot is None else one_hot.argmax(dim=1).tolist()
 
-    Larger batches gain less than 5 %, and a request for a few pictures would compute a whole batch.
+
+def pictures_at_once(denoiser: Denoiser, batch_size: int, device: torch.device | None = None) -> int:
+    """Pictures that are drawn at once: `batch_size` on a GPU; on a CPU 1 from 64 x 64 on, more of smaller ones.
+
+    Larger batches gain less than 5 % there, and a request for a few pictures would compute a whole batch. `device` None
+    is where the network is.
     """
-    return max(1, 4096 // denoiser.config.img_resolution**2)
+    target = device if device is not None else next(denoiser.parameters()).device
+    return batch_size if target.type != "cpu" else max(1, 4096 // denoiser.config.img_resolution**2)
 
 
 @contextmanager

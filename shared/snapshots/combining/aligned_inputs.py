@@ -20,7 +20,7 @@ from phema.shared.snapshots.files.header import (
 )
 from phema.shared.snapshots.files.tensor_compatibility import first_difference, layouts_of
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
-from phema.shared.snapshots.stores.interface import ObjectStore
+from phema.shared.snapshots.stores.interface import RangedReader
 
 PASS_VERSION = 2
 """Increase it whenever the same task would write other bits: unfinished outputs of another version are not resumed.
@@ -103,7 +103,7 @@ class AlignedInputs:
         )
 
 
-def read_inputs(store: ObjectStore, snapshots: Sequence[StoredSnapshot], readers: Executor) -> AlignedInputs:
+def read_inputs(store: RangedReader, snapshots: Sequence[StoredSnapshot], readers: Executor) -> AlignedInputs:
     """Read and compare the headers of all snapshots.
 
     Raises ObjectMissing, and CorruptObject naming the first snapshot whose tensors differ from the others.
@@ -130,7 +130,7 @@ def read_inputs(store: ObjectStore, snapshots: Sequence[StoredSnapshot], readers
     )
 
 
-def _read_checked_header(store: ObjectStore, snapshot: StoredSnapshot) -> tuple[Header, InputHash]:
+def _read_checked_header(store: RangedReader, snapshot: StoredSnapshot) -> tuple[Header, InputHash]:
     header, prefix = read_header_bytes(store, snapshot.key, size=snapshot.size)
     found = header.metadata
     if found and (found.num_images, found.profile) != (snapshot.num_images, snapshot.profile):

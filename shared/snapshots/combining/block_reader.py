@@ -15,7 +15,7 @@ from torch import Tensor
 from phema.shared.snapshots.combining.aligned_inputs import AlignedInputs, Segment
 from phema.shared.snapshots.combining.input_hash import InputHash
 from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES
-from phema.shared.snapshots.stores.interface import ObjectStore
+from phema.shared.snapshots.stores.interface import RangedReader
 
 TILE = 4096
 """Elements combined by one matrix product; its operands stay in a core's cache."""
@@ -44,13 +44,14 @@ class BlockSizes:
     @staticmethod
     def within(
         memory_bytes: int,
-        store: ObjectStore,
+        store: RangedReader,
         *,
         inputs: int,
         outputs: int,
         item_bytes: int,
         threads: int,
         coefficient_sets: int,
+        writer_memory_bytes: int,
     ) -> BlockSizes:
         """The largest useful sizes. Raises ValueError when not even one output and the smallest block fit."""
         group = min(GROUP, inputs)
@@ -59,7 +60,7 @@ class BlockSizes:
         per_element = SLOTS * group * item_bytes
 
         def fixed(count: int) -> int:
-            return workspace + count * store.writer_memory_bytes + coefficient_sets * padded_outputs(count) * inputs * 4
+            return workspace + count * writer_memory_bytes + coefficient_sets * padded_outputs(count) * inputs * 4
 
         for count in range(outputs, 0, -1):
             block = (memory_bytes - fixed(count)) // (per_element + output_bytes_per_element(count)) // TILE * TILE
@@ -122,7 +123,7 @@ class BlockReader:
     """
 
     def __init__(
-        self, store: ObjectStore, inputs: AlignedInputs, sizes: BlockSizes, item_bytes: int, readers: Executor
+        self, store: RangedReader, inputs: AlignedInputs, sizes: BlockSizes, item_bytes: int, readers: Executor
     ) -> None:
         self._store, self.inputs, self._sizes, self._readers = store, inputs, sizes, readers
         shape = (sizes.group, sizes.block * item_bytes)

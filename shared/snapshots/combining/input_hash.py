@@ -7,7 +7,7 @@ from typing import Self
 
 from phema.shared.snapshots.files.header import Header, is_average
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
-from phema.shared.snapshots.stores.interface import ObjectStore
+from phema.shared.snapshots.stores.interface import ObjectReader
 from phema.shared.snapshots.stores.verification import check_recorded
 
 
@@ -44,14 +44,14 @@ class InputHash:
         self._sha256.update(new)
         self.position += len(new)
 
-    def read_up_to(self, store: ObjectStore, stop: int, buffer: memoryview) -> None:
+    def read_up_to(self, store: ObjectReader, stop: int, buffer: memoryview) -> None:
         """Read the bytes from `position` to `stop` into the buffer, as much at a time as it holds, and add them."""
         while self.position < stop:
             part = buffer[: stop - self.position]
             store.read_into(self._snapshot.key, self.position, part)
             self.add(self.position, part)
 
-    def check(self, store: ObjectStore, buffer: memoryview) -> None:
+    def check(self, store: ObjectReader, buffer: memoryview) -> None:
         """Add the rest of the file. Raises CorruptObject unless the file holds the bytes that were written."""
         self.read_up_to(store, self._snapshot.size, buffer)
         found, snapshot = self._sha256.hexdigest(), self._snapshot

@@ -33,6 +33,7 @@ def reconstruct(
     progress: Callable[[int, int], None] = lambda done, total: None,
     cancelled: Callable[[], bool] = lambda: False,
     resume: bool = False,
+    into: ObjectStore | None = None,
 ) -> list[ObjectInfo]:
     """Write sum_i c_i * snapshot_i for every output; accumulation in float32 (paper, Algorithm 3 and section C).
 
@@ -44,6 +45,8 @@ def reconstruct(
     outputs of the pass change a bit of the result.
 
     `progress(done, total)` counts bytes read. It and `cancelled` are called from this thread.
+
+    `into` is the store of the outputs; None is the store of the inputs.
 
     Every input is hashed while it is read. Outputs become visible only after the hashes of all inputs were the
     recorded ones.
@@ -59,6 +62,7 @@ def reconstruct(
     truncated, foreign or does not hold the bytes that were written; and the store's other errors.
     """
     _check_arguments(inputs, outputs)
+    target = store if into is None else into
     committed: dict[str, ObjectInfo] = {}
     with ExitStack() as stack:
         readers = stack.enter_context(thread_pool(store.reads_in_flight, "reconstruct-read"))
@@ -68,7 +72,7 @@ def reconstruct(
         names = aligned.averaged_names()
         _check_tensors(outputs, names)
         if resume:
-            committed |= {spec.key: info for spec in outputs if (info := _complete_output(store, spec, aligned))}
+            committed |= {spec.key: info for spec in outputs if (info := _complete_output(target, spec, aligned))}
         left = [spec for spec in outputs if spec.key not in committed]
         segments = aligned.segments()
         item_bytes = max((s.item_bytes(i) for s in segments for i in range(len(s.locations)) if s.averaged), default=4)
@@ -80,6 +84,7 @@ def reconstruct(
             item_bytes=item_bytes,
             threads=compute.count,
             coefficient_sets=len({coefficients_of(outputs, name) for name in names}),
+            writer_memory_bytes=target.writer_memory_bytes,
         )
         passes = [left[i : i + sizes.outputs] for i in range(0, len(left), sizes.outputs)]
         monitor = _Monitor(aligned.averaged_bytes(segments) * len(passes), progress, cancelled)
@@ -87,14 +92,14 @@ def reconstruct(
         try:
             for specs in passes:
                 combiner = Combiner(specs, names, sizes, writers, compute)
-                _Pass(store, specs, reader, combiner, monitor, committed).run(resume)
+                _Pass(target, specs, reader, combiner, monitor, committed).run(resume)
         except BaseException as error:
             if resume and isinstance(error, CorruptObject):  # what is unfinished may have been made of damaged bytes
                 for spec in left:
-                    store.forget(spec.key)
+                    target.forget(spec.key)
             if not resume:
                 for key in committed:
-                    store.delete(key)
+                    target.delete(key)
             raise
     return [committed[spec.key] for spec in outputs]
 
@@ -139,6 +144,7 @@ class _Pass:
     """Streams every segment into some of the outputs. On an error, outputs that are not committed are discarded."""
 
     store: ObjectStore
+    """The store of the outputs."""
     specs: Sequence[OutputSpec]
     reader: BlockReader
     combiner: Combiner

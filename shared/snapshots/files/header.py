@@ -5,6 +5,7 @@ A file consists of 8 bytes of header length (little-endian), the header, and the
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -15,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from phema.shared.snapshots.errors import CorruptObject
 from phema.shared.snapshots.profile import Profile
-from phema.shared.snapshots.stores.interface import ObjectStore
+from phema.shared.snapshots.stores.interface import RangedReader
+from phema.shared.validation_sentences import sentence
 
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
@@ -34,6 +36,7 @@ _MAX_OFFSET = 2**63 - 1
 _FIRST_READ = 2**16
 _METADATA_NAME = "__metadata__"
 _METADATA_KEY = "phema"
+_PROBE_KEY = "phema_probe"
 
 
 class SnapshotMetadata(BaseModel):
@@ -91,6 +94,8 @@ class Header:
     """In the order of their bytes, without gaps."""
     data_start: int
     """Offset of the first tensor's bytes in the file."""
+    probe: bytes = b""
+    """A sample of the weights (`weight_probe`), if the file carries one."""
 
     @property
     def size(self) -> int:
@@ -143,9 +148,14 @@ def is_average(name: str, dtype: str, buffers: Collection[str]) -> bool:
     return dtype in DTYPE_CODES.values() and name not in buffers
 
 
-def build_header(metadata: SnapshotMetadata | None, tensors: Iterable[TensorEntry]) -> bytes:
-    """The bytes before the first tensor, padded so that the data begins at a multiple of 8."""
+def build_header(metadata: SnapshotMetadata | None, tensors: Iterable[TensorEntry], probe: bytes = b"") -> bytes:
+    """The bytes before the first tensor, padded so that the data begins at a multiple of 8.
+
+    `probe`: a sample of the weights (`weight_probe`), so that plans can be made from headers alone.
+    """
     header: dict[str, Any] = {_METADATA_NAME: {_METADATA_KEY: metadata.canonical_json()}} if metadata else {}
+    if metadata and probe:
+        header[_METADATA_NAME][_PROBE_KEY] = base64.b64encode(probe).decode()
     for entry in tensors:
         offsets = [entry.start, entry.end]
         header[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": offsets}
@@ -164,13 +174,14 @@ def parse_header(prefix: bytes | memoryview, size: int, name: str) -> Header:
         document = json.loads(bytes(prefix[8 : 8 + length]))
         raw = document.pop(_METADATA_NAME, {})
         metadata = SnapshotMetadata.model_validate_json(raw[_METADATA_KEY]) if _METADATA_KEY in raw else None
+        probe = base64.b64decode(raw.get(_PROBE_KEY, ""), validate=True)
         if len(document) > MAX_TENSORS:
             raise ValueError(unstorable(document))
         tensors = tuple(sorted((_entry(*item) for item in document.items()), key=lambda e: (e.start, e.end)))
         if (reason := unstorable({entry.name: entry.shape for entry in tensors})) is not None:
             raise ValueError(reason)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        detail = sentence(error.errors()[0]) if isinstance(error, ValidationError) else error
         raise CorruptObject(f"object {name} is not a snapshot file: its header cannot be read ({detail})") from error
     end = 0
     for entry in tensors:
@@ -181,7 +192,7 @@ def parse_header(prefix: bytes | memoryview, size: int, name: str) -> Header:
                 f"{entry.end}; {end} to {end + expected} were expected"
             )
         end = entry.end
-    header = Header(metadata, tensors, 8 + length)
+    header = Header(metadata, tensors, 8 + length, probe)
     if header.size != size:
         raise CorruptObject(f"object {name} holds {size} bytes, its header promises {header.size}")
     return header
@@ -202,7 +213,7 @@ def header_length(prefix: bytes | memoryview, size: int, name: str) -> int:
     return length
 
 
-def read_header(store: ObjectStore, key: str, *, size: int | None = None) -> Header:
+def read_header(store: RangedReader, key: str, *, size: int | None = None) -> Header:
     """Header of a stored snapshot, without its tensors. `size`: the object's size in the catalog, in bytes.
 
     Raises ObjectMissing, or CorruptObject with the object's name and both sizes.
@@ -210,7 +221,7 @@ def read_header(store: ObjectStore, key: str, *, size: int | None = None) -> Hea
     return read_header_bytes(store, key, size=size)[0]
 
 
-def read_header_bytes(store: ObjectStore, key: str, *, size: int | None = None) -> tuple[Header, bytes]:
+def read_header_bytes(store: RangedReader, key: str, *, size: int | None = None) -> tuple[Header, bytes]:
     """The result of `read_header`, and the first bytes of the object: the header, and what was read with it."""
     info, prefix = store.peek(key, _FIRST_READ)
     if size is not None and info.size != size:

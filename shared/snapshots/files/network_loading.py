@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -12,8 +14,10 @@ from phema.shared.edm2.networks.building import build_denoiser
 from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.edm2.networks.denoiser import Denoiser
 from phema.shared.snapshots.errors import CorruptObject
+from phema.shared.snapshots.files.folder_layout import CONFIG_FILE, WEIGHTS_FILE
 from phema.shared.snapshots.files.header import SnapshotMetadata, parse_header
 from phema.shared.snapshots.files.snapshot_file import load_tensors, read_path
+from phema.shared.validation_sentences import sentence
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,37 @@ def load_model(source: Path | str | bytes) -> LoadedModel:
     """
     name = "in memory" if isinstance(source, bytes) else str(source)
     metadata = _metadata(source, name)
+    return LoadedModel(_denoiser(source, _network(metadata.config.get("network"), name), name), metadata)
+
+
+def load_folder(folder: Path) -> Denoiser:
+    """The network in a folder with `config.json` and the weights, as phema writes it for a promoted model.
+
+    The weights may have been stored again by another program: `config.json` describes the network, and the metadata of
+    the weights is not needed. Raises CorruptObject if the two do not fit, OSError if a file cannot be opened.
+    """
+    config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     try:
-        config = NetworkConfig.model_validate(metadata.config.get("network"))
+        described = json.loads(config.read_bytes())
+        network = described["network"]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise CorruptObject(
+            f"{config} describes no network: it must be a JSON object with the field network"
+        ) from error
+    return _denoiser(weights, _network(network, str(config)), str(weights))
+
+
+def _network(document: Any, name: str) -> NetworkConfig:
+    try:
+        return NetworkConfig.model_validate(document)
     except ValidationError as error:
         raise CorruptObject(
             f"object {name} describes no network phema can build: {_first(error)}; weights of another training loop "
             "are for that loop's module, read them with safetensors.torch.load_file"
         ) from error
+
+
+def _denoiser(source: Path | str | bytes, config: NetworkConfig, name: str) -> Denoiser:
     # Building draws random initial weights. The fork keeps them from changing the caller's random numbers.
     with torch.random.fork_rng(devices=[]):
         denoiser = build_denoiser(config)
@@ -55,7 +83,7 @@ def load_model(source: Path | str | bytes) -> LoadedModel:
         # Tensors from a path are views of the mapped file, and would change with it: copy them.
         tensors[key] = tensors[key].to(wanted.dtype, copy=not isinstance(source, bytes))
     denoiser.load_state_dict(tensors, strict=True, assign=True)
-    return LoadedModel(denoiser.eval(), metadata)
+    return denoiser.eval()
 
 
 def _metadata(source: Path | str | bytes, name: str) -> SnapshotMetadata:
@@ -77,5 +105,4 @@ def _check_fit(denoiser: Denoiser, tensors: dict[str, torch.Tensor], name: str) 
 
 
 def _first(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    return f"network.{'.'.join(map(str, problem['loc']))}: {problem['msg']}".replace("network.:", "network:")
+    return sentence(error.errors(include_url=False)[0], "network")

@@ -21,6 +21,7 @@ from phema.shared.snapshots.files.header import (
     read_header,
     unstorable,
 )
+from phema.shared.snapshots.files.weight_probe import ProbeCollector
 
 __all__ = [
     "DTYPE_NAMES",
@@ -50,10 +51,11 @@ DTYPE_NAMES = {dtype: code for code, dtype in TORCH_DTYPES.items()}
 """Safetensors' name by PyTorch's dtype."""
 
 
-def encode(tensors: Mapping[str, Tensor], metadata: SnapshotMetadata) -> bytes:
+def encode(tensors: Mapping[str, Tensor], metadata: SnapshotMetadata, *, with_probe: bool = False) -> bytes:
     """The bytes of a snapshot file. Weights are cast to `metadata.dtype`; integers and buffers are stored exactly.
 
-    The bytes depend only on the tensors and the metadata. Raises ValueError if the name of a buffer is unknown, if a
+    `with_probe`: the header carries a sample of the weights, for plans that are made without a catalog. The bytes
+    depend only on the arguments. Raises ValueError if the name of a buffer is unknown, if a
     weight is too large for the dtype, and if a file cannot hold such tensors.
     """
     if (reason := unstorable({name: tuple(tensor.shape) for name, tensor in tensors.items()})) is not None:
@@ -63,7 +65,13 @@ def encode(tensors: Mapping[str, Tensor], metadata: SnapshotMetadata) -> bytes:
         raise ValueError(f"buffers names {sorted(unknown)[0]!r}, which is not among the {len(tensors)} tensors")
     stored = {name: _stored(name, tensor, metadata) for name, tensor in tensors.items()}
     entries = arrange(((name, DTYPE_NAMES[t.dtype], tuple(t.shape)) for name, t in stored.items()), metadata.buffers)
-    return b"".join([build_header(metadata, entries), *(_raw(stored[entry.name]) for entry in entries)])
+    probe = b""
+    if with_probe:
+        collector = ProbeCollector(Header(metadata, entries, data_start=0))
+        for entry in entries:
+            collector.add_block(entry.start, _raw(stored[entry.name]))
+        probe = collector.probe()
+    return b"".join([build_header(metadata, entries, probe), *(_raw(stored[entry.name]) for entry in entries)])
 
 
 def load_tensors(source: Path | str | bytes) -> dict[str, Tensor]:

@@ -16,12 +16,16 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from phema.shared.edm2.averaging.weightings import WeightingError
+from phema.shared.snapshots.foreign.diffusers_averages import read_average
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
 from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.profile import Profile
+from phema.shared.validation_sentences import requirement, sentence
 
 SUFFIXES = (".pkl", ".safetensors", ".pt", ".pth", ".ckpt")
 """Suffixes of the files that can be imported."""
+_FOLDER_MARKS = (".metadata", "config.json")
+"""A folder with one of these is one state dict: a distributed checkpoint, or a model in the layout of Hugging Face."""
 MAX_IMAGES = 2**53 - 1
 _PUBLISHED = re.compile(r"(?P<prefix>.+)-(?P<kimg>[0-9]{7})-(?P<sigma_rel>0\.[0-9]{3})\.pkl")
 _PROFILE_GROUPS = {
@@ -31,13 +35,13 @@ _PROFILE_GROUPS = {
     "window_images": (int, "uniform"),
 }
 """Groups of a pattern that give a profile: the type of their value, and the kind of profile."""
-_TIME_GROUPS = ("num_images", "kimg")
-_LISTED_KINDS = ("power", "exponential", "uniform", "raw", "sampled")
+_TIME_GROUPS = ("num_images", "kimg", "step")
+_LISTED_KINDS = ("power", "exponential", "uniform", "lr_decay", "raw", "sampled")
 
 
 @dataclass(frozen=True)
 class ForeignSnapshot:
-    """One file with its time (images seen) and its profile."""
+    """One file or folder with its time (images seen) and its profile."""
 
     path: Path
     num_images: int
@@ -78,11 +82,14 @@ def published_files(folder: Path) -> ForeignFiles:
     return found.ordered(folder, "files named PREFIX-KIMG-SIGMA_REL.pkl; give --pattern or --mapping for others")
 
 
-def matching_files(folder: Path, pattern: str) -> ForeignFiles:
-    """Files whose whole name matches a regular expression with named groups.
+def matching_files(
+    folder: Path, pattern: str, *, images_per_step: int | None = None, profile: Profile | None = None
+) -> ForeignFiles:
+    """Files, and folders of one state dict, whose whole name matches a regular expression with named groups.
 
-    `num_images`, or `kimg` as in EDM2's names, is the time. `sigma_rel`, `gamma`, `half_life_images` or
-    `window_images` is the profile. Without one of them the weights are not averaged (`raw`). Other files are ignored.
+    `num_images`, or `kimg` as in EDM2's names, is the time; so is `step`, times `images_per_step`. `sigma_rel`,
+    `gamma`, `half_life_images` or `window_images` is the profile. Without one of them all have `profile`, or are not
+    averaged (`raw`) if that is None. Other files are ignored.
     """
     try:
         compiled = re.compile(pattern)
@@ -97,17 +104,23 @@ def matching_files(folder: Path, pattern: str) -> ForeignFiles:
             f"it needs one group (?P<…>…) named {' or '.join(_TIME_GROUPS)}, and at most one of "
             f"{', '.join(_PROFILE_GROUPS)}",
         )
+    if (times == ["step"]) != (images_per_step is not None):
+        raise ForeignFileRefused(
+            f"pattern {pattern!r}", "a group named step and --images-per-step need each other; give both or none"
+        )
+    if profiles and profile is not None:
+        raise ForeignFileRefused(f"pattern {pattern!r}", f"it has a group named {profiles[0]}; leave --profile out")
     found = _Found()
-    for path in _files(folder, SUFFIXES):
+    for path in _files(folder, SUFFIXES, folders=True):
         match = compiled.fullmatch(path.name)
         if match is not None:
             time = _number(int, match, times[0], path)
-            num_images = time if times == ["num_images"] else _images_of(time, str(path))
+            num_images = _images_of(time, str(path)) if times == ["kimg"] else time * (images_per_step or 1)
             fields: dict[str, Any] = {"kind": "raw"}
             for group in profiles:
                 read, kind = _PROFILE_GROUPS[group]
                 fields = {"kind": kind, group: _number(read, match, group, path)}
-            found.add(path, _checked(num_images, str(path)), _profile(fields, str(path)))
+            found.add(path, _checked(num_images, str(path)), profile or _profile(fields, str(path)))
     return found.ordered(folder, f"files that the pattern {pattern!r} matches")
 
 
@@ -129,16 +142,15 @@ def listed_files(folder: Path, mapping: Path) -> ForeignFiles:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
-        message = str(problem["msg"]).removeprefix("Value error, ")
-        raise ForeignFileRefused(str(mapping), f"its entry {place or '(all of it)'}: {message}") from error
+        raise ForeignFileRefused(str(mapping), f"its entry {place or '(all of it)'} {requirement(problem)}") from error
     found = _Found()
     for index, entry in enumerate(listed):
         path = folder / entry.file
-        if path.suffix not in SUFFIXES or not path.is_file():
+        if not _is_state_dict_folder(path) and (path.suffix not in SUFFIXES or not path.is_file()):
             kinds = ", ".join(SUFFIXES)
             raise ForeignFileRefused(
                 str(mapping),
-                f"its entry [{index}].file, {entry.file!r}, is not a file ({kinds})",
+                f"its entry [{index}].file, {entry.file!r}, is not a file ({kinds}), nor a folder of one state dict",
             )
         if entry.profile.kind not in _LISTED_KINDS:
             raise ForeignFileRefused(
@@ -167,10 +179,35 @@ def _named(path: Path, folder: Path) -> Path:
     return path.relative_to(folder) if path.is_relative_to(folder) else path.absolute()
 
 
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+def averaged_folders(folder: Path, images_per_step: int) -> ForeignFiles:
+    """The averages that diffusers saved with `EMAModel.save_pretrained`, in the folder and two levels below it.
+
+    Time and profile follow from their `config.json`; see `diffusers_averages`. Raises ForeignFileRefused.
+    """
+    found = _Found()
+    _files(folder, ())
+    for path in sorted({*folder.glob("config.json"), *folder.glob("*/config.json"), *folder.glob("*/*/config.json")}):
+        average = read_average(path)
+        if average is not None:
+            found.add(
+                path.parent, _checked(average.steps * images_per_step, str(path)), average.profile(images_per_step)
+            )
+    return found.ordered(folder, "folders that diffusers' EMAModel.save_pretrained wrote")
+
+
+def _files(folder: Path, suffixes: tuple[str, ...], *, folders: bool = False) -> list[Path]:
+    """Files of the folder with these suffixes, and folders that are one state dict."""
     if not folder.is_dir():
         raise ForeignFileRefused(str(folder), "it is not a folder")
-    return sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if (path.suffix in suffixes and path.is_file()) or (folders and _is_state_dict_folder(path))
+    )
+
+
+def _is_state_dict_folder(path: Path) -> bool:
+    return any((path / mark).is_file() for mark in _FOLDER_MARKS)
 
 
 def _images_of(kimg: int, name: str) -> int:
@@ -201,8 +238,8 @@ def _profile(fields: dict[str, Any], name: str) -> Profile:
     try:
         return Profile.model_validate(fields)
     except (ValidationError, ValueError) as error:
-        message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise ForeignFileRefused(name, f"its profile: {message.removeprefix('Value error, ')}") from error
+        message = sentence(error.errors()[0]) if isinstance(error, ValidationError) else str(error)
+        raise ForeignFileRefused(name, f"its profile: {message}") from error
 
 
 class _Found:

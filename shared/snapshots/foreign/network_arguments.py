@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from phema.shared.edm2.networks.config import NetworkConfig
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
 from phema.shared.snapshots.foreign.pickle_records import Module, StoredTensor
+from phema.shared.validation_sentences import sentence
 
 _POSITIONS = ("img_resolution", "img_channels", "label_dim", "use_fp16", "sigma_data", "logvar_channels")
 """Names of the positional arguments of `Precond`."""
@@ -48,10 +49,8 @@ def network_config(precond: Module, tensors: Mapping[str, StoredTensor], name: s
     try:
         config = NetworkConfig.model_validate({"config": "G", **fields})
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        field = "".join(f"{part}: " for part in problem["loc"][:1])
-        message = str(problem["msg"]).removeprefix("Value error, ")
-        raise ForeignFileRefused(name, f"phema cannot build its network: {field}{message}") from error
+        problem = sentence(error.errors(include_url=False)[0])
+        raise ForeignFileRefused(name, f"phema cannot build its network: {problem}") from error
     for key, allowed in _fixed(config.channel_mult).items():
         if key in arguments and _plain(arguments[key]) not in allowed:
             wanted = " or ".join(map(repr, allowed))

@@ -56,6 +56,10 @@ class Allowlist:
     """BUILD: sets the state of an object that was built before."""
     resolve: Callable[[Any], Any] | None = None
     """BINPERSID: builds an object for a reference to something outside the stream."""
+    key_types: frozenset[type] = frozenset()
+    """Types of inert objects that may be keys of a dict. They must be compared by identity: hashing them is cheap."""
+    max_operations: int | None = None
+    """Operations of one stream; None is MAX_OPERATIONS."""
     protocols: tuple[int, ...] = (2, 3, 4, 5)
     subject: str = "published network"
     """What error messages call such a stream."""
@@ -87,11 +91,12 @@ class PickleReader:
         """Read the stream that begins at `position`; returns its object. Raises ForeignFileRefused."""
         self._stack, self._memo = [], {}
         start = self._position
+        most = self._allowlist.max_operations or MAX_OPERATIONS
         try:
             while (code := self._take(1)[0]) != _STOP:
                 self._operations += 1
-                if self._operations > MAX_OPERATIONS:
-                    raise UnexpectedContent(f"it has more than {MAX_OPERATIONS:,} pickle operations")
+                if self._operations > most:
+                    raise UnexpectedContent(f"it has more than {most:,} pickle operations")
                 operation = _OPERATIONS.get(code)
                 if operation is None:
                     raise UnexpectedContent(
@@ -214,7 +219,7 @@ class PickleReader:
         if type(target) is not dict or len(values) % 2:
             raise UnexpectedContent(f"it sets items of {_kind(target)}")
         for key, value in zip(values[::2], values[1::2], strict=True):
-            target[check_key(key)] = value
+            target[key if type(key) in self._allowlist.key_types else check_key(key)] = value
 
     def _set_item(self) -> None:
         value, key = self._pop(), self._pop()

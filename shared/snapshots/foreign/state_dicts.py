@@ -1,4 +1,4 @@
-"""Reads state dicts from safetensors files, and from torch checkpoints with `weights_only=True`."""
+"""Reads state dicts: safetensors files, torch checkpoints with `weights_only=True`, and folders of either's kind."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from phema.shared.snapshots.errors import CorruptObject
 from phema.shared.snapshots.files.header import unstorable
 from phema.shared.snapshots.files.snapshot_file import TORCH_DTYPES, read_path
 from phema.shared.snapshots.foreign.checkpoint_pickles import check_checkpoint
+from phema.shared.snapshots.foreign.dcp_folders import is_distributed_checkpoint, read_distributed
 from phema.shared.snapshots.foreign.errors import ForeignFileRefused
 from phema.shared.snapshots.foreign.torch_zips import stored_entries
 
@@ -31,12 +32,17 @@ def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """The tensors of a file by name, on the CPU. Checkpoints are loaded with `weights_only=True`.
 
     A checkpoint is a dict of tensors, or a dict that contains dicts of tensors. `key` chooses one of them; dots
-    separate the keys of nested dicts. Raises ForeignFileRefused, or OSError if the file cannot be opened.
+    separate the keys of nested dicts. A folder is a checkpoint of `torch.distributed.checkpoint` (see `dcp_folders`),
+    or holds one safetensors file. Raises ForeignFileRefused, or OSError if the file cannot be opened.
     """
+    if is_distributed_checkpoint(path):
+        return _checked(read_distributed(path, key), str(path))
+    if path.is_dir():
+        path = only_safetensors(path)
     if path.suffix == ".safetensors":
         try:
             read_path(path)  # refuses what would take torch minutes, such as very many tensors
-            return _checked(load_file(path), path)
+            return _checked(load_file(path), str(path), path.stat().st_size)
         except (CorruptObject, SafetensorError) as error:
             raise ForeignFileRefused(str(path), f"it is not a safetensors file, or was cut off ({error})") from error
     with path.open("rb") as file:
@@ -47,7 +53,15 @@ def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
     except Exception as error:  # torch raises errors of many types for malformed files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ForeignFileRefused(str(path), f"it holds more than weights_only loading allows ({reason})") from error
-    return _checked(_chosen(content, key, str(path)), path)
+    return _checked(_chosen(content, key, str(path)), str(path), path.stat().st_size)
+
+
+def only_safetensors(folder: Path) -> Path:
+    """The safetensors file of a folder. Raises ForeignFileRefused if there is none or several, as of large models."""
+    files = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors" and path.is_file())
+    if len(files) != 1:
+        raise ForeignFileRefused(str(folder), f"it holds {len(files)} safetensors files; one is allowed")
+    return files[0]
 
 
 def _chosen(content: Any, key: str | None, name: str) -> Mapping[Any, Any]:
@@ -76,8 +90,8 @@ def _is_state_dict(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(tensor, Tensor) for tensor in value.values())
 
 
-def _checked(tensors: Mapping[Any, Tensor], path: Path) -> dict[str, Tensor]:
-    name = str(path)
+def _checked(tensors: Mapping[Any, Tensor], name: str, size: int | None = None) -> dict[str, Tensor]:
+    """The tensors, if they can be stored. `size` is that of their file; None if their bytes are known to be apart."""
     for key, tensor in tensors.items():
         if not isinstance(key, str) or not key:
             raise ForeignFileRefused(name, f"the name of one of its tensors is {key!r}, which is not a text")
@@ -87,7 +101,8 @@ def _checked(tensors: Mapping[Any, Tensor], path: Path) -> dict[str, Tensor]:
         raise ForeignFileRefused(name, reason)
     if not any(tensor.is_floating_point() for tensor in tensors.values()):
         raise ForeignFileRefused(name, "none of its tensors is floating-point, so there are no weights to average")
-    size = path.stat().st_size
+    if size is None:
+        return {key: tensor.detach() for key, tensor in tensors.items()}
     # A view that has several names counts once, so that layers may share their weights.
     views = {
         (t.untyped_storage().data_ptr(), t.storage_offset(), t.dtype, t.shape, t.stride()): t for t in tensors.values()

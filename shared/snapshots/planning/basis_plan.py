@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from phema.shared.edm2.averaging.basis import Basis, expected_products, find_basis
 from phema.shared.edm2.averaging.posthoc import WeightErrorFit
 from phema.shared.edm2.averaging.random_walk import RandomWalk
-from phema.shared.edm2.averaging.weightings import PowerWeighting
-from phema.shared.snapshots.files.header import StoredDtype
+from phema.shared.edm2.averaging.weightings import PowerWeighting, Weighting
+from phema.shared.snapshots.files.header import DTYPE_CODES, ITEM_BYTES, StoredDtype
 from phema.shared.snapshots.planning.advice import StorageSummary, summarize_storage
 from phema.shared.snapshots.planning.calibration import Calibration, calibrate
 from phema.shared.snapshots.planning.candidate_snapshots import candidates
 from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.planning.reconstruction_times import PlanError, choose_time
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
+from phema.shared.snapshots.profile import Profile
 
 _FAMILY = 48
 """Number of profiles, evenly spaced in the logarithm of sigma_rel, that represent a whole range of sigma_rel."""
@@ -47,10 +48,24 @@ class BasisPlan(BaseModel):
     rounding: dict[StoredDtype, float]
     calibrated: bool
     update_images: int | None = None
+    profiles: tuple[Profile, ...] = ()
+    """Profiles that the basis covers besides power functions of its range."""
+
+    @model_serializer(mode="wrap")
+    def _omit_no_profiles(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plans without them have the JSON that versions without this field write."""
+        fields: dict[str, Any] = handler(self)
+        return fields if self.profiles else {name: value for name, value in fields.items() if name != "profiles"}
 
     @property
     def bytes_to_read(self) -> int:
         return sum(s.size for s in self.snapshots)
+
+    @property
+    def bytes_to_store(self) -> int:
+        """About the size of all vectors, in float32."""
+        size = max(s.size * ITEM_BYTES["F32"] // ITEM_BYTES[DTYPE_CODES[s.dtype]] for s in self.snapshots)
+        return len(self.vectors) * size
 
     @classmethod
     def from_lineage(cls, num_images: int, lineage: Mapping[str, Any], snapshot_ids: Mapping[str, str]) -> Self:
@@ -71,6 +86,24 @@ class BasisPlan(BaseModel):
         """
         return self.model_dump(mode="json", exclude={"num_images": True, "snapshots": {"__all__": {"id"}}})
 
+    def covers(
+        self,
+        num_images: int,
+        *,
+        sigma_rel_min: float,
+        sigma_rel_max: float,
+        tolerance: float,
+        profiles: Sequence[Profile] = (),
+    ) -> bool:
+        """Whether the basis answers a request for a basis. The snapshots it was made of may be deleted by now."""
+        return (
+            self.num_images == num_images
+            and self.sigma_rel_min <= sigma_rel_min
+            and self.sigma_rel_max >= sigma_rel_max
+            and self.tolerance <= tolerance
+            and set(self.profiles).issuperset(profiles)
+        )
+
     def calibration(self) -> Calibration:
         movement = RandomWalk(self.variance, self.exponent, float(self.num_images))
         return Calibration(movement, self.rms, self.rounding, self.calibrated, self.update_images)
@@ -90,6 +123,7 @@ class BasisSummary(BaseModel):
 
     error: float
     vectors: list[Any]
+    profiles: list[dict[str, Any]] = []
 
 
 @dataclass(frozen=True)
@@ -115,13 +149,17 @@ def plan_basis(
     tolerance: float,
     probes: Mapping[str, bytes] | None = None,
     update_images: int | None = None,
+    profiles: Sequence[Profile] = (),
+    calibrator: Callable[[Sequence[StoredSnapshot]], Calibration] | None = None,
 ) -> BasisPlan:
     """The smallest basis that adds at most `tolerance` to the relative error of any power profile of the range.
 
-    `num_images`: None is the latest time. `probes`: a sample of the weights by snapshot id. `update_images`: images
-    between two updates of the averages.
+    `num_images`: None is the latest time. `profiles`: others for which the same holds. `probes`: a sample of the
+    weights by snapshot id. `update_images`: images between two updates of the averages. `calibrator`: called instead of
+    `calibrate` with these two.
 
-    Raises NoSnapshots, NoSnapshotAtTime, and PlanError for an impossible range or tolerance.
+    Raises NoSnapshots, NoSnapshotAtTime, PlanError for an impossible range or tolerance, and
+    WeightingError for a profile that is impossible at this time.
     """
     if not tolerance > 0:
         raise PlanError(f"tolerance {tolerance:g} must be above 0")
@@ -129,15 +167,18 @@ def plan_basis(
         raise PlanError(f"sigma_rel_min {sigma_rel_min:g} must be above 0 and below sigma_rel_max {sigma_rel_max:g}")
     time = choose_time((s.num_images for s in stored), num_images)
     known = sorted((s for s in stored if s.num_images <= time), key=lambda s: s.order)
-    calibration = calibrate(known, probes or {}, update_images=update_images)
+    calibration = calibrator(known) if calibrator else calibrate(known, probes or {}, update_images=update_images)
     try:
-        family = [PowerWeighting(time, float(s)) for s in np.geomspace(sigma_rel_min, sigma_rel_max, _FAMILY)]
+        family: list[Weighting] = [
+            PowerWeighting(time, float(s)) for s in np.geomspace(sigma_rel_min, sigma_rel_max, _FAMILY)
+        ]
     except ValueError as error:
         raise PlanError(f"sigma_rel_max {sigma_rel_max:g} is impossible: {error}") from error
+    family += [weighting(profile, time) for profile in profiles]
     inputs = candidates(known, family)
-    profiles = [weighting(s.profile, s.num_images) for s in inputs]
+    stored_weightings = [weighting(s.profile, s.num_images) for s in inputs]
     noise = calibration.noise(inputs)
-    coefficients = WeightErrorFit(profiles, family, movement=calibration.movement, noise=noise).solve()
+    coefficients = WeightErrorFit(stored_weightings, family, movement=calibration.movement, noise=noise).solve()
     found = find_basis(coefficients, _metric(inputs, calibration), tolerance)
     return BasisPlan(
         num_images=time,
@@ -152,7 +193,8 @@ def plan_basis(
         rms=calibration.rms,
         rounding=dict(calibration.rounding),
         calibrated=calibration.calibrated,
-        update_images=update_images,
+        update_images=calibration.update_images,
+        profiles=tuple(profiles),
     )
 
 

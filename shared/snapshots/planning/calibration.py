@@ -9,7 +9,7 @@ import numpy as np
 
 from phema.shared.edm2.averaging.densities import FloatArray
 from phema.shared.edm2.averaging.random_walk import DEFAULT_EXPONENT, DEFAULT_VARIANCE, RandomWalk, fit_random_walk
-from phema.shared.edm2.averaging.weightings import RawWeighting, Weighting
+from phema.shared.edm2.averaging.weightings import ImpulseWeighting, Weighting
 from phema.shared.snapshots.files.header import StoredDtype
 from phema.shared.snapshots.files.weight_probe import probed_weights
 from phema.shared.snapshots.planning.profile_weighting import weighting
@@ -54,7 +54,7 @@ class Calibration:
         """
         if self.update_images is None:
             return np.zeros(len(targets))
-        memory = np.array([0.0 if isinstance(t, RawWeighting) else _memory(t) for t in targets])
+        memory = np.array([0.0 if isinstance(t, ImpulseWeighting) else _memory(t) for t in targets])
         collected: FloatArray = _USUAL_ROUNDING["float32"] * self.rms * np.sqrt(memory / (2 * self.update_images))
         return collected
 
@@ -72,7 +72,7 @@ def calibrate(
         return Calibration(
             RandomWalk(DEFAULT_VARIANCE, DEFAULT_EXPONENT, end), 1.0, _USUAL_ROUNDING, False, update_images
         )
-    chosen = _snapshots_to_fit(probed)
+    chosen = snapshots_to_fit(probed)
     sampled = {s.id: probed_weights(probes[s.id]).astype(np.float64) for s in chosen}
     latest = sampled[probed[-1].id]
     rms = float(np.sqrt(np.mean(latest**2))) or 1.0
@@ -89,13 +89,13 @@ def calibrate(
 
 def rounding(values: FloatArray, dtype: StoredDtype) -> float:
     """Standard deviation of the rounding of these weights: their units in the last place over the square root of 12."""
-    magnitude = np.abs(values)
-    exponent = np.floor(np.log2(np.where(magnitude > 0, magnitude, 1.0)))
-    exponent = np.where(magnitude > 0, np.maximum(exponent, _SMALLEST_EXPONENT[dtype]), _SMALLEST_EXPONENT[dtype])
-    return float(np.sqrt(np.mean(4.0 ** (exponent - _MANTISSA_BITS[dtype])) / 12))
+    # frexp is exact, and much cheaper than a logarithm; its fractions begin at one half.
+    exponent = np.where(values != 0, np.frexp(values)[1] - 1, _SMALLEST_EXPONENT[dtype])
+    exponent = np.maximum(exponent, _SMALLEST_EXPONENT[dtype])
+    return float(np.sqrt(np.mean(np.ldexp(1.0, 2 * (exponent - _MANTISSA_BITS[dtype]))) / 12))
 
 
-def _snapshots_to_fit(snapshots: Sequence[StoredSnapshot]) -> list[StoredSnapshot]:
+def snapshots_to_fit(snapshots: Sequence[StoredSnapshot]) -> list[StoredSnapshot]:
     """All snapshots of the latest times, which show the finest movement, and those of some earlier times."""
     times = sorted({s.num_images for s in snapshots})
     early = times[:-_LATEST_TIMES]

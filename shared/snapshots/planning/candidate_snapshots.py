@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from phema.shared.edm2.averaging.densities import ExponentialDensity
-from phema.shared.edm2.averaging.weightings import RawWeighting, Weighting
+from phema.shared.edm2.averaging.densities import PowerDensity
+from phema.shared.edm2.averaging.weightings import ImpulseWeighting, TimesWeighting, Weighting
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 
 MAX_TIMES = 256
@@ -38,8 +38,17 @@ def candidates(inputs: Sequence[StoredSnapshot], wanted: Sequence[Weighting]) ->
     return [s for s in inputs if s.num_images in kept]
 
 
+def without_raw(stored: Sequence[StoredSnapshot], *, regularize: bool) -> Sequence[StoredSnapshot]:
+    """The snapshots that a plan may use.
+
+    Plain least squares compares profiles only, and the impulse of raw weights is near no profile: leave them out.
+    """
+    return [s for s in stored if regularize or s.profile.kind != "raw"] or stored
+
+
 def _edges(wanted: Sequence[Weighting]) -> set[float]:
     """Times at which a profile jumps or its density changes its form."""
-    densities = [d for w in wanted if not isinstance(w, RawWeighting) for _, d in w.components]
-    starts = {density.start for density in densities if isinstance(density, ExponentialDensity)}
-    return starts | {density.end for density in densities}
+    impulses = {time for w in wanted if isinstance(w, TimesWeighting) for time in w.times}
+    densities = [d for w in wanted if not isinstance(w, ImpulseWeighting) for _, d in w.components]
+    starts = {density.start for density in densities if not isinstance(density, PowerDensity)}
+    return impulses | starts | {density.end for density in densities}

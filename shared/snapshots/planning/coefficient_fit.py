@@ -8,7 +8,7 @@ import numpy as np
 
 from phema.shared.edm2.averaging.densities import FloatArray
 from phema.shared.edm2.averaging.posthoc import Indices, WeightErrorFit, profile_errors, solve
-from phema.shared.edm2.averaging.weightings import RawWeighting
+from phema.shared.edm2.averaging.weightings import ImpulseWeighting
 from phema.shared.snapshots.planning.calibration import Calibration
 from phema.shared.snapshots.planning.plan import PredictedErrors
 from phema.shared.snapshots.planning.profile_weighting import weighting
@@ -52,12 +52,18 @@ class CoefficientFit:
     def least_squares_coefficients(self) -> FloatArray:
         """[targets, inputs] coefficients with the least profile error, divided by their sum.
 
-        Undivided, each row misses 1 by a little, and the whole weights are scaled by its sum. Raises PlanError for raw
-        weights, and for a row whose sum is not above 0.
+        Undivided, each row misses 1 by a little, and the whole weights are scaled by its sum. Raises PlanError for a
+        profile that is not square-integrable, and for a row whose sum is not above 0.
         """
-        if any(isinstance(p, RawWeighting) for p in [*self._profiles, *self._wanted]):
+        everything = [*self._profiles, *self._wanted]
+        if any(isinstance(p, ImpulseWeighting) for p in everything):
             raise PlanError(
                 "regularize false is impossible with raw weights, whose profile is an impulse: leave it true"
+            )
+        if not all(p.square_integrable for p in everything):
+            raise PlanError(
+                "regularize false is impossible with a decay of shape 1-sqrt, whose density has no finite norm: leave "
+                "it true"
             )
         coefficients = solve(self._profiles, self._wanted).coefficients
         sums = coefficients.sum(axis=1, keepdims=True)

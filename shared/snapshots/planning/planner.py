@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,9 @@ from phema.shared.snapshots.planning.reconstruction_times import PlanError, choo
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
 from phema.shared.snapshots.profile import Profile
 
+Calibrator = Callable[[Sequence[StoredSnapshot]], Calibration]
+"""Calibrates from snapshots in order of time."""
+
 MAX_BASIS_ERROR = 1e-3
 """Error, relative to the weights, that a basis may add when the request has no tolerance."""
 
@@ -34,7 +37,7 @@ def plan(
     probes: Mapping[str, bytes] | None = None,
     bases: Sequence[StoredBasis] = (),
     update_images: int | None = None,
-    known: Calibration | None = None,
+    calibrator: Calibrator | None = None,
 ) -> Plan:
     """Coefficients for every profile in `wanted` at `num_images`; None is the latest time.
 
@@ -44,25 +47,41 @@ def plan(
 
     Of a run with more than 256 times, only snapshots of well-spread times are considered (`candidate_snapshots`).
     Snapshots are not read if the predicted errors stay within 2 % of the best, or below `tolerance`, without them. A
-    basis of this time is read instead of snapshots when its vectors are fewer bytes and it adds no more error than its
-    own tolerance (at most MAX_BASIS_ERROR unless `tolerance` allows more), or when it is more exact than the
-    snapshots that retention has left.
+    basis of this time that covers the profiles is read without a look at the snapshots (`_covers`). Another basis of
+    this time is read instead of snapshots when its vectors are fewer bytes and it adds no more error than its own
+    tolerance (at most MAX_BASIS_ERROR unless `tolerance` allows more), or when it is more exact than the snapshots that
+    retention has left.
 
     `probes`: a sample of the weights by snapshot id, to measure their movement. `update_images`: images between two
-    updates of the averages, which is the batch size. `known`: a calibration to use instead of one from `probes`.
+    updates of the averages, which is the batch size. `calibrator`: called instead of `calibrate` with these two, unless
+    a basis answers.
+
+    Outputs name the times that `last_times` of a profile stands for.
 
     Raises NoSnapshots, NoSnapshotAtTime, and PlanError when no profile is given, one is repeated, or one is impossible.
     """
     time = choose_time([*(s.num_images for s in stored), *(b.num_images for b in bases)], num_images)
+    wanted = _at_stored_times(wanted, stored, time)
     _check_wanted(wanted)
     targets = list(dict.fromkeys(p for profile in wanted for p in _plain_profiles(profile)))
     inputs = sorted((s for s in stored if s.num_images <= time), key=lambda s: s.order)
-    found = []
+    usable = [basis for basis in bases if regularize and basis.num_images == time]
     try:
+        found = [_from_basis(basis, targets, time) for basis in usable]
+        covering = [
+            candidate
+            for basis, candidate in zip(usable, found, strict=True)
+            if (basis.plan.calibrated or not (probes or calibrator))
+            and _covers(basis, candidate, inputs, time, tolerance)
+        ]
+        if covering:
+            return min(covering, key=lambda candidate: candidate.size).plan(wanted, time)
         if inputs and inputs[-1].num_images == time:
-            known = known or _calibrate(inputs, probes or {}, bases, update_images)
-            found.append(_from_snapshots(inputs, targets, time, known, regularize, tolerance))
-        found += [_from_basis(basis, targets, time) for basis in bases if regularize and basis.num_images == time]
+            measured = (
+                calibrator(inputs) if calibrator else calibrate(inputs, probes or {}, update_images=update_images)
+            )
+            known = _calibrated(measured, bases, time)
+            found.insert(0, _from_snapshots(inputs, targets, time, known, regularize, tolerance))
     except (PosthocError, np.linalg.LinAlgError) as error:
         raise PlanError(str(error)) from error
     if not found:
@@ -70,16 +89,9 @@ def plan(
     return _cheapest(found, time, tolerance).plan(wanted, time)
 
 
-def _calibrate(
-    inputs: Sequence[StoredSnapshot],
-    probes: Mapping[str, bytes],
-    bases: Sequence[StoredBasis],
-    update_images: int | None,
-) -> Calibration:
-    """From the snapshots. If retention has left too few of them, from the basis nearest in time."""
-    measured, time = calibrate(inputs, probes, update_images=update_images), inputs[-1].num_images
-    calibrated = [basis for basis in bases if basis.plan.calibrated]
-    if measured.calibrated or not calibrated:
+def _calibrated(measured: Calibration, bases: Sequence[StoredBasis], time: int) -> Calibration:
+    """What was measured. If retention has left too few snapshots for it, the calibration of the nearest basis."""
+    if measured.calibrated or not (calibrated := [basis for basis in bases if basis.plan.calibrated]):
         return measured
     return min(calibrated, key=lambda basis: abs(basis.num_images - time)).plan.calibration().at(time)
 
@@ -203,11 +215,50 @@ def _from_basis(basis: StoredBasis, targets: list[Profile], time: int) -> _Candi
     )
 
 
+def _covers(
+    basis: StoredBasis,
+    candidate: _Candidate,
+    inputs: Sequence[StoredSnapshot],
+    time: int,
+    tolerance: float | None,
+) -> bool:
+    """Whether `candidate`, made from `basis`, answers without a look at the snapshots `inputs`.
+
+    Its vectors must be fewer bytes than all snapshots. The profiles must be power functions of the basis's range, or
+    among its `profiles`, for which the basis was made to lose no more than its tolerance. Profiles that are all stored
+    at this time are copied from their snapshots instead.
+    """
+    low, high = basis.plan.sigma_rel_min, basis.plan.sigma_rel_max
+    stored_now = {s.profile for s in inputs if s.num_images == time}
+    inside = all(
+        (target.kind == "power" and low <= (target.sigma_rel or 0.0) <= high) or target in basis.plan.profiles
+        for target in candidate.targets
+    )
+    if not inside or stored_now.issuperset(candidate.targets) or candidate.size > sum(s.size for s in inputs):
+        return False
+    if tolerance is None:
+        return basis.plan.tolerance <= MAX_BASIS_ERROR
+    return all(errors.predicted_error <= tolerance for errors in candidate.errors)
+
+
 def _plain_profiles(profile: Profile) -> list[Profile]:
     """The plain profiles of a profile, its default first."""
     if profile.default is None:
         return [profile]
     return [profile.default, *(t.profile for t in profile.tensors or ())]
+
+
+def _at_stored_times(wanted: Sequence[Profile], stored: Sequence[StoredSnapshot], time: int) -> list[Profile]:
+    """The profiles with explicit times, so that what is made of them keeps its meaning when more times are stored.
+
+    The stored times are those of raw weights where there are any, since their mean is exact.
+    """
+    before = [s for s in stored if s.num_images <= time]
+    times = sorted({s.num_images for s in [s for s in before if s.profile.kind == "raw"] or before})
+    try:
+        return [profile.at_stored_times(times) for profile in wanted]
+    except ValueError as error:
+        raise PlanError(str(error)) from error
 
 
 def _check_wanted(wanted: Sequence[Profile]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+
+from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
+from phema.shared.snapshots.profile import Profile
 
 _NEAREST = 4
 
@@ -38,3 +41,25 @@ def choose_time(stored: Iterable[int], num_images: int | None) -> int:
         nearest = sorted(times, key=lambda t: (abs(t - num_images), t))[:_NEAREST]
         raise NoSnapshotAtTime(num_images, tuple(sorted(nearest)))
     return num_images
+
+
+def latest_complete(snapshots: Sequence[StoredSnapshot], tracked: Collection[str]) -> int | None:
+    """The latest time at which every tracked average is stored, in images; None without snapshots.
+
+    `tracked`: the keys of the profiles that the run tracks; empty when they are not known. While a run trains, some
+    averages of the newest time may be missing. Without `tracked`, a run is taken to track what it stored at the time
+    before; raw weights do not count.
+    """
+    stored_at: dict[int, set[str]] = {}
+    for snapshot in [s for s in snapshots if s.profile.kind != "raw"] or snapshots:
+        stored_at.setdefault(snapshot.num_images, set()).add(snapshot.profile.key)
+    if not stored_at:
+        return None
+    expected = set(tracked) or stored_at[sorted(stored_at)[-2:][0]]
+    return max((time for time, found in stored_at.items() if expected <= found), default=max(stored_at))
+
+
+def last_sampled(wanted: Sequence[Profile]) -> int | None:
+    """The last time of a sampled profile, if there is one among the wanted: it can be reconstructed there only."""
+    parts = [part for p in wanted for part in (p, p.default, *(t.profile for t in p.tensors or ()))]
+    return next((part.times[-1] for part in parts if part is not None and part.times), None)

@@ -23,10 +23,13 @@ from phema.shared.snapshots.planning.planner import plan
 from phema.shared.snapshots.planning.profile_weighting import weighting
 from phema.shared.snapshots.planning.reconstruction_times import PlanError
 from phema.shared.snapshots.planning.stored_snapshot import StoredSnapshot
-from phema.shared.snapshots.profile import Profile
+from phema.shared.snapshots.profile import Profile, Shape
 
 GRID = (0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25)
 """The sigma_rel values of forecasts. Published optima lie in this range."""
+DECAYS: tuple[Shape, ...] = ("linear", "cosine", "1-sqrt")
+DECAY_SHARE = 0.2
+"""The learning-rate decays of forecasts: their shapes, and their length as a share of the time."""
 SHARES = (1.0, 0.5, 0.25)
 """The times of forecasts, as fractions of the latest time."""
 COARSEST = (2, 4, 8, 16, 32, 64)
@@ -168,6 +171,11 @@ class Forecast:
     num_images: int
     before: tuple[float | None, ...]
     after: tuple[float | None, ...]
+    decay_images: int = 0
+    """Length of the learning-rate decays below."""
+    decays_before: tuple[float | None, ...] = ()
+    decays_after: tuple[float | None, ...] = ()
+    """One error for each shape in DECAYS."""
 
 
 def forecast(
@@ -179,7 +187,7 @@ def forecast(
     probes: Mapping[str, bytes] | None = None,
     update_images: int | None = None,
 ) -> tuple[Forecast, ...]:
-    """Predicted errors at each sigma_rel before and after a decision.
+    """Predicted errors at each sigma_rel, and of learning-rate decays, before and after a decision.
 
     `times`: default, those nearest to the end, half and quarter of the run. `probes`: a sample of the weights by
     snapshot id. Raises RetentionError for a time without a snapshot.
@@ -231,7 +239,9 @@ def _forecast_at(
     bases: Sequence[StoredBasis],
     known: Calibration,
 ) -> Forecast:
+    length = max(1, round(DECAY_SHARE * time))
     wanted = [Profile.power(sigma_rel) for sigma_rel in sigma_rels]
+    wanted += [Profile(kind="lr_decay", shape=shape, length_images=length) for shape in DECAYS]
     of_bases = [_errors_of_basis(basis, wanted) for basis in bases if basis.num_images == time]
 
     def figures(snapshots: Sequence[StoredSnapshot]) -> tuple[float | None, ...]:
@@ -240,8 +250,9 @@ def _forecast_at(
             min((e for e in same if e is not None), default=None) for same in zip(errors, *of_bases, strict=True)
         )
 
-    before = figures(stored)
-    return Forecast(time, before, figures(decision.kept) if decision.dropped else before)
+    before, powers = figures(stored), len(sigma_rels)
+    after = figures(decision.kept) if decision.dropped else before
+    return Forecast(time, before[:powers], after[:powers], length, before[powers:], after[powers:])
 
 
 def _errors(

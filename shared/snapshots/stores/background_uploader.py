@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -51,7 +52,7 @@ class BackgroundUploader:
 
     Errors of the types in `transient` are retried with growing delays for up to `patience_s` per object. Any other
     error, and a transient one after that time, ends the uploader: it drops the remaining objects, and the next `submit`
-    or `flush` raises the error.
+    or `flush` raises the error. After `hurry`, storing is retried for a limited time only.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class BackgroundUploader:
         """Objects that are stored and have no row yet: those in `_stored`, and one that is being registered."""
         self._changed = threading.Condition()
         self._closed = threading.Event()
+        self._store_until = math.inf
+        """Monotonic time after which storing an object is not retried."""
         self._storing_ended = False
         self._failure: BaseException | None = None
         self._counts = UploadCounts()
@@ -115,6 +118,14 @@ class BackgroundUploader:
             self._unstored += 1
             self._jobs.append((produce, register))
             self._changed.notify_all()
+
+    def hurry(self, seconds: float) -> None:
+        """Retry storing for at most `seconds` from now, because the caller wants to stop. The first call counts.
+
+        Rows of stored objects still wait for the catalog.
+        """
+        with self._changed:
+            self._store_until = min(self._store_until, time.monotonic() + seconds)
 
     def check(self) -> None:
         """Raise the error that ended the uploader, if one did."""
@@ -228,12 +239,12 @@ class BackgroundUploader:
     def _store_one(self, key: str, data: Data | HashedBytes) -> ObjectInfo:
         started = time.monotonic()
         content = hashed(data)
-        info = self._retried(lambda: self._store.put(key, content))
+        info = self._retried(lambda: self._store.put(key, content), until=lambda: self._store_until)
         with self._changed:
             self._count(objects=1, bytes=info.size, seconds=time.monotonic() - started)
         return info
 
-    def _retried(self, action: Callable[[], T]) -> T:
+    def _retried(self, action: Callable[[], T], until: Callable[[], float] = lambda: math.inf) -> T:
         delay = self._first_delay_s
         failing_since: float | None = None
         while True:
@@ -242,7 +253,8 @@ class BackgroundUploader:
             except self._transient as error:
                 now = time.monotonic()
                 failing_since = now if failing_since is None else failing_since
-                if now + delay - failing_since > self._patience_s or self._closed.is_set() or self._failure is not None:
+                last = min(failing_since + self._patience_s, until())
+                if now + delay > last or self._closed.is_set() or self._failure is not None:
                     raise
                 with self._changed:
                     self._count(retries=1)

@@ -72,7 +72,27 @@ class ObjectReader(Protocol):
         """
 
 
-class ObjectStore(ObjectReader, Protocol):
+class RangedReader(ObjectReader, Protocol):
+    """The reads that combining snapshots needs. Thread-safe; many reads may run at once."""
+
+    read_bytes: int
+    """Size of a ranged read above which this store gets no faster."""
+    reads_in_flight: int
+    """Number of concurrent ranged reads above which this store gets no faster."""
+    read_memory_bytes: int
+    """Memory that one read holds in addition to the caller's buffer."""
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """`length` bytes from offset `start`. Raises the errors of `read_into`."""
+
+    def peek(self, key: str, length: int) -> tuple[ObjectInfo, bytes]:
+        """The result of `head` and the first `length` bytes (fewer if the object is shorter), in one request.
+
+        Raises ObjectMissing.
+        """
+
+
+class ObjectStore(RangedReader, Protocol):
     """Bytes by key. Thread-safe; many reads may run at once. Every method raises subclasses of SnapshotError only.
 
     Keys are relative paths of letters, digits and `-_.=+`, with `/` between their parts (ValueError otherwise).
@@ -80,12 +100,6 @@ class ObjectStore(ObjectReader, Protocol):
 
     writer_memory_bytes: int
     """Memory that one open writer holds."""
-    read_bytes: int
-    """Size of a ranged read above which this store gets no faster."""
-    reads_in_flight: int
-    """Number of concurrent ranged reads above which this store gets no faster."""
-    read_memory_bytes: int
-    """Memory that one read holds in addition to the caller's buffer."""
 
     def check(self) -> None:
         """Raise BucketMissing, StoreDenied or StoreUnreachable unless the store can be used. Cheap."""
@@ -123,15 +137,6 @@ class ObjectStore(ObjectReader, Protocol):
 
     def get(self, key: str) -> bytes:
         """The whole object. Raises ObjectMissing."""
-
-    def read_range(self, key: str, start: int, length: int) -> bytes:
-        """`length` bytes from offset `start`. Raises the errors of `read_into`."""
-
-    def peek(self, key: str, length: int) -> tuple[ObjectInfo, bytes]:
-        """The result of `head` and the first `length` bytes (fewer if the object is shorter), in one request.
-
-        Raises ObjectMissing.
-        """
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Every object whose key starts with `prefix`, sorted by the bytes of the key."""

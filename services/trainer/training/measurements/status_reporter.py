@@ -37,6 +37,8 @@ class StatusReporter:
         self._unwritten: dict[int, dict[str, float]] = {}
         """History rows that are not in the catalog yet, by number of images."""
         self._data_wait_seconds = 0.0
+        self._begun = False
+        """Whether the catalog knows that the attempt trains."""
         self.stopwatch = Stopwatch(group.device)
         """The loop reports to it when each part of a step ends."""
         labels = {"run_id": attempt.run_id}
@@ -50,8 +52,18 @@ class StatusReporter:
             meters.set(metrics.TRAINING_IMAGES, latest.num_images if latest else 0, **labels)
 
     def start(self, num_images: int) -> None:
-        """Begin measuring at `num_images`, just before the first step. Every worker must call it."""
+        """Begin measuring at `num_images`, just before the first step. Every worker must call it.
+
+        The run is `running` from here. If the catalog is unreachable, it is so with the next status. Raises LeaseLost.
+        """
         self._meters.set(metrics.TRAINING_IMAGES, num_images, run_id=self._attempt.run_id)
+        if self._group.is_first:
+            try:
+                with self._catalog.transaction() as tx:
+                    tx.leases.begin_work(self._attempt.job_id, self._attempt.fence)
+                self._begun = True
+            except CatalogUnreachable as error:
+                _log.warning("the run is shown as running later: %s", error)
         self._reset()
 
     def _reset(self) -> None:
@@ -112,7 +124,10 @@ class StatusReporter:
     def _write(self, num_images: int) -> None:
         attempt = self._attempt
         with attempt.fenced_transaction(self._catalog) as (tx, _):
+            if not self._begun:
+                tx.leases.begin_work(attempt.job_id, attempt.fence)
             for time_of_row, row in self._unwritten.items():
                 tx.history.put(attempt.run_id, time_of_row, row)
             tx.runs.set_progress(attempt.run_id, num_images)
+        self._begun = True
         self._unwritten.clear()

@@ -96,7 +96,7 @@ def _translate(bucket: Bucket, action: str, key: str, error: ClientError) -> Sna
     if code in _MISSING and key:
         return ObjectMissing(f"object {key} does not exist in {bucket.url}")
     if code in _DENIED:
-        return StoreDenied(f"{place} refuses these credentials: {answer}")
+        return StoreDenied(f"{place} refuses these credentials: {answer}", code)
     if code in _FULL:
         return StoreFull(f"{place} is full: {answer}; nothing was kept")
     if code in _CORRUPT:

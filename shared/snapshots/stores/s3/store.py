@@ -112,7 +112,9 @@ class S3Store:
             pages = bucket.client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=bucket.name, Prefix=bucket.prefix + prefix):
                 for found in page.get("Contents", []):
-                    yield ObjectInfo(found["Key"].removeprefix(bucket.prefix), found["Size"])
+                    # Consoles and some servers keep empty objects that stand for folders. No key of ours ends so.
+                    if not found["Key"].endswith("/"):
+                        yield ObjectInfo(found["Key"].removeprefix(bucket.prefix), found["Size"])
 
     def delete(self, key: str) -> None:
         with self.bucket.errors(f"delete {key}"):

@@ -1,0 +1,1 @@
+"""Changes of jobs and runs as they happen, as server-sent events."""

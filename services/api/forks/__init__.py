@@ -1,0 +1,1 @@
+"""Runs that begin from a checkpoint or a reconstruction of another."""

@@ -1,0 +1,1 @@
+"""The EMA explorer of a run."""

@@ -1,0 +1,1 @@
+"""What all pages share: templates, security headers, addresses, words for numbers, files of `static`."""

@@ -1,0 +1,1 @@
+"""Pictures of any EMA length at once: drawn from an average whose weights are not stored."""

@@ -1,0 +1,1 @@
+"""Pausing and extending runs that phema trains."""

@@ -1,0 +1,1 @@
+"""Deletion of whole runs, in two phases, and its withdrawal."""

@@ -1,0 +1,1 @@
+"""What happened to runs, when, and why."""

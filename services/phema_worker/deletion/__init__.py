@@ -1,0 +1,1 @@
+"""Deletes runs that users have given up: jobs of kind `delete`."""

@@ -1,0 +1,1 @@
+"""`sample` jobs: pictures drawn without scoring them."""

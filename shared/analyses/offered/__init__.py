@@ -1,0 +1,1 @@
+"""One module per analysis; `phema.shared.analyses.kinds` lists them."""

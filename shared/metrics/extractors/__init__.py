@@ -1,0 +1,1 @@
+"""One module per feature extractor, with a constant `EXTRACTOR`. Torch-free."""

@@ -1,0 +1,1 @@
+"""Metrics in the hidden features of a small classifier of the built-in digits."""

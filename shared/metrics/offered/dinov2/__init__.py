@@ -1,0 +1,1 @@
+"""Metrics in DINOv2 ViT-L/14 features."""

@@ -1,0 +1,1 @@
+"""Metrics in Inception-v3 features, as most papers report them."""

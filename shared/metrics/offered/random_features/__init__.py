@@ -1,0 +1,1 @@
+"""Metrics in the features of fixed random convolutions."""
