@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import zlib
 from dataclasses import dataclass
 from typing import Literal
@@ -34,6 +35,10 @@ BROKEN_PICTURE = (
     zlib.error,
 )
 """Exceptions that Pillow's decoders raise on bytes that are not a picture."""
+
+_ONE_PARSER = threading.Lock()
+"""NumPy parses the header of an NPY file as Python. Two threads that do so at once make Python 3.11 raise
+SystemError now and then, because they share one count of the parser's depth (CPython issue 106905)."""
 
 
 class Unreadable(ValueError):
@@ -169,7 +174,8 @@ def _array_header(data: bytes) -> tuple[tuple[int, ...], np.dtype[np.generic], i
         file = io.BytesIO(data)
         version = np.lib.format.read_magic(file)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(file)
+        with _ONE_PARSER:
+            shape, fortran, dtype = read(file)
     except KeyError:
         raise Unreadable("its NPY version is not 1 or 2") from None
     except (ValueError, SyntaxError, EOFError, TypeError, struct.error, MemoryError, RecursionError) as error:

@@ -12,6 +12,7 @@ from phema.client.display.views import rows_view
 from phema.errors import Conflict, Refused
 from phema.shared.catalog import JobKind
 from phema.terminal.live_progress import _RunView
+from phema.terminal.screen import Screen
 from tests.phema.service import Service
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -86,6 +87,6 @@ def test_watching_says_that_a_run_is_paused(client: Client, name: str) -> None:
         def update(self, done: float, total: float | None, detail: str) -> None:
             said.append(detail)
 
-    view = _RunView(client, name)
+    view = _RunView(client, Screen(), name)
     view.show(Bar(), client.runs.pause(name))  # type: ignore[arg-type]
     assert said == [f"paused; resume it with: phema runs resume {name}"]
