@@ -11,10 +11,9 @@ import socket
 import sys
 import threading
 
-from phema.services.trainer.control.ended_attempts import EndedAttempts
+from phema.services.trainer.control.attempt_follower import AttemptFollower
 from phema.services.trainer.control.ray_jobs import RayJobs
 from phema.services.trainer.control.reconciler import Reconciler
-from phema.services.trainer.control.training_logs import TrainingLogs
 from phema.shared.catalog import CatalogError
 from phema.shared.service_runtime.metrics_announcement import announced
 from phema.shared.settings import Settings
@@ -38,10 +37,9 @@ def main() -> int:
         with (
             RayJobs(settings.ray_dashboard_url) as ray_jobs,
             announced(meters, catalog, settings.metrics_host, interval_s=settings.lease_seconds / 4),
-            EndedAttempts(ray_jobs, catalog, store) as ended,
-            TrainingLogs(ray_jobs, catalog) as logs,
+            AttemptFollower(ray_jobs, catalog, store) as follower,
         ):
-            Reconciler(settings, catalog, ray_jobs, meters, owner=owner, ended=ended, logs=logs).run(stopping)
+            Reconciler(settings, catalog, ray_jobs, meters, owner=owner, follower=follower).run(stopping)
     except (CatalogError, SnapshotError, OSError) as error:
         print(f"trainer: {error}", file=sys.stderr)
         return 1

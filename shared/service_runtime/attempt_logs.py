@@ -51,11 +51,14 @@ class AttemptLog:
     _pieces: list[Piece] | None = field(default=None)
     """Of a writer: what it has stored, and what it found at first."""
 
+    def stored_bytes(self) -> int:
+        """How much of the log of a running attempt has been stored, by this writer or an earlier one."""
+        pieces = self._known_pieces()
+        return pieces[-1].end if pieces else 0
+
     def write(self, log: bytes) -> None:
         """Store what is new in `log`, all that the running attempt has written so far. Whole lines only."""
-        if self._pieces is None:
-            self._pieces = self._listed()
-        pieces = self._pieces
+        pieces = self._known_pieces()
         end = log.rfind(b"\n") + 1
         if end <= (pieces[-1].end if pieces else 0):
             return
@@ -137,6 +140,11 @@ class AttemptLog:
 
     def _get_whole(self) -> bytes:
         return self.store.get(attempt_log_key(self.run_id, self.submission_id))
+
+    def _known_pieces(self) -> list[Piece]:
+        if self._pieces is None:
+            self._pieces = self._listed()
+        return self._pieces
 
     def _listed(self) -> list[Piece]:
         """In order of their positions."""

@@ -18,7 +18,7 @@ from sqlalchemy import update
 
 from phema.local_service.ray_head import RayHead
 from phema.services.trainer.control import reconciler as module
-from phema.services.trainer.control.ended_attempts import EndedAttempts
+from phema.services.trainer.control.attempt_follower import AttemptFollower
 from phema.services.trainer.control.ray_jobs import RayJob, RayJobs, RayUnavailable
 from phema.services.trainer.control.reconciler import Reconciler
 from phema.shared.catalog import Catalog, Job, JobKind, JobState, Run, submission_id
@@ -111,8 +111,8 @@ def test_an_attempt_without_a_result_is_retried_and_then_fails_with_its_log(
     with local_catalog.transaction() as tx:
         run = tx.runs.create("run", config.model_dump(mode="json"), config.config_hash, 320, max_attempts=2)
     meters, store = Meters("trainer"), store_from(settings)
-    with EndedAttempts(ray_jobs, local_catalog, store) as ended:
-        rounds = Reconciler(wanting, local_catalog, ray_jobs, meters, owner="test", ended=ended)
+    with AttemptFollower(ray_jobs, local_catalog, store) as follower:
+        rounds = Reconciler(wanting, local_catalog, ray_jobs, meters, owner="test", follower=follower)
         state_after_rounds(rounds, local_catalog, run.id, JobState.FAILED)
         rounds.reconcile()  # notices the end
         keys = [object_keys.attempt_log_key(run.id, submission_id(run.job_id, fence)) for fence in (1, 2)]

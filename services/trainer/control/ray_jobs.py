@@ -124,17 +124,6 @@ class RayJobs:
         answer = self._request("GET", f"/api/jobs/{submission_id}/logs")
         return str(answer.json().get("logs") or "") if answer.status_code == 200 else ""
 
-    def last_lines(self, submission_id: str, count: int) -> list[str]:
-        """At most `count` whole lines at the end of what the entrypoint has written so far. Empty as for `log`."""
-        known = self._request("GET", f"/api/jobs/{submission_id}")
-        node = known.json().get("driver_node_id") if known.status_code == 200 else None
-        if node is None:
-            return []
-        query: dict[str, str | int] = {"node_id": node, "submission_id": submission_id, "lines": count}
-        answer = self._request("GET", "/api/v0/logs/file", params=query)
-        # Not after the last line break: that line is being written.
-        return answer.text.split("\n")[:-1] if answer.status_code == 200 else []
-
     def stop(self, submission_id: str) -> None:
         """Ask Ray to end the job: SIGTERM, then SIGKILL. Does nothing if the job has ended or Ray does not know it."""
         answer = self._request("POST", f"/api/jobs/{submission_id}/stop")

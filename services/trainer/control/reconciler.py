@@ -18,11 +18,10 @@ from contextlib import contextmanager, suppress
 
 from pydantic import ValidationError
 
-from phema.services.trainer.control.ended_attempts import EndedAttempts
+from phema.services.trainer.control.attempt_follower import AttemptFollower
 from phema.services.trainer.control.failure_causes import cause_of_lost_driver
 from phema.services.trainer.control.job_environment import job_environment
 from phema.services.trainer.control.ray_jobs import RayJob, RayJobs, RayUnavailable
-from phema.services.trainer.control.training_logs import TrainingLogs
 from phema.services.trainer.control.worker_resources import (
     WAITING,
     CannotTrain,
@@ -62,14 +61,13 @@ class Reconciler:
         meters: Meters,
         *,
         owner: str,
-        ended: EndedAttempts | None = None,
-        logs: TrainingLogs | None = None,
+        follower: AttemptFollower | None = None,
         cancel_grace_s: float = CANCEL_GRACE_SECONDS,
     ) -> None:
         self._settings, self._catalog, self._ray, self._meters = settings, catalog, ray_jobs, meters
         self._owner, self._cancel_grace_s = owner, cancel_grace_s
         self._expiry = LeaseExpiry(catalog, [JobKind.TRAIN], lease_s=settings.lease_seconds)
-        self._ended, self._logs = ended, logs
+        self._follower = follower
         self._adopted = False
         self._own_running: set[str] = set()
         """Ids of the running jobs whose lease this trainer owns."""
@@ -148,10 +146,8 @@ class Reconciler:
         self._clean_up()
         self._note_silent()
         self._claim()
-        if self._ended is not None:
-            self._ended.watch(running)
-        if self._logs is not None:
-            self._logs.watch(running)
+        if self._follower is not None:
+            self._follower.watch(running)
 
     @contextmanager
     def _continuing(self, job: Job) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What the trainer does for attempts that have ended holds up nothing else, and forgets no object."""
+"""What the trainer does beside its main loop holds up nothing else, and forgets no object."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from phema.services.trainer.control import ended_attempts
-from phema.services.trainer.control.ended_attempts import EndedAttempts
+from phema.services.trainer.control import attempt_follower
+from phema.services.trainer.control.attempt_follower import AttemptFollower
 from phema.services.trainer.control.ray_jobs import RayJobs
 from phema.services.trainer.local_training import claim_locally
 from phema.shared.catalog import Catalog, JobKind, submission_id
@@ -72,11 +72,11 @@ def test_a_store_that_does_not_answer_holds_up_no_round(local_catalog: Catalog, 
     with local_catalog.transaction(read_only=True) as tx:
         running = tx.jobs.running(JobKind.TRAIN)
     store = Stuck(tmp_path / "store")
-    with ray_that_knows_ended_jobs() as jobs, EndedAttempts(jobs, local_catalog, store) as ended:
-        ended.watch(running)
-        ended.watch([])  # returns, though the store does not
+    with ray_that_knows_ended_jobs() as jobs, AttemptFollower(jobs, local_catalog, store) as follower:
+        follower.watch(running)
+        follower.watch([])  # returns, though the store does not
         assert store.reached.wait(30)
-        ended.watch([])
+        follower.watch([])
         store.release.set()
         key = attempt_log_key(attempt.run_id, submission_id(attempt.job_id, attempt.fence))
         wait_until(lambda: store.head(key), "the log")
@@ -86,19 +86,19 @@ def test_a_store_that_does_not_answer_holds_up_no_round(local_catalog: Catalog, 
 def test_the_log_of_a_running_attempt_is_stored_while_it_grows(
     local_catalog: Catalog, local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ended_attempts, "LOG_SECONDS", 0.02)
+    monkeypatch.setattr(attempt_follower, "LOG_SECONDS", 0.02)
     attempt = claim_locally(tiny_config(), local_catalog)
     with local_catalog.transaction(read_only=True) as tx:
         running = tx.jobs.running(JobKind.TRAIN)
     log = AttemptLog(local_store, attempt.run_id, submission_id(attempt.job_id, attempt.fence))
     written: list[str] = ["it starts\n"]
-    with ray_that_knows_ended_jobs(written) as jobs, EndedAttempts(jobs, local_catalog, local_store) as ended:
-        ended.watch(running)
+    with ray_that_knows_ended_jobs(written) as jobs, AttemptFollower(jobs, local_catalog, local_store) as follower:
+        follower.watch(running)
         wait_until(log.exists, "the first line")
         assert log.read() == (b"it starts\n", False)
         written.append("it trains\n")
         assert wait_until(lambda: log.read().data, "the second line") == b"it trains\n"
-        ended.watch([])
+        follower.watch([])
         assert wait_until(lambda: log.read().complete, "the whole log")
 
 
@@ -126,11 +126,11 @@ def test_objects_that_an_ended_run_left_unlisted_are_deleted(local_catalog: Cata
             size=len(named),
             sha256=f"{32:064x}",
         )
-    with ray_that_knows_ended_jobs() as jobs, EndedAttempts(jobs, local_catalog, local_store) as ended:
-        ended.watch(running)
+    with ray_that_knows_ended_jobs() as jobs, AttemptFollower(jobs, local_catalog, local_store) as follower:
+        follower.watch(running)
         with local_catalog.transaction() as tx:
             tx.leases.fail(attempt.job_id, attempt.fence, "Its machine is gone.", retry=False)
-        ended.watch([])
+        follower.watch([])
         wait_until(lambda: delete_listed(local_catalog, local_store) == 1, "the deletion")
     assert [local_store.head(key) is not None for key in (unnamed, named, without_a_note)] == [False, True, True]
     assert list(local_store.list("unlisted/")) == []
@@ -145,9 +145,9 @@ def test_a_run_that_was_deleted_meanwhile_gets_no_log(local_catalog: Catalog, tm
             tx.leases.fail(attempt.job_id, attempt.fence, "It ended.", retry=False)
         tx.run_deletions.remove(deleted.run_id, [])
     store = LocalStore(tmp_path / "store")
-    with ray_that_knows_ended_jobs() as jobs, EndedAttempts(jobs, local_catalog, store) as ended:
-        ended.watch(running)
-        ended.watch([])
+    with ray_that_knows_ended_jobs() as jobs, AttemptFollower(jobs, local_catalog, store) as follower:
+        follower.watch(running)
+        follower.watch([])
         name = submission_id(other.job_id, other.fence)
         wait_until(lambda: store.head(attempt_log_key(other.run_id, name)) is not None, "the log of the other run")
         assert [info.key for info in store.list(f"logs/{deleted.run_id}/")] == []

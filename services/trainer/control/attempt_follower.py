@@ -1,23 +1,22 @@
-"""What the trainer does beside its main loop: keep the logs of attempts, and list objects that nothing names.
-
-The log holds the lines of the driver and of its workers. The store keeps it, where it outlives Ray and the machine, and
-where the API reads it: the API knows no Ray.
+"""What the trainer does beside its main loop: take over the logs of attempts, tell how each ended, and list the objects
+that nothing names.
 """
 
 from __future__ import annotations
 
 import contextvars
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from phema.services.trainer.control.ray_jobs import RayJobs, RayUnavailable
-from phema.shared.catalog import Catalog, CatalogUnreachable, Job, RunDeleted, submission_id
-from phema.shared.service_runtime.attempt_logs import AttemptLog
+from phema.services.trainer.control.training_logs import TrainingLog
+from phema.shared.catalog import AttemptOutcome, Catalog, CatalogUnreachable, Job, RunDeleted, submission_id
 from phema.shared.service_runtime.unlisted_objects import list_noted, unnamed
 from phema.shared.snapshots import ObjectStore, SnapshotError
 from phema.shared.telemetry import log_fields
@@ -37,27 +36,28 @@ class _Resumed(Exception):
     pass
 
 
-class EndedAttempts:
+class AttemptFollower:
     """Context manager with a thread of its own, because a slow store or Ray must not hold up other jobs.
 
     A trainer that dies keeps the logs of the attempts that run then, if the next one finds them. Two trainers may both
     keep a log; they write the same object.
     """
 
-    def __init__(self, ray_jobs: RayJobs, catalog: Catalog, store: ObjectStore) -> None:
-        self._ray, self._catalog, self._store = ray_jobs, catalog, store
+    def __init__(self, ray_jobs: RayJobs, catalog: Catalog, store: ObjectStore, stream: IO[str] | None = None) -> None:
+        """`stream` receives the lines of the trainings; by default standard error, as the trainer's own."""
+        self._ray, self._catalog, self._store, self._stream = ray_jobs, catalog, store, stream or sys.stderr
         self._running: dict[str, Job] = {}
         self._ended: dict[str, Job] = {}
         """By submission id: attempts that ran at an earlier call of `watch`, and did not at a later one."""
-        self._logs: dict[str, AttemptLog] = {}
-        """By submission id: the stored logs of the attempts that run."""
+        self._logs: dict[str, TrainingLog] = {}
+        """By submission id: the logs of the attempts that run or have just ended."""
         self._logs_due = 0.0
         """The monotonic time of the next look at them."""
         self._changed = threading.Condition()
         self._closing = False
         self._warned = ""
         context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._run,), name="ended-attempts", daemon=True)
+        self._thread = threading.Thread(target=context.run, args=(self._run,), name="attempts", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -92,24 +92,28 @@ class EndedAttempts:
             with self._changed:
                 for name in finished:
                     del self._ended[name]
+                    self._logs.pop(name, None)
                 if len(finished) < len(waiting):
                     self._changed.wait_for(lambda: self._closing, RETRY_SECONDS)
             if time.monotonic() >= self._logs_due:
-                self._store_growing(running)
+                self._copy_logs(running)
 
-    def _store_growing(self, running: dict[str, Job]) -> None:
-        """Store what running attempts have written, for those who follow their logs. The next look repeats failures."""
+    def _copy_logs(self, running: dict[str, Job]) -> None:
+        """Take over what running attempts have written. The next look repeats failures."""
         began = time.monotonic()
         for name, job in running.items():
             with log_fields(**job.ids):
-                log = self._logs.setdefault(name, AttemptLog(self._store, str(job.run_id), name))
                 try:
-                    log.write(self._ray.log(name).encode())
-                except (RayUnavailable, SnapshotError) as error:
-                    _log.debug("the log of attempt %d is not stored yet: %s", job.fence, error)
-        self._logs = {name: log for name, log in self._logs.items() if name in running}
+                    self._log_of(name, job).copy(self._ray.log(name).encode())
+                except RayUnavailable as error:
+                    _log.debug("the log of attempt %d is read later: %s", job.fence, error)
         now = time.monotonic()
         self._logs_due = now + max(LOG_SECONDS, LOG_SHARE * (now - began))
+
+    def _log_of(self, name: str, job: Job) -> TrainingLog:
+        if name not in self._logs:
+            self._logs[name] = TrainingLog(self._store, job, self._stream)
+        return self._logs[name]
 
     def _finished(self, name: str, job: Job) -> bool:
         """Whether nothing is left to do for the attempt. What the store does not take is given up, with a warning."""
@@ -121,7 +125,8 @@ class EndedAttempts:
                 if self._is_deleted(str(job.run_id)):
                     return True  # with its logs, and with what nothing names
                 if known is not None:
-                    self._keep_log(name, job, self._ray.log(name))
+                    self._log_of(name, job).complete(self._ray.log(name).encode())
+                self._tell_end(job)
                 self._list_unnamed(str(job.run_id))
             except (RayUnavailable, CatalogUnreachable) as error:
                 if str(error) != self._warned:
@@ -136,18 +141,22 @@ class EndedAttempts:
         with self._catalog.transaction(read_only=True) as tx:
             return tx.run_deletions.is_removed(run_id)
 
-    def _keep_log(self, name: str, job: Job, text: str) -> None:
-        try:
-            AttemptLog(self._store, str(job.run_id), name).complete(text.encode())
-        except SnapshotError as error:
-            _log.warning("the log of attempt %d is not kept: %s", job.fence, error)
+    def _tell_end(self, job: Job) -> None:
+        with self._catalog.transaction(read_only=True) as tx:
+            now = tx.jobs.get(job.id)
+            (attempt,) = [one for one in tx.jobs.attempts(job.id) if one.number == job.fence]
+        failed = attempt.outcome in (AttemptOutcome.FAILED, AttemptOutcome.EXPIRED)
+        outcome = attempt.outcome.value if attempt.outcome is not None else "still running"
+        why = f": {attempt.error}" if attempt.error else ""
+        level = logging.WARNING if failed else logging.INFO
+        _log.log(level, "attempt %d ended (%s), the job is %s%s", job.fence, outcome, now.state.value, why)
 
     def _list_unnamed(self, run_id: str) -> None:
         """List the unnamed objects of a run whose job has ended. While it has not, its next attempt does so."""
-        with self._catalog.transaction(read_only=True) as tx:
-            ended = tx.runs.get(run_id).job.state.terminal
-        if ended:
-            with suppress(_Resumed, RunDeleted):
+        with suppress(_Resumed, RunDeleted):
+            with self._catalog.transaction(read_only=True) as tx:
+                ended = tx.runs.get(run_id).job.state.terminal
+            if ended:
                 list_noted(self._store, run_id, lambda keys: self._release(run_id, keys))
 
     def _release(self, run_id: str, keys: list[str]) -> None:
