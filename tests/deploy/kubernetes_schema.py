@@ -68,6 +68,7 @@ CONTAINER = fields(
     startupProbe=PROBE,
     livenessProbe=PROBE,
     readinessProbe=PROBE,
+    lifecycle=fields({}, preStop=fields({"exec": fields({"command": some(TEXT, minItems=1)})})),
     securityContext=CONTAINER_SECURITY,
     volumeMounts=some(fields({"name": NAME, "mountPath": TEXT})),
 )
