@@ -37,6 +37,7 @@ def texts(seeded: Seeded) -> dict[str, list[str]]:
     job = seeded.runs["digits-wide"].job_id
     run = studies.RUN
     paths = ["runs", "runs?state=failed", "runs/new", f"runs/{run}", f"runs/{run}/explorer", "runs/my-own-loop"]
+    paths += [f"runs/{run}/deletion"]
     paths += [
         f"compare?run={run}&run=digits-recipe",
         "evaluations",
@@ -64,7 +65,8 @@ def test_requests_that_read_are_answered(seeded: Seeded, texts: dict[str, list[s
     for text in texts["curl"]:
         words = shlex.split(text)
         assert words[:2] == ["curl", "-s"]
-        if words[2:4] == ["-X", "POST"]:
+        if words[2] == "-X":
+            assert words[3] in ("POST", "DELETE"), text
             assert words[4].startswith(f"{seeded.url}/v1/"), text
             continue
         assert words[2].startswith(f"{seeded.url}/v1/"), text

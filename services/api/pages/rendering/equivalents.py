@@ -6,7 +6,9 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+Method = Literal["POST", "DELETE"]
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,15 @@ def equivalent(
     command: Sequence[str] | None,
     *,
     body: Mapping[str, Any] | None = None,
-    post: bool = False,
+    method: Method | None = None,
     token: bool,
     origin: str,
 ) -> Equivalent:
     """Args: `path` with its query; `python`, an expression of `client`; `command`, the words after `phema`.
 
-    `post`: the request is a POST without a body.
+    `method`: of a request without a body; by default GET.
     """
-    words = ["curl", "-s", *(["-X", "POST"] if post else []), f"{origin}{path}"]
+    words = ["curl", "-s", *(["-X", method] if method else []), f"{origin}{path}"]
     if body is not None:
         words += ["-H", "Content-Type: application/json", "-d", json.dumps(dict(body), ensure_ascii=False)]
     curl = shlex.join(words)

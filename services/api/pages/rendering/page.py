@@ -20,7 +20,7 @@ from phema.services.api.http.dependencies import Services
 from phema.services.api.http.problems import Problem
 from phema.services.api.http.request_id import request_id_of
 from phema.services.api.pages.rendering import formatting
-from phema.services.api.pages.rendering.equivalents import Equivalent, equivalent
+from phema.services.api.pages.rendering.equivalents import Equivalent, Method, equivalent
 from phema.services.api.pages.rendering.static_files import address
 from phema.shared.settings import Settings
 
@@ -88,12 +88,12 @@ class Pages:
         command: Sequence[str] | None,
         body: dict[str, Any] | None = None,
         *,
-        post: bool = False,
+        method: Method | None = None,
     ) -> Equivalent:
         """See `equivalents.equivalent`; with the address at which the browser reached the API."""
         origin = f"{request.url.scheme}://{Headers(scope=request.scope).get('host', 'localhost')}"
         token = self.services.token.sessions is not None
-        return equivalent(title, path, python, command, body=body, post=post, token=token, origin=origin)
+        return equivalent(title, path, python, command, body=body, method=method, token=token, origin=origin)
 
     def problem(self, problem: Problem, scope: Scope) -> Response:
         """The problem as a page."""

@@ -135,7 +135,7 @@ def _changes(request: Request, pages: Pages, run: Run) -> list[Equivalent]:
     for title, verb, possible in can:
         if possible:
             address, python, command = f"{path}/{verb}", f"client.runs.{verb}({name!r})", ["runs", verb, name]
-            found.append(pages.equivalent(request, title, address, python, command, post=True))
+            found.append(pages.equivalent(request, title, address, python, command, method="POST"))
     longer = 2 * run.total_images
     if can_be_extended(run):
         python, command = f"client.runs.extend({name!r}, {longer})", ["runs", "extend", name, str(longer)]
