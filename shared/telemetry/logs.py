@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import sys
@@ -60,6 +61,21 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps({name: value for name, value in line.items() if value is not None}, default=str)
 
 
+def _own_stderr() -> IO[str]:
+    """Standard error with a buffer of its own, which writes whole lines; `sys.stderr` does so from now on, too.
+
+    Ray prints the lines of actors to `sys.stderr` in two pieces, the text and the line break. In a common buffer, or
+    without one (PYTHONUNBUFFERED), a line of another thread could come between them.
+    """
+    try:
+        number = sys.stderr.fileno()
+    except (AttributeError, OSError):  # replaced by something without a file
+        return sys.stderr
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(line_buffering=True, write_through=False)
+    return open(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
 def configure_logs(service: str, *, level: str = "info", stream: IO[str] | None = None, **fields: object) -> None:
     """Write every log line of this process to `stream` (by default standard error) as JSON, with `fields` in each line.
 
@@ -67,7 +83,7 @@ def configure_logs(service: str, *, level: str = "info", stream: IO[str] | None 
     """
     global _process_fields
     _process_fields = _checked(fields)
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = logging.StreamHandler(stream or _own_stderr())
     handler.setFormatter(_JsonFormatter(service))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -77,3 +80,21 @@ def test_a_field_that_is_not_documented_is_refused(log_stream: io.StringIO) -> N
         configure_logs("api", stream=log_stream, runid="run-1")
     with pytest.raises(ValueError, match="log field 'runid' is unknown"), process_log_fields(runid="run-1"):
         pass
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_line_is_not_mixed_with_what_others_print_in_pieces(unbuffered: str) -> None:
+    """As Ray does with the lines of actors."""
+    script = """
+import logging, sys
+from phema.shared.telemetry import configure_logs
+configure_logs("worker")
+print('{"at": "of an actor"', end="", file=sys.stderr)
+logging.warning("ours")
+print("}", file=sys.stderr)
+"""
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    ours, theirs = (json.loads(line) for line in done.stderr.splitlines())
+    assert (ours["message"], theirs) == ("ours", {"at": "of an actor"})
