@@ -221,9 +221,9 @@ def test_a_killed_worker_raises_its_alert_and_is_replaced(cluster: Cluster) -> N
     worker = psutil.Process(cluster.document["services"]["phema-worker"]["pid"])
     assert worker.cmdline()[1:] == ["-m", "phema.services.phema_worker"]
     worker.kill()
-    firing = eventually(
-        lambda: cluster.ask('ALERTS{alertname="PhemaTargetDown", alertstate="firing"}'), "the alert of a killed worker"
-    )
-    assert [alert["metric"]["service"] for alert in firing] == ["worker"]
+    # With times this short, a training that has just ended may raise it too, until Prometheus reads the targets again.
+    alert = 'ALERTS{alertname="PhemaTargetDown", alertstate="firing", service="worker"}'
+    firing = eventually(lambda: cluster.ask(alert), "the alert of a killed worker")
+    assert len(firing) == 1
     eventually(lambda: cluster.ask('up{service="worker"} == 1'), "another worker")
     assert cluster.document["services"]["phema-worker"]["restarts"] == 1

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import threading
 import time
 from collections.abc import Iterator
+
+NEVER_OUTGOING = (20_000, 32_768)
+"""Linux takes ports from 32,768 on for outgoing connections."""
 
 
 class Tunnel:
@@ -30,7 +34,7 @@ class Tunnel:
         self.up()
 
     def up(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener = socket.create_server(("127.0.0.1", self.port)) if self.port else _listener()
         self.port = int(self._listener.getsockname()[1])
         self._accepting = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
         self._accepting.start()
@@ -95,6 +99,14 @@ class Tunnel:
                 sink.sendall(data)
         for end in (source, sink):
             _cut(end)
+
+
+def _listener() -> socket.socket:
+    """On a port that no outgoing connection gets: such a one could have it while the tunnel is down."""
+    for port in random.sample(range(*NEVER_OUTGOING), 100):
+        with contextlib.suppress(OSError):
+            return socket.create_server(("127.0.0.1", port))
+    raise OSError("no free port for a tunnel")
 
 
 def _cut(connection: socket.socket) -> None:
