@@ -60,7 +60,7 @@ test-slow: $(STAMP) ## the slow proofs: kill storms, long trainings
 test-containers: $(STAMP) ## docker-compose.yml in real containers, with crashes (needs an engine, or root and docker.io)
 	@$(BIN)/python -m pytest -m containers -s --timeout 3600 tests/containers
 
-chaos: $(STAMP) ## random faults over real work, for a third of an hour or more; writes docs/chaos.md (FAULTS=100 SEED=number)
+chaos: $(STAMP) ## random faults over real work, for 20 minutes or more; writes docs/chaos.md (FAULTS=100 SEED=number)
 	@$(BIN)/python -m tests.chaos --faults $(FAULTS) $(if $(SEED),--seed $(SEED)) --write
 
 test-integrations: $(INTEGRATIONS_STAMP) ## Lightning, Transformers, diffusers, MLflow, … themselves (makes .venv-integrations)
