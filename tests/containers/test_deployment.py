@@ -172,9 +172,11 @@ def test_a_run_goes_on_after_minutes_without_a_ray_worker(deployment: Deployment
 def test_process_1_of_each_container_is_killed_and_the_run_goes_on(
     deployment: Deployment, client: Client, done: Done
 ) -> None:
-    client.runs.create("killed", "digits-tiny", {**LONG, "total_images": 64_000})
+    services = KILLED.split(",") if KILLED else deployment.lasting
+    length = {"total_images": 19_200 * max(3, len(services)), "snapshot_every": 19_200}
+    client.runs.create("killed", "digits-tiny", {**LONG, **length})
     eventually(lambda: client.runs.get("killed").num_images > 0, "the run has seen images")
-    for service in KILLED.split(",") if KILLED else deployment.lasting:
+    for service in services:
         with timed(f"healthy again after kill -9 of {service}"):
             deployment.kill(service)
             deployment.wait_until_healthy()
