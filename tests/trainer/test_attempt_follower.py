@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from phema.shared.catalog import Catalog, JobKind, submission_id
 from phema.shared.service_runtime.attempt_logs import AttemptLog
 from phema.shared.service_runtime.object_deletion import delete_listed
 from phema.shared.service_runtime.unlisted_objects import leave_note
-from phema.shared.snapshots import ObjectInfo, ObjectStore
+from phema.shared.snapshots import ObjectInfo, ObjectStore, StoreUnreachable
 from phema.shared.snapshots.stores.local.store import LocalStore
 from phema.shared.snapshots.stores.object_keys import attempt_log_key, snapshot_key
 from tests.trainer.support import tiny_config, wait_until
@@ -151,3 +152,27 @@ def test_a_run_that_was_deleted_meanwhile_gets_no_log(local_catalog: Catalog, tm
         name = submission_id(other.job_id, other.fence)
         wait_until(lambda: store.head(attempt_log_key(other.run_id, name)) is not None, "the log of the other run")
         assert [info.key for info in store.list(f"logs/{deleted.run_id}/")] == []
+
+
+class Away(LocalStore):
+    """A folder that cannot be reached."""
+
+    def put(self, key: str, data: Any) -> ObjectInfo:
+        raise StoreUnreachable("the store does not answer")
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        raise StoreUnreachable("the store does not answer")
+
+
+def test_lines_of_a_training_are_told_while_the_store_is_away(local_catalog: Catalog, tmp_path: Path) -> None:
+    claim_locally(tiny_config(), local_catalog)
+    with local_catalog.transaction(read_only=True) as tx:
+        running = tx.jobs.running(JobKind.TRAIN)
+    stream, line = io.StringIO(), '{"message": "it trains"}\n'
+    with (
+        ray_that_knows_ended_jobs([line]) as jobs,
+        AttemptFollower(jobs, local_catalog, Away(tmp_path / "store"), stream) as follower,
+    ):
+        follower.watch(running)
+        wait_until(stream.getvalue, "the line")
+    assert stream.getvalue() == line

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pydantic import ValidationError
 
 from phema.services.trainer.control.attempt_follower import AttemptFollower
+from phema.services.trainer.control.end_drivers import DRIVER
 from phema.services.trainer.control.failure_causes import cause_of_lost_driver
 from phema.services.trainer.control.job_environment import job_environment
 from phema.services.trainer.control.ray_jobs import RayJob, RayJobs, RayUnavailable
@@ -239,7 +240,7 @@ class Reconciler:
         command = [
             sys.executable,
             "-m",
-            "phema.services.trainer.control.driver",
+            DRIVER,
             "--job",
             job.id,
             "--fence",

@@ -8,6 +8,7 @@ store keeps the log where it outlives Ray and the machine, and where the API rea
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import IO
 
 from phema.shared.catalog import Job, submission_id
@@ -20,7 +21,8 @@ _log = logging.getLogger(__name__)
 class TrainingLog:
     """The log of one attempt. Not thread-safe.
 
-    A trainer that takes over a running attempt begins with the lines that no trainer has stored yet.
+    A trainer that takes over a running attempt begins with the lines that no trainer has stored yet. If the store is
+    away then, it repeats lines.
     """
 
     def __init__(self, store: ObjectStore, job: Job, stream: IO[str]) -> None:
@@ -33,24 +35,25 @@ class TrainingLog:
     def copy(self, log: bytes) -> None:
         """Take over what is new in `log`, all that the attempt has written so far. What the store does not take now,
         the next call stores."""
+        self._write_lines(log[self._begin() : log.rfind(b"\n") + 1])
         try:
-            begin = self._begin()
-            self._write_lines(log[begin : log.rfind(b"\n") + 1])
             self._stored.write(log)
         except SnapshotError as error:
             _log.debug("the log of attempt %d is not stored yet: %s", self._fence, error)
 
     def complete(self, log: bytes) -> None:
         """Take over the whole log of an attempt that has ended. What the store does not take is given up."""
+        self._write_lines(log[self._begin() :])
         try:
-            self._write_lines(log[self._begin() :])
             self._stored.complete(log)
         except SnapshotError as error:
             _log.warning("the log of attempt %d is not kept: %s", self._fence, error)
 
     def _begin(self) -> int:
         if self._written is None:
-            self._written = self._stored.stored_bytes()
+            self._written = 0  # if the store is away, lines are repeated rather than left out
+            with suppress(SnapshotError):
+                self._written = self._stored.stored_bytes()
         return self._written
 
     def _write_lines(self, data: bytes) -> None:
